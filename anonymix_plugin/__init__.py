@@ -1,0 +1,1 @@
+"""Anonymix: cancelable faces in front of any face recogniser."""

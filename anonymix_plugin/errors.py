@@ -1,0 +1,131 @@
+"""Everything that can go wrong, as types: what was wrong, where, and what to do about it.
+
+Each error carries an exit code, which the command line returns. The rule behind all of them is
+*fail closed*: whoever catches one of these has got no image, and so has nothing to pass on.
+"""
+
+from __future__ import annotations
+
+
+class AnonymixError(Exception):
+    """Base of all errors of the plug-in.
+
+    Args:
+        what: What was wrong, in one sentence, never containing key material or pixels.
+        where: The file, field, subject or model concerned, or "" where there is none.
+        fix: What the user can do about it, or "".
+    """
+
+    exit_code = 1
+    code = "error"  # stable, machine-readable name used in JSON output
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what, self.where, self.fix = what, where, fix
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        cure = f" ({self.fix})" if self.fix else ""
+        return f"{place}{self.what}{cure}"
+
+
+class UsageError(AnonymixError):
+    """The call itself does not make sense: contradictory or missing arguments."""
+
+    exit_code = 2
+    code = "usage"
+
+
+class PhotoError(AnonymixError):
+    """The photo can't be used. Base of the errors about images and faces."""
+
+    exit_code = 3
+    code = "photo"
+
+
+class UnreadableImageError(PhotoError):
+    """Not an image, truncated, or of a kind that is not supported."""
+
+    code = "unreadable_image"
+
+
+class ImageTooLargeError(PhotoError):
+    """More bytes or pixels than the limits allow (a decompression bomb, say)."""
+
+    code = "image_too_large"
+
+
+class ImageTooSmallError(PhotoError):
+    """Fewer pixels than a face needs."""
+
+    code = "image_too_small"
+
+
+class BadArrayError(PhotoError):
+    """An array of the wrong shape or dtype, or with NaN or out-of-range values."""
+
+    code = "bad_array"
+
+
+class AlreadyProtectedError(PhotoError):
+    """The image is marked as a cancelable face; it is not mixed twice."""
+
+    code = "already_protected"
+
+
+class NoFaceError(PhotoError):
+    """No face was found."""
+
+    code = "no_face"
+
+
+class SeveralFacesError(PhotoError):
+    """More than one face where the policy asks for exactly one."""
+
+    code = "several_faces"
+
+
+class KeyUnavailableError(AnonymixError):
+    """No key can be had: unknown subject, revoked key, locked or missing keystore."""
+
+    exit_code = 4
+    code = "key_unavailable"
+
+
+class ModelError(AnonymixError):
+    """Base of the errors about model weights."""
+
+    exit_code = 5
+    code = "model"
+
+
+class MissingModelError(ModelError):
+    """Weights that are needed are not on this machine."""
+
+    code = "missing_model"
+
+
+class DamagedModelError(ModelError):
+    """Weights on this machine do not have the hash that the registry names."""
+
+    code = "damaged_model"
+
+
+class DownloadError(ModelError):
+    """Weights could not be fetched."""
+
+    code = "download"
+
+
+class OutputError(AnonymixError):
+    """The result could not be written; nothing half written is left behind."""
+
+    exit_code = 6
+    code = "output"
+
+
+class ConfigurationError(AnonymixError):
+    """The configuration file is not valid."""
+
+    exit_code = 2
+    code = "configuration"

@@ -1,0 +1,83 @@
+"""The values that travel from photo to cancelable face, one type for each station of the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+"""RGB pixels, shape (height, width, 3), dtype uint8, 0..255."""
+
+Floats = npt.NDArray[np.float32]
+"""A float32 array; the docstring of whoever takes it gives shape and range."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A decoded photo, upright, in RGB.
+
+    Attributes:
+        pixels: (height, width, 3) uint8 RGB with EXIF orientation already applied.
+        source: Where it came from, for messages: a path, "<bytes>", "<array>", ...
+    """
+
+    pixels: Pixels
+    source: str
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.pixels.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face found in a photo.
+
+    Attributes:
+        photo: The photo it was found in.
+        box: (x0, y0, x1, y1) in pixels of the photo, may reach over its edge.
+        landmarks: (5, 2) float32 pixels of the photo: the eye, the other eye, nose tip, mouth corner,
+            other mouth corner, in the order left to right as seen in the image.
+        score: Confidence of the detector, 0..1.
+    """
+
+    photo: Photo
+    box: tuple[float, float, float, float]
+    landmarks: Floats
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class CancelableFace:
+    """The result: another face, which depends on the person and on the key.
+
+    Attributes:
+        pixels: (size, size, 3) uint8 RGB, FFHQ framing.
+        box: Box of the source face in the source photo, (x0, y0, x1, y1).
+        subject: The id the key was fetched under; "" for a gallery key. Not written into saved images.
+        scope: Scope of the key.
+        key_version: Version of the key, 1, 2, ...
+        fingerprint: Mixer fingerprint, 32 hex digits.
+        road: "fast" or "refine".
+        timings: Seconds by stage: decode, detect, align, embed, encode, mix, generate, total.
+    """
+
+    pixels: Pixels
+    box: tuple[float, float, float, float]
+    subject: str = field(repr=False)
+    scope: str
+    key_version: int
+    fingerprint: str
+    road: str
+    source: str = ""
+    timings: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}), repr=False)
