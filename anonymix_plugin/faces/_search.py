@@ -1,0 +1,87 @@
+"""Looking at a photo at several sizes, and with a border around it, until a face turns up."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import cv2
+import numpy as np
+
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.faces._found import NOTHING, Found, suppress
+from anonymix_plugin.values import Face, Photo, Pixels
+
+# Tight crops: the border gives the detector the surroundings that it expects around a face.
+_BORDER: Final = 0.5
+_MAX_ENLARGEMENT: Final = 2.0
+_OVERLAP: Final = 0.4
+
+
+class Search(ABC):
+    """The search that detectors share; a subclass looks at one picture at a time.
+
+    The photo is tried at each of `sizes` in turn, and the first that shows a face settles it. If none
+    does, it is tried again at `padded_sizes` with a border around it.
+    """
+
+    def __init__(
+        self,
+        *,
+        sizes: Sequence[int],
+        padded_sizes: Sequence[int],
+        score_threshold: float,
+        thorough: bool,
+    ) -> None:
+        if not sizes or any(size < 32 for size in (*sizes, *padded_sizes)):
+            raise UsageError(
+                "a detector needs sizes of at least 32 pixels", where="sizes", fix="try (640, 1280)"
+            )
+        if not 0 < score_threshold < 1:
+            raise UsageError(
+                f"the score threshold is {score_threshold}",
+                where="score_threshold",
+                fix="use one between 0 and 1",
+            )
+        self._sizes, self._padded_sizes = tuple(sizes), tuple(padded_sizes)
+        self._threshold, self._thorough = score_threshold, thorough
+
+    @abstractmethod
+    def _look(self, picture: Pixels) -> Found:
+        """All detections above the threshold in one RGB picture, without regard to its size."""
+
+    def detect(self, photo: Photo) -> list[Face]:
+        """Finds all faces of a photo; see `Detector.detect`."""
+        found = NOTHING
+        for size in self._sizes:
+            found = found.joined(self._look_at(photo.pixels, size, border=0.0))
+            if len(found) and not self._thorough:
+                break
+        for size in self._padded_sizes:
+            if len(found):
+                break
+            found = self._look_at(photo.pixels, size, border=_BORDER)
+        found = suppress(found, _OVERLAP)
+        areas = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)
+        return list(_faces(photo, found.picked(np.argsort(-areas, kind="stable"))))
+
+    def _look_at(self, pixels: Pixels, size: int, border: float) -> Found:
+        height, width = pixels.shape[:2]
+        scale = min(size / (max(height, width) * (1 + 2 * border)), _MAX_ENLARGEMENT)
+        shown = (max(1, round(width * scale)), max(1, round(height * scale)))
+        real = (shown[0] / width, shown[1] / height)
+        if shown != (width, height):
+            kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            pixels = np.asarray(cv2.resize(pixels, shown, interpolation=kind), np.uint8)
+        if not border:
+            return self._look(pixels).mapped(real, (0, 0))
+        x, y = round(shown[0] * border), round(shown[1] * border)
+        framed = cv2.copyMakeBorder(pixels, y, y, x, x, cv2.BORDER_REPLICATE)
+        return self._look(np.asarray(framed, np.uint8)).mapped(real, (x / real[0], y / real[1]))
+
+
+def _faces(photo: Photo, found: Found) -> Iterator[Face]:
+    for box, landmarks, score in zip(found.boxes, found.landmarks, found.scores, strict=True):
+        x0, y0, x1, y1 = (float(value) for value in box)
+        yield Face(photo, (x0, y0, x1, y1), landmarks, float(score))

@@ -1,0 +1,85 @@
+"""YuNet, the permissive default detector, run by OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import cv2
+import numpy as np
+
+from anonymix_plugin.errors import DamagedModelError, MissingModelError
+from anonymix_plugin.faces._found import NOTHING, Found
+from anonymix_plugin.faces._search import Search
+from anonymix_plugin.values import Pixels
+
+
+class YuNet(Search):
+    """YuNet (Wu, Peng, Yu 2023) through `cv2.FaceDetectorYN`.
+
+    Args:
+        model_path: `face_detection_yunet_2023mar.onnx`.
+        sizes: Longest side in pixels at which the photo is looked at, one after the other, until a face
+            is found.
+        padded_sizes: The same with a border around the photo, tried last; for tight crops.
+        score_threshold: Least confidence, 0..1.
+        thorough: Look at all `sizes` and join what they show, for group photos with small faces.
+
+    Raises:
+        MissingModelError: There is no file at `model_path`.
+        DamagedModelError: The file can't be loaded.
+        UsageError: Sizes or threshold are out of range.
+    """
+
+    def __init__(
+        self,
+        model_path: str | PathLike[str],
+        *,
+        sizes: Sequence[int] = (640, 1280),
+        padded_sizes: Sequence[int] = (320,),
+        score_threshold: float = 0.6,
+        thorough: bool = False,
+    ) -> None:
+        super().__init__(
+            sizes=sizes, padded_sizes=padded_sizes, score_threshold=score_threshold, thorough=thorough
+        )
+        self._path = Path(model_path)
+        # An OpenCV detector holds the size of its input and its buffers, so that each call takes one
+        # for itself; as many exist as calls ever ran at the same time.
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        self._idle.put(self._make())
+
+    def _make(self) -> Any:
+        if not self._path.is_file():
+            raise MissingModelError("the weights of YuNet are missing", where=str(self._path))
+        try:
+            return cv2.FaceDetectorYN.create(
+                str(self._path),
+                "",
+                (320, 320),
+                score_threshold=self._threshold,
+                nms_threshold=0.3,
+                top_k=5000,
+            )
+        except cv2.error as error:
+            raise DamagedModelError("the weights of YuNet can't be loaded", where=str(self._path)) from error
+
+    def _look(self, picture: Pixels) -> Found:
+        try:
+            network = self._idle.get_nowait()
+        except Empty:
+            network = self._make()
+        try:
+            network.setInputSize((picture.shape[1], picture.shape[0]))
+            _, rows = network.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        finally:
+            self._idle.put(network)
+        if rows is None:
+            return NOTHING
+        # A row is x, y, width, height, five points from left to right, score.
+        rows = np.asarray(rows, np.float32)
+        corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+        return Found(corners, rows[:, 4:14].reshape(-1, 5, 2), np.clip(rows[:, 14], 0, 1))

@@ -1,0 +1,66 @@
+"""PNG: a chain of chunks, each with a checksum (PNG specification, third edition, section 5)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from anonymix_plugin.images._containers._container import Container, damaged, truncated
+from anonymix_plugin.images._exif import parse_exif
+from anonymix_plugin.images._marker_text import from_itxt, from_text, from_user_comment
+
+_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_TEXTS = {b"tEXt": from_text, b"iTXt": from_itxt}
+
+
+def examine_png(data: bytes, where: str) -> Container:
+    """Keeps header, palette, transparency and the default image, and checks every checksum.
+
+    The default image of an animated PNG is its first frame, or the still picture meant for readers
+    that know no animation.
+    """
+    lean = [data[:8]]
+    exif = b""
+    marker: bytes | None = None
+    header = b""
+    pixels = False
+    for kind, body, whole in _chunks(data, where):
+        if (kind == b"IHDR") == bool(header) or (kind == b"IHDR" and len(body) != 13):
+            raise damaged("PNG", "its header is missing, doubled or of the wrong length", where)
+        if kind == b"IHDR":
+            header = body
+        elif kind == b"eXIf":
+            exif = exif or body
+        elif kind in _TEXTS and marker is None:
+            marker = _TEXTS[kind](body)
+        pixels |= kind == b"IDAT"
+        if kind in _KEPT:
+            lean.append(whole)
+        elif not kind[0] & 0x20:  # an upper-case first letter: the image can't be shown without this chunk
+            raise damaged("PNG", "it needs an extension that is not known", where)
+    if not pixels:
+        raise damaged("PNG", "it holds no image", where)
+    found = parse_exif(exif)
+    return Container(
+        "PNG",
+        int.from_bytes(header[:4], "big"),
+        int.from_bytes(header[4:8], "big"),
+        b"".join(lean),
+        orientation=found.orientation,
+        marker=from_user_comment(found.user_comment) if marker is None else marker,
+    )
+
+
+def _chunks(data: bytes, where: str) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Type, body and whole of every chunk up to the last; there must be a last one."""
+    at = 8
+    kind = b""
+    while kind != b"IEND":
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if at + 12 > len(data) or end > len(data):
+            raise truncated("PNG", where)
+        kind = data[at + 4 : at + 8]
+        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise damaged("PNG", "a checksum does not match", where)
+        yield kind, data[at + 8 : end - 4], data[at:end]
+        at = end

@@ -1,0 +1,63 @@
+"""Which format a file is in, told by its first bytes and never by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from anonymix_plugin.errors import UnreadableImageError
+from anonymix_plugin.images._containers._bmp import examine_bmp
+from anonymix_plugin.images._containers._container import Container
+from anonymix_plugin.images._containers._gif import examine_gif
+from anonymix_plugin.images._containers._jpeg import examine_jpeg
+from anonymix_plugin.images._containers._png import examine_png
+from anonymix_plugin.images._containers._tiff import examine_tiff
+from anonymix_plugin.images._containers._webp import examine_webp
+
+_EXAMINERS: Final[tuple[tuple[bytes, int, Callable[[bytes, str], Container]], ...]] = (
+    (b"\xff\xd8\xff", 0, examine_jpeg),
+    (b"\x89PNG\r\n\x1a\n", 0, examine_png),
+    (b"WEBP", 8, examine_webp),
+    (b"GIF87a", 0, examine_gif),
+    (b"GIF89a", 0, examine_gif),
+    (b"II*\0", 0, examine_tiff),
+    (b"MM\0*", 0, examine_tiff),
+    (b"BM", 0, examine_bmp),
+)
+
+_KNOWN_OTHERS: Final = (
+    (b"ftypheic", 4, "HEIC"),
+    (b"ftypheix", 4, "HEIC"),
+    (b"ftypmif1", 4, "HEIF"),
+    (b"ftypavif", 4, "AVIF"),
+    (b"\0\0\0\x0cjP  ", 0, "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", 0, "JPEG 2000"),
+    (b"II+\0", 0, "BigTIFF"),
+    (b"MM\0+", 0, "BigTIFF"),
+    (b"%PDF", 0, "PDF"),
+    (b"8BPS", 0, "Photoshop"),
+    (b"<svg", 0, "SVG"),
+)
+
+
+def examine(data: bytes, where: str) -> Container:
+    """Takes an encoded image apart.
+
+    Args:
+        data: The whole file.
+        where: Its name, for messages.
+
+    Raises:
+        UnreadableImageError: Not a JPEG, PNG, WebP, GIF, BMP or TIFF file, or a damaged one.
+    """
+    for magic, at, examiner in _EXAMINERS:
+        if data.startswith(magic, at):
+            return examiner(data, where)
+    for magic, at, name in _KNOWN_OTHERS:
+        if data.startswith(magic, at):
+            raise UnreadableImageError(
+                f"{name} is not supported", where=where, fix="convert it to JPEG, PNG, WebP or TIFF"
+            )
+    raise UnreadableImageError(
+        "this is not an image in a supported format", where=where, fix="use JPEG, PNG, WebP, BMP, TIFF or GIF"
+    )

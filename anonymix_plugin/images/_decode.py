@@ -1,0 +1,121 @@
+"""From whatever a caller has to an upright 8-bit RGB photo."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from anonymix_plugin.errors import AlreadyProtectedError, PhotoError, UsageError
+from anonymix_plugin.images._arrays import ChannelOrder, pixels_from_array
+from anonymix_plugin.images._containers import examine
+from anonymix_plugin.images._exif import ORIENTATION, parse_exif
+from anonymix_plugin.images._limits import ImageLimits
+from anonymix_plugin.images._marker_text import KEYWORD, from_user_comment
+from anonymix_plugin.images._pillow import decode_container, image_to_pixels, refuse
+from anonymix_plugin.images._sources import EncodedSource, read_source
+from anonymix_plugin.values import Photo, Pixels
+
+PhotoSource: TypeAlias = EncodedSource | Image.Image | npt.NDArray[np.generic]
+"""All that a photo can be made from; see `decode_photo`."""
+
+_DEFAULT_LIMITS = ImageLimits()
+
+
+def decode_photo(
+    source: PhotoSource,
+    *,
+    limits: ImageLimits = _DEFAULT_LIMITS,
+    channel_order: ChannelOrder = "rgb",
+    allow_protected: bool = False,
+) -> Photo:
+    """Decodes a photo and turns it upright.
+
+    Images are treated as hostile. The format is told by the content, never by the name; the size is read
+    from the header and checked before any pixel is decoded; metadata, further frames and further pages
+    never reach the decoder. Nothing global is changed, so that threads may decode at the same time.
+
+    Args:
+        source: A path (text is always a path, an address is never fetched), the bytes of an image file, a
+            file object opened in binary mode (read from where it stands), a PIL image (its current
+            frame), or a numpy array: (height, width), (height, width, 3) or (height, width, 4) of uint8,
+            uint16, or float in 0..1. Files may be JPEG, PNG, WebP, BMP, TIFF or GIF, with any colours
+            that have a way to RGB; of an animation the first frame counts, of a TIFF the first page.
+        limits: How big and how small the image may be.
+        channel_order: Order of the channels of a numpy array: "rgb", or "bgr" as OpenCV has it.
+        allow_protected: Take an image that is marked as a cancelable face, too.
+
+    Returns:
+        The photo: (height, width, 3) uint8 RGB, EXIF orientation applied, transparency laid over grey.
+
+    Raises:
+        UnreadableImageError: Not an image, truncated, damaged, of an unsupported kind; no such file.
+        ImageTooLargeError: More bytes or pixels than the limits allow.
+        ImageTooSmallError: A side is shorter than the limits allow.
+        BadArrayError: An array of the wrong shape, dtype or range, or with NaN or infinity.
+        AlreadyProtectedError: The image is marked as a cancelable face. The marker lies in the metadata:
+            it does not survive a program that strips them, and arrays carry none.
+        UsageError: The source is of another type, or the options do not fit it.
+    """
+    if isinstance(source, np.ndarray):
+        return Photo(pixels_from_array(source, limits, channel_order), "<array>")
+    if channel_order != "rgb":
+        raise UsageError("channel_order is for numpy arrays alone", fix="leave it out")
+    if isinstance(source, Image.Image):
+        return _from_pillow(source, limits, allow_protected=allow_protected)
+    data, where = read_source(source, limits)
+    container = examine(data, where)
+    if container.marker is not None and not allow_protected:
+        raise _already_protected(where)
+    limits.check_size(container.width, container.height, where)
+    pixels = decode_container(container, limits, where)
+    return Photo(_upright(pixels, container.orientation), where)
+
+
+def marker_of_pillow(image: Image.Image) -> bytes | None:
+    """The raw marker in the metadata that a PIL image carries along, or None."""
+    text = image.info.get(KEYWORD)
+    if isinstance(text, (str, bytes)):
+        return text.encode() if isinstance(text, str) else text
+    block = image.info.get("exif")
+    return from_user_comment(parse_exif(block).user_comment) if isinstance(block, bytes) else None
+
+
+def _from_pillow(image: Image.Image, limits: ImageLimits, *, allow_protected: bool) -> Photo:
+    name = getattr(image, "filename", "")
+    where = name if isinstance(name, str) and name else "<PIL image>"
+    if marker_of_pillow(image) is not None and not allow_protected:
+        raise _already_protected(where)
+    limits.check_size(image.width, image.height, where)
+    try:
+        image.load()
+        pixels = image_to_pixels(image, where)
+        # Asked after loading: Pillow turns a TIFF upright by itself and then forgets its orientation.
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except PhotoError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see decode_container
+        refuse(error, where)
+    return Photo(_upright(pixels, orientation if isinstance(orientation, int) else 1), where)
+
+
+def _already_protected(where: str) -> AlreadyProtectedError:
+    return AlreadyProtectedError(
+        "the image is marked as a cancelable face and is not mixed twice",
+        where=where,
+        fix="give the photo it was made from",
+    )
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    if not 2 <= orientation <= 8:
+        return pixels
+    if orientation >= 5:  # 5..8 are stored with rows and columns exchanged
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
