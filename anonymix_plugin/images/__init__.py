@@ -2,6 +2,18 @@
 
 from anonymix_plugin.images._arrays import ChannelOrder
 from anonymix_plugin.images._decode import PhotoSource, decode_photo
+from anonymix_plugin.images._encode import ImageFormat, encode_cancelable, save_cancelable
 from anonymix_plugin.images._limits import ImageLimits
+from anonymix_plugin.images._marker import Marker, read_marker
 
-__all__ = ["ChannelOrder", "ImageLimits", "PhotoSource", "decode_photo"]
+__all__ = [
+    "ChannelOrder",
+    "ImageFormat",
+    "ImageLimits",
+    "Marker",
+    "PhotoSource",
+    "decode_photo",
+    "encode_cancelable",
+    "read_marker",
+    "save_cancelable",
+]

@@ -11,9 +11,9 @@ from PIL import Image
 from anonymix_plugin.errors import AlreadyProtectedError, PhotoError, UsageError
 from anonymix_plugin.images._arrays import ChannelOrder, pixels_from_array
 from anonymix_plugin.images._containers import examine
-from anonymix_plugin.images._exif import ORIENTATION, parse_exif
-from anonymix_plugin.images._limits import ImageLimits
-from anonymix_plugin.images._marker_text import KEYWORD, from_user_comment
+from anonymix_plugin.images._exif import ORIENTATION
+from anonymix_plugin.images._limits import DEFAULT_LIMITS, ImageLimits
+from anonymix_plugin.images._marker import marker_of_pillow
 from anonymix_plugin.images._pillow import decode_container, image_to_pixels, refuse
 from anonymix_plugin.images._sources import EncodedSource, read_source
 from anonymix_plugin.values import Photo, Pixels
@@ -21,13 +21,11 @@ from anonymix_plugin.values import Photo, Pixels
 PhotoSource: TypeAlias = EncodedSource | Image.Image | npt.NDArray[np.generic]
 """All that a photo can be made from; see `decode_photo`."""
 
-_DEFAULT_LIMITS = ImageLimits()
-
 
 def decode_photo(
     source: PhotoSource,
     *,
-    limits: ImageLimits = _DEFAULT_LIMITS,
+    limits: ImageLimits = DEFAULT_LIMITS,
     channel_order: ChannelOrder = "rgb",
     allow_protected: bool = False,
 ) -> Photo:
@@ -72,15 +70,6 @@ def decode_photo(
     limits.check_size(container.width, container.height, where)
     pixels = decode_container(container, limits, where)
     return Photo(_upright(pixels, container.orientation), where)
-
-
-def marker_of_pillow(image: Image.Image) -> bytes | None:
-    """The raw marker in the metadata that a PIL image carries along, or None."""
-    text = image.info.get(KEYWORD)
-    if isinstance(text, (str, bytes)):
-        return text.encode() if isinstance(text, str) else text
-    block = image.info.get("exif")
-    return from_user_comment(parse_exif(block).user_comment) if isinstance(block, bytes) else None
 
 
 def _from_pillow(image: Image.Image, limits: ImageLimits, *, allow_protected: bool) -> Photo:

@@ -69,3 +69,6 @@ class ImageLimits:
                 where=where,
                 fix="use a larger photo",
             )
+
+
+DEFAULT_LIMITS = ImageLimits()
