@@ -1,0 +1,178 @@
+"""Anchors: a memory outside the file of how far the store had come, and of what was revoked."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from anonymix_keystore._crypto import KeyRing, encode
+from anonymix_keystore._database import new_private_file
+from anonymix_keystore._errors import AnchorError
+
+Revoked = tuple[bytes, int]  # alias of the subject, version
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorState:
+    """How far a store had come.
+
+    Attributes:
+        store_id: 16 bytes.
+        epoch: Number of the last audit line; only ever grows.
+        head: Chain code of that line, 32 bytes.
+        mac: HMAC-SHA256 over the rest under a key of the store.
+    """
+
+    store_id: bytes
+    epoch: int
+    head: bytes
+    mac: bytes
+
+    @classmethod
+    def of(cls, keys: KeyRing, epoch: int, head: bytes) -> AnchorState:
+        """The state of an unlocked store."""
+        return cls(keys.store_id, epoch, head, _mac(keys, epoch, head))
+
+    def check(self, keys: KeyRing) -> None:
+        """See that the state is this store's and was not changed.
+
+        Raises:
+            AnchorError: It is another store's, or forged.
+        """
+        if self.store_id != keys.store_id:
+            raise AnchorError("the anchor belongs to another store")
+        if not hmac.compare_digest(self.mac, _mac(keys, self.epoch, self.head)):
+            raise AnchorError("the anchor fails authentication")
+
+
+def _mac(keys: KeyRing, epoch: int, head: bytes) -> bytes:
+    return hmac.digest(keys.anchor, encode(("anchor", keys.store_id, epoch, head)), "sha256")
+
+
+class Anchor(Protocol):
+    """Where the anchor is kept. Calls come after each change, from whichever process made it."""
+
+    def read(self) -> AnchorState | None:
+        """The state kept, or ``None`` where none was ever written."""
+        ...
+
+    def advance(self, state: AnchorState, revoked: Sequence[Revoked]) -> None:
+        """Keep a state unless a later one is already kept, and add what was revoked."""
+        ...
+
+    def revoked(self) -> Iterable[Revoked]:
+        """All (alias, version) ever added; version 0 stands for every version."""
+        ...
+
+
+class AnchorFile:
+    """An anchor in a file of its own: put it on another disk than the store.
+
+    It is a small SQLite file, since that gives a monotonic update that holds among processes and
+    through a power cut.
+
+    Args:
+        path: The file. It is made by ``AnchorFile.create`` alone, so that a deleted anchor is
+            noticed and not quietly begun anew.
+        busy_timeout: Seconds to wait for other writers.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float = 10.0) -> None:
+        self._path, self._patience = Path(path), busy_timeout
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str]) -> AnchorFile:
+        """Make a new, empty anchor (0600).
+
+        Raises:
+            StoreExistsError: There is already a file.
+        """
+        new_private_file(Path(path))
+        anchor = cls(path)
+        with anchor._open() as db:
+            db.execute(
+                "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), store_id BLOB NOT NULL,"
+                " epoch INTEGER NOT NULL, head BLOB NOT NULL, mac BLOB NOT NULL) STRICT"
+            )
+            db.execute(
+                "CREATE TABLE revoked (alias BLOB NOT NULL, version INTEGER NOT NULL,"
+                " PRIMARY KEY (alias, version)) STRICT, WITHOUT ROWID"
+            )
+        return anchor
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        where = str(self._path)
+        if not self._path.is_file():
+            raise AnchorError("the anchor is missing", where=where, fix="put it back, or make a new one")
+        try:
+            uri = f"{self._path.resolve().as_uri()}?mode=rw"
+            db = sqlite3.connect(uri, uri=True, timeout=self._patience, isolation_level=None)
+            try:
+                db.execute("PRAGMA synchronous=FULL")
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+                db.execute("COMMIT")
+            finally:
+                db.close()
+        except sqlite3.Error as error:
+            raise AnchorError(f"the anchor can't be used: {type(error).__name__}", where=where) from None
+
+    def read(self) -> AnchorState | None:
+        """The state kept."""
+        with self._open() as db:
+            record = db.execute("SELECT store_id, epoch, head, mac FROM state").fetchone()
+        if record is None:
+            return None
+        if [type(item) for item in record] != [bytes, int, bytes, bytes]:
+            raise AnchorError("the anchor is damaged", where=str(self._path))
+        return AnchorState(*record)
+
+    def advance(self, state: AnchorState, revoked: Sequence[Revoked]) -> None:
+        """Keep a state unless a later one is already kept, and add what was revoked."""
+        with self._open() as db:
+            db.executemany("INSERT OR IGNORE INTO revoked VALUES (?, ?)", revoked)
+            db.execute(
+                "INSERT INTO state VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET store_id ="
+                " excluded.store_id, epoch = excluded.epoch, head = excluded.head, mac = excluded.mac"
+                " WHERE excluded.epoch > state.epoch",
+                (state.store_id, state.epoch, state.head, state.mac),
+            )
+
+    def revoked(self) -> Iterable[Revoked]:
+        """All (alias, version) ever added."""
+        with self._open() as db:
+            return db.execute("SELECT alias, version FROM revoked").fetchall()
+
+
+class CallbackAnchor:
+    """An anchor kept wherever two functions put it (a cloud object, a transparency log, paper).
+
+    It remembers the state alone: a rollback is told, but after it was knowingly accepted, keys
+    revoked in the lost stretch have to be revoked again by hand.
+
+    Args:
+        load: Gives the state kept, or ``None``.
+        save: Keeps a state; it must not let an earlier epoch replace a later one.
+    """
+
+    def __init__(self, load: Callable[[], AnchorState | None], save: Callable[[AnchorState], None]) -> None:
+        self._load, self._save = load, save
+
+    def read(self) -> AnchorState | None:
+        """The state kept."""
+        return self._load()
+
+    def advance(self, state: AnchorState, revoked: Sequence[Revoked]) -> None:  # noqa: ARG002
+        """Keep a state."""
+        self._save(state)
+
+    def revoked(self) -> Iterable[Revoked]:
+        """Nothing: this anchor does not remember revocations."""
+        return ()

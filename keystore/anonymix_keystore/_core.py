@@ -1,0 +1,297 @@
+"""The unlocked store underneath the public class: reads, and changes as all-or-nothing steps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from anonymix_keystore import _audit, _header, _schema
+from anonymix_keystore._anchor import Anchor, AnchorState, Revoked
+from anonymix_keystore._cache import Cache
+from anonymix_keystore._crypto import KeyRing
+from anonymix_keystore._database import Database
+from anonymix_keystore._errors import (
+    AnchorError,
+    ClockError,
+    DamagedError,
+    KeystoreError,
+    LockedError,
+    RolledBackError,
+)
+from anonymix_keystore._header import MODULUS, Header
+from anonymix_keystore._rows import HEADS, Head, Table
+
+R = TypeVar("R", bound=tuple[Any, ...])
+
+DAY = 86_400
+USES_KEPT = 1_000
+CLOCK_TOLERANCE = 3600  # seconds that the clock may stand behind the last change
+
+
+class Change:
+    """One step: what is written in it stands together with its audit lines, or not at all."""
+
+    def __init__(self, db: Database, keys: KeyRing, header: Header, now: int, actor: str) -> None:
+        self.db, self.keys, self.now = db, keys, now
+        self.header, self._actor = header, actor
+        self._seq, self._head, self._tally = header.epoch, header.head, header.tally
+        self.wrap = header.wrap
+        self.touched: set[bytes] = set()  # tags whose cached keys are stale
+        self.revoked: list[Revoked] = []
+        self.erased = False
+
+    @property
+    def epoch(self) -> int:
+        """The number that the next audit line of this step bears."""
+        return self._seq + 1
+
+    def insert(self, table: Table[R], row: R) -> None:
+        """Add a row."""
+        self.insert_all(table, (row,))
+
+    def insert_all(self, table: Table[R], rows: Iterable[R]) -> None:
+        """Add rows."""
+        records = []
+        for row in rows:
+            mac, weight = self.keys.authenticate(table.name, row)
+            self._tally += weight
+            records.append((*row, mac))
+        self.db.many(table.insert, records)
+
+    def update_all(self, table: Table[R], rows: Iterable[tuple[R, int]]) -> None:
+        """Put rows over those with the same primary key, whose weights come with them."""
+        records = []
+        for row, old_weight in rows:
+            mac, weight = self.keys.authenticate(table.name, row)
+            self._tally += weight - old_weight
+            records.append((*table.rest(row), mac, *table.primary(row)))
+        self.db.many(table.update, records)
+
+    def delete_all(self, table: Table[R], rows: Iterable[tuple[R, int]]) -> None:
+        """Take rows away, whose weights come with them."""
+        records = []
+        for row, weight in rows:
+            self._tally -= weight
+            records.append(table.primary(row))
+        self.db.many(table.delete, records)
+
+    def note(self, action: str, **facts: Any) -> None:
+        """Add a line to the audit trail."""
+        content = {"action": action, "actor": self._actor, "time": self.now, **facts}
+        self._head = _audit.append(self.db, self.keys, self.epoch, self._head, content)
+        self._seq += 1
+
+    def skip_to(self, epoch: int) -> None:
+        """Let the next line bear a number after this one (a rollback is being accepted)."""
+        self._seq = max(self._seq, epoch)
+
+    def finish(self) -> Header:
+        """Write the header; returns it."""
+        self.header = _header.replace(
+            self.header,
+            epoch=self._seq,
+            head=self._head,
+            tally=self._tally % MODULUS,
+            clock=self.now,
+            wrap=self.wrap,
+        )
+        _header.store(self.db, self.keys, self.header)
+        return self.header
+
+
+class Core:
+    """An unlocked store.
+
+    All calls are serialised by one lock: SQLite lets one connection do one thing at a time, and
+    the cache must not see a key between another thread's commit and its invalidation.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        keys: KeyRing,
+        *,
+        cache: Cache,
+        clock: Callable[[], float],
+        actor: str,
+        anchor: Anchor | None,
+    ) -> None:
+        self.cache, self._clock = cache, clock
+        self._db, self._keys, self._actor, self.anchor = db, keys, actor, anchor
+        self.lock = threading.RLock()
+        self._pid = os.getpid()
+        self._open = True
+        self._unscrubbed = False
+        self._used: dict[bytes, int] = {}  # tag -> day, uses not yet written
+
+    @property
+    def path(self) -> Path:
+        """The store's file."""
+        return self._db.path
+
+    def _usable(self) -> None:
+        if not self._open:
+            raise LockedError("the keystore is closed", where=self._db.where, fix="open it again")
+        if os.getpid() != self._pid:
+            # SQLite connections don't survive a fork; using one corrupts the file.
+            raise LockedError(
+                "the keystore was opened before this process forked",
+                where=self._db.where,
+                fix="open it anew in the child process",
+            )
+
+    @property
+    def db(self) -> Database:
+        """The connection, if the store is open in this process."""
+        self._usable()
+        return self._db
+
+    @property
+    def keys(self) -> KeyRing:
+        """The store's keys, if it is open in this process."""
+        self._usable()
+        return self._keys
+
+    def close(self) -> None:
+        """Forget keys and close the file."""
+        with self.lock:
+            if self._open and os.getpid() == self._pid:
+                # A day of use that can't be noted is no reason to fail: the next use notes its own.
+                with contextlib.suppress(KeystoreError):
+                    self._note_uses()
+                self.cache.clear()
+                self._open = False
+                self._db.close()
+
+    def used(self, head: Head) -> None:
+        """Remember that a key was used today; written with the next change, or on closing.
+
+        Retention counts from the last use, and a day is fine enough: most lookups write nothing.
+        """
+        today = int(self._clock()) // DAY
+        if head.used < today and self._used.get(head.tag) != today:
+            self._used[head.tag] = today
+            if len(self._used) % USES_KEPT == 0:
+                with contextlib.suppress(KeystoreError):
+                    self._note_uses()
+
+    def _note_uses(self) -> None:
+        if self._used:
+            with self.change():
+                pass  # every change writes the uses that wait
+
+    def _write_uses(self, change: Change) -> None:
+        rows = []
+        for tag, day in self._used.items():
+            record = change.db.row(f"{HEADS.select} WHERE tag = ?", (tag,))
+            if record is not None:
+                head, weight = HEADS.check(change.keys, record, change.db.where)
+                if head.used < day:
+                    rows.append((head._replace(used=day), weight))
+        change.update_all(HEADS, rows)
+
+    def header(self) -> Header:
+        """The header as it is now."""
+        with self.lock:
+            return _header.load(self.db, self.keys)
+
+    def now(self, header: Header) -> int:
+        """The time (Unix seconds), never before the last change of the store."""
+        return max(int(self._clock()), header.clock)
+
+    @contextlib.contextmanager
+    def change(self, *, accept_clock: bool = False) -> Iterator[Change]:
+        """Make a change; when the block ends well it is durable, otherwise nothing happened.
+
+        Raises:
+            BusyError: Other writers held the store too long.
+            ClockError: The clock stands more than an hour before the last change.
+            RolledBackError: The audit trail was cut.
+            AnchorError: The change was made, but the anchor could not be moved.
+        """
+        with self.lock:
+            db, keys = self.db, self.keys
+            with db.immediate():
+                header = _header.load(db, keys)
+                _audit.check_tail(db, header)
+                change = Change(db, keys, header, self._time(header, accept_clock), self._actor)
+                self._write_uses(change)
+                yield change
+                header = change.finish()
+            self._used.clear()
+            self._after(change, header)
+
+    def _time(self, header: Header, accept_clock: bool) -> int:
+        system = int(self._clock())
+        if accept_clock:
+            return system
+        if system < header.clock - CLOCK_TOLERANCE:
+            raise ClockError(
+                f"the clock stands {header.clock - system} s before the last change of the store",
+                where=self._db.where,
+                fix="set the clock, or open with accept_clock=True if it was wrong before",
+            )
+        return self.now(header)
+
+    def _after(self, change: Change, header: Header) -> None:
+        self.cache.drop(change.touched)
+        if change.erased or self._unscrubbed:
+            # Where a reader is in the way now, the next change tries again, and closing does it.
+            self._unscrubbed = not self._db.scrub()
+        if self.anchor is not None:
+            state = AnchorState.of(self._keys, header.epoch, header.head)
+            try:
+                self.anchor.advance(state, change.revoked)
+            except (AnchorError, OSError) as error:
+                raise AnchorError(
+                    "the change was made, but the anchor could not be moved",
+                    where=str(error),
+                    fix="see to the anchor",
+                ) from error
+
+    @property
+    def scrubbed(self) -> bool:
+        """Whether all erased bytes are out of the write-ahead log, as far as this process knows."""
+        return not self._unscrubbed
+
+    def check_anchor(self) -> None:
+        """Compare the store with its anchor.
+
+        Raises:
+            RolledBackError: The store is older than the anchor, or its history is another.
+            AnchorError: The anchor is missing, damaged or another store's.
+        """
+        if self.anchor is None:
+            return
+        with self.lock:
+            state = self.anchor.read()
+            if state is None:
+                raise AnchorError("the anchor is empty", fix="tie the store to it with Keystore.tie_anchor")
+            state.check(self.keys)
+            # Read after the anchor, so that a change in between can only put the store ahead.
+            header = self.header()
+            if header.epoch < state.epoch:
+                raise RolledBackError(
+                    f"an old file: it stands at epoch {header.epoch}, its anchor at {state.epoch}",
+                    where=self._db.where,
+                    fix="put the current file back, or open with accept_rollback=REASON",
+                )
+            line = _audit.line(self.db, self.keys, state.epoch) if state.epoch else None
+            if state.epoch and (line is None or line.code != state.head):
+                raise RolledBackError("the store's history is not the anchor's", where=self._db.where)
+
+
+def check_form(db: Database, header: Header) -> None:
+    """See that the file's tables are those that the header was written for.
+
+    Raises:
+        DamagedError: Schema number or table definitions were changed.
+        RolledBackError: The audit trail was cut.
+    """
+    if header.schema != _schema.found(db) or header.digest != _schema.digest(db):
+        raise DamagedError("the table definitions were changed", where=db.where, fix="restore a backup")
+    _audit.check_tail(db, header)

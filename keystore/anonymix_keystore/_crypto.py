@@ -1,0 +1,179 @@
+"""The keystore's cryptography: field encoding, sealing with key commitment, the key hierarchy.
+
+Primitives are those of the ``cryptography`` package and ``hmac`` of the standard library:
+HKDF-SHA256 (RFC 5869), AES-256-GCM (NIST SP 800-38D), HMAC-SHA256 and HMAC-SHA512 (FIPS 198-1).
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Iterable
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from anonymix_keystore._errors import DamagedError, TruncatedError, WrongContextError, WrongKeyError
+
+KEY_BYTES = 32
+SEAL_FORMAT = 1
+_SALT, _COMMITMENT, _BINDING, _NONCE, _TAG = 32, 32, 16, 12, 16
+SEAL_OVERHEAD = 1 + _SALT + _COMMITMENT + _BINDING + _TAG
+_LABEL = b"anonymix/keystore/1/"
+
+Field = int | str | bytes | None
+
+
+def encode(fields: Iterable[Field]) -> bytes:
+    """Encode fields so that no two different lists give the same bytes.
+
+    Each field says its type and either ends with ";" or starts with its length.
+
+    Raises:
+        TypeError: A field of another type (as a damaged database record can hold).
+    """
+    parts: list[bytes] = []
+    for field in fields:
+        if isinstance(field, bytes):
+            parts.append(b"b%d:" % len(field))
+            parts.append(field)
+        elif isinstance(field, int):
+            parts.append(b"i%d;" % field)
+        elif isinstance(field, str):
+            raw = field.encode()
+            parts.append(b"s%d:" % len(raw))
+            parts.append(raw)
+        elif field is None:
+            parts.append(b"n")
+        else:
+            raise TypeError(f"a field can't be a {type(field).__name__}")
+    return b"".join(parts)
+
+
+def derive(key: bytes, salt: bytes, label: str, length: int = KEY_BYTES) -> bytes:
+    """Derive a key for one purpose by HKDF-SHA256 (RFC 5869)."""
+    return HKDF(hashes.SHA256(), length, salt, _LABEL + label.encode()).derive(key)
+
+
+def _parts(key: bytes, salt: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    okm = derive(key, salt, "seal", KEY_BYTES + _NONCE + _COMMITMENT + KEY_BYTES)
+    return okm[:32], okm[32:44], okm[44:76], okm[76:108]
+
+
+def seal(key: bytes, plaintext: bytes, context: bytes, *, salt: bytes | None = None) -> bytes:
+    """Seal a value under a key, bound to the context that it may be opened in.
+
+    Layout: format (1 byte), salt (32), key commitment (32), context binding (16), AES-256-GCM
+    ciphertext, tag (16). Encryption key, nonce and commitment come from the key and a fresh salt by
+    HKDF, so there is no limit on messages per key short of 2**128, and a value opens under one key
+    only (the commitment is a collision-resistant hash of it, as in the AWS Encryption SDK). The
+    binding tells a moved value from a damaged one; security rests on the associated data.
+
+    Args:
+        key: 32 bytes.
+        plaintext: What to seal.
+        context: Encoded facts that must be the same on opening.
+        salt: For test vectors alone.
+    """
+    salt = secrets.token_bytes(_SALT) if salt is None else salt
+    encryption, nonce, commitment, binder = _parts(key, salt)
+    binding = hmac.digest(binder, context, "sha256")[:_BINDING]
+    return b"".join(
+        (
+            bytes((SEAL_FORMAT,)),
+            salt,
+            commitment,
+            binding,
+            AESGCM(encryption).encrypt(nonce, plaintext, context),
+        )
+    )
+
+
+def unseal(key: bytes, sealed: bytes, context: bytes) -> bytes:
+    """Open a sealed value.
+
+    Raises:
+        TruncatedError: Too short to be one.
+        WrongKeyError: Sealed under another key.
+        WrongContextError: Sealed for another place.
+        DamagedError: Anything else is wrong with it.
+    """
+    if len(sealed) < SEAL_OVERHEAD:
+        raise TruncatedError("a sealed value is cut short")
+    if sealed[0] != SEAL_FORMAT:
+        raise DamagedError("a sealed value has an unknown format")
+    salt, commitment = sealed[1:33], sealed[33:65]
+    binding, ciphertext = sealed[65:81], sealed[81:]
+    encryption, nonce, expected, binder = _parts(key, salt)
+    if not hmac.compare_digest(commitment, expected):
+        raise WrongKeyError("sealed under another key")
+    if not hmac.compare_digest(binding, hmac.digest(binder, context, "sha256")[:_BINDING]):
+        raise WrongContextError("a sealed value stands where another belongs")
+    try:
+        return AESGCM(encryption).decrypt(nonce, ciphertext, context)
+    except InvalidTag:
+        raise DamagedError("a sealed value fails authentication") from None
+
+
+class KeyRing:
+    """The keys of one unlocked store, all derived from its root key.
+
+    Args:
+        root: 32 random bytes.
+        store_id: 16 random bytes; the HKDF salt, so that equal roots would still give unequal keys.
+    """
+
+    __slots__ = (
+        "_root",
+        "_wrap",
+        "anchor",
+        "audit",
+        "audit_seal",
+        "header",
+        "index",
+        "name",
+        "row",
+        "store_id",
+    )
+
+    def __init__(self, root: bytes, store_id: bytes) -> None:
+        self._root, self.store_id = root, store_id
+        self._wrap: dict[int, bytes] = {}
+        self.index = derive(root, store_id, "index")
+        self.name = derive(root, store_id, "name")
+        self.row = derive(root, store_id, "row", 64)
+        self.header = derive(root, store_id, "header")
+        self.audit = derive(root, store_id, "audit")
+        self.audit_seal = derive(root, store_id, "audit-seal")
+        self.anchor = derive(root, store_id, "anchor")
+
+    def __repr__(self) -> str:
+        return "KeyRing(...)"
+
+    @property
+    def root(self) -> bytes:
+        """The root key itself, needed to lock it up in another way."""
+        return self._root
+
+    def wrap(self, version: int) -> bytes:
+        """The wrapping key of a version (1, 2, ...)."""
+        key = self._wrap.get(version)
+        if key is None:
+            key = self._wrap[version] = derive(self._root, self.store_id, f"wrap/{version}")
+        return key
+
+    def tag(self, *fields: Field) -> bytes:
+        """The index tag (32 bytes) of a name: nobody without the root can compute or invert it."""
+        return hmac.digest(self.index, encode(fields), "sha256")
+
+    def authenticate(self, table: str, row: Iterable[Field]) -> tuple[bytes, int]:
+        """The authentication code stored with a row, and the row's secret weight in the tally.
+
+        Both are halves of one HMAC-SHA512. The store's header keeps, encrypted, the sum of the
+        weights of all rows mod 2**256 (MSet-Add-Hash, Clarke et al., ASIACRYPT 2003): a row that
+        was removed, doubled or replaced by its own older self changes the sum.
+        """
+        digest = hmac.digest(self.row, encode((self.store_id, table, *row)), "sha512")
+        return digest[:32], int.from_bytes(digest[32:], "big")

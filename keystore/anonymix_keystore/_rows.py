@@ -1,0 +1,128 @@
+"""The rows of the store's tables, each with its authentication code."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from anonymix_keystore._crypto import KeyRing
+from anonymix_keystore._errors import DamagedError
+from anonymix_keystore._values import KeyState
+
+
+class Purpose(IntEnum):
+    """What a key is for."""
+
+    SUBJECT = 0
+    GALLERY = 1
+
+
+class State(IntEnum):
+    """A key's state as the file writes it."""
+
+    ACTIVE = 1
+    RETIRED = 2
+    COMPROMISED = 3
+    DESTROYED = 4
+
+    @property
+    def public(self) -> KeyState:
+        """The same state under its public name."""
+        return KeyState[self.name]
+
+
+class Scope(NamedTuple):
+    """A scope; ``tag`` finds it by name, ``name`` is sealed."""
+
+    id: int
+    tag: bytes
+    name: bytes
+
+
+class Head(NamedTuple):
+    """One subject in one scope: which version is the latest, which is active (0: none)."""
+
+    tag: bytes
+    scope: int
+    alias: bytes
+    purpose: int
+    name: bytes
+    latest: int
+    active: int
+    created: int
+    used: int
+
+
+class Key(NamedTuple):
+    """One version of a key; ``wrapped`` is ``None`` once the material is erased."""
+
+    tag: bytes
+    version: int
+    state: int
+    created: int
+    epoch: int
+    until: int
+    ended: int
+    wrap: int
+    wrapped: bytes | None
+
+
+R = TypeVar("R", bound=tuple[Any, ...])
+
+
+class Table(Generic[R]):
+    """How rows of one type are written, read and authenticated.
+
+    Args:
+        name: The table.
+        make: The row's type.
+        columns: Its fields, in order.
+        key: How many of the first columns are the primary key.
+    """
+
+    def __init__(
+        self, name: str, make: Callable[[Iterable[Any]], R], columns: Sequence[str], key: int
+    ) -> None:
+        self.name, self._make, self.width = name, make, len(columns) + 1
+        every = (*columns, "mac")
+        match = " AND ".join(f"{column} = ?" for column in columns[:key])
+        # Names of tables and columns are constants of this module; all values are parameters.
+        self.columns = ", ".join(every)
+        self.insert = f"INSERT INTO {name} VALUES ({', '.join('?' * len(every))})"  # noqa: S608
+        self.update = f"UPDATE {name} SET {', '.join(f'{c} = ?' for c in every[key:])} WHERE {match}"  # noqa: S608
+        self.delete = f"DELETE FROM {name} WHERE {match}"  # noqa: S608
+        self.select = f"SELECT {self.columns} FROM {name}"  # noqa: S608
+        self._key = key
+
+    def check(self, keys: KeyRing, record: Sequence[Any], where: str = "") -> tuple[R, int]:
+        """The row in a database record and its weight in the tally.
+
+        Raises:
+            DamagedError: The record fails authentication.
+        """
+        mac = record[-1]
+        try:
+            expected, weight = keys.authenticate(self.name, record[:-1])
+        except TypeError:
+            raise DamagedError(f"a row of {self.name} is damaged", where=where) from None
+        if not isinstance(mac, bytes) or not hmac.compare_digest(mac, expected):
+            raise DamagedError(
+                f"a row of {self.name} fails authentication", where=where, fix="restore a backup"
+            )
+        return self._make(record[:-1]), weight
+
+    def primary(self, row: R) -> tuple[Any, ...]:
+        """The row's primary key, as parameters."""
+        return row[: self._key]
+
+    def rest(self, row: R) -> tuple[Any, ...]:
+        """The row's other fields, as parameters."""
+        return row[self._key :]
+
+
+SCOPES: Table[Scope] = Table("scopes", Scope._make, Scope._fields, key=1)
+HEADS: Table[Head] = Table("heads", Head._make, Head._fields, key=1)
+KEYS: Table[Key] = Table("keys", Key._make, Key._fields, key=2)
+TABLES: tuple[Table[Any], ...] = (SCOPES, HEADS, KEYS)
