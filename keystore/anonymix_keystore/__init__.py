@@ -41,6 +41,7 @@ from anonymix_keystore._errors import (
     WrongPassphraseError,
 )
 from anonymix_keystore._keystore import Keystore, RotationReason
+from anonymix_keystore._kms import AwsKms, KeyService, KmsUnlock, VaultTransit
 from anonymix_keystore._unlock import (
     Argon2Cost,
     EnvironmentUnlock,
@@ -58,6 +59,7 @@ __all__ = [
     "AnchorFile",
     "AnchorState",
     "Argon2Cost",
+    "AwsKms",
     "BusyError",
     "CallbackAnchor",
     "ClockError",
@@ -73,10 +75,12 @@ __all__ = [
     "KeyInfo",
     "KeyRetiredError",
     "KeyRevokedError",
+    "KeyService",
     "KeyState",
     "KeyringUnlock",
     "Keystore",
     "KeystoreError",
+    "KmsUnlock",
     "LockedError",
     "NewerSchemaError",
     "OriginalsError",
@@ -95,6 +99,7 @@ __all__ = [
     "UnknownVersionError",
     "Unlock",
     "UnlockUnavailableError",
+    "VaultTransit",
     "WrongContextError",
     "WrongKeyError",
     "WrongPassphraseError",

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from anonymix_keystore import _header, _lifecycle, _schema, _slots
 from anonymix_keystore._anchor import Anchor, AnchorState
@@ -20,7 +20,6 @@ from anonymix_keystore._core import Core, check_form
 from anonymix_keystore._crypto import KEY_BYTES, KeyRing
 from anonymix_keystore._database import Database, new_private_file, sync_folder
 from anonymix_keystore._errors import (
-    DamagedError,
     InvalidRequestError,
     KeyExistsError,
     UnknownSubjectError,
@@ -176,9 +175,7 @@ class Keystore:
         try:
             schema = _schema.found(db)
             store_id = _header.read_id(db)
-            slot = _slots.read(db, store_id, _slots.ROOT)
-            if slot is None:
-                raise DamagedError("the unlocking slot is missing", where=db.where, fix="restore a backup")
+            slot = _slots.need(db, store_id, _slots.ROOT)
             keys = KeyRing(_slots.open_slot(store_id, slot, unlock, db.where), store_id)
             if schema < _schema.SCHEMA:
                 _migrate(db, keys)
@@ -199,6 +196,23 @@ class Keystore:
             db.close()
             raise
         return cls(core, unlock)
+
+    @staticmethod
+    def locked_by(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
+        """How a store is locked up: the kind of unlock and its parameters, none of them secret.
+
+        Raises:
+            StoreMissingError: There is no file.
+            ForeignFileError: It is no keystore.
+            DamagedError: It can't be read.
+        """
+        db = Database(Path(path), busy_timeout=10.0)
+        try:
+            _schema.found(db)
+            slot = _slots.need(db, _header.read_id(db), _slots.ROOT)
+            return slot.kind, _slots.params(slot)
+        finally:
+            db.close()
 
     def close(self) -> None:
         """Forget all keys and close the file. Closing twice does nothing."""

@@ -107,6 +107,18 @@ def read(db: Database, store_id: bytes, purpose: str) -> Slot | None:
     return slot
 
 
+def need(db: Database, store_id: bytes, purpose: str) -> Slot:
+    """Read a slot.
+
+    Raises:
+        DamagedError: There is none, or it was changed.
+    """
+    slot = read(db, store_id, purpose)
+    if slot is None:
+        raise DamagedError("the unlocking slot is missing", where=db.where, fix="restore a backup")
+    return slot
+
+
 def write(db: Database, store_id: bytes, slot: Slot) -> None:
     """Write a slot over the one of its purpose, inside the caller's transaction."""
     db.rows("DELETE FROM slots WHERE purpose = ?", (slot.purpose,))

@@ -96,7 +96,8 @@ def _number(params: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _blob(params: Mapping[str, Any], name: str) -> bytes:
+def blob(params: Mapping[str, Any], name: str) -> bytes:
+    """A parameter that holds bytes in base64."""
     try:
         return base64.b64decode(params[name], validate=True)
     except (KeyError, TypeError, ValueError):
@@ -148,7 +149,7 @@ class PassphraseUnlock:
             DamagedError: The parameters make no sense.
             UnlockUnavailableError: This build of ``cryptography`` lacks the function.
         """
-        salt = _blob(params, "salt")
+        salt = blob(params, "salt")
         try:
             if params.get("kdf") == "argon2id":
                 return self._argon2(
@@ -224,7 +225,7 @@ class SecretUnlock:
 
     def key(self, params: Mapping[str, Any], context: Mapping[str, str]) -> bytes:  # noqa: ARG002
         """Derive the store's key-encryption key again."""
-        return derive(self._secret(), _blob(params, "salt"), f"unlock/{self.kind}")
+        return derive(self._secret(), blob(params, "salt"), f"unlock/{self.kind}")
 
 
 def decode_secret(text: str, where: str) -> bytes:
