@@ -1,0 +1,50 @@
+"""Reads ONNX files of recognisers and frees them of what hinders running them in batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anonymix_plugin.errors import DamagedModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read a model with one input and one output, and let the batch have any size.
+
+    Published files name their weights as inputs too, which keeps the runtime from folding them, or even
+    name weights as inputs that are there in another form; and some fix the batch at one.
+
+    Args:
+        path: The ONNX file; its hash has been checked.
+
+    Returns:
+        The model; its only input is the batch of crops.
+
+    Raises:
+        DamagedModelError: The file is no such model.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
+
+    try:
+        model = onnx.load(path)
+    except DecodeError as error:
+        raise DamagedModelError("the file is no ONNX model", where=str(path)) from error
+    graph = model.graph
+    used = {name for node in graph.node for name in node.input}
+    weights = {weight.name for weight in graph.initializer}
+    inputs = [item for item in graph.input if item.name in used and item.name not in weights]
+    if len(inputs) != 1 or len(graph.output) != 1:
+        raise DamagedModelError(
+            f"the graph has {len(inputs)} inputs and {len(graph.output)} outputs instead of one each",
+            where=str(path),
+        )
+    del graph.input[:]
+    graph.input.extend(inputs)
+    for item in (*graph.input, *graph.output):
+        item.type.tensor_type.shape.dim[0].dim_param = "N"
+    del graph.value_info[:]  # shapes of what lies between, all with the old size of the batch
+    return model

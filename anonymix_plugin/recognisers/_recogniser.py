@@ -1,0 +1,79 @@
+"""What every recogniser can do, and what all of them have in common."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from anonymix_plugin.errors import BadArrayError
+from anonymix_plugin.values import Floats, Pixels
+
+Alignment = Literal["arcface-112", "box-160"]
+"""How crops are cut: "arcface-112" by five landmarks, "box-160" the detector's plain box."""
+
+
+@runtime_checkable
+class Recogniser(Protocol):
+    """Turns crops of faces into embeddings, which are alike where the faces are one person's.
+
+    The cosine of two embeddings, their inner product, is the similarity: higher is more similar.
+
+    Attributes:
+        name: Its name in the registry of weights.
+        dim: Length of an embedding.
+        input_size: Side of a crop in pixels.
+        alignment: How crops are to be cut.
+        seen_by_mixer: Whether the mixer or its training uses it. Results that it measures are white-box,
+            and count for less than those of a recogniser that had no part in the making.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def input_size(self) -> int: ...
+    @property
+    def alignment(self) -> Alignment: ...
+    @property
+    def seen_by_mixer(self) -> bool: ...
+
+    def embed(self, crops: Pixels) -> Floats:
+        """Embed crops.
+
+        Args:
+            crops: (N, input_size, input_size, 3) uint8 RGB, N >= 0.
+
+        Returns:
+            (N, dim) float32, each row of length 1.
+
+        Raises:
+            BadArrayError: The array has another shape or dtype.
+        """
+        ...
+
+
+def checked(crops: npt.NDArray[Any], size: int) -> Pixels:
+    """The crops, if they are what a recogniser takes.
+
+    Raises:
+        BadArrayError: They are not (N, size, size, 3) uint8.
+    """
+    if not isinstance(crops, np.ndarray) or crops.dtype != np.uint8 or crops.shape[1:] != (size, size, 3):
+        shape, kind = getattr(crops, "shape", "?"), getattr(crops, "dtype", type(crops).__name__)
+        raise BadArrayError(
+            f"crops of shape {shape} and dtype {kind} can't be embedded",
+            where="crops",
+            fix=f"pass (N, {size}, {size}, 3) uint8 RGB",
+        )
+    return crops
+
+
+def normalised(embeddings: npt.NDArray[np.floating[Any]]) -> Floats:
+    """Rows brought to length 1: (N, dim) float32. A row of zeros stays one."""
+    rows = embeddings.astype(np.float64)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    result: Floats = (rows / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
+    return result
