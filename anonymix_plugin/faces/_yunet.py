@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 
 import cv2
 import numpy as np
 
-from anonymix_plugin.errors import DamagedModelError, MissingModelError
+from anonymix_plugin.errors import DamagedModelError, MissingModelError, ModelError
 from anonymix_plugin.faces._found import NOTHING, Found
 from anonymix_plugin.faces._search import Search
 from anonymix_plugin.values import Pixels
+
+_LOG_LEVEL = Lock()
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps OpenCV from writing to the terminal that its new engine chooses the processor by itself."""
+    with _LOG_LEVEL:
+        before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            yield
+        finally:
+            cv2.utils.logging.setLogLevel(before)
 
 
 class YuNet(Search):
@@ -38,8 +53,8 @@ class YuNet(Search):
         self,
         model_path: str | PathLike[str],
         *,
-        sizes: Sequence[int] = (640, 1280),
-        padded_sizes: Sequence[int] = (320,),
+        sizes: Sequence[int] = (640, 320, 1280),
+        padded_sizes: Sequence[int] = (320, 640),
         score_threshold: float = 0.6,
         thorough: bool = False,
     ) -> None:
@@ -56,14 +71,10 @@ class YuNet(Search):
         if not self._path.is_file():
             raise MissingModelError("the weights of YuNet are missing", where=str(self._path))
         try:
-            return cv2.FaceDetectorYN.create(
-                str(self._path),
-                "",
-                (320, 320),
-                score_threshold=self._threshold,
-                nms_threshold=0.3,
-                top_k=5000,
-            )
+            with _quietly():
+                return cv2.FaceDetectorYN.create(
+                    str(self._path), "", (320, 320), self._threshold, nms_threshold=0.3, top_k=5000
+                )
         except cv2.error as error:
             raise DamagedModelError("the weights of YuNet can't be loaded", where=str(self._path)) from error
 
@@ -75,8 +86,9 @@ class YuNet(Search):
         try:
             network.setInputSize((picture.shape[1], picture.shape[0]))
             _, rows = network.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        finally:
-            self._idle.put(network)
+        except cv2.error as error:
+            raise ModelError("YuNet failed on this picture", where=str(self._path)) from error
+        self._idle.put(network)
         if rows is None:
             return NOTHING
         # A row is x, y, width, height, five points from left to right, score.
