@@ -25,17 +25,6 @@ from anonymix_plugin.images._containers import Container
 from anonymix_plugin.images._limits import ImageLimits
 from anonymix_plugin.values import Pixels
 
-# The classes are called directly. Image.open would pick among all registered decoders, and would check
-# for bombs by way of a global limit and of warnings, which depend on what the host has set.
-_DECODERS: Final[dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]]] = {
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-}
-
 
 class _StrictBytes(io.BytesIO):
     """Bytes that refuse to be read past their end while pixels are decoded.
@@ -53,8 +42,33 @@ class _StrictBytes(io.BytesIO):
         return part
 
 
+class _StrictPng(PngImagePlugin.PngImageFile):
+    """The same for PNG, whose last chunk of pixels is followed by others."""
+
+    def load_read(self, read_bytes: int) -> bytes:
+        part = super().load_read(read_bytes)
+        if not part:
+            raise EOFError("the pixels end before the image does")
+        return part
+
+
+# The classes are called directly. Image.open would pick among all registered decoders, and would check
+# for bombs by way of a global limit and of warnings, which depend on what the host has set.
+_DECODERS: Final[dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": _StrictPng,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+}
+
+
 def decode_container(container: Container, limits: ImageLimits, where: str) -> Pixels:
     """Decodes the pixels of an examined file, as stored, before the orientation is applied.
+
+    Data that are complete but damaged inside show as errors only where the format has checksums (PNG) or
+    the decoder notices; a JPEG with a few wrong bits decodes to a picture with wrong blocks.
 
     Raises:
         UnreadableImageError: The decoder refuses the data, or knows no way from its colours to RGB.
@@ -96,7 +110,7 @@ def image_to_pixels(image: Image.Image, where: str) -> Pixels:
     recognised just as well without, and profiles are a known way into decoders.
 
     Raises:
-        UnreadableImageError: The mode has no way to RGB (CIE Lab, say), or its values have no known range.
+        UnreadableImageError: Its values have no known range.
     """
     mode = image.mode
     if mode.startswith("I;16"):
