@@ -9,6 +9,10 @@ Example:
 """
 
 from anonymix_keystore._anchor import Anchor, AnchorFile, AnchorState, CallbackAnchor
+from anonymix_keystore._backup import BackupInfo
+from anonymix_keystore._care import RETENTION
+from anonymix_keystore._enrolments import EnrolmentInfo
+from anonymix_keystore._erasure import ForgetReceipt, LastUse
 from anonymix_keystore._errors import (
     AnchorError,
     BusyError,
@@ -40,8 +44,12 @@ from anonymix_keystore._errors import (
     WrongKeyError,
     WrongPassphraseError,
 )
-from anonymix_keystore._keystore import Keystore, RotationReason
+from anonymix_keystore._jobs import JobInfo, Progress
+from anonymix_keystore._keystore import Keystore
 from anonymix_keystore._kms import AwsKms, KeyService, KmsUnlock, VaultTransit
+from anonymix_keystore._originals import Originals
+from anonymix_keystore._report import OpenWork, RotationReport
+from anonymix_keystore._subjects import RotationReason
 from anonymix_keystore._unlock import (
     Argon2Cost,
     EnvironmentUnlock,
@@ -52,24 +60,31 @@ from anonymix_keystore._unlock import (
     Unlock,
 )
 from anonymix_keystore._values import KeyInfo, KeyState, SubjectKey
+from anonymix_keystore._verify import Finding, Verification
 
 __all__ = [
+    "RETENTION",
     "Anchor",
     "AnchorError",
     "AnchorFile",
     "AnchorState",
     "Argon2Cost",
     "AwsKms",
+    "BackupInfo",
     "BusyError",
     "CallbackAnchor",
     "ClockError",
     "DamagedError",
     "DiskFullError",
+    "EnrolmentInfo",
     "EnvironmentUnlock",
+    "Finding",
     "ForeignFileError",
+    "ForgetReceipt",
     "InsecureKeyFileError",
     "InvalidRequestError",
     "InvalidSubjectError",
+    "JobInfo",
     "KeyExistsError",
     "KeyFileUnlock",
     "KeyInfo",
@@ -81,13 +96,18 @@ __all__ = [
     "Keystore",
     "KeystoreError",
     "KmsUnlock",
+    "LastUse",
     "LockedError",
     "NewerSchemaError",
+    "OpenWork",
+    "Originals",
     "OriginalsError",
     "PassphraseUnlock",
+    "Progress",
     "ReadOnlyError",
     "RolledBackError",
     "RotationReason",
+    "RotationReport",
     "ScryptCost",
     "StorageError",
     "StoreExistsError",
@@ -100,6 +120,7 @@ __all__ = [
     "Unlock",
     "UnlockUnavailableError",
     "VaultTransit",
+    "Verification",
     "WrongContextError",
     "WrongKeyError",
     "WrongPassphraseError",

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from anonymix_keystore import _audit
 from anonymix_keystore._crypto import KeyRing, encode
-from anonymix_keystore._database import new_private_file
-from anonymix_keystore._errors import AnchorError
+from anonymix_keystore._database import Database, new_private_file
+from anonymix_keystore._errors import AnchorError, RolledBackError
+from anonymix_keystore._header import Header
 
 Revoked = tuple[bytes, int]  # alias of the subject, version
 
@@ -49,6 +51,29 @@ class AnchorState:
             raise AnchorError("the anchor belongs to another store")
         if not hmac.compare_digest(self.mac, _mac(keys, self.epoch, self.head)):
             raise AnchorError("the anchor fails authentication")
+
+
+def compare(state: AnchorState, db: Database, keys: KeyRing, header: Header) -> None:
+    """Compare a store with a state that was read from its anchor before.
+
+    Raises:
+        AnchorError: The state is forged or another store's.
+        RolledBackError: The store is older than the state, or its history is another.
+    """
+    state.check(keys)
+    if header.epoch < state.epoch:
+        raise RolledBackError(
+            f"an old file: it stands at epoch {header.epoch}, its anchor at {state.epoch}",
+            where=db.where,
+            fix="put the current file back, or open with accept_rollback=REASON",
+        )
+    line = _audit.line(db, keys, state.epoch) if state.epoch else None
+    if state.epoch and (line is None or line.code != state.head):
+        raise RolledBackError(
+            "the store's history is not the anchor's",
+            where=db.where,
+            fix="put the right file back, or open with accept_rollback=REASON",
+        )
 
 
 def _mac(keys: KeyRing, epoch: int, head: bytes) -> bytes:

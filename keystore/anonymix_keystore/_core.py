@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from anonymix_keystore import _audit, _header, _schema
-from anonymix_keystore._anchor import Anchor, AnchorState, Revoked
+from anonymix_keystore._anchor import Anchor, AnchorState, Revoked, compare
 from anonymix_keystore._cache import Cache
 from anonymix_keystore._crypto import KeyRing
 from anonymix_keystore._database import Database
@@ -20,7 +20,6 @@ from anonymix_keystore._errors import (
     DamagedError,
     KeystoreError,
     LockedError,
-    RolledBackError,
 )
 from anonymix_keystore._header import MODULUS, Header
 from anonymix_keystore._rows import HEADS, Head, Table
@@ -179,6 +178,11 @@ class Core:
                 with contextlib.suppress(KeystoreError):
                     self._note_uses()
 
+    def flush_uses(self) -> None:
+        """Write the uses that wait."""
+        with self.lock:
+            self._note_uses()
+
     def _note_uses(self) -> None:
         if self._used:
             with self.change():
@@ -271,18 +275,8 @@ class Core:
             state = self.anchor.read()
             if state is None:
                 raise AnchorError("the anchor is empty", fix="tie the store to it with Keystore.tie_anchor")
-            state.check(self.keys)
             # Read after the anchor, so that a change in between can only put the store ahead.
-            header = self.header()
-            if header.epoch < state.epoch:
-                raise RolledBackError(
-                    f"an old file: it stands at epoch {header.epoch}, its anchor at {state.epoch}",
-                    where=self._db.where,
-                    fix="put the current file back, or open with accept_rollback=REASON",
-                )
-            line = _audit.line(self.db, self.keys, state.epoch) if state.epoch else None
-            if state.epoch and (line is None or line.code != state.head):
-                raise RolledBackError("the store's history is not the anchor's", where=self._db.where)
+            compare(state, self.db, self.keys, self.header())
 
 
 def check_form(db: Database, header: Header) -> None:

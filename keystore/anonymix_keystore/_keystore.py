@@ -6,43 +6,23 @@ import getpass
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from anonymix_keystore import _header, _lifecycle, _schema, _slots
-from anonymix_keystore._anchor import Anchor, AnchorState
+from anonymix_keystore import _header, _rollback, _schema, _slots
+from anonymix_keystore._anchor import Anchor
+from anonymix_keystore._bulk import Bulk
 from anonymix_keystore._cache import Cache
+from anonymix_keystore._care import Care
 from anonymix_keystore._core import Core, check_form
 from anonymix_keystore._crypto import KEY_BYTES, KeyRing
 from anonymix_keystore._database import Database, new_private_file, sync_folder
-from anonymix_keystore._errors import (
-    InvalidRequestError,
-    KeyExistsError,
-    UnknownSubjectError,
-)
-from anonymix_keystore._lifecycle import Ending, Who
-from anonymix_keystore._names import DEFAULT_SCOPE
-from anonymix_keystore._rows import Purpose, State
-from anonymix_keystore._unlock import Unlock
-from anonymix_keystore._values import KeyInfo, SubjectKey
-
-ISSUE_BATCH = 1_000
-DEFAULT_GRACE = timedelta(days=30)
-
-
-class RotationReason(StrEnum):
-    """Why a key is replaced; it decides what becomes of the old one.
-
-    ``ROUTINE``: the old key is retired and serves probes for a while. ``BREACH``: every living key
-    of the subject is compromised, its material erased at once.
-    """
-
-    ROUTINE = "routine"
-    BREACH = "breach"
+from anonymix_keystore._errors import RolledBackError
+from anonymix_keystore._originals import Originals
+from anonymix_keystore._subjects import Subjects
+from anonymix_keystore._unlock import PassphraseUnlock, Unlock
 
 
 def _actor() -> str:
@@ -52,7 +32,7 @@ def _actor() -> str:
         return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
-class Keystore:
+class Keystore(Subjects, Bulk, Care):
     """An encrypted, versioned, revocable store of subject keys in one SQLite file.
 
     Made by ``Keystore.create`` or ``Keystore.open``; a context manager. One object may be used by
@@ -66,7 +46,8 @@ class Keystore:
     """
 
     def __init__(self, core: Core, unlock: Unlock) -> None:
-        self._core, self._unlock = core, unlock
+        super().__init__(core)
+        self._unlock, self._originals = unlock, Originals(core)
 
     def __repr__(self) -> str:
         return f"Keystore({str(self._core.path)!r})"
@@ -148,6 +129,7 @@ class Keystore:
         cache_age: float = 1.0,
         clock: Callable[[], float] = time.time,
         accept_clock: bool = False,
+        accept_rollback: str = "",
     ) -> Self:
         """Open a store, bringing an older file's tables up to date.
 
@@ -161,6 +143,9 @@ class Keystore:
             cache_age: As for ``create``.
             clock: As for ``create``.
             accept_clock: Take the clock as right though it stands before the last change.
+            accept_rollback: A reason to take an old file as the current one (a restored backup,
+                say). Keys that the anchor knows to be revoked since are destroyed again; other
+                changes since are lost.
 
         Raises:
             StoreMissingError: There is no file.
@@ -188,10 +173,18 @@ class Keystore:
                 actor=_actor() if actor is None else actor,
                 anchor=anchor,
             )
-            core.check_anchor()
+            rolled_back = False
+            try:
+                core.check_anchor()
+            except RolledBackError:
+                if not accept_rollback:
+                    raise
+                rolled_back = True
             if accept_clock:
                 with core.change(accept_clock=True) as change:
                     change.note("accept-clock", before=change.header.clock)
+            if rolled_back:
+                _rollback.accept(core, accept_rollback)
         except BaseException:
             db.close()
             raise
@@ -241,261 +234,42 @@ class Keystore:
         """Number of the last line of the audit trail; grows with every change of state."""
         return self._core.header().epoch
 
-    # --- keys -------------------------------------------------------------------------------------
+    # --- unlocking --------------------------------------------------------------------------------
 
-    def _who(self, subject: str, scope: str) -> Who:
-        return _lifecycle.subject_in(self._core.keys, subject, scope)
+    @property
+    def unlock_outdated(self) -> bool:
+        """Whether a passphrase is stretched at another cost than it would be today.
 
-    def issue(self, subject: str, scope: str = DEFAULT_SCOPE, *, reason: str = "") -> SubjectKey:
-        """Issue a key to a subject who has no active one.
-
-        Args:
-            subject: The subject's id in the host application: 1 to 1,024 bytes of UTF-8 without
-                invisible characters; composed and decomposed Unicode spellings are one id.
-            scope: The application or gallery; same rules.
-            reason: For the audit trail.
-
-        Raises:
-            InvalidSubjectError: Subject or scope is not a usable name.
-            KeyExistsError: There is an active key.
+        ``change_unlock`` with the same passphrase brings it up to date.
         """
-        with self._core.change() as change:
-            return _lifecycle.issue_all(change, [self._who(subject, scope)], reason)[0]
-
-    def issue_many(
-        self,
-        subjects: Iterable[str],
-        scope: str = DEFAULT_SCOPE,
-        *,
-        reason: str = "",
-        batch: int = ISSUE_BATCH,
-    ) -> int:
-        """Issue keys to many subjects, in all-or-nothing batches; those who have one are left alone.
-
-        Calling it again after an interruption goes on where it stopped.
-
-        Returns:
-            How many keys were issued.
-        """
-        issued = 0
-        waiting: dict[bytes, Who] = {}
-        for subject in subjects:
-            who = self._who(subject, scope)
-            waiting[who.tag] = who
-            if len(waiting) >= batch:
-                issued += self._issue_missing(list(waiting.values()), reason)
-                waiting.clear()
-        return issued + (self._issue_missing(list(waiting.values()), reason) if waiting else 0)
-
-    def _issue_missing(self, whos: Sequence[Who], reason: str) -> int:
-        with self._core.change() as change:
-            missing = [who for who in whos if _lifecycle.find_head(change.db, change.keys, who) is None]
-            if missing:
-                _lifecycle.issue_all(change, missing, reason)
-            return len(missing)
-
-    def current(self, subject: str, scope: str = DEFAULT_SCOPE) -> SubjectKey:
-        """The active key of a subject.
-
-        Raises:
-            UnknownSubjectError: No key was ever issued.
-            KeyRetiredError: The key was retired and none issued since.
-            KeyRevokedError: The key was revoked and none issued since.
-        """
-        return _lifecycle.current(self._core, self._who(subject, scope))
-
-    def current_or_issue(self, subject: str, scope: str = DEFAULT_SCOPE) -> SubjectKey:
-        """The active key of a subject, issued now if the subject is new.
-
-        A revoked or retired subject does not silently get a new key.
-
-        Raises:
-            KeyRevokedError: The subject's key was revoked or retired.
-        """
-        return self._current_or_issue(self._who(subject, scope))
-
-    def _current_or_issue(self, who: Who) -> SubjectKey:
-        try:
-            return _lifecycle.current(self._core, who)
-        except UnknownSubjectError:
-            pass
-        try:
-            with self._core.change() as change:
-                return _lifecycle.issue_all(change, [who], "first use")[0]
-        except KeyExistsError:  # somebody was faster
-            return _lifecycle.current(self._core, who)
-
-    def at(self, subject: str, version: int, scope: str = DEFAULT_SCOPE) -> SubjectKey:
-        """A certain version of a subject's key, for probes: active, or retired until its date.
-
-        Raises:
-            UnknownSubjectError: No key was ever issued (``UnknownVersionError``: not this version).
-            KeyRetiredError: The version's date has passed.
-            KeyRevokedError: The version is compromised or destroyed.
-        """
-        return _lifecycle.at(self._core, self._who(subject, scope), version)
-
-    def gallery(self, scope: str = DEFAULT_SCOPE) -> SubjectKey:
-        """The gallery key of a scope, issued at first use: one key for all, for 1:N search.
-
-        It is independent of all subject keys; its ``subject`` is "".
-
-        Raises:
-            KeyRevokedError: It was revoked.
-        """
-        return self._current_or_issue(_lifecycle.gallery_of(self._core.keys, scope))
-
-    def rotate(
-        self,
-        subject: str,
-        scope: str = DEFAULT_SCOPE,
-        *,
-        reason: str = RotationReason.ROUTINE,
-        grace: timedelta | None = None,
-    ) -> SubjectKey:
-        """Replace a subject's key by the next version.
-
-        Args:
-            subject: The subject.
-            scope: The scope.
-            reason: For the audit trail. With ``"breach"`` all living versions are compromised and
-                erased at once; with any other reason the old key is retired for the grace time.
-            grace: How long probes may use the old key, 30 days by default; zero erases it at once.
-
-        Raises:
-            UnknownSubjectError: No key was ever issued.
-            KeyRevokedError: All keys are erased; issue a new one.
-            InvalidRequestError: A negative grace time, or one with ``"breach"``.
-        """
-        return self._rotate(self._who(subject, scope), reason, grace)
-
-    def rotate_gallery(
-        self,
-        scope: str = DEFAULT_SCOPE,
-        *,
-        reason: str = RotationReason.ROUTINE,
-        grace: timedelta | None = None,
-    ) -> SubjectKey:
-        """Replace the gallery key of a scope; as ``rotate``."""
-        return self._rotate(_lifecycle.gallery_of(self._core.keys, scope), reason, grace)
-
-    def _rotate(self, who: Who, reason: str, grace: timedelta | None) -> SubjectKey:
-        with self._core.change() as change:
-            return _lifecycle.rotate(change, who, ending_for(reason, grace, change.now), str(reason))
-
-    def retire(
-        self, subject: str, scope: str = DEFAULT_SCOPE, *, until: datetime | None = None, reason: str = ""
-    ) -> int:
-        """Retire a subject's active key: probes may use it until a date, new templates not.
-
-        Args:
-            subject: The subject.
-            scope: The scope.
-            until: With time zone; 30 days from now by default.
-            reason: For the audit trail.
-
-        Returns:
-            The version retired.
-
-        Raises:
-            UnknownSubjectError: No key was ever issued.
-            KeyRevokedError: There is no active key.
-            InvalidRequestError: The date has no time zone or has passed.
-        """
-        who = self._who(subject, scope)
-        with self._core.change() as change:
-            if until is None:
-                end = change.now + int(DEFAULT_GRACE.total_seconds())
-            elif until.tzinfo is None:
-                raise InvalidRequestError("the date needs a time zone")
-            else:
-                end = int(until.timestamp())
-            if end <= change.now:
-                raise InvalidRequestError("the date has passed", fix="revoke the key instead")
-            return _lifecycle.withdraw(
-                change, who, Ending(State.RETIRED, end), action="retire", reason=reason
-            )[0]
-
-    def revoke(
-        self, subject: str, scope: str = DEFAULT_SCOPE, *, version: int | None = None, reason: str = ""
-    ) -> tuple[int, ...]:
-        """Destroy a subject's keys at once and for good (crypto-shredding).
-
-        Args:
-            subject: The subject.
-            scope: The scope.
-            version: One version alone; all living ones by default.
-            reason: For the audit trail.
-
-        Returns:
-            The versions destroyed, none if there was nothing left to destroy.
-
-        Raises:
-            UnknownSubjectError: No key was ever issued (``UnknownVersionError``: not this version).
-        """
-        return self._revoke(self._who(subject, scope), version, reason)
-
-    def revoke_gallery(
-        self, scope: str = DEFAULT_SCOPE, *, version: int | None = None, reason: str = ""
-    ) -> tuple[int, ...]:
-        """Destroy the gallery key of a scope; as ``revoke``."""
-        return self._revoke(_lifecycle.gallery_of(self._core.keys, scope), version, reason)
-
-    def _revoke(self, who: Who, version: int | None, reason: str) -> tuple[int, ...]:
-        with self._core.change() as change:
-            ending = Ending(State.DESTROYED)
-            return tuple(
-                _lifecycle.withdraw(change, who, ending, version=version, action="revoke", reason=reason)
-            )
-
-    # --- listings ---------------------------------------------------------------------------------
-
-    def subjects(self, scope: str | None = None) -> Iterator[str]:
-        """The ids of all subjects, of one scope or of all (an id in two scopes comes twice)."""
-        for subject, _, head, _ in _lifecycle.everybody(self._core, scope):
-            if head.purpose == Purpose.SUBJECT:
-                yield subject
-
-    def scopes(self) -> tuple[str, ...]:
-        """The names of all scopes."""
         with self._core.lock:
-            return tuple(_lifecycle.scope_names(self._core.db, self._core.keys).values())
+            slot = _slots.need(self._core.db, self._core.keys.store_id, _slots.ROOT)
+        return isinstance(self._unlock, PassphraseUnlock) and self._unlock.outdated(_slots.params(slot))
 
-    def list(self, scope: str | None = None) -> Iterator[KeyInfo]:
-        """The latest version of every key, galleries included, page by page in no telling order."""
-        for subject, name, head, key in _lifecycle.everybody(self._core, scope):
-            yield _lifecycle.info(subject, name, head, key)
+    def change_unlock(self, unlock: Unlock) -> None:
+        """Lock the store up in another way (or anew in the same); no subject key is touched.
 
-    def history(self, subject: str, scope: str = DEFAULT_SCOPE) -> tuple[KeyInfo, ...]:
-        """All versions of a subject's key, ascending.
+        Old backups still open with the old secret.
 
         Raises:
-            UnknownSubjectError: No key was ever issued.
+            LockedError: The new method's secret can't be had.
         """
-        return tuple(_lifecycle.history(self._core, self._who(subject, scope)))
+        keys = self._core.keys
+        slot = _slots.lock(keys.store_id, _slots.ROOT, keys.root, unlock)
+        with self._core.change() as change:
+            _slots.write(change.db, keys.store_id, slot)
+            change.note("change-unlock", unlock=slot.kind)
+            change.erased = True  # the old slot must not outlast its secret
+        self._unlock = unlock
 
-    # --- anchor -----------------------------------------------------------------------------------
+    @property
+    def originals(self) -> Originals:
+        """Sealed originals: off unless ``originals.enable`` was called on this store.
 
-    def anchor_state(self) -> AnchorState:
-        """The state that an anchor would keep now."""
-        header = self._core.header()
-        return AnchorState.of(self._core.keys, header.epoch, header.head)
-
-
-def ending_for(reason: str, grace: timedelta | None, now: int) -> Ending:
-    """What becomes of a key that is replaced for a reason.
-
-    Raises:
-        InvalidRequestError: The grace time is negative, or given for a breach.
-    """
-    if reason == RotationReason.BREACH:
-        if grace:
-            raise InvalidRequestError("a key that is replaced after a breach can't have a grace time")
-        return Ending(State.COMPROMISED)
-    seconds = int((DEFAULT_GRACE if grace is None else grace).total_seconds())
-    if seconds < 0:
-        raise InvalidRequestError("the grace time is negative")
-    return Ending(State.RETIRED, now + seconds) if seconds else Ending(State.DESTROYED)
+        The trade: with them, a new key needs no new photo; but whoever gets the file and the second
+        secret has the faces themselves, and no rotation helps.
+        """
+        return self._originals
 
 
 def _migrate(db: Database, keys: KeyRing) -> None:

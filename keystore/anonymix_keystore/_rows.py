@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from anonymix_keystore._crypto import KeyRing
+from anonymix_keystore._database import Database
 from anonymix_keystore._errors import DamagedError
 from anonymix_keystore._values import KeyState
+
+PAGE = 500
 
 
 class Purpose(IntEnum):
@@ -69,6 +72,44 @@ class Key(NamedTuple):
     wrapped: bytes | None
 
 
+class Job(NamedTuple):
+    """A rotation or re-wrapping of many keys: how far it is; ``params`` is sealed JSON."""
+
+    id: int
+    kind: str
+    params: bytes
+    started: int
+    finished: int
+    epoch: int
+    cursor: bytes
+    done: int
+
+
+class Enrolment(NamedTuple):
+    """One entry of a back end; ``holder`` is the tag of the head whose key made it."""
+
+    entry: bytes
+    subject: bytes
+    holder: bytes
+    version: int
+    fingerprint: str
+    detail: bytes
+    created: int
+    removed: int
+    replaced: int
+
+
+class Original(NamedTuple):
+    """A sealed aligned face; ``wrapped`` is its own key under the second root."""
+
+    subject: bytes
+    label: bytes
+    created: int
+    name: bytes
+    wrapped: bytes
+    sealed: bytes
+
+
 R = TypeVar("R", bound=tuple[Any, ...])
 
 
@@ -94,6 +135,7 @@ class Table(Generic[R]):
         self.update = f"UPDATE {name} SET {', '.join(f'{c} = ?' for c in every[key:])} WHERE {match}"  # noqa: S608
         self.delete = f"DELETE FROM {name} WHERE {match}"  # noqa: S608
         self.select = f"SELECT {self.columns} FROM {name}"  # noqa: S608
+        self.order = ", ".join(columns[:key])
         self._key = key
 
     def check(self, keys: KeyRing, record: Sequence[Any], where: str = "") -> tuple[R, int]:
@@ -113,6 +155,22 @@ class Table(Generic[R]):
             )
         return self._make(record[:-1]), weight
 
+    def every(self, db: Database, keys: KeyRing) -> Iterator[tuple[R, int]]:
+        """All rows with their weights, page by page in the order of the primary key.
+
+        Raises:
+            DamagedError: A row fails authentication.
+        """
+        condition, after = "", ()
+        marks = ", ".join("?" * self._key)
+        while True:
+            sql = f"{self.select}{condition} ORDER BY {self.order} LIMIT {PAGE}"
+            page = [self.check(keys, record, db.where) for record in db.rows(sql, after)]
+            yield from page
+            if len(page) < PAGE:
+                return
+            condition, after = f" WHERE ({self.order}) > ({marks})", self.primary(page[-1][0])
+
     def primary(self, row: R) -> tuple[Any, ...]:
         """The row's primary key, as parameters."""
         return row[: self._key]
@@ -125,4 +183,7 @@ class Table(Generic[R]):
 SCOPES: Table[Scope] = Table("scopes", Scope._make, Scope._fields, key=1)
 HEADS: Table[Head] = Table("heads", Head._make, Head._fields, key=1)
 KEYS: Table[Key] = Table("keys", Key._make, Key._fields, key=2)
-TABLES: tuple[Table[Any], ...] = (SCOPES, HEADS, KEYS)
+JOBS: Table[Job] = Table("jobs", Job._make, Job._fields, key=1)
+ENROLMENTS: Table[Enrolment] = Table("enrolments", Enrolment._make, Enrolment._fields, key=1)
+ORIGINALS: Table[Original] = Table("originals", Original._make, Original._fields, key=2)
+TABLES: tuple[Table[Any], ...] = (SCOPES, HEADS, KEYS, JOBS, ENROLMENTS, ORIGINALS)

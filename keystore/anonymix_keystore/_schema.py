@@ -45,6 +45,37 @@ def _keys(db: sqlite_utils.Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="2-work")
+def _work(db: sqlite_utils.Database) -> None:
+    """Jobs over many keys, and which back-end entry came from which key."""
+    for statement in (
+        """CREATE TABLE jobs (
+            id INTEGER PRIMARY KEY, kind TEXT NOT NULL, params BLOB NOT NULL, started INTEGER NOT NULL,
+            finished INTEGER NOT NULL, epoch INTEGER NOT NULL, cursor BLOB NOT NULL, done INTEGER NOT NULL,
+            mac BLOB NOT NULL
+        ) STRICT""",
+        """CREATE TABLE enrolments (
+            entry BLOB PRIMARY KEY, subject BLOB NOT NULL, holder BLOB NOT NULL, version INTEGER NOT NULL,
+            fingerprint TEXT NOT NULL, detail BLOB NOT NULL, created INTEGER NOT NULL,
+            removed INTEGER NOT NULL, replaced INTEGER NOT NULL, mac BLOB NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX enrolments_subject ON enrolments (subject)",
+        "CREATE INDEX enrolments_holder ON enrolments (holder)",
+    ):
+        db.execute(statement)
+
+
+@migrations(name="3-originals")
+def _originals(db: sqlite_utils.Database) -> None:
+    """Aligned faces, sealed, for those who opt in."""
+    db.execute(
+        """CREATE TABLE originals (
+            subject BLOB NOT NULL, label BLOB NOT NULL, created INTEGER NOT NULL, name BLOB NOT NULL,
+            wrapped BLOB NOT NULL, sealed BLOB NOT NULL, mac BLOB NOT NULL, PRIMARY KEY (subject, label)
+        ) STRICT"""
+    )
+
+
 SCHEMA = len(migrations._migrations)
 
 

@@ -1,0 +1,206 @@
+"""The part of the public class that looks after the store: audit, checks, erasing, backups, anchors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Any
+
+from anonymix_keystore import _audit, _backup, _erasure
+from anonymix_keystore._anchor import Anchor, AnchorState
+from anonymix_keystore._backup import BackupInfo
+from anonymix_keystore._base import Base
+from anonymix_keystore._database import Database
+from anonymix_keystore._erasure import ForgetReceipt, LastUse
+from anonymix_keystore._errors import DamagedError, InvalidRequestError
+from anonymix_keystore._unlock import Unlock
+from anonymix_keystore._verify import Verification, verify
+
+RETENTION = timedelta(days=3 * 365)  # 740 ILCS 14/15(a): within three years of the last interaction
+
+
+class Care(Base):
+    """Audit trail, full check, anchor, erasing and retention, backup."""
+
+    def audit(self, after: int = 0) -> Iterator[dict[str, Any]]:
+        """The lines of the audit trail, as dictionaries.
+
+        Args:
+            after: Only lines with a greater number.
+
+        Raises:
+            DamagedError: A line does not open.
+        """
+        with self._core.lock:
+            db, keys = self._core.db, self._core.keys
+            for line in _audit.lines(db, keys, after):
+                yield line.content
+
+    def export_audit(self, file: IO[str]) -> int:
+        """Write the audit trail as JSON lines ``{"line": ..., "code": ...}``; returns their number.
+
+        ``line`` is the canonical JSON text itself, ``code`` its chain code in hex: HMAC-SHA256 under
+        a key of the store over the code before it and the line.
+        """
+        count = 0
+        with self._core.lock:
+            for line in _audit.lines(self._core.db, self._core.keys):
+                file.write(json.dumps({"code": line.code.hex(), "line": line.text}, sort_keys=True) + "\n")
+                count += 1
+        return count
+
+    def check_audit_export(self, lines: Iterable[str]) -> int:
+        """Check an exported trail against this store's keys and its present trail; returns its length.
+
+        Raises:
+            DamagedError: A line was changed, left out or added, or the end is not in the store.
+        """
+        chain = _audit.ChainCheck(self._core.keys)
+        for number, text in enumerate(lines, start=1):
+            try:
+                content = json.loads(text)
+                body = content["line"]
+                line = _audit.Line(json.loads(body)["seq"], body, bytes.fromhex(content["code"]))
+            except (ValueError, KeyError, TypeError):
+                raise DamagedError(f"row {number} of the export is no audit line") from None
+            problem = chain.step(line)
+            if problem is not None:
+                raise DamagedError(f"the export: {problem}")
+        if chain.count:
+            with self._core.lock:
+                own = _audit.line(self._core.db, self._core.keys, chain.seq)
+            if own is None or own.code != chain.head:
+                raise DamagedError("the export does not end on a line of this store")
+        return chain.count
+
+    def verify(self) -> Verification:
+        """Check every row, every key, the audit trail and the anchor; the time grows with the store.
+
+        Damage is not raised but returned as findings. Without an anchor a rollback of the whole
+        file can't be told.
+        """
+        db = Database(self._core.db.path, busy_timeout=10.0)
+        try:
+            return verify(db, self._core.keys, self._core.anchor)
+        finally:
+            db.close()
+
+    # --- anchor -----------------------------------------------------------------------------------
+
+    def anchor_state(self) -> AnchorState:
+        """The state that an anchor would keep now."""
+        header = self._core.header()
+        return AnchorState.of(self._core.keys, header.epoch, header.head)
+
+    def tie_anchor(self, anchor: Anchor) -> None:
+        """Tie the store to an anchor from now on, a new one or one of its own.
+
+        Raises:
+            AnchorError: It is another store's.
+            RolledBackError: It is ahead of this store.
+        """
+        state = anchor.read()
+        previous, self._core.anchor = self._core.anchor, anchor
+        try:
+            if state is not None:
+                self._core.check_anchor()
+            with self._core.change() as change:
+                change.note("tie-anchor")
+        except BaseException:
+            self._core.anchor = previous
+            raise
+
+    # --- erasing ----------------------------------------------------------------------------------
+
+    def forget(self, subject: str, scope: str | None = None, *, reason: str = "") -> ForgetReceipt:
+        """Erase everything about a person: keys, name, enrolment records, originals (GDPR art. 17).
+
+        The audit trail keeps its lines, but what they call the person is a random name whose link
+        to the person is erased with the rest. Backups made before still hold the person.
+
+        Args:
+            subject: The person.
+            scope: One scope, or all.
+            reason: For the audit trail; leave names out of it.
+
+        Returns:
+            A receipt; delete the ``entries`` it lists from the back ends.
+
+        Raises:
+            UnknownSubjectError: Nothing is known about the person.
+        """
+        return _erasure.forget(self._core, subject, scope, reason)
+
+    def unused_since(self, limit: timedelta = RETENTION, scope: str | None = None) -> Iterator[LastUse]:
+        """Subjects whose keys were last used longer ago than a limit (three years: BIPA).
+
+        Uses are kept to the day and written with the next change, at the latest on closing.
+
+        Raises:
+            InvalidRequestError: The limit is under a day.
+        """
+        if limit < timedelta(days=1):
+            raise InvalidRequestError("the retention limit is under a day")
+        return _erasure.unused_since(self._core, limit / timedelta(days=1), scope)
+
+    def forget_unused(
+        self, limit: timedelta = RETENTION, scope: str | None = None, *, reason: str = "retention"
+    ) -> Iterator[ForgetReceipt]:
+        """Forget each subject that ``unused_since`` names, one by one as the receipts are taken."""
+        for item in self.unused_since(limit, scope):
+            yield self.forget(item.subject, item.scope, reason=reason)
+
+    def expire(self) -> int:
+        """Erase the retired keys whose date has passed (they are refused already); returns how many."""
+        return _erasure.expire(self._core)
+
+    # --- backup -----------------------------------------------------------------------------------
+
+    def backup(self, path: str | os.PathLike[str], unlock: Unlock) -> BackupInfo:
+        """Write an encrypted backup to a new file (0600).
+
+        The image inside is still locked as the store was: restoring takes the backup's secret,
+        opening the restored store the store's of that time.
+
+        Raises:
+            StoreExistsError: There is already a file.
+            StorageError: It can't be written; nothing is left behind.
+        """
+        with self._core.lock:
+            header = self._core.header()
+            now = self._core.now(header)
+            return _backup.write(
+                self._core.db, self._core.keys.store_id, Path(path), unlock, epoch=header.epoch, now=now
+            )
+
+    @staticmethod
+    def restore(backup: str | os.PathLike[str], path: str | os.PathLike[str], unlock: Unlock) -> BackupInfo:
+        """Put the store from a backup in place, where there must be none; all or nothing.
+
+        Open it with its anchor: keys that were revoked since the backup then stay revoked.
+
+        Args:
+            backup: The backup.
+            path: Where the store goes.
+            unlock: What the backup is locked with.
+
+        Raises:
+            StoreExistsError: There is already a file.
+            WrongKeyError: The secret is not the backup's.
+            TruncatedError: The backup ends too early.
+            DamagedError: The backup was changed.
+        """
+        return _backup.restore(Path(backup), Path(path), unlock)
+
+    @staticmethod
+    def inspect_backup(backup: str | os.PathLike[str]) -> BackupInfo:
+        """What a backup says of itself in the clear.
+
+        Raises:
+            ForeignFileError: It is no backup.
+            DamagedError: Its header was changed.
+        """
+        return _backup.inspect(Path(backup))

@@ -1,0 +1,244 @@
+"""Enrolment records: which entry of which back end was made from which key, and what is due."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from anonymix_keystore._audit import canonical
+from anonymix_keystore._core import Change, Core
+from anonymix_keystore._crypto import KeyRing, encode, seal, unseal
+from anonymix_keystore._errors import (
+    DamagedError,
+    InvalidRequestError,
+    KeyRevokedError,
+    UnknownVersionError,
+    WrongKeyError,
+)
+from anonymix_keystore._lifecycle import Who, find_keys, find_scope, need_head
+from anonymix_keystore._names import checked
+from anonymix_keystore._rows import ENROLMENTS, HEADS, KEYS, PAGE, Enrolment, Head, Key, State
+
+_WIDTH = ENROLMENTS.width
+_HEAD_END = _WIDTH + HEADS.width
+_JOINED = (
+    "SELECT e.*, h.*, k.* FROM enrolments e LEFT JOIN heads h ON h.tag = e.holder"
+    " LEFT JOIN keys k ON k.tag = e.holder AND k.version = e.version WHERE e.entry > ?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentInfo:
+    """One entry of a back end.
+
+    Attributes:
+        entry: Stable name of the record, 64 hex digits.
+        subject: The subject's id.
+        scope: The scope of the key.
+        adapter: Name of the adapter.
+        collection: The back end's collection, gallery or index.
+        external_id: The entry's id in the back end.
+        version: Version of the key that it was made with.
+        fingerprint: Mixer fingerprint that it was made with.
+        gallery: Whether it was made with the scope's gallery key.
+        created: When it was recorded (UTC).
+        current_version: The version that new templates get now, 0 if there is no active key.
+        delete: Whether the entry is still to be deleted from the back end.
+        enrol: Whether the subject is still to be enrolled anew there.
+        why: ``"retired"``, ``"compromised"``, ``"destroyed"``, ``"mixer"``, or "" if nothing is due.
+    """
+
+    entry: str
+    subject: str
+    scope: str
+    adapter: str
+    collection: str
+    external_id: str
+    version: int
+    fingerprint: str
+    gallery: bool
+    created: datetime
+    current_version: int
+    delete: bool
+    enrol: bool
+    why: str
+
+
+def _context(keys: KeyRing, entry: bytes) -> bytes:
+    return encode(("enrolment", keys.store_id, entry))
+
+
+def entry_tag(keys: KeyRing, adapter: str, collection: str, external_id: str) -> bytes:
+    """The tag of a back end's entry."""
+    return keys.tag("entry", adapter, collection, external_id)
+
+
+def record(
+    change: Change,
+    who: Who,
+    holder: Who,
+    *,
+    adapter: str,
+    collection: str,
+    external_id: str,
+    version: int,
+    fingerprint: str,
+) -> str:
+    """Write down an entry; older entries of the subject there are thereby replaced."""
+    keys = change.keys
+    if not fingerprint:
+        raise InvalidRequestError("an enrolment needs the mixer's fingerprint")
+    for name, value in (("adapter", adapter), ("collection", collection), ("external id", external_id)):
+        if not value:
+            raise InvalidRequestError(f"an enrolment needs the {name}")
+    head, _ = need_head(change.db, keys, holder)
+    if not 1 <= version <= head.latest:
+        raise UnknownVersionError(f"there is no version {version}", where=holder.where)
+    if version != head.active:
+        state = State(find_keys(change.db, keys, head)[version - 1][0].state).public.value
+        raise KeyRevokedError(
+            f"version {version} is {state}: nothing may be enrolled with it",
+            where=holder.where,
+            fix="protect anew",
+        )
+    entry = entry_tag(keys, adapter, collection, external_id)
+    detail = canonical(
+        {
+            "adapter": adapter,
+            "collection": collection,
+            "id": external_id,
+            "scope": who.scope,
+            "subject": who.subject,
+        }
+    )
+    row = Enrolment(
+        entry,
+        who.tag,
+        holder.tag,
+        version,
+        fingerprint,
+        seal(keys.name, detail.encode(), _context(keys, entry)),
+        change.now,
+        0,
+        0,
+    )
+    found = change.db.row(f"{ENROLMENTS.select} WHERE entry = ?", (entry,))
+    if found is None:
+        change.insert(ENROLMENTS, row)
+    else:
+        change.update_all(ENROLMENTS, [(row, ENROLMENTS.check(keys, found, change.db.where)[1])])
+    _replace_older(change, row, adapter, collection)
+    change.note(
+        "enrol", entry=entry.hex(), fingerprint=fingerprint, keys=[[head.alias.hex(), version, version]]
+    )
+    return entry.hex()
+
+
+def _replace_older(change: Change, new: Enrolment, adapter: str, collection: str) -> None:
+    updated, gone = [], []
+    for raw in change.db.rows(
+        f"{ENROLMENTS.select} WHERE subject = ? AND entry != ?", (new.subject, new.entry)
+    ):
+        row, weight = ENROLMENTS.check(change.keys, raw, change.db.where)
+        outdated = (row.holder, row.version, row.fingerprint) != (new.holder, new.version, new.fingerprint)
+        place = _detail(change.keys, row, change.db.where)
+        if outdated and (place["adapter"], place["collection"]) == (adapter, collection):
+            if row.removed:
+                gone.append((row, weight))
+            elif not row.replaced:
+                updated.append((row._replace(replaced=change.now), weight))
+    change.update_all(ENROLMENTS, updated)
+    change.delete_all(ENROLMENTS, gone)
+
+
+def _detail(keys: KeyRing, row: Enrolment, where: str) -> dict[str, str]:
+    try:
+        content: dict[str, str] = json.loads(unseal(keys.name, row.detail, _context(keys, row.entry)))
+    except WrongKeyError:
+        raise DamagedError("an enrolment fails authentication", where=where) from None
+    return content
+
+
+def mark_removed(change: Change, entry: str) -> bool:
+    """The entry was deleted from the back end; returns whether there was a record of it."""
+    try:
+        tag = bytes.fromhex(entry)
+    except ValueError:
+        raise InvalidRequestError("an entry is named by 64 hex digits") from None
+    found = change.db.row(f"{ENROLMENTS.select} WHERE entry = ?", (tag,))
+    if found is None:
+        return False
+    row, weight = ENROLMENTS.check(change.keys, found, change.db.where)
+    head_record = change.db.row(f"{HEADS.select} WHERE tag = ?", (row.holder,))
+    active = HEADS.check(change.keys, head_record, change.db.where)[0].active if head_record else 0
+    # A record stays while the subject still has to be enrolled anew under another key.
+    if row.replaced or active in {0, row.version}:
+        change.delete_all(ENROLMENTS, [(row, weight)])
+    elif not row.removed:
+        change.update_all(ENROLMENTS, [(row._replace(removed=change.now), weight)])
+    change.note("unenrol", entry=row.entry.hex())
+    return True
+
+
+def walk(core: Core, *, scope: str | None, fingerprint: str | None, due: bool) -> Iterator[EnrolmentInfo]:
+    """All records, or those that are due, page by page; each page is read afresh."""
+    with core.lock:
+        wanted = None if scope is None else find_scope(core.db, core.keys, checked(scope, "scope"))
+    if scope is not None and wanted is None:
+        return
+    condition = "" if wanted is None else f" AND h.scope = {wanted.id:d}"
+    after = b""
+    while True:
+        with core.lock:
+            db, keys = core.db, core.keys
+            page = db.rows(f"{_JOINED}{condition} ORDER BY e.entry LIMIT ?", (after, PAGE))
+            found = [_info(keys, raw, fingerprint, db.where) for raw in page]
+        yield from (item for item in found if item.delete or item.enrol or not due)
+        if len(page) < PAGE:
+            return
+        after = page[-1][0]
+
+
+def _info(keys: KeyRing, raw: tuple[Any, ...], fingerprint: str | None, where: str) -> EnrolmentInfo:
+    row, _ = ENROLMENTS.check(keys, raw[:_WIDTH], where)
+    head, key = _holder(keys, raw, where)
+    return info(keys, row, head, key, fingerprint=fingerprint, where=where)
+
+
+def _holder(keys: KeyRing, raw: tuple[Any, ...], where: str) -> tuple[Head, Key]:
+    if raw[_WIDTH] is None or raw[_HEAD_END] is None:
+        raise DamagedError("an enrolment's key is missing", where=where, fix="restore a backup")
+    head, _ = HEADS.check(keys, raw[_WIDTH:_HEAD_END], where)
+    key, _ = KEYS.check(keys, raw[_HEAD_END:], where)
+    return head, key
+
+
+def info(
+    keys: KeyRing, row: Enrolment, head: Head, key: Key, *, fingerprint: str | None, where: str
+) -> EnrolmentInfo:
+    """What may be shown of a record, and what is due."""
+    detail = _detail(keys, row, where)
+    why = ""
+    if head.active != row.version:
+        why = State(key.state).public.value
+    elif fingerprint is not None and fingerprint != row.fingerprint:
+        why = "mixer"
+    return EnrolmentInfo(
+        entry=row.entry.hex(),
+        subject=detail["subject"],
+        scope=detail["scope"],
+        adapter=detail["adapter"],
+        collection=detail["collection"],
+        external_id=detail["id"],
+        version=row.version,
+        fingerprint=row.fingerprint,
+        gallery=row.holder != row.subject,
+        created=datetime.fromtimestamp(row.created, UTC),
+        current_version=head.active,
+        delete=bool(why) and not row.removed,
+        enrol=bool(why) and not row.replaced and bool(head.active),
+        why=why,
+    )

@@ -1,0 +1,228 @@
+"""Erasing: all about a person (GDPR art. 17), what is due by retention, retired keys past their date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from anonymix_keystore import _lifecycle
+from anonymix_keystore._core import Change, Core
+from anonymix_keystore._enrolments import EnrolmentInfo, info
+from anonymix_keystore._errors import UnknownSubjectError
+from anonymix_keystore._lifecycle import DAY, Ending, Who, subject_in
+from anonymix_keystore._names import checked
+from anonymix_keystore._rows import ENROLMENTS, HEADS, KEYS, ORIGINALS, PAGE, Enrolment, Key, Purpose, State
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetReceipt:
+    """What was erased about a person, and the proof of it.
+
+    Attributes:
+        aliases: The random names (32 hex digits) under which the audit trail spoke of the person.
+            Nothing links them to the person any more, except this receipt.
+        scopes: Scopes in which the person was known.
+        keys: Key versions erased, living or not.
+        enrolments: Enrolment records erased.
+        originals: Sealed originals erased.
+        entries: Entries that are still in back ends and must be deleted there: the records of them
+            are gone, so this receipt is the last list of them.
+        epoch: Number of the audit line that attests it.
+        code: Chain code of that line, hex.
+        time: When (UTC).
+        rows_left: Rows about the person found afterwards; 0.
+        traces_left: Places in the file and its write-ahead log where the person's tags, aliases or
+            wrapped keys were still found as bytes; 0 unless a reader kept the log from being emptied.
+    """
+
+    aliases: tuple[str, ...]
+    scopes: tuple[str, ...]
+    keys: int
+    enrolments: int
+    originals: int
+    entries: tuple[EnrolmentInfo, ...]
+    epoch: int
+    code: str
+    time: datetime
+    rows_left: int
+    traces_left: int
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is left in the store."""
+        return self.rows_left == 0 and self.traces_left == 0
+
+
+@dataclass(frozen=True, slots=True)
+class LastUse:
+    """When a subject's key was last used.
+
+    Attributes:
+        subject: The subject's id.
+        scope: The scope.
+        used: Day of the last use (UTC).
+    """
+
+    subject: str
+    scope: str
+    used: date
+
+
+def forget(core: Core, subject: str, scope: str | None, reason: str) -> ForgetReceipt:
+    """Erase everything about a person, in one scope or in all."""
+    checked(subject, "subject")
+    with core.lock:
+        names = tuple(_lifecycle.scope_names(core.db, core.keys).values()) if scope is None else (scope,)
+        whos = [subject_in(core.keys, subject, name) for name in names]
+        with core.change() as change:
+            erased = _Erased(change)
+            for who in whos:
+                erased.take(who)
+            if not erased.found:
+                raise UnknownSubjectError("nothing is known about this subject", where=f"subject {subject!r}")
+            erased.write(reason)
+        return erased.receipt(core, whos)
+
+
+class _Erased:
+    """Gathers what there is about a person, erases it, and looks whether it is gone."""
+
+    def __init__(self, change: Change) -> None:
+        self._change = change
+        self._needles: list[bytes] = []
+        self._moves: list[list[object]] = []
+        self._aliases: list[str] = []
+        self._scopes: list[str] = []
+        self._entries: list[EnrolmentInfo] = []
+        self._counts = {"keys": 0, "enrolments": 0, "originals": 0}
+
+    @property
+    def found(self) -> bool:
+        """Whether anything was found."""
+        return bool(self._scopes)
+
+    def take(self, who: Who) -> None:
+        """Delete what belongs to the person in one scope."""
+        change, db, ring = self._change, self._change.db, self._change.keys
+        enrolments = [
+            ENROLMENTS.check(ring, raw, db.where)
+            for raw in db.rows(f"{ENROLMENTS.select} WHERE subject = ?", (who.tag,))
+        ]
+        self._entries += [item for row, _ in enrolments if not row.removed and (item := self._info(row))]
+        originals = [
+            ORIGINALS.check(ring, raw, db.where)
+            for raw in db.rows(f"{ORIGINALS.select} WHERE subject = ?", (who.tag,))
+        ]
+        head = _lifecycle.find_head(db, ring, who)
+        keys: list[tuple[Key, int]] = []
+        if head is not None:
+            keys = _lifecycle.find_keys(db, ring, head[0])
+            change.delete_all(HEADS, [head])
+            self._aliases.append(head[0].alias.hex())
+            self._moves.append([head[0].alias.hex(), head[0].latest, 0])
+            self._needles += [who.tag, head[0].alias]
+            change.revoked.append((head[0].alias, 0))
+        if head is not None or enrolments or originals:
+            self._scopes.append(who.scope)
+        change.delete_all(KEYS, keys)
+        change.delete_all(ENROLMENTS, enrolments)
+        change.delete_all(ORIGINALS, originals)
+        self._needles += [key.wrapped for key, _ in keys if key.wrapped is not None]
+        self._needles += [row.detail for row, _ in enrolments]
+        self._needles += [row.wrapped for row, _ in originals]
+        change.touched.add(who.tag)
+        for name, rows in (("keys", keys), ("enrolments", enrolments), ("originals", originals)):
+            self._counts[name] += len(rows)
+
+    def _info(self, row: Enrolment) -> EnrolmentInfo:
+        db, ring = self._change.db, self._change.keys
+        head_record = db.row(f"{HEADS.select} WHERE tag = ?", (row.holder,))
+        key_record = db.row(f"{KEYS.select} WHERE tag = ? AND version = ?", (row.holder, row.version))
+        head, _ = HEADS.check(ring, head_record or (None,), db.where)
+        key, _ = KEYS.check(ring, key_record or (None,), db.where)
+        return info(ring, row, head, key, fingerprint=None, where=db.where)
+
+    def write(self, reason: str) -> None:
+        """Put it on record."""
+        self._change.erased = True
+        self._change.note("forget", keys=self._moves, erased=self._counts, reason=reason)
+
+    def receipt(self, core: Core, whos: Sequence[Who]) -> ForgetReceipt:
+        """Look whether all of it is gone."""
+        rows = 0
+        for who in whos:
+            for sql, values in (
+                ("SELECT count(*) FROM heads WHERE tag = ?", (who.tag,)),
+                ("SELECT count(*) FROM keys WHERE tag = ?", (who.tag,)),
+                ("SELECT count(*) FROM enrolments WHERE subject = ? OR holder = ?", (who.tag, who.tag)),
+                ("SELECT count(*) FROM originals WHERE subject = ?", (who.tag,)),
+            ):
+                rows += (core.db.row(sql, values) or (0,))[0]
+        header = self._change.header
+        return ForgetReceipt(
+            aliases=tuple(self._aliases),
+            scopes=tuple(self._scopes),
+            keys=self._counts["keys"],
+            enrolments=self._counts["enrolments"],
+            originals=self._counts["originals"],
+            entries=tuple(self._entries),
+            epoch=header.epoch,
+            code=header.head.hex(),
+            time=datetime.fromtimestamp(self._change.now, UTC),
+            rows_left=rows,
+            traces_left=traces(core.path, self._needles),
+        )
+
+
+def traces(path: Path, needles: Sequence[bytes]) -> int:
+    """How many of some byte strings stand in a store's file or in the files beside it."""
+    longest = max((len(needle) for needle in needles), default=0)
+    found: set[bytes] = set()
+    for name in (path, Path(f"{path}-wal"), Path(f"{path}-journal")):
+        if not name.exists():
+            continue
+        with name.open("rb") as file:
+            tail = b""
+            while chunk := file.read(_CHUNK):
+                window = tail + chunk
+                found.update(needle for needle in needles if needle in window)
+                tail = window[-longest:] if longest else b""
+    return len(found)
+
+
+def unused_since(core: Core, limit_days: float, scope: str | None) -> Iterator[LastUse]:
+    """Subjects whose key was last used longer ago than a limit."""
+    core.flush_uses()
+    today = core.now(core.header()) // DAY
+    for subject, name, head, _ in _lifecycle.everybody(core, scope):
+        if head.purpose == Purpose.SUBJECT and head.used < today - limit_days:
+            yield LastUse(subject, name, datetime.fromtimestamp(head.used * DAY, UTC).date())
+
+
+def expire(core: Core) -> int:
+    """Erase the retired keys whose date has passed, batch by batch; returns how many."""
+    total, after = 0, (b"", 0)
+    while True:
+        with core.change() as change:
+            page = change.db.rows(
+                f"SELECT k.*, h.* FROM keys k JOIN heads h ON h.tag = k.tag WHERE (k.tag, k.version) > (?, ?)"  # noqa: S608
+                f" AND k.state = {State.RETIRED:d} AND k.until <= ? ORDER BY k.tag, k.version LIMIT {PAGE}",
+                (*after, change.now),
+            )
+            rows, moves = [], []
+            for record in page:
+                key, weight = KEYS.check(change.keys, record[: KEYS.width], change.db.where)
+                head, _ = HEADS.check(change.keys, record[KEYS.width :], change.db.where)
+                rows.append((_lifecycle.end(change, head, key, Ending(State.DESTROYED)), weight))
+                moves.append([head.alias.hex(), key.version, 0])
+            if rows:
+                change.update_all(KEYS, rows)
+                change.note("expire", keys=moves)
+        total += len(rows)
+        if len(page) < PAGE:
+            return total
+        after = (rows[-1][0].tag, rows[-1][0].version)

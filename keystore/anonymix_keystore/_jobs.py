@@ -1,0 +1,323 @@
+"""Jobs over many keys: rotate or re-wrap them batch by batch, so that a crash costs one batch at most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from anonymix_keystore import _lifecycle
+from anonymix_keystore._audit import canonical
+from anonymix_keystore._core import Change, Core
+from anonymix_keystore._crypto import KeyRing, encode, seal, unseal
+from anonymix_keystore._database import Database
+from anonymix_keystore._errors import (
+    DamagedError,
+    InvalidRequestError,
+    UnfinishedJobError,
+    WrongKeyError,
+)
+from anonymix_keystore._lifecycle import Ending, key_context, moment
+from anonymix_keystore._rows import HEADS, JOBS, KEYS, Head, Job, Key, State
+
+ROTATE, REWRAP = "rotate", "rewrap"
+MOST_PER_BATCH = 10_000
+_WIDTH = HEADS.width
+_LIVING = (
+    "SELECT h.*, k.* FROM heads h JOIN keys k ON k.tag = h.tag AND k.wrapped IS NOT NULL"
+    " WHERE h.tag > ? AND h.tag <= ?{scope} ORDER BY h.tag, k.version"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is.
+
+    Attributes:
+        job: Number of the job.
+        done: Keys done.
+        seen: Subjects looked at.
+        total: Subjects to look at, as counted when this run began.
+    """
+
+    job: int
+    done: int
+    seen: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """A job over many keys.
+
+    Attributes:
+        job: Its number.
+        kind: ``"rotate"`` or ``"rewrap"``.
+        reason: Why.
+        started: When it began (UTC).
+        finished: When it ended (UTC), ``None`` while it can be resumed.
+        done: Keys done.
+        scope: The scope it was limited to, or ``None``.
+        old_state: For a rotation, what became of the old keys.
+    """
+
+    job: int
+    kind: str
+    reason: str
+    started: datetime | None
+    finished: datetime | None
+    done: int
+    scope: str | None
+    old_state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which keys a rotation is for.
+
+    Attributes:
+        scope: One scope, or ``None`` for all.
+        before: Only keys created before this Unix time, or 0.
+        active: Subjects with an active key.
+        retired: Subjects who have a retired key and no active one.
+        tags: Only these subjects, or ``None`` for all.
+    """
+
+    scope: str | None = None
+    before: int = 0
+    active: bool = True
+    retired: bool = False
+    tags: tuple[bytes, ...] | None = None
+
+
+def _context(keys: KeyRing, number: int) -> bytes:
+    return encode(("job", keys.store_id, number))
+
+
+def _params(keys: KeyRing, job: Job) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(unseal(keys.name, job.params, _context(keys, job.id)))
+    except WrongKeyError:
+        raise DamagedError("a job's parameters fail authentication") from None
+    return content
+
+
+def _load(db: Database, keys: KeyRing, condition: str, *values: int) -> list[tuple[Job, int]]:
+    rows = db.rows(f"{JOBS.select} WHERE {condition} ORDER BY id", values)
+    return [JOBS.check(keys, record, db.where) for record in rows]
+
+
+def check_batch(batch: int) -> None:
+    """See that a batch size is in its range.
+
+    Raises:
+        InvalidRequestError: It is not 1 to 10,000.
+    """
+    if not 1 <= batch <= MOST_PER_BATCH:
+        raise InvalidRequestError(f"a batch is 1 to {MOST_PER_BATCH} subjects")
+
+
+def unfinished(core: Core) -> Job | None:
+    """The job that waits to be resumed, if any."""
+    with core.lock:
+        found = _load(core.db, core.keys, "finished = 0")
+    return found[0][0] if found else None
+
+
+def describe(keys: KeyRing, job: Job) -> JobInfo:
+    """What may be shown of a job."""
+    params = _params(keys, job)
+    return JobInfo(
+        job=job.id,
+        kind=job.kind,
+        reason=params["reason"],
+        started=moment(job.started),
+        finished=moment(job.finished),
+        done=job.done,
+        scope=params.get("scope"),
+        old_state=params.get("state", ""),
+    )
+
+
+def infos(core: Core) -> list[JobInfo]:
+    """All jobs, the first one first."""
+    with core.lock:
+        return [describe(core.keys, job) for job, _ in _load(core.db, core.keys, "1")]
+
+
+def _begin(change: Change, kind: str, params: dict[str, Any]) -> Job:
+    waiting = _load(change.db, change.keys, "finished = 0")
+    if waiting:
+        job = waiting[0][0]
+        raise UnfinishedJobError(
+            f"job {job.id} ({job.kind}) was interrupted", where=change.db.where, fix="resume it first"
+        )
+    last = change.db.row("SELECT coalesce(max(id), 0) FROM jobs") or (0,)
+    number = int(last[0]) + 1
+    sealed = seal(change.keys.name, canonical(params).encode(), _context(change.keys, number))
+    job = Job(number, kind, sealed, change.now, 0, change.epoch, b"", 0)
+    change.insert(JOBS, job)
+    return job
+
+
+def begin_rotation(core: Core, select: Selection, ending: Callable[[int], Ending], reason: str) -> int:
+    """Write down that keys are to be rotated; returns the job's number.
+
+    Raises:
+        UnfinishedJobError: Another job waits to be resumed.
+    """
+    with core.change() as change:
+        end = ending(change.now)
+        params = {
+            "scope": select.scope,
+            "before": select.before,
+            "active": select.active,
+            "retired": select.retired,
+            "tags": None if select.tags is None else sorted(tag.hex() for tag in select.tags),
+            "state": end.state.public.value,
+            "until": end.until,
+            "reason": reason,
+        }
+        job = _begin(change, ROTATE, params)
+        # Subjects' tags stay out of the trail: it outlives the subjects.
+        facts = {name: value for name, value in params.items() if name != "tags"}
+        change.note("begin-rotation", job=job.id, listed=select.tags is not None, **facts)
+    return job.id
+
+
+def begin_rewrap(core: Core, reason: str) -> int:
+    """Step to the next wrapping key and write down that old rows are to follow.
+
+    Raises:
+        UnfinishedJobError: Another job waits to be resumed.
+    """
+    with core.change() as change:
+        change.wrap += 1
+        job = _begin(change, REWRAP, {"wrap": change.wrap, "reason": reason})
+        change.note("begin-rewrap", job=job.id, wrap=change.wrap, reason=reason)
+    return job.id
+
+
+def run(core: Core, number: int, batch: int, progress: Callable[[Progress], None] | None) -> JobInfo:
+    """Carry a job to its end, batch by batch; each batch is one all-or-nothing change.
+
+    Raises:
+        InvalidRequestError: No such job, or a batch size outside 1 to 10,000.
+    """
+    check_batch(batch)
+    with core.lock:
+        total = (core.db.row("SELECT count(*) FROM heads") or (0,))[0]
+    seen = 0
+    while True:
+        with core.change() as change:
+            found = _load(change.db, change.keys, "id = ?", number)
+            if not found:
+                raise InvalidRequestError(f"there is no job {number}")
+            job, weight = found[0]
+            if job.finished:
+                return describe(change.keys, job)
+            params = _params(change.keys, job)
+            tags = _page(change.db, job.cursor, batch, params.get("tags"))
+            subjects = _subjects(change, job.cursor, tags, params)
+            work = _rotate if job.kind == ROTATE else _rewrap
+            done = work(change, job, params, subjects)
+            job = job._replace(
+                cursor=tags[-1] if tags else job.cursor,
+                done=job.done + done,
+                finished=0 if len(tags) == batch else change.now,
+            )
+            change.update_all(JOBS, [(job, weight)])
+            if job.finished:
+                change.note(f"end-{job.kind}", job=job.id, done=job.done)
+        seen += len(tags)
+        if progress is not None:
+            progress(
+                Progress(number, job.done, seen, total if params.get("tags") is None else len(params["tags"]))
+            )
+        if job.finished:
+            return describe(core.keys, job)
+
+
+def _page(db: Database, cursor: bytes, batch: int, listed: list[str] | None) -> list[bytes]:
+    if listed is not None:
+        return [tag for tag in map(bytes.fromhex, listed) if tag > cursor][:batch]
+    return [
+        row[0] for row in db.rows("SELECT tag FROM heads WHERE tag > ? ORDER BY tag LIMIT ?", (cursor, batch))
+    ]
+
+
+def _subjects(
+    change: Change, cursor: bytes, tags: Sequence[bytes], params: dict[str, Any]
+) -> list[tuple[Head, int, list[tuple[Key, int]]]]:
+    """Heads with their living keys, of one page."""
+    scope = ""
+    if params.get("scope") is not None:
+        row = _lifecycle.find_scope(change.db, change.keys, params["scope"])
+        scope = f" AND h.scope = {0 if row is None else row.id:d}"
+    sql = _LIVING.format(scope=scope)
+    if params.get("tags") is None:
+        records: Iterable[tuple[Any, ...]] = change.db.rows(sql, (cursor, tags[-1])) if tags else ()
+    else:
+        single = sql.replace("h.tag > ? AND h.tag <= ?", "h.tag = ?")
+        records = [record for tag in tags for record in change.db.rows(single, (tag,))]
+    found: list[tuple[Head, int, list[tuple[Key, int]]]] = []
+    for record in records:
+        key = KEYS.check(change.keys, record[_WIDTH:], change.db.where)
+        if not found or found[-1][0].tag != record[0]:
+            head, weight = HEADS.check(change.keys, record[:_WIDTH], change.db.where)
+            found.append((head, weight, []))
+        found[-1][2].append(key)
+    return found
+
+
+def _rotate(
+    change: Change,
+    job: Job,
+    params: dict[str, Any],
+    subjects: list[tuple[Head, int, list[tuple[Key, int]]]],
+) -> int:
+    chosen = []
+    for head, weight, living in subjects:
+        newest = living[-1][0]
+        wanted = params["active"] if head.active else params["retired"]
+        # Keys made after the job began are new enough, whoever made them.
+        if (
+            wanted
+            and newest.epoch <= job.epoch
+            and (not params["before"] or newest.created < params["before"])
+        ):
+            chosen.append((head, weight, living))
+    if chosen:
+        ending = Ending(State[params["state"].upper()], params["until"])
+        moves, _ = _lifecycle.rotate_all(change, chosen, ending)
+        change.note(
+            "rotate", job=job.id, keys=moves, old=params["state"], reason=params["reason"], until=ending.until
+        )
+    return len(chosen)
+
+
+def _rewrap(
+    change: Change,
+    job: Job,
+    params: dict[str, Any],
+    subjects: list[tuple[Head, int, list[tuple[Key, int]]]],
+) -> int:
+    version = params["wrap"]
+    rows = []
+    for head, _, living in subjects:
+        for key, weight in living:
+            if key.wrap < version and key.wrapped is not None:
+                context = key_context(change.keys, head.tag, head.scope, key.version, head.purpose)
+                try:
+                    material = unseal(change.keys.wrap(key.wrap), key.wrapped, context)
+                except WrongKeyError:
+                    raise DamagedError("a wrapped key fails authentication", where=change.db.where) from None
+                wrapped = seal(change.keys.wrap(version), material, context)
+                rows.append((key._replace(wrap=version, wrapped=wrapped), weight))
+    if rows:
+        change.update_all(KEYS, rows)
+        change.erased = True
+        change.note("rewrap", job=job.id, count=len(rows), wrap=version)
+    return len(rows)

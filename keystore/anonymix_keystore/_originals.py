@@ -1,0 +1,190 @@
+"""Sealed originals: aligned faces kept under a second root key, for those who switch it on.
+
+The trade: with originals, a new key needs no new photo; but whoever gets the file and the secret of
+the second root has the faces themselves, and no rotation helps. Without them that can't happen.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from anonymix_keystore import _slots
+from anonymix_keystore._core import Change, Core
+from anonymix_keystore._crypto import KEY_BYTES, derive, encode, seal, unseal
+from anonymix_keystore._errors import (
+    DamagedError,
+    InvalidRequestError,
+    LockedError,
+    OriginalsError,
+    WrongKeyError,
+)
+from anonymix_keystore._lifecycle import Who, subject_in
+from anonymix_keystore._names import DEFAULT_SCOPE, checked
+from anonymix_keystore._rows import ORIGINALS, Original
+from anonymix_keystore._unlock import Unlock
+
+MOST_BYTES = 16 * 1024 * 1024
+
+
+class Originals:
+    """The second root key, once it was unlocked, and what it seals.
+
+    Args:
+        core: The unlocked store.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._wrap: bytes | None = None
+
+    def enabled(self) -> bool:
+        """Whether this store may keep originals."""
+        with self._core.lock:
+            return _slots.read(self._core.db, self._core.keys.store_id, _slots.ORIGINALS) is not None
+
+    def enable(self, unlock: Unlock) -> None:
+        """Make the second root key, locked up on its own."""
+        store_id = self._core.keys.store_id
+        if self._opens_root(unlock):
+            raise InvalidRequestError("sealed originals need a secret other than the store's")
+        root = secrets.token_bytes(KEY_BYTES)
+        slot = _slots.lock(store_id, _slots.ORIGINALS, root, unlock)
+        with self._core.change() as change:
+            if _slots.read(change.db, store_id, _slots.ORIGINALS) is not None:
+                raise OriginalsError("sealed originals are switched on already")
+            _slots.write(change.db, store_id, slot)
+            change.note("enable-originals", unlock=slot.kind)
+        self._wrap = derive(root, store_id, "originals")
+
+    def _opens_root(self, unlock: Unlock) -> bool:
+        with self._core.lock:
+            db, store_id = self._core.db, self._core.keys.store_id
+            slot = _slots.need(db, store_id, _slots.ROOT)
+        try:
+            _slots.open_slot(store_id, slot, unlock, db.where)
+        except LockedError:
+            return False
+        return True
+
+    def unlock(self, unlock: Unlock) -> None:
+        """Unlock the second root key."""
+        with self._core.lock:
+            db, store_id = self._core.db, self._core.keys.store_id
+            slot = _slots.read(db, store_id, _slots.ORIGINALS)
+        if slot is None:
+            raise OriginalsError("sealed originals are switched off", fix="enable_originals")
+        self._wrap = derive(_slots.open_slot(store_id, slot, unlock, db.where), store_id, "originals")
+
+    def change_unlock(self, old: Unlock, new: Unlock) -> None:
+        """Lock the second root key up in another way."""
+        store_id = self._core.keys.store_id
+        if self._opens_root(new):
+            raise InvalidRequestError("sealed originals need a secret other than the store's")
+        with self._core.change() as change:
+            slot = _slots.read(change.db, store_id, _slots.ORIGINALS)
+            if slot is None:
+                raise OriginalsError("sealed originals are switched off", fix="enable_originals")
+            root = _slots.open_slot(store_id, slot, old, change.db.where)
+            _slots.write(change.db, store_id, _slots.lock(store_id, _slots.ORIGINALS, root, new))
+            change.note("change-originals-unlock", unlock=new.kind)
+            change.erased = True
+
+    def lock(self) -> None:
+        """Forget the second root key until it is unlocked again."""
+        self._wrap = None
+
+    def disable(self) -> int:
+        """Erase the second root key and all originals; returns how many there were."""
+        with self._core.change() as change:
+            rows = list(ORIGINALS.every(change.db, change.keys))
+            change.delete_all(ORIGINALS, rows)
+            change.db.rows("DELETE FROM slots WHERE purpose = ?", (_slots.ORIGINALS,))
+            change.erased = True
+            change.note("disable-originals", count=len(rows))
+        self.lock()
+        return len(rows)
+
+    def _key(self) -> bytes:
+        if self._wrap is None:
+            raise OriginalsError("sealed originals are switched off or locked", fix="unlock_originals")
+        return self._wrap
+
+    def _who(self, subject: str, scope: str) -> Who:
+        return subject_in(self._core.keys, subject, scope)
+
+    def _label(self, label: str) -> bytes:
+        return self._core.keys.tag("label", checked(label, "label"))
+
+    def _context(self, subject: bytes, label: bytes, part: str) -> bytes:
+        return encode(("original", part, self._core.keys.store_id, subject, label))
+
+    def keep(self, subject: str, data: bytes, *, scope: str = DEFAULT_SCOPE, label: str = "face") -> None:
+        """Seal an original over the one of the same label."""
+        wrap, tag, who = self._key(), self._label(label), self._who(subject, scope)
+        if not 0 < len(data) <= MOST_BYTES:
+            raise InvalidRequestError(f"an original is 1 to {MOST_BYTES} bytes")
+        own = secrets.token_bytes(KEY_BYTES)
+        with self._core.change() as change:
+            row = Original(
+                who.tag,
+                tag,
+                change.now,
+                seal(change.keys.name, label.encode(), self._context(who.tag, tag, "label")),
+                seal(wrap, own, self._context(who.tag, tag, "key")),
+                seal(own, data, self._context(who.tag, tag, "face")),
+            )
+            old = self._find(change, who.tag, tag)
+            if old is None:
+                change.insert(ORIGINALS, row)
+            else:
+                change.update_all(ORIGINALS, [(row, old[1])])
+                change.erased = True
+            change.note("keep-original")
+
+    @staticmethod
+    def _find(change: Change, subject: bytes, label: bytes) -> tuple[Original, int] | None:
+        record = change.db.row(f"{ORIGINALS.select} WHERE subject = ? AND label = ?", (subject, label))
+        return None if record is None else ORIGINALS.check(change.keys, record, change.db.where)
+
+    def read(self, subject: str, *, scope: str = DEFAULT_SCOPE, label: str = "face") -> bytes:
+        """Open an original."""
+        wrap, tag, who = self._key(), self._label(label), self._who(subject, scope)
+        with self._core.lock:
+            db, keys = self._core.db, self._core.keys
+            record = db.row(f"{ORIGINALS.select} WHERE subject = ? AND label = ?", (who.tag, tag))
+        if record is None:
+            raise OriginalsError("no original is kept", where=who.where)
+        row, _ = ORIGINALS.check(keys, record, db.where)
+        try:
+            own = unseal(wrap, row.wrapped, self._context(who.tag, tag, "key"))
+            return unseal(own, row.sealed, self._context(who.tag, tag, "face"))
+        except WrongKeyError:
+            raise DamagedError("an original fails authentication", where=who.where) from None
+
+    def labels(self, subject: str, *, scope: str = DEFAULT_SCOPE) -> tuple[str, ...]:
+        """The labels of a subject's originals."""
+        who = self._who(subject, scope)
+        with self._core.lock:
+            db, keys = self._core.db, self._core.keys
+            rows = [
+                ORIGINALS.check(keys, record, db.where)[0]
+                for record in db.rows(f"{ORIGINALS.select} WHERE subject = ?", (who.tag,))
+            ]
+        return tuple(
+            sorted(
+                unseal(keys.name, row.name, self._context(row.subject, row.label, "label")).decode()
+                for row in rows
+            )
+        )
+
+    def drop(self, subject: str, *, scope: str = DEFAULT_SCOPE, label: str = "face") -> bool:
+        """Erase an original; returns whether there was one."""
+        tag, who = self._label(label), self._who(subject, scope)
+        with self._core.change() as change:
+            found = self._find(change, who.tag, tag)
+            if found is None:
+                return False
+            change.delete_all(ORIGINALS, [found])
+            change.erased = True
+            change.note("drop-original")
+        return True

@@ -1,0 +1,95 @@
+"""Reports that an auditor can read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+from anonymix_keystore import _enrolments, _jobs
+from anonymix_keystore._core import Core
+from anonymix_keystore._errors import InvalidRequestError
+from anonymix_keystore._jobs import JobInfo
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWork:
+    """What is still to be done in one collection of a back end.
+
+    Attributes:
+        adapter: Name of the adapter.
+        collection: The collection.
+        delete: Entries to delete.
+        enrol: Subjects to enrol anew.
+    """
+
+    adapter: str
+    collection: str
+    delete: int
+    enrol: int
+
+
+@dataclass(frozen=True, slots=True)
+class RotationReport:
+    """What a job did and what it leaves to do.
+
+    Attributes:
+        job: The job.
+        store: Id of the store, hex.
+        epoch: Number of the last audit line as of the report.
+        head: Chain code of that line, hex; it attests all lines before it.
+        work: What is still to be done in back ends.
+    """
+
+    job: JobInfo
+    store: str
+    epoch: int
+    head: str
+    work: tuple[OpenWork, ...]
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        return json.dumps(asdict(self), indent=2, default=str)
+
+    def to_text(self) -> str:
+        """The report as text."""
+        job = self.job
+        what = "Rotation of keys" if job.kind == _jobs.ROTATE else "Re-wrapping of keys"
+        lines = [
+            f"{what}, job {job.job} of store {self.store}",
+            f"  reason           {job.reason or '-'}",
+            f"  scope            {job.scope or 'all'}",
+            f"  started          {job.started}",
+            f"  finished         {job.finished or 'not yet: it can be resumed'}",
+            f"  keys done        {job.done}",
+        ]
+        if job.old_state:
+            lines.append(f"  old keys are now {job.old_state}")
+        lines.append(f"  audit line       {self.epoch} ({self.head})")
+        lines.append("Still to do in back ends:" if self.work else "Nothing is left to do in back ends.")
+        lines += [
+            f"  {item.adapter} / {item.collection}: delete {item.delete}, enrol {item.enrol}"
+            for item in self.work
+        ]
+        return "\n".join(lines)
+
+
+def report(core: Core, number: int, fingerprint: str | None) -> RotationReport:
+    """Report on a job."""
+    found = [info for info in _jobs.infos(core) if info.job == number]
+    if not found:
+        raise InvalidRequestError(f"there is no job {number}")
+    delete: Counter[tuple[str, str]] = Counter()
+    enrol: Counter[tuple[str, str]] = Counter()
+    for item in _enrolments.walk(core, scope=found[0].scope, fingerprint=fingerprint, due=True):
+        place = (item.adapter, item.collection)
+        delete[place] += item.delete
+        enrol[place] += item.enrol
+    header = core.header()
+    return RotationReport(
+        found[0],
+        core.keys.store_id.hex(),
+        header.epoch,
+        header.head.hex(),
+        tuple(OpenWork(*place, delete[place], enrol[place]) for place in sorted(delete)),
+    )

@@ -1,0 +1,41 @@
+"""Accepting an old file knowingly: what was revoked since stays revoked."""
+
+from __future__ import annotations
+
+from anonymix_keystore import _audit, _lifecycle
+from anonymix_keystore._core import Core
+from anonymix_keystore._errors import AnchorError
+from anonymix_keystore._lifecycle import Ending
+from anonymix_keystore._rows import HEADS, KEYS, State
+
+
+def accept(core: Core, reason: str) -> int:
+    """Destroy the keys that the anchor says were revoked, and step past its epoch.
+
+    Returns:
+        How many living keys were destroyed.
+    """
+    state = core.anchor.read() if core.anchor is not None else None
+    if core.anchor is None or state is None:
+        raise AnchorError("a rollback can only be accepted against an anchor")
+    state.check(core.keys)
+    revoked: dict[bytes, set[int]] = {}
+    for alias, version in core.anchor.revoked():
+        revoked.setdefault(bytes(alias), set()).add(version)
+    with core.change() as change:
+        destroyed = []
+        for head, weight in HEADS.every(change.db, change.keys):
+            versions = revoked.get(head.alias, set())
+            ended = [
+                (_lifecycle.end(change, head, key, Ending(State.DESTROYED)), key_weight)
+                for key, key_weight in _lifecycle.find_keys(change.db, change.keys, head)
+                if key.wrapped is not None and versions & {0, key.version}
+            ]
+            change.update_all(KEYS, ended)
+            if head.active in {key.version for key, _ in ended}:
+                change.update_all(HEADS, [(head._replace(active=0), weight)])
+            destroyed += [[head.alias.hex(), key.version, 0] for key, _ in ended]
+        before = change.header.epoch
+        change.skip_to(state.epoch)
+        change.note(_audit.ACCEPT_ROLLBACK, before=before, anchor=state.epoch, keys=destroyed, reason=reason)
+    return len(destroyed)

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from keystore_clock import Clock
+
+from anonymix_keystore import (
+    InvalidRequestError,
+    KeyFileUnlock,
+    KeyRevokedError,
+    KeyState,
+    Keystore,
+    UnknownSubjectError,
+)
+
+
+def wrapped(path: Path) -> set[bytes]:
+    """All wrapped keys in a store's file, read behind its back."""
+    with sqlite3.connect(path) as db:
+        found = {row[0] for row in db.execute("SELECT wrapped FROM keys WHERE wrapped IS NOT NULL")}
+    db.close()
+    return found
+
+
+def bytes_on_disk(path: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")))
+
+
+@pytest.mark.parametrize(
+    "how", ["revoke", "breach", "no grace", "breach of all", "expire", "forget", "rewrap"]
+)
+def test_an_erased_key_leaves_no_byte_in_file_log_or_journal(
+    store: Keystore, path: Path, how: str, clock: Clock
+) -> None:
+    store.issue_many(f"s{number}" for number in range(40))
+    store.issue("alice")
+    others = wrapped(path)
+    if how == "expire":
+        store.rotate_all(grace=timedelta(days=1))
+        clock.forward(days=1)
+    before = wrapped(path)
+    assert all(needle in bytes_on_disk(path) for needle in others)
+    actions: dict[str, Callable[[], object]] = {
+        "revoke": lambda: store.revoke("alice"),
+        "breach": lambda: store.rotate("alice", reason="breach"),
+        "no grace": lambda: store.rotate("alice", grace=timedelta(0)),
+        "breach of all": lambda: store.rotate_all(reason="breach", batch=7),
+        "expire": store.expire,
+        "forget": lambda: store.forget("alice"),
+        "rewrap": store.rewrap_all,
+    }
+    actions[how]()
+    gone = before - wrapped(path)
+    assert len(gone) == {"breach of all": 41, "expire": 41, "rewrap": 41}.get(how, 1)
+    content = bytes_on_disk(path)  # while the store is open: the log is there, and empty
+    assert not any(needle in content for needle in gone)
+    assert Path(f"{path}-wal").stat().st_size == 0
+    assert store._core.scrubbed
+
+
+def test_a_reader_in_the_way_delays_erasing_until_it_is_gone(store: Keystore, path: Path) -> None:
+    store.issue("alice")
+    store._core._db._patience = 0.05
+    (key,) = wrapped(path)
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM keys").fetchall()
+    store.revoke("alice")
+    assert not store._core.scrubbed
+    assert key in bytes_on_disk(path)
+    reader.execute("ROLLBACK")
+    reader.close()
+    store.issue("bob")  # any later change takes it up
+    assert store._core.scrubbed
+    assert key not in bytes_on_disk(path)
+
+
+def test_forgetting_erases_everything_about_a_person(store: Keystore, path: Path, tmp_path: Path) -> None:
+    store.originals.enable(KeyFileUnlock.generate(tmp_path / "second.key"))
+    for scope in ("a", "b"):
+        store.issue("alice", scope)
+        store.rotate("alice", scope)
+    store.issue("bob", "a")
+    store.originals.keep("alice", b"face", scope="a")
+    for entry in ("e1", "e2"):
+        store.record_enrolment(
+            "alice", "a", adapter="x", collection="c", external_id=entry, version=2, fingerprint="f"
+        )
+    store.mark_removed(next(item.entry for item in store.enrolments() if item.external_id == "e2"))
+    receipt = store.forget("alice", reason="art. 17")
+    assert receipt.clean
+    assert (receipt.rows_left, receipt.traces_left) == (0, 0)
+    assert (receipt.keys, receipt.enrolments, receipt.originals) == (4, 1, 1)
+    assert set(receipt.scopes) == {"a", "b"}
+    assert [item.external_id for item in receipt.entries] == ["e1"]
+    assert len(receipt.aliases) == 2
+    line = next(line for line in store.audit() if line["seq"] == receipt.epoch)
+    assert line["action"] == "forget"
+    assert {move[0] for move in line["keys"]} == set(receipt.aliases)
+    assert bytes.fromhex(receipt.code) == store.anchor_state().head
+    assert set(store.subjects()) == {"bob"}
+    with pytest.raises(UnknownSubjectError):
+        store.current("alice", "a")
+    content = bytes_on_disk(path)
+    assert not any(bytes.fromhex(alias) in content for alias in receipt.aliases)
+    assert store.verify().ok
+
+
+def test_forgetting_one_scope_leaves_the_others(store: Keystore) -> None:
+    store.issue("alice", "a")
+    kept = store.issue("alice", "b")
+    assert store.forget("alice", "a").scopes == ("a",)
+    assert store.current("alice", "b") == kept
+    with pytest.raises(UnknownSubjectError):
+        store.forget("alice", "a")
+    with pytest.raises(UnknownSubjectError):
+        store.forget("nobody")
+
+
+def test_one_who_was_known_by_enrolments_alone_is_forgotten_too(store: Keystore) -> None:
+    store.gallery("a")
+    store.record_enrolment(
+        "alice", "a", adapter="x", collection="c", external_id="e", version=1, fingerprint="f", gallery=True
+    )
+    receipt = store.forget("alice")
+    assert [item.external_id for item in receipt.entries] == ["e"]
+    assert receipt.keys == 0
+    assert list(store.enrolments()) == []
+    assert store.gallery("a").version == 1
+
+
+def test_one_who_comes_back_begins_anew(store: Keystore) -> None:
+    old = store.issue("alice")
+    alias = store.history("alice")[0].alias
+    store.forget("alice")
+    new = store.current_or_issue("alice")
+    assert new.version == 1
+    assert new.material != old.material
+    assert store.history("alice")[0].alias != alias
+
+
+def test_traces_are_found_where_they_are(tmp_path: Path) -> None:
+    from anonymix_keystore._erasure import traces
+
+    file = tmp_path / "store"
+    file.write_bytes(b"x" * ((1 << 20) - 3) + b"needle" + b"y" * 100)
+    Path(f"{file}-wal").write_bytes(b"other")
+    assert traces(file, [b"needle", b"other", b"missing"]) == 2
+    assert traces(file, []) == 0
+
+
+def test_keys_unused_for_three_years_are_listed_and_forgotten(
+    store: Keystore, clock: Clock, reopen: Callable[..., Keystore]
+) -> None:
+    store.issue("gone")
+    store.issue("still here", "staff")
+    store.gallery("staff")
+    clock.forward(days=1000)
+    store.current("still here", "staff")
+    store.close()  # the use is written
+    store = reopen()
+    clock.forward(days=96)
+    assert [(item.subject, item.scope) for item in store.unused_since()] == [("gone", "default")]
+    assert list(store.unused_since(scope="staff")) == []
+    receipts = list(store.forget_unused())
+    assert [receipt.clean for receipt in receipts] == [True]
+    assert set(store.subjects()) == {"still here"}
+    assert [item.subject for item in store.unused_since(timedelta(days=95))] == ["still here"]
+    with pytest.raises(InvalidRequestError):
+        store.unused_since(timedelta(hours=23))
+
+
+def test_a_probe_counts_as_use(store: Keystore, clock: Clock) -> None:
+    store.issue("alice")
+    clock.forward(days=40)
+    store.at("alice", 1)
+    assert list(store.unused_since(timedelta(days=30))) == []
+
+
+def test_uses_are_written_when_many_wait(store: Keystore, clock: Clock, path: Path) -> None:
+    store.issue_many(f"s{number}" for number in range(1001))
+    clock.forward(days=2)
+    for number in range(1001):
+        store.current(f"s{number}")
+        store.current(f"s{number}")
+    with sqlite3.connect(path) as db:
+        today = int(clock.now) // 86_400
+        assert db.execute("SELECT count(*) FROM heads WHERE used = ?", (today,)).fetchone() == (1000,)
+    db.close()
+    assert store.verify().ok
+
+
+def test_a_use_of_one_who_was_forgotten_since_is_dropped(
+    store: Keystore, clock: Clock, reopen: Callable[..., Keystore]
+) -> None:
+    other = reopen()
+    store.issue("alice")
+    clock.forward(days=2)
+    other.current("alice")
+    store.forget("alice")
+    other.issue("bob")
+    assert set(other.subjects()) == {"bob"}
+    assert other.verify().ok
+
+
+def test_a_use_that_another_process_wrote_first_is_not_written_again(
+    store: Keystore, clock: Clock, reopen: Callable[..., Keystore]
+) -> None:
+    other = reopen()
+    store.issue("alice")
+    clock.forward(days=2)
+    store.current("alice")
+    other.current("alice")
+    store.issue("bob")
+    other.issue("carol")
+    assert other.verify().ok
+
+
+def test_expired_keys_are_erased_page_by_page(store: Keystore, clock: Clock) -> None:
+    store.issue_many(f"s{number}" for number in range(501))
+    store.rotate_all(grace=timedelta(days=1))
+    store.rotate("s0", grace=timedelta(days=9))
+    assert store.expire() == 0
+    clock.forward(days=1)
+    assert store.expire() == 501
+    assert store.expire() == 0
+    assert [info.state for info in store.history("s0")] == [
+        KeyState.DESTROYED,
+        KeyState.RETIRED,
+        KeyState.ACTIVE,
+    ]
+    with pytest.raises(KeyRevokedError):
+        store.at("s1", 1)
+    assert store.verify().ok
