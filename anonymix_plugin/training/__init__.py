@@ -1,0 +1,1 @@
+"""Training of the weights that the project ships, each by one command."""

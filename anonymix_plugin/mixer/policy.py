@@ -1,0 +1,52 @@
+"""What of the photo is kept, and how strongly person and key speak in the face that is made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+
+class AttributePolicy(StrEnum):
+    """How much of the photo's own latent code goes into the cancelable face.
+
+    NONE keeps nothing: pose, light and background come from the key. POSE keeps the coarse layers (pose,
+    outline of the head); FULL keeps the coarse and the fine layers (colour, light) as FaceAnonyMixer does.
+    The more is kept, the more of the person comes along: `make figures` prints the price.
+    """
+
+    NONE = "none"
+    POSE = "pose"
+    FULL = "full"
+
+    @property
+    def keeps_coarse(self) -> bool:
+        """Whether the coarse layers come from the photo."""
+        return self is not AttributePolicy.NONE
+
+    @property
+    def keeps_fine(self) -> bool:
+        """Whether the fine layers come from the photo."""
+        return self is AttributePolicy.FULL
+
+
+@dataclass(frozen=True)
+class MixingPolicy:
+    """All settings of the mixer that change the face; part of the mixer fingerprint.
+
+    Attributes:
+        attributes: What of the photo is kept.
+        person: Length of the person's keyed code in the whitened latent space (a face drawn at
+            truncation psi has length about 22.6 psi over all 512 dimensions).
+        key: Truncation of the synthetic code that the key adds outside the person's dimensions, 0..1.
+        kept: Share of the photo's own code in the layers that the attribute policy keeps, 0..1; the rest
+            is the generator's mean face.
+    """
+
+    attributes: AttributePolicy = AttributePolicy.NONE
+    person: float = 12.0
+    key: float = 0.5
+    kept: float = 0.8
+
+    def describe(self) -> dict[str, str | float]:
+        """Return the settings in a form that JSON and the fingerprint take."""
+        return {name: str(value) if isinstance(value, str) else value for name, value in asdict(self).items()}

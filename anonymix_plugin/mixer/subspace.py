@@ -1,0 +1,124 @@
+"""The identity subspace: few numbers of a person, chosen so that each of them tells people apart.
+
+A joint embedding (ArcFace and SFace side by side, 640 numbers) is centred, projected onto the directions in
+which people differ most relative to how much photos of one person differ (linear discriminant analysis,
+Fisher 1936, with a ridge on the within-person scatter) and scaled to length 1. All other dimensions of the
+embedding end here: what leaves this module is a many-to-one function of the photo, and no key opens it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from anonymix_plugin.errors import BadArrayError
+from anonymix_plugin.values import Floats
+
+Matrix = npt.NDArray[np.float64]
+
+
+def joint_embedding(arcface: Floats, sface: Floats) -> Floats:
+    """Put the embeddings of both recognisers side by side.
+
+    Args:
+        arcface: (N, 512) float32, rows of length 1.
+        sface: (N, 128) float32, rows of length 1.
+
+    Returns:
+        (N, 640) float32.
+    """
+    return np.concatenate([arcface, sface], axis=1, dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class IdentitySubspace:
+    """Where people differ.
+
+    Attributes:
+        mean: (640,) float32, the mean joint embedding.
+        directions: (640, d) float32, one discriminant direction a column, the strongest first.
+    """
+
+    mean: Floats
+    directions: Floats
+
+    @property
+    def dims(self) -> int:
+        """How many numbers of a person pass."""
+        return int(self.directions.shape[1])
+
+    def project(self, embeddings: Floats) -> Matrix:
+        """Project joint embeddings.
+
+        Args:
+            embeddings: (N, 640) float32.
+
+        Returns:
+            (N, d) float64, rows of length 1.
+
+        Raises:
+            BadArrayError: On another shape, or on numbers that are not finite.
+        """
+        if embeddings.ndim != 2 or embeddings.shape[1] != len(self.mean):
+            raise BadArrayError(
+                f"joint embeddings have shape (N, {len(self.mean)}), not {embeddings.shape}",
+                where="embeddings",
+            )
+        if not np.isfinite(embeddings).all():
+            raise BadArrayError("an embedding holds numbers that are not finite", where="embeddings")
+        codes = (embeddings - self.mean).astype(np.float64) @ self.directions.astype(np.float64)
+        return np.asarray(codes / np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12))
+
+
+def fit_subspace(
+    embeddings: Floats,
+    people: npt.NDArray[np.int64],
+    *,
+    dims: int,
+    ridge: float = 2.0,
+    doubt: float = 0.3,
+) -> IdentitySubspace:
+    """Learn a subspace from photos of people of whom there are several photos each.
+
+    Args:
+        embeddings: (N, 640) float32 joint embeddings.
+        people: (N,) int64, who is on each.
+        dims: How many directions to keep, less than the number of people.
+        ridge: Added to the within-person scatter, in multiples of its mean eigenvalue.
+        doubt: Photos whose cosine with the median of their person is below this are left out: label noise.
+
+    Returns:
+        The subspace.
+
+    Raises:
+        BadArrayError: If there are too few people for that many directions.
+    """
+    names = np.unique(people)
+    if not 0 < dims < len(names):
+        raise BadArrayError(
+            f"{len(names)} people allow 1 to {len(names) - 1} directions, not {dims}", where="dims"
+        )
+    trusted = np.ones(len(embeddings), dtype=bool)
+    for name in names:
+        own = np.flatnonzero(people == name)
+        median = np.median(embeddings[own], axis=0)
+        cosines = (
+            embeddings[own] @ median / (np.linalg.norm(embeddings[own], axis=1) * np.linalg.norm(median))
+        )
+        trusted[own[cosines < doubt]] = False
+    kept, who = embeddings[trusted].astype(np.float64), people[trusted]
+    centres = np.stack([kept[who == name].mean(axis=0) for name in names])
+    residuals = kept - centres[np.searchsorted(names, who)]
+    within = residuals.T @ residuals / len(kept)
+    within += np.eye(len(within)) * ridge * np.trace(within) / len(within)
+    mean = centres.mean(axis=0)
+    between = (centres - mean).T @ (centres - mean) / len(names)
+    values, vectors = np.linalg.eigh(within)
+    whitening = vectors / np.sqrt(values) @ vectors.T
+    _, discriminants = np.linalg.eigh(whitening @ between @ whitening)
+    directions = whitening @ discriminants[:, ::-1][:, :dims]
+    # A sign is arbitrary to the solver; fixing it makes two machines learn the same file.
+    directions *= np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(dims)])
+    return IdentitySubspace(mean.astype(np.float32), directions.astype(np.float32))
