@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from anonymix_keystore import _lifecycle
+from anonymix_keystore import _jobs, _lifecycle
 from anonymix_keystore._core import Change, Core
 from anonymix_keystore._enrolments import EnrolmentInfo, info
 from anonymix_keystore._errors import UnknownSubjectError
@@ -94,6 +94,7 @@ class _Erased:
     def __init__(self, change: Change) -> None:
         self._change = change
         self._needles: list[bytes] = []
+        self._tags: list[bytes] = []
         self._moves: list[list[object]] = []
         self._aliases: list[str] = []
         self._scopes: list[str] = []
@@ -134,6 +135,7 @@ class _Erased:
         self._needles += [key.wrapped for key, _ in keys if key.wrapped is not None]
         self._needles += [row.detail for row, _ in enrolments]
         self._needles += [row.wrapped for row, _ in originals]
+        self._tags.append(who.tag)
         change.touched.add(who.tag)
         for name, rows in (("keys", keys), ("enrolments", enrolments), ("originals", originals)):
             self._counts[name] += len(rows)
@@ -148,6 +150,7 @@ class _Erased:
 
     def write(self, reason: str) -> None:
         """Put it on record."""
+        _jobs.forget_tags(self._change, self._tags)
         self._change.erased = True
         self._change.note("forget", keys=self._moves, erased=self._counts, reason=reason)
 

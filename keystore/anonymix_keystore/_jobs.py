@@ -156,7 +156,7 @@ def _begin(change: Change, kind: str, params: dict[str, Any]) -> Job:
         )
     last = change.db.row("SELECT coalesce(max(id), 0) FROM jobs") or (0,)
     number = int(last[0]) + 1
-    sealed = seal(change.keys.name, canonical(params).encode(), _context(change.keys, number))
+    sealed = _seal(change.keys, number, params)
     job = Job(number, kind, sealed, change.now, 0, change.epoch, b"", 0)
     change.insert(JOBS, job)
     return job
@@ -223,11 +223,9 @@ def run(core: Core, number: int, batch: int, progress: Callable[[Progress], None
             subjects = _subjects(change, job.cursor, tags, params)
             work = _rotate if job.kind == ROTATE else _rewrap
             done = work(change, job, params, subjects)
-            job = job._replace(
-                cursor=tags[-1] if tags else job.cursor,
-                done=job.done + done,
-                finished=0 if len(tags) == batch else change.now,
-            )
+            job = job._replace(cursor=tags[-1] if tags else job.cursor, done=job.done + done)
+            if len(tags) < batch:
+                job = _ended(change, job, params)
             change.update_all(JOBS, [(job, weight)])
             if job.finished:
                 change.note(f"end-{job.kind}", job=job.id, done=job.done)
@@ -238,6 +236,33 @@ def run(core: Core, number: int, batch: int, progress: Callable[[Progress], None
             )
         if job.finished:
             return describe(core.keys, job)
+
+
+def _ended(change: Change, job: Job, params: dict[str, Any]) -> Job:
+    """A job at its end keeps no subject's tag: they may be forgotten, it stays."""
+    return job._replace(
+        cursor=b"", finished=change.now, params=_seal(change.keys, job.id, {**params, "tags": None})
+    )
+
+
+def forget_tags(change: Change, tags: Iterable[bytes]) -> None:
+    """Take subjects, whose heads are deleted already, out of the jobs that wait to be resumed."""
+    gone = set(tags)
+    for job, weight in _load(change.db, change.keys, "finished = 0"):
+        params = _params(change.keys, job)
+        if params.get("tags") is not None:
+            params["tags"] = [tag for tag in params["tags"] if bytes.fromhex(tag) not in gone]
+        cursor = job.cursor
+        if cursor in gone:
+            before = change.db.row("SELECT max(tag) FROM heads WHERE tag < ?", (cursor,))
+            cursor = before[0] if before is not None and before[0] is not None else b""
+        change.update_all(
+            JOBS, [(job._replace(cursor=cursor, params=_seal(change.keys, job.id, params)), weight)]
+        )
+
+
+def _seal(keys: KeyRing, number: int, params: dict[str, Any]) -> bytes:
+    return seal(keys.name, canonical(params).encode(), _context(keys, number))
 
 
 def _page(db: Database, cursor: bytes, batch: int, listed: list[str] | None) -> list[bytes]:

@@ -236,3 +236,28 @@ def test_expired_keys_are_erased_page_by_page(store: Keystore, clock: Clock) -> 
     with pytest.raises(KeyRevokedError):
         store.at("s1", 1)
     assert store.verify().ok
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_no_job_remembers_one_who_was_forgotten(
+    store: Keystore, path: Path, listed: bool, reopen: Callable[..., Keystore]
+) -> None:
+    names = [f"s{number}" for number in range(6)]
+    store.issue_many(names)
+    subjects = names if listed else None
+    by_tag = sorted(names, key=lambda name: store._who(name, "default").tag)
+
+    class StopError(Exception):
+        pass
+
+    def stop(_: object) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        store.rotate_all(subjects=subjects, batch=3, progress=stop)
+    for name in (by_tag[2], by_tag[1], by_tag[0], by_tag[4]):  # the one at the cursor first
+        assert store.forget(name).clean
+    assert store.resume() is not None
+    assert {info.subject: info.version for info in store.list()} == {by_tag[3]: 2, by_tag[5]: 2}
+    assert store.forget(by_tag[5]).clean
+    assert store.verify().ok
