@@ -1,0 +1,359 @@
+"""`anonymix keys`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from anonymix_keystore import (
+    Argon2Cost,
+    InvalidRequestError,
+    KeyFileUnlock,
+    KeyRevokedError,
+    Keystore,
+    LockedError,
+    RolledBackError,
+    StoreExistsError,
+    StoreMissingError,
+    UnlockUnavailableError,
+    WrongPassphraseError,
+)
+from anonymix_plugin.cli.keys import app, default_keystore, open_keystore
+from anonymix_plugin.errors import UsageError
+
+SECRET = "swordfish and chips"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith(("ANONYMIX_", "VAULT_", "AWS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ANONYMIX_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ANONYMIX_PASSPHRASE", SECRET)
+    monkeypatch.setenv("COLUMNS", "240")
+    # The passphrase is stretched cheaply: what it costs is tested elsewhere.
+    monkeypatch.setattr(Argon2Cost.__init__, "__defaults__", (8_192, 1, 1))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run() -> Callable[..., Any]:
+    def call(*words: str, fails: type[BaseException] | None = None) -> Any:
+        shown = CliRunner().invoke(app, list(words))
+        if fails is not None:
+            assert isinstance(shown.exception, fails), shown.output
+            assert SECRET not in str(shown.exception)
+            return shown
+        assert shown.exit_code == 0, (shown.output, shown.exception)
+        return json.loads(shown.stdout) if "--json" in words else shown.stdout
+
+    return call
+
+
+def test_a_store_is_made_where_the_home_says(run, home: Path) -> None:
+    assert run("init", "--json") == {"keystore": str(home / "keystore.db"), "unlock": "passphrase"}
+    assert default_keystore() == home / "keystore.db"
+    assert home.stat().st_mode & 0o777 == 0o700
+    run("init", fails=StoreExistsError)
+
+
+def test_without_a_home_the_users_data_folder_is_used(monkeypatch) -> None:
+    monkeypatch.delenv("ANONYMIX_HOME")
+    monkeypatch.setattr(
+        "anonymix_plugin.cli.keys.platformdirs.user_data_path", lambda name: Path("/data") / name
+    )
+    assert default_keystore() == Path("/data/anonymix/keystore.db")
+
+
+def test_the_store_can_be_named(run, tmp_path: Path, monkeypatch) -> None:
+    run("init", "--keystore", str(tmp_path / "a.db"))
+    monkeypatch.setenv("ANONYMIX_KEYSTORE", str(tmp_path / "b.db"))
+    assert run("init", "--json")["keystore"] == str(tmp_path / "b.db")
+    with open_keystore() as store:
+        assert store.path == tmp_path / "b.db"
+    with open_keystore(tmp_path / "a.db") as store:
+        assert store.path == tmp_path / "a.db"
+
+
+def test_a_missing_store_says_how_to_make_one(run) -> None:
+    assert "anonymix keys init" in str(run("list", fails=StoreMissingError).exception)
+
+
+def test_the_passphrase_comes_from_a_file_descriptor_first(run, monkeypatch) -> None:
+    run("init")
+    monkeypatch.setenv("ANONYMIX_PASSPHRASE", "wrong")
+    run("list", fails=WrongPassphraseError)
+    reading, writing = os.pipe()
+    os.write(writing, f"{SECRET}\nmore".encode())
+    os.close(writing)
+    assert run("list", "--json", "--passphrase-fd", str(reading)) == []
+    os.close(reading)
+    run("list", "--passphrase-fd", "9999", fails=UsageError)
+
+
+def test_the_passphrase_is_asked_for_on_a_terminal_alone(run, monkeypatch) -> None:
+    run("init")
+    monkeypatch.delenv("ANONYMIX_PASSPHRASE")
+    run("list", fails=UnlockUnavailableError)
+    monkeypatch.setattr(
+        "anonymix_plugin.cli.keys.sys.stdin", type("Terminal", (), {"isatty": lambda _: True})()
+    )
+    asked: list[dict[str, Any]] = []
+
+    def prompt(text: str, **options: Any) -> str:
+        asked.append({"text": text, **options})
+        return SECRET
+
+    monkeypatch.setattr("anonymix_plugin.cli.keys.typer.prompt", prompt)
+    with open_keystore():
+        pass
+    assert asked == [{"text": "Passphrase", "hide_input": True, "confirmation_prompt": False, "err": True}]
+
+
+def test_no_command_takes_a_secret_as_an_argument(run) -> None:
+    from typer.main import get_command
+
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            assert parameter.name not in {"passphrase", "password", "secret", "key"}, name
+
+
+def test_the_life_of_a_key(run) -> None:
+    run("init")
+    assert run("issue", "alice", "--json") == {"subject": "alice", "scope": "default", "version": 1}
+    assert run("rotate", "alice", "--json")["version"] == 2
+    assert "retired" in run("retire", "alice", "--days", "3")
+    states = [(item["version"], item["state"]) for item in run("show", "alice", "--json")]
+    assert states == [(1, "retired"), (2, "retired")]
+    run("revoke", "alice", fails=UsageError)
+    assert run("revoke", "alice", "--yes", "--json")["destroyed"] == [1, 2]
+    assert "no living key" in run("revoke", "alice", "--yes")
+    shown = run("list")
+    assert "alice" in shown
+    assert "destroyed" in shown
+    run("rotate", "alice", fails=KeyRevokedError)
+    assert run("issue", "alice", "--scope", "b") == "Issued version 1 for alice.\n"
+    assert [item["scope"] for item in run("list", "--scope", "b", "--json")] == ["b"]
+    assert (
+        run("revoke", "alice", "--scope", "b", "--version", "1", "--yes") == "Destroyed version 1 of alice.\n"
+    )
+
+
+def test_what_can_not_be_undone_is_confirmed(run, monkeypatch) -> None:
+    run("init")
+    run("issue", "alice")
+    for words in (
+        ("revoke", "alice"),
+        ("forget", "alice"),
+        ("rotate", "alice", "--reason", "breach"),
+        ("rotate", "alice", "--grace-days", "0"),
+        ("rotate", "--all", "--reason", "breach"),
+    ):
+        run(*words, fails=UsageError)
+    monkeypatch.setattr(
+        "anonymix_plugin.cli.keys.sys.stdin", type("Terminal", (), {"isatty": lambda _: True})()
+    )
+    questions: list[str] = []
+    monkeypatch.setattr("anonymix_plugin.cli.keys.typer.confirm", lambda text, **_: questions.append(text))
+    run("rotate", "alice", "--reason", "breach")
+    assert questions == ["Erase the old keys of alice for good?"]
+
+
+def test_a_breach_leaves_a_work_list_and_a_report(run, tmp_path: Path) -> None:
+    run("init")
+    with open_keystore() as store:
+        for name in ("alice", "bob"):
+            store.issue(name)
+            store.record_enrolment(
+                name, adapter="dlib", collection="c", external_id=f"e-{name}", version=1, fingerprint="f"
+            )
+    shown = run("rotate", "--all", "--reason", "breach", "--yes", "--report", str(tmp_path / "r.json"))
+    assert "dlib / c: delete 2, enrol 2" in shown
+    assert json.loads((tmp_path / "r.json").read_text())["job"]["done"] == 2
+    assert len(run("due", "--json")["work"]) == 2
+    assert "e-alice" in run("due")
+    report = run("rotate", "--all", "--scope", "default", "--older-than-days", "5", "--json")
+    assert report["job"]["done"] == 0
+    run("rotate", "--all", "--report", str(tmp_path / "r.txt"))
+    assert (tmp_path / "r.txt").read_text().startswith("Rotation of keys")
+    for words in (
+        ("rotate",),
+        ("rotate", "alice", "--all"),
+        ("rotate", "--all", "--resume"),
+        ("rotate", "alice", "--older-than-days", "1"),
+        ("rotate", "--resume"),
+    ):
+        run(*words, fails=UsageError)
+
+
+def test_an_interrupted_rotation_is_listed_and_resumed(run) -> None:
+    run("init")
+
+    class StopError(Exception):
+        pass
+
+    def stop(_: object) -> None:
+        raise StopError
+
+    with open_keystore() as store:
+        store.issue_many(f"s{number}" for number in range(6))
+        with pytest.raises(StopError):
+            store.rotate_all(batch=2, progress=stop)
+    assert "To resume: job 1 (rotate), 2 keys done." in run("due")
+    assert run("rotate", "--resume", "--json")["job"]["done"] == 6
+    assert "No work is due" in run("due")
+    assert run("rewrap", "--json")["done"] == 12
+
+
+def test_forgetting_prints_what_is_still_to_delete(run) -> None:
+    run("init")
+    with open_keystore() as store:
+        store.issue("alice")
+        store.record_enrolment(
+            "alice", adapter="dlib", collection="c", external_id="e1", version=1, fingerprint="f"
+        )
+    shown = run("forget", "alice", "--yes")
+    assert "nothing is left in the store" in shown
+    assert "dlib / c / e1" in shown
+    assert run("forget", "--unused-days", "30", "--yes") == "Nobody is due.\n"
+    run("issue", "bob")
+    (receipt,) = run("forget", "bob", "--yes", "--json")
+    assert receipt["clean"]
+    for words in (("forget", "--yes"), ("forget", "a", "--unused-days", "3", "--yes")):
+        run(*words, fails=UsageError)
+
+
+def test_status_counts_keys(run) -> None:
+    run("init")
+    assert "none" in run("status")
+    run("issue", "alice")
+    run("issue", "bob")
+    run("revoke", "bob", "--yes")
+    assert run("status", "--json")["keys"] == {"active": 1, "destroyed": 1}
+    assert "passphrase" in run("status")
+
+
+def test_the_audit_trail_is_shown_exported_and_verified(run, tmp_path: Path) -> None:
+    run("init")
+    run("issue", "alice", "--reason", "hired")
+    run("rotate", "--all")
+    assert [line["action"] for line in run("audit", "--json")][:2] == ["create", "issue"]
+    assert "hired" in run("audit")
+    assert "create" not in run("audit", "--after", "1")
+    exported = run("audit", "-o", str(tmp_path / "audit.jsonl"), "--json")
+    assert exported["lines"] == 5
+    shown = run("verify", "--export", str(tmp_path / "audit.jsonl"))
+    assert "All is well." in shown
+    assert "The export's 5 lines are this store's." in shown
+    assert run("verify", "--json")["ok"]
+
+
+def test_a_damaged_store_ends_verify_with_exit_code_4(run, home: Path) -> None:
+    import sqlite3
+
+    run("init")
+    run("issue", "alice")
+    with sqlite3.connect(home / "keystore.db") as db:
+        db.execute("UPDATE heads SET latest = 7")
+    db.close()
+    shown = CliRunner().invoke(app, ["verify"])
+    assert shown.exit_code == 4
+    assert "damaged" in shown.stderr
+
+
+def test_a_backup_is_restored_and_an_anchor_minds_the_rollback(
+    run, home: Path, tmp_path: Path, monkeypatch
+) -> None:
+    anchor = tmp_path / "anchor.db"
+    assert str(anchor) in run("init", "--anchor", str(anchor))
+    monkeypatch.setenv("ANONYMIX_ANCHOR", str(anchor))
+    run("issue", "alice")
+    run("issue", "bob")
+    assert run("backup", str(tmp_path / "b"), "--json")["unlock"] == "passphrase"
+    run("revoke", "alice", "--yes")
+    run("restore", str(tmp_path / "b"), fails=StoreExistsError)
+    (home / "keystore.db").unlink()
+    run("restore", str(tmp_path / "b"))
+    run("list", fails=RolledBackError)
+    (home / "keystore.db").unlink()
+    run("restore", str(tmp_path / "b"), "--accept-rollback", "the disk died")
+    states = {item["subject"]: item["state"] for item in run("list", "--json")}
+    assert states == {"alice": "destroyed", "bob": "active"}
+    assert run("verify", "--json")["anchored"]
+
+
+def test_a_backup_can_be_locked_by_a_key_file(run, home: Path, tmp_path: Path) -> None:
+    KeyFileUnlock.generate(tmp_path / "k")
+    run("init")
+    run("backup", str(tmp_path / "b"), "--key-file", str(tmp_path / "k"))
+    run("restore", str(tmp_path / "b"), "--keystore", str(tmp_path / "r.db"), fails=LockedError)
+    run(
+        "restore",
+        str(tmp_path / "b"),
+        "--key-file",
+        str(tmp_path / "k"),
+        "--keystore",
+        str(tmp_path / "r.db"),
+    )
+    assert run("list", "--keystore", str(tmp_path / "r.db"), "--json") == []
+
+
+def test_stores_are_locked_and_relocked_in_other_ways(run, tmp_path: Path, monkeypatch) -> None:
+    key = tmp_path / "k"
+    run("init", "--key-file", str(key))
+    assert key.stat().st_mode & 0o777 == 0o600
+    run("list", fails=UnlockUnavailableError)
+    monkeypatch.setenv("ANONYMIX_KEYFILE", str(key))
+    run("issue", "alice")
+    monkeypatch.setenv("ANONYMIX_NEW_PASSPHRASE", "another one")
+    run("change-unlock")
+    run("list", fails=WrongPassphraseError)
+    monkeypatch.setenv("ANONYMIX_PASSPHRASE", "another one")
+    monkeypatch.setenv("ANONYMIX_KEY", "ab" * 32)
+    assert run("change-unlock", "--environment", "--json") == {"unlock": "environment"}
+    assert [item["subject"] for item in run("list", "--json")] == ["alice"]
+    reading, writing = os.pipe()
+    os.write(writing, b"third\n")
+    os.close(writing)
+    run("change-unlock", "--new-passphrase-fd", str(reading))
+    os.close(reading)
+    monkeypatch.setenv("ANONYMIX_PASSPHRASE", "third")
+    assert [item["subject"] for item in run("list", "--json")] == ["alice"]
+    monkeypatch.delenv("ANONYMIX_NEW_PASSPHRASE")
+    run("change-unlock", fails=UnlockUnavailableError)
+    run("change-unlock", "--key-file", str(key), "--environment", fails=UsageError)
+    run("init", "--keystore", str(tmp_path / "new.db"), "--environment", "--keyring", fails=UsageError)
+    run("init", "--keystore", str(tmp_path / "new.db"), "--vault", "k", fails=UnlockUnavailableError)
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_key_services_are_found_by_what_the_store_says(monkeypatch) -> None:
+    from anonymix_plugin.cli import keys
+
+    monkeypatch.setenv("VAULT_ADDR", "https://vault.example")
+    monkeypatch.setenv("VAULT_TOKEN", "t")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    for kind, params in (
+        ("vault-transit", {"key": "k", "mount": "m"}),
+        ("aws-kms", {"key_id": "alias/k"}),
+        ("keyring", {}),
+    ):
+        assert keys._unlock_for(kind, params, None).kind == kind
+    assert "alias/new" in repr(keys._new_unlock(None, False, False, "alias/new"))
+    with pytest.raises(UnlockUnavailableError):
+        keys._unlock_for("quantum", {}, None)
+
+
+def test_bad_names_are_refused(run) -> None:
+    run("init")
+    run("issue", "", fails=InvalidRequestError)
+    with open_keystore() as store:
+        assert list(store.list()) == []
+    assert isinstance(store, Keystore)
