@@ -102,9 +102,7 @@ def test_the_passphrase_is_asked_for_on_a_terminal_alone(run, monkeypatch) -> No
     run("init")
     monkeypatch.delenv("ANONYMIX_PASSPHRASE")
     run("list", fails=UnlockUnavailableError)
-    monkeypatch.setattr(
-        "anonymix_plugin.cli.keys.sys.stdin", type("Terminal", (), {"isatty": lambda _: True})()
-    )
+    monkeypatch.setattr("anonymix_plugin.cli.keys._on_terminal", lambda: True)
     asked: list[dict[str, Any]] = []
 
     def prompt(text: str, **options: Any) -> str:
@@ -157,9 +155,7 @@ def test_what_can_not_be_undone_is_confirmed(run, monkeypatch) -> None:
         ("rotate", "--all", "--reason", "breach"),
     ):
         run(*words, fails=UsageError)
-    monkeypatch.setattr(
-        "anonymix_plugin.cli.keys.sys.stdin", type("Terminal", (), {"isatty": lambda _: True})()
-    )
+    monkeypatch.setattr("anonymix_plugin.cli.keys._on_terminal", lambda: True)
     questions: list[str] = []
     monkeypatch.setattr("anonymix_plugin.cli.keys.typer.confirm", lambda text, **_: questions.append(text))
     run("rotate", "alice", "--reason", "breach")
