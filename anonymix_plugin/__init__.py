@@ -1,1 +1,93 @@
-"""Anonymix: cancelable faces in front of any face recogniser."""
+"""Anonymix: cancelable faces in front of any face recogniser.
+
+Example:
+    >>> from anonymix_plugin import Anonymixer
+    >>> with Anonymixer.open("keystore.db") as mixer:  # doctest: +SKIP
+    ...     face = mixer.protect("alice.jpg", subject="alice")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anonymix_plugin.errors import (
+    AlreadyProtectedError,
+    AnonymixError,
+    BadArrayError,
+    ConfigurationError,
+    DamagedModelError,
+    DownloadError,
+    ImageTooLargeError,
+    ImageTooSmallError,
+    KeyUnavailableError,
+    MissingModelError,
+    ModelError,
+    NoFaceError,
+    OutputError,
+    PhotoError,
+    SeveralFacesError,
+    UnreadableImageError,
+    UsageError,
+)
+from anonymix_plugin.values import CancelableFace
+
+if TYPE_CHECKING:
+    from anonymix_plugin.anonymixer import Anonymixer, Outcome
+    from anonymix_plugin.images import ImageLimits, Marker, read_marker, save_cancelable
+    from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
+
+__all__ = [
+    "AlreadyProtectedError",
+    "AnonymixError",
+    "Anonymixer",
+    "AttributePolicy",
+    "BadArrayError",
+    "CancelableFace",
+    "ConfigurationError",
+    "DamagedModelError",
+    "DownloadError",
+    "ImageLimits",
+    "ImageTooLargeError",
+    "ImageTooSmallError",
+    "KeyUnavailableError",
+    "Marker",
+    "MissingModelError",
+    "MixingPolicy",
+    "ModelError",
+    "NoFaceError",
+    "Outcome",
+    "OutputError",
+    "PhotoError",
+    "SeveralFacesError",
+    "UnreadableImageError",
+    "UsageError",
+    "read_marker",
+    "save_cancelable",
+]
+
+__version__ = "0.1.0"
+
+# Loaded when they are first asked for: torch takes seconds to import, and an error type or `anonymix --help`
+# should not have to wait for it.
+_LAZY = {
+    "Anonymixer": "anonymix_plugin.anonymixer",
+    "Outcome": "anonymix_plugin.anonymixer",
+    "ImageLimits": "anonymix_plugin.images",
+    "Marker": "anonymix_plugin.images",
+    "read_marker": "anonymix_plugin.images",
+    "save_cancelable": "anonymix_plugin.images",
+    "AttributePolicy": "anonymix_plugin.mixer.policy",
+    "MixingPolicy": "anonymix_plugin.mixer.policy",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

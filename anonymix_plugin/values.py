@@ -25,7 +25,7 @@ class Photo:
         source: Where it came from, for messages: a path, "<bytes>", "<array>", ...
     """
 
-    pixels: Pixels
+    pixels: Pixels = field(repr=False)
     source: str
 
     @property
@@ -58,6 +58,25 @@ class Face:
 
 
 @dataclass(frozen=True, eq=False)
+class ReadFace:
+    """What was read from one face, before any key is involved. All of it is biometric data of the person.
+
+    Attributes:
+        face: Where it is.
+        person: (d,) float64, the person's code in the identity subspace, length 1.
+        crop: (112, 112, 3) uint8 RGB, aligned for recognisers.
+        kept: (3, 512) float32, the photo's own style vectors, or None where the policy keeps nothing.
+        framed: (256, 256, 3) uint8 RGB in FFHQ framing, or None where nobody needs it.
+    """
+
+    face: Face = field(repr=False)
+    person: npt.NDArray[np.float64] = field(repr=False)
+    crop: Pixels = field(repr=False)
+    kept: Floats | None = field(repr=False)
+    framed: Pixels | None = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class CancelableFace:
     """The result: another face, which depends on the person and on the key.
 
@@ -72,7 +91,7 @@ class CancelableFace:
         timings: Seconds by stage: decode, detect, align, embed, encode, mix, generate, total.
     """
 
-    pixels: Pixels
+    pixels: Pixels = field(repr=False)
     box: tuple[float, float, float, float]
     subject: str = field(repr=False)
     scope: str

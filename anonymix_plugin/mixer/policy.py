@@ -35,16 +35,15 @@ class MixingPolicy:
 
     Attributes:
         attributes: What of the photo is kept.
-        person: Length of the person's keyed code in the whitened latent space (a face drawn at
-            truncation psi has length about 22.6 psi over all 512 dimensions).
+        person: How far the person's keyed code moves the face, in multiples of what the map was fitted for.
         key: Truncation of the synthetic code that the key adds outside the person's dimensions, 0..1.
         kept: Share of the photo's own code in the layers that the attribute policy keeps, 0..1; the rest
             is the generator's mean face.
     """
 
     attributes: AttributePolicy = AttributePolicy.NONE
-    person: float = 12.0
-    key: float = 0.5
+    person: float = 1.0
+    key: float = 0.3
     kept: float = 0.8
 
     def describe(self) -> dict[str, str | float]:

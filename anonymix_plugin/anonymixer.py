@@ -1,0 +1,357 @@
+"""The one object that users hold: photo and subject in, cancelable face out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Literal, Self
+
+import numpy as np
+
+from anonymix_keystore import Keystore, SubjectKey, Unlock
+from anonymix_plugin.encoder import load_encoder
+from anonymix_plugin.errors import AnonymixError, UsageError
+from anonymix_plugin.faces import Detector, FacePolicy, Scrfd, YuNet
+from anonymix_plugin.generator import Engine, Generator, load_generator, load_reference_generator
+from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource
+from anonymix_plugin.mixer.fast import FastMixer
+from anonymix_plugin.mixer.fingerprint import fingerprint
+from anonymix_plugin.mixer.key_schedule import KeySchedule
+from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
+from anonymix_plugin.mixer.refine import Refiner, RefineSettings, RefineStep
+from anonymix_plugin.mixer.roads import FastRoad, RefineRoad, Road
+from anonymix_plugin.mixer.weights import load_mixer_weights
+from anonymix_plugin.models import locate, weights_hash
+from anonymix_plugin.pipeline import Reader, Stopwatch
+from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
+from anonymix_plugin.unlocking import unlock_without_asking
+from anonymix_plugin.values import CancelableFace, Floats, Pixels, ReadFace
+
+RoadName = Literal["fast", "refine"]
+DetectorName = Literal["yunet", "scrfd-500m"]
+
+_RECOGNISERS = ("arcface-mbf", "sface")
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one photo of many.
+
+    Attributes:
+        source: The photo, as it names itself.
+        faces: Its cancelable faces; empty after an error.
+        error: What went wrong, or None.
+    """
+
+    source: str
+    faces: tuple[CancelableFace, ...]
+    error: AnonymixError | None
+
+
+class Anonymixer:
+    """Turns photos into cancelable faces.
+
+    Args:
+        keystore: Where the keys are. It stays the caller's to close, unless `open` made it.
+        road: "fast" is one forward pass; "refine" adds the paper's optimisation (slow without a GPU).
+        policy: What of the photo is kept, and how strongly person and key speak.
+        faces: What to do where a photo shows several faces: "largest", "all" or "error".
+        detector: "yunet" (permissive licence) or "scrfd-500m".
+        engine: What draws: "openvino" or "torch".
+        size: Side of the cancelable faces in pixels, 512 or 1024.
+        limits: What is refused before decoding.
+        threads: CPU threads of the generator; 0 lets it decide.
+        refinement: Weights and schedule of the refine road; None takes the paper's.
+        progress: Called after each step of the refine road.
+
+    Raises:
+        MissingModelError: Weights are not on this machine.
+        DamagedModelError: Weights are not the ones that are expected.
+
+    The rule of every method: if anything goes wrong between photo and cancelable face, it raises, and the
+    caller has no picture at all. No method returns the photo, or any part of it.
+    """
+
+    def __init__(
+        self,
+        keystore: Keystore,
+        *,
+        road: RoadName = "fast",
+        policy: MixingPolicy | None = None,
+        faces: FacePolicy = "largest",
+        detector: DetectorName = "yunet",
+        engine: Engine = "openvino",
+        size: int = 512,
+        limits: ImageLimits | None = None,
+        threads: int = 0,
+        refinement: RefineSettings | None = None,
+        progress: Callable[[RefineStep], None] | None = None,
+    ) -> None:
+        self._keystore, self._owns_keystore = keystore, False
+        self._policy = policy or MixingPolicy()
+        self._size = size
+        weights = load_mixer_weights()
+        encoder = None if self._policy.attributes is AttributePolicy.NONE else load_encoder()
+        self._reader = Reader(
+            detector=_detector(detector),
+            arcface=load_recogniser("arcface-mbf"),
+            sface=load_recogniser("sface"),
+            subspace=weights.subspace,
+            encoder=encoder,
+            attributes=self._policy.attributes,
+            faces=faces,
+            limits=limits,
+            framing=road == "refine",
+        )
+        self._generator: Generator = load_generator(engine, threads=threads)
+        if size not in self._generator.sizes:
+            raise UsageError(f"faces are drawn at {self._generator.sizes} px, not {size}", where="size")
+        mixer = FastMixer(self._generator, weights, self._policy)
+        self._road: Road = FastRoad(mixer)
+        if road == "refine":
+            reference = load_reference_generator()
+            seen = {name: torch_recogniser(name) for name in _RECOGNISERS}
+            settings = refinement or RefineSettings()
+            self._road = RefineRoad(
+                mixer, Refiner(reference, seen, settings, detector=_detector(detector)), progress
+            )
+        used = {"generator": self._generator.weights_hash(), "mixer": weights.sha256}
+        used |= {name: weights_hash(name) for name in (*_RECOGNISERS, detector)}
+        if encoder is not None:
+            used["encoder"] = encoder.sha256
+        self._fingerprint = fingerprint(used, self._policy.describe(), self._road.describe())
+
+    @classmethod
+    def open(
+        cls,
+        keystore: str | os.PathLike[str],
+        *,
+        unlock: Unlock | None = None,
+        passphrase: str | None = None,
+        road: RoadName = "fast",
+        policy: MixingPolicy | None = None,
+        faces: FacePolicy = "largest",
+        detector: DetectorName = "yunet",
+        engine: Engine = "openvino",
+        size: int = 512,
+        limits: ImageLimits | None = None,
+        threads: int = 0,
+        refinement: RefineSettings | None = None,
+        progress: Callable[[RefineStep], None] | None = None,
+    ) -> Self:
+        """Open a keystore and the weights.
+
+        Args:
+            keystore: Path of the keystore; `anonymix keys init` makes one.
+            unlock: How to unlock it. Without it: `passphrase`, else what the store names, with secrets from
+                the environment (ANONYMIX_PASSPHRASE, ANONYMIX_KEYFILE, ...). Nothing is asked for.
+            passphrase: The passphrase, where the store is locked by one.
+            road: See the class.
+            policy: See the class.
+            faces: See the class.
+            detector: See the class.
+            engine: See the class.
+            size: See the class.
+            limits: See the class.
+            threads: See the class.
+            refinement: See the class.
+            progress: See the class.
+
+        Raises:
+            KeystoreError: The store is missing, stays locked, or is damaged.
+            ModelError: Weights are missing or damaged.
+        """
+        path = Path(keystore)
+        store = Keystore.open(path, unlock or unlock_without_asking(path, passphrase))
+        try:
+            mixer = cls(
+                store,
+                road=road,
+                policy=policy,
+                faces=faces,
+                detector=detector,
+                engine=engine,
+                size=size,
+                limits=limits,
+                threads=threads,
+                refinement=refinement,
+                progress=progress,
+            )
+        except BaseException:
+            store.close()
+            raise
+        mixer._owns_keystore = True
+        return mixer
+
+    @property
+    def fingerprint(self) -> str:
+        """The mixer fingerprint, 32 hex digits."""
+        return self._fingerprint
+
+    @property
+    def keystore(self) -> Keystore:
+        """The keystore that keys come from."""
+        return self._keystore
+
+    @property
+    def policy(self) -> MixingPolicy:
+        """The mixing policy."""
+        return self._policy
+
+    def close(self) -> None:
+        """Forget what was derived from keys, and close the keystore if `open` opened it."""
+        self._road.forget()
+        if self._owns_keystore:
+            self._keystore.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def protect(
+        self,
+        image: PhotoSource,
+        *,
+        subject: str | None = None,
+        scope: str = "default",
+        version: int | None = None,
+        enrol: bool = False,
+        channel_order: ChannelOrder = "rgb",
+    ) -> CancelableFace:
+        """Turn one photo of one person into a cancelable face.
+
+        Args:
+            image: Path, bytes, binary file, PIL image, or array (RGB unless `channel_order` says BGR).
+            subject: Whose key. None takes the gallery key of the scope, for search without a claimed name.
+            scope: The application or gallery that the key belongs to.
+            version: Version of the key; None takes the active one.
+            enrol: Issue a first key if the subject has none. Leave it False for probes: a probe of an
+                unknown person must fail, not make a key.
+            channel_order: Order of the channels of an array.
+
+        Returns:
+            The cancelable face; with the policy "all" for several faces, that of the largest.
+
+        Raises:
+            PhotoError: The photo can't be used: no image, no face, too large, already protected, ...
+            KeystoreError: There is no usable key: unknown subject, revoked, locked, ...
+            ModelError: Weights are missing or damaged.
+        """
+        return self._protect(image, self._key(subject, scope, version, enrol=enrol), channel_order)[0]
+
+    def protect_all(
+        self,
+        image: PhotoSource,
+        *,
+        subject: str | None = None,
+        scope: str = "default",
+        version: int | None = None,
+        enrol: bool = False,
+        channel_order: ChannelOrder = "rgb",
+    ) -> list[CancelableFace]:
+        """Turn all faces of one photo that the policy selects into cancelable faces, under one key.
+
+        Arguments and errors are those of `protect`; the largest face comes first.
+        """
+        return self._protect(image, self._key(subject, scope, version, enrol=enrol), channel_order)
+
+    def protect_many(
+        self,
+        images: Iterable[PhotoSource],
+        *,
+        subject: str | None = None,
+        scope: str = "default",
+        version: int | None = None,
+        enrol: bool = False,
+        channel_order: ChannelOrder = "rgb",
+    ) -> Iterator[Outcome]:
+        """Turn many photos of one subject into cancelable faces; one bad photo does not stop the rest.
+
+        Arguments are those of `protect`. The key is fetched once, before the first photo.
+
+        Yields:
+            An outcome for each photo, in order.
+
+        Raises:
+            KeystoreError: There is no usable key; nothing was looked at then.
+        """
+        key = self._key(subject, scope, version, enrol=enrol)
+        return self._outcomes(images, key, channel_order)
+
+    def person_codes(self, images: Sequence[PhotoSource]) -> Floats:
+        """Return the codes of the identity subspace, (N, d) float32: for evaluation, never for storage.
+
+        They are biometric data of the real person, not protected by any key.
+        """
+        watch = Stopwatch()
+        codes = [self._reader.read(self._reader.decode(image, watch), watch)[0].person for image in images]
+        stacked: Floats = np.stack(codes).astype(np.float32)
+        return stacked
+
+    def _outcomes(
+        self, images: Iterable[PhotoSource], key: SubjectKey, order: ChannelOrder
+    ) -> Iterator[Outcome]:
+        for image in images:
+            source = str(image) if isinstance(image, str | os.PathLike) else "<image>"
+            try:
+                faces = self._protect(image, key, order)
+            except AnonymixError as error:
+                yield Outcome(source, (), error)
+            else:
+                yield Outcome(source, tuple(faces), None)
+
+    def _key(self, subject: str | None, scope: str, version: int | None, *, enrol: bool) -> SubjectKey:
+        if subject is None:
+            if version is not None:
+                raise UsageError("a version is given without a subject", where="version")
+            return self._keystore.gallery(scope)
+        if version is not None:
+            return self._keystore.at(subject, version, scope)
+        if enrol:
+            return self._keystore.current_or_issue(subject, scope)
+        return self._keystore.current(subject, scope)
+
+    def _protect(self, image: PhotoSource, key: SubjectKey, order: ChannelOrder) -> list[CancelableFace]:
+        watch = Stopwatch()
+        photo = self._reader.decode(image, watch, order)
+        faces = self._reader.read(photo, watch)
+        return [self._draw(face, key, watch) for face in faces]
+
+    def _draw(self, read: ReadFace, key: SubjectKey, watch: Stopwatch) -> CancelableFace:
+        schedule = KeySchedule(key.material)
+        with watch.stage("mix"):
+            code = self._road.code(read, schedule, key.material)
+        with watch.stage("generate"):
+            picture = self._generator.synthesise(code[None], self._size)[0]
+            pixels = _to_pixels(picture.numpy())
+        seconds = dict(watch.seconds)
+        seconds["total"] = sum(seconds.values())
+        return CancelableFace(
+            pixels=pixels,
+            box=read.face.box,
+            subject=key.subject,
+            scope=key.scope,
+            key_version=key.version,
+            fingerprint=self._fingerprint,
+            road=self._road.name,
+            source=read.face.photo.source,
+            timings=MappingProxyType(seconds),
+        )
+
+
+def _detector(name: DetectorName) -> Detector:
+    return YuNet(locate("yunet")) if name == "yunet" else Scrfd(locate("scrfd-500m"))
+
+
+def _to_pixels(picture: Floats) -> Pixels:
+    """Turn (3, S, S) float32 in [-1, 1] into (S, S, 3) uint8; refuse a picture that is no picture."""
+    if not np.isfinite(picture).all():
+        raise AnonymixError("the generator drew something that is no picture; nothing was made")
+    return np.asarray(np.rint((picture.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)).copy()

@@ -1,0 +1,107 @@
+"""From photo to aligned face, person's code and kept attributes: everything that needs no key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from anonymix_plugin.encoder import Encoder
+from anonymix_plugin.faces import Detector, FacePolicy, ffhq_crop, recogniser_crop, select_faces
+from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo
+from anonymix_plugin.mixer.policy import AttributePolicy
+from anonymix_plugin.mixer.subspace import IdentitySubspace, joint_embedding
+from anonymix_plugin.recognisers import Recogniser
+from anonymix_plugin.values import Floats, Photo, ReadFace
+
+ENCODER_CROP = 256
+
+
+class Stopwatch:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to the stage `name`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+class Reader:
+    """Decodes, detects, aligns, embeds and encodes.
+
+    Args:
+        detector: Finds faces.
+        arcface: The ArcFace recogniser of the joint embedding.
+        sface: The SFace recogniser of the joint embedding.
+        subspace: Where people differ.
+        encoder: Reads what is kept of the photo; may be None where the policy keeps nothing.
+        attributes: What is kept.
+        faces: What to do where a photo shows several faces.
+        limits: What is refused before decoding.
+        framing: Whether the FFHQ crop is wanted even if nothing is kept (the refine road compares with it).
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        arcface: Recogniser,
+        sface: Recogniser,
+        subspace: IdentitySubspace,
+        encoder: Encoder | None,
+        attributes: AttributePolicy,
+        faces: FacePolicy = "largest",
+        limits: ImageLimits | None = None,
+        framing: bool = False,
+    ) -> None:
+        self._detector, self._arcface, self._sface = detector, arcface, sface
+        self._subspace, self._encoder, self._attributes = subspace, encoder, attributes
+        self._faces: FacePolicy = faces
+        self._limits = limits or ImageLimits()
+        self._framing = framing
+
+    def decode(self, source: PhotoSource, watch: Stopwatch, channel_order: ChannelOrder = "rgb") -> Photo:
+        """Decode one photo; raises PhotoError."""
+        with watch.stage("decode"):
+            return decode_photo(source, limits=self._limits, channel_order=channel_order)
+
+    def read(self, photo: Photo, watch: Stopwatch) -> list[ReadFace]:
+        """Read the faces of one photo, as many as the policy for several faces says.
+
+        Raises:
+            NoFaceError: No face was found.
+            SeveralFacesError: More than one was found and the policy is "error".
+        """
+        with watch.stage("detect"):
+            faces = select_faces(self._detector.detect(photo), self._faces, photo)
+        with watch.stage("align"):
+            crops = np.stack([recogniser_crop(face) for face in faces])
+            wanted = self._framing or self._attributes is not AttributePolicy.NONE
+            framed = np.stack([ffhq_crop(face, ENCODER_CROP) for face in faces]) if wanted else None
+        with watch.stage("embed"):
+            people = self._subspace.project(
+                joint_embedding(self._arcface.embed(crops), self._sface.embed(crops))
+            )
+        kept: Floats | None = None
+        if self._encoder is not None and framed is not None and self._attributes is not AttributePolicy.NONE:
+            with watch.stage("encode"):
+                kept = self._encoder.encode(framed)
+        return [
+            ReadFace(
+                face,
+                people[i],
+                crops[i],
+                None if kept is None else kept[i],
+                None if framed is None else framed[i],
+            )
+            for i, face in enumerate(faces)
+        ]

@@ -1,0 +1,76 @@
+"""Which secret opens a keystore, found without asking anybody."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from anonymix_keystore import (
+    AwsKms,
+    EnvironmentUnlock,
+    KeyFileUnlock,
+    KeyringUnlock,
+    KmsUnlock,
+    Keystore,
+    PassphraseUnlock,
+    Unlock,
+    UnlockUnavailableError,
+    VaultTransit,
+)
+
+PASSPHRASE_VARIABLE = "ANONYMIX_PASSPHRASE"  # noqa: S105 - the name of a variable
+KEYFILE_VARIABLE = "ANONYMIX_KEYFILE"
+
+
+def unlock_for(kind: str, params: dict[str, Any], passphrase: Callable[[], bytes]) -> Unlock:
+    """Return the way to unlock a store that is locked by `kind`.
+
+    Args:
+        kind: What `Keystore.locked_by` says.
+        params: What it says besides.
+        passphrase: Called for the passphrase where the store is locked by one.
+
+    Raises:
+        UnlockUnavailableError: The secret is not there, or this version does not know the kind.
+    """
+    if kind == "passphrase":
+        return PassphraseUnlock(passphrase())
+    if kind == "key-file":
+        named = os.environ.get(KEYFILE_VARIABLE)
+        if not named:
+            raise UnlockUnavailableError(
+                "the store is locked by a key file", fix=f"name it in {KEYFILE_VARIABLE}"
+            )
+        return KeyFileUnlock(named)
+    if kind == "environment":
+        return EnvironmentUnlock()
+    if kind == "keyring":
+        return KeyringUnlock()
+    if kind == "aws-kms":
+        return KmsUnlock(AwsKms(str(params.get("key_id", ""))))
+    if kind == "vault-transit":
+        return KmsUnlock(VaultTransit(str(params.get("key", "")), mount=str(params.get("mount", ""))))
+    raise UnlockUnavailableError(f"this version can't unlock by {kind}", fix="update anonymix-plugin")
+
+
+def unlock_without_asking(path: Path, passphrase: str | None = None) -> Unlock:
+    """Return the way to unlock the store at `path` with what the caller and the environment give.
+
+    Raises:
+        KeystoreError: There is no store, or its secret is not there.
+    """
+    kind, params = Keystore.locked_by(path)
+
+    def from_environment() -> bytes:
+        found = passphrase if passphrase is not None else os.environ.get(PASSPHRASE_VARIABLE)
+        if found is None:
+            raise UnlockUnavailableError(
+                "the store is locked by a passphrase and none was given",
+                where=str(path),
+                fix=f"pass passphrase=..., or set {PASSPHRASE_VARIABLE}",
+            )
+        return found.encode()
+
+    return unlock_for(kind, params, from_environment)
