@@ -103,9 +103,13 @@ def test_two_processes_that_bring_a_store_forward_do_it_once(
     real = _keystore._migrate
     monkeypatch.setattr(schema, "found", lambda _: 1)  # as seen just before the other one was done
     called: list[object] = []
-    monkeypatch.setattr(
-        _keystore, "_migrate", lambda db, keys: (called.append(db), monkeypatch.undo(), real(db, keys))
-    )
+
+    def late(db: object, keys: object) -> None:
+        called.append(db)
+        monkeypatch.undo()
+        real(db, keys)
+
+    monkeypatch.setattr(_keystore, "_migrate", late)
     Keystore.open(path, unlock).close()
     assert len(called) == 1
 
