@@ -46,7 +46,7 @@ def leftovers(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir() if file.name.startswith(".")]
 
 
-def test_a_restored_store_is_the_same_store(  # noqa: PLR0917
+def test_a_restored_store_is_the_same_store(
     store: Keystore, backup: Path, lock: KeyFileUnlock, unlock: KeyFileUnlock, tmp_path: Path, clock
 ) -> None:
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
@@ -219,7 +219,7 @@ def test_missing_folders_are_told(store: Keystore, backup: Path, lock: KeyFileUn
         Keystore.restore(backup, tmp_path / "none" / "r", lock)
 
 
-def test_a_restored_backup_does_not_revive_revoked_keys(  # noqa: PLR0917
+def test_a_restored_backup_does_not_revive_revoked_keys(
     store: Keystore,
     backup: Path,
     lock: KeyFileUnlock,
