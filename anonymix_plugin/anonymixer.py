@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 
@@ -34,6 +34,30 @@ RoadName = Literal["fast", "refine"]
 DetectorName = Literal["yunet", "scrfd-500m"]
 
 _RECOGNISERS = ("arcface-mbf", "sface")
+
+
+class KeySource(Protocol):
+    """Where keys come from: a keystore, or whatever else hands out 256-bit keys by subject and version."""
+
+    def current(self, subject: str, scope: str = ...) -> SubjectKey:
+        """Return the active key; raise if there is none."""
+        ...
+
+    def current_or_issue(self, subject: str, scope: str = ...) -> SubjectKey:
+        """Return the active key, after issuing a first one if there never was one."""
+        ...
+
+    def at(self, subject: str, version: int, scope: str = ...) -> SubjectKey:
+        """Return the key of one version; raise if it is not usable."""
+        ...
+
+    def gallery(self, scope: str = ...) -> SubjectKey:
+        """Return the one key of a scope for searches without a claimed identity."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and secrets."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +101,7 @@ class Anonymixer:
 
     def __init__(
         self,
-        keystore: Keystore,
+        keystore: KeySource,
         *,
         road: RoadName = "fast",
         policy: MixingPolicy | None = None,
@@ -192,9 +216,14 @@ class Anonymixer:
         return self._fingerprint
 
     @property
-    def keystore(self) -> Keystore:
+    def keystore(self) -> KeySource:
         """The keystore that keys come from."""
         return self._keystore
+
+    @property
+    def generator(self) -> Generator:
+        """What draws the faces, on the engine in use."""
+        return self._generator
 
     @property
     def policy(self) -> MixingPolicy:

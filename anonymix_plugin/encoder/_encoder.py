@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from anonymix_plugin.encoder._network import GROUPS, INPUT_SIZE, EncoderNetwork
+from anonymix_plugin.encoder._network import INPUT_SIZE, EncoderNetwork
 from anonymix_plugin.errors import BadArrayError, DamagedModelError
 from anonymix_plugin.values import Floats, Pixels
 
@@ -68,6 +68,14 @@ def as_input(crops: Pixels) -> torch.Tensor:
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
+def channels_last(network: EncoderNetwork) -> EncoderNetwork:
+    """Lay the weights out so that convolutions on a CPU need no reordering; changes the network in place."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
 def save_encoder(
     network: EncoderNetwork,
     path: Path,
@@ -119,8 +127,4 @@ def load_encoder(path: Path = SHIPPED) -> Encoder:
         raise DamagedModelError(
             f"the encoder's weights can't be read ({error})", where=str(path), fix="reinstall anonymix-plugin"
         ) from error
-    ready = network.to(memory_format=torch.channels_last)
-    return Encoder(ready, centre, basis, generator_hash=generator_hash, sha256=digest)
-
-
-__all__ = ["GROUPS", "Encoder", "as_input", "load_encoder", "save_encoder"]
+    return Encoder(channels_last(network), centre, basis, generator_hash=generator_hash, sha256=digest)

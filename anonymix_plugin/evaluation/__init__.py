@@ -1,0 +1,1 @@
+"""Measuring what the mixer keeps and what it protects."""

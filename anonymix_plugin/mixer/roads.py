@@ -19,7 +19,7 @@ class Road(Protocol):
 
     @property
     def name(self) -> str:
-        """ "fast" or "refine"."""
+        """Which road: fast or refine."""
         ...
 
     def describe(self) -> dict[str, str | float]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,8 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from anonymix_plugin.encoder import INPUT_SIZE, EncoderNetwork, save_encoder
-from anonymix_plugin.encoder._encoder import as_input
+from anonymix_plugin.encoder import INPUT_SIZE, EncoderNetwork, as_input, channels_last, save_encoder
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.training.latent import LatentAxes, latent_axes
@@ -96,7 +96,7 @@ def train_encoder(
     held = np.arange(recipe.pairs) % 10 == 9
     weight = torch.from_numpy(np.square(axes.basis).sum(axis=0)[: recipe.latent])
     weight = weight / weight.mean()
-    network = EncoderNetwork(recipe.latent).to(memory_format=torch.channels_last)
+    network = channels_last(EncoderNetwork(recipe.latent))
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=0.05)
     learn = np.flatnonzero(~held)
     steps = recipe.epochs * (len(learn) // recipe.batch)
@@ -151,13 +151,13 @@ def disturb(picture: Pixels, random: np.random.Generator) -> Pixels:
         (128, 128, 3) uint8.
     """
     x, y = random.integers(_MARGIN // 2 - 3, _MARGIN // 2 + 4, 2)
-    crop = picture[y : y + INPUT_SIZE, x : x + INPUT_SIZE]
+    crop: npt.NDArray[Any] = picture[y : y + INPUT_SIZE, x : x + INPUT_SIZE]
     if random.uniform() < 0.3:
         crop = cv2.GaussianBlur(crop, (0, 0), random.uniform(0.4, 1.6))
     if random.uniform() < 0.3:
         quality = int(random.integers(25, 90))
         coded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        crop = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        crop = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     changed = crop.astype(np.float32)
     if random.uniform() < 0.5:
         changed = (changed - 127.5) * random.uniform(0.85, 1.15) + 127.5 + random.uniform(-15, 15)
@@ -188,12 +188,11 @@ def _load(generator: Generator, folder: Path, recipe: EncoderRecipe, axes: Laten
         )
         styles.append(pair_codes(generator, centre, recipe.series, number).styles)
     # A mirrored rim, so that a shifted cut has something to show; photos get the same at their edges.
-    padded = np.stack(
-        [cv2.copyMakeBorder(p, *[_MARGIN // 2] * 4, borderType=cv2.BORDER_REFLECT_101) for p in pictures]
-    )
+    rim = _MARGIN // 2
+    padded = np.pad(np.stack(pictures), ((0, 0), (rim, rim), (rim, rim), (0, 0)), mode="reflect")
     if padded.shape[1] != side:
         raise UsageError(f"pictures of {padded.shape[1]} px, expected {side}")
-    return _Examples(padded, axes.whiten(np.stack(styles))[:, :, : recipe.latent])
+    return _Examples(padded.astype(np.uint8), axes.whiten(np.stack(styles))[:, :, : recipe.latent])
 
 
 def _explained(

@@ -142,7 +142,7 @@ def train_mapper(
     numbers = np.arange(recipe.pairs)
     drawn, found = embed_files(
         embedder,
-        [pair_path(pairs, number) for number in numbers],
+        [pair_path(pairs, int(number)) for number in numbers],
         pairs / "embeddings.npy",
         lambda done, total: progress("pairs", done, total),
     )

@@ -1,0 +1,66 @@
+# One word per habit. Every target makes and reuses .venv/ by itself.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= ../shared/data
+# Idle threads that spin steal the cores from the engine next door.
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: demo test test-long test-adapters lint types imports format bench bench-keystore figures models train-mapper train-encoder clean help
+
+help:            ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev --editable ".[evaluate]"
+	touch $@
+
+models: $(VENV)/.ready   ## fetch the weights that demo, tests and figures need
+	$(BIN)/anonymix models pull --group core
+	$(BIN)/anonymix models pull facenet scrfd-500m sface-int8 landmarks-106
+
+demo: $(VENV)/.ready     ## the whole story as a page: out/demo/index.html
+	$(BIN)/anonymix models pull --group core
+	$(BIN)/anonymix models pull facenet
+	$(BIN)/anonymix demo --output out/demo
+
+test: models             ## the default suite
+	$(BIN)/python -m pytest
+
+test-long: models        ## the tests that take minutes
+	$(BIN)/python -m pytest -m long
+
+lint: $(VENV)/.ready     ## ruff, formatting and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.ready    ## mypy, strict
+	$(BIN)/mypy
+
+format: $(VENV)/.ready   ## let ruff rewrite
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: models            ## one face on this machine, stage by stage
+	$(BIN)/anonymix bench --output out/bench.json
+
+bench-keystore: $(VENV)/.ready   ## a million subjects, beside the raw cost of SQLite and AES-GCM
+	$(BIN)/python -m anonymix_keystore._bench
+
+figures: models          ## accuracy, anonymity and renewal on the London set: out/figures.json
+	$(BIN)/anonymix figures --data $(DATA)/london --output out/figures.json
+
+train-mapper: models     ## make anonymix_plugin/weights/mixer.safetensors again (hours: draws 3,500 pairs)
+	$(BIN)/anonymix train pairs --count 3500 --pairs out/pairs
+	$(BIN)/anonymix train mapper --count 3500 --pairs out/pairs --people $(DATA)/pins -o out/mixer.safetensors
+
+train-encoder: models    ## make anonymix_plugin/weights/encoder.safetensors again
+	$(BIN)/anonymix train pairs --count 3500 --pairs out/pairs
+	$(BIN)/anonymix train encoder --count 3500 --pairs out/pairs -o out/encoder.safetensors
+
+clean:                   ## remove what make made, but not the weights
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

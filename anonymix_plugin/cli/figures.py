@@ -1,0 +1,108 @@
+"""`anonymix figures`: the London figures as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+
+def figures(
+    data: Annotated[Path, typer.Option(help="Folder with NAME_neutral.jpg and NAME_smiling.jpg.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the JSON goes.")] = Path(
+        "out/figures.json"
+    ),
+    policy: Annotated[str, typer.Option(help="What is kept of the photo: none, pose or full.")] = "",
+    shared_keys: Annotated[int, typer.Option(help="How many keys for everybody are tried.", min=1)] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of all keys.")] = 1,
+    limit: Annotated[int | None, typer.Option(help="Only the first N people.", min=2)] = None,
+    person: Annotated[float | None, typer.Option(help="How far the person's code moves the face.")] = None,
+    key: Annotated[float | None, typer.Option(help="Truncation of the key's synthetic code.")] = None,
+    kept: Annotated[float | None, typer.Option(help="Share of the photo's own code that is kept.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure accuracy, anonymity and renewal on the London set, by recognisers seen and not seen."""
+    from dataclasses import replace
+
+    from anonymix_plugin.evaluation.figures import LondonFigures, london_figures, london_photos
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.recognisers import load_recogniser
+
+    settings = MixingPolicy()
+    if policy:
+        settings = replace(settings, attributes=AttributePolicy(policy))
+    settings = replace(
+        settings,
+        person=settings.person if person is None else person,
+        key=settings.key if key is None else key,
+        kept=settings.kept if kept is None else kept,
+    )
+    photos = london_photos(data, limit)
+    judges = [load_recogniser(name) for name in ("facenet", "arcface-mbf", "sface")]
+    with Progress(console=Console(stderr=True)) as bar:
+        tasks: dict[str, object] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            task = tasks.get(stage)
+            if task is None:
+                task = tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(task, completed=done)  # type: ignore[arg-type]
+
+        result: LondonFigures = london_figures(
+            photos,
+            judges,
+            YuNet(locate("yunet")),
+            shared_keys=shared_keys,
+            seed=seed,
+            policy=settings,
+            progress=progress,
+        )
+    content = result.as_json() | {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()} {platform.processor()} {platform.system()}".strip(),
+        "seed": seed,
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(content, indent=2) + "\n")
+    if as_json:
+        typer.echo(json.dumps(content))
+        return
+    table = Table(
+        title=f"London, {result.people} people, policy {settings.attributes}, mixer {result.fingerprint[:8]}",
+        caption=f"{result.seconds:.0f} s, {result.undetected} protected faces not detected, JSON in {output}",
+    )
+    for heading in (
+        "judge",
+        "in the mixer",
+        "EER unprotected",
+        "EER one key",
+        "EER own key",
+        "below FMR .1 %",
+        "old = new key",
+        "genuine, one key",
+        "impostor, one key",
+    ):
+        table.add_column(heading)
+    for judge in result.judges:
+        first = judge.one_key[0]
+        table.add_row(
+            judge.judge,
+            "yes" if judge.seen_by_mixer else "no",
+            f"{judge.unprotected.eer:.4f}",
+            f"{judge.one_key_eer:.4f}",
+            f"{judge.own_key.eer:.4f}",
+            f"{judge.below_threshold:.2%}",
+            f"{judge.renewal_match_rate:.2%}",
+            f"{first.genuine_mean:.2f} ± {first.genuine_deviation:.2f}",
+            f"{first.impostor_mean:.2f} ± {first.impostor_deviation:.2f}",
+        )
+    Console().print(table)

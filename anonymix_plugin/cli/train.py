@@ -1,0 +1,109 @@
+"""`anonymix train`: make the weights that the project ships again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+app = typer.Typer(no_args_is_help=True, help="Train the weights that the project ships, on CPU.")
+
+_Folder = Annotated[Path, typer.Option("--pairs", help="Folder with the drawn pairs.")]
+_Count = Annotated[int, typer.Option(help="How many pairs.", min=100)]
+_Threads = Annotated[int, typer.Option(help="CPU threads.", min=1)]
+_PAIRS = Path("out/pairs")
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _staged(bar: Progress) -> Callable[[str, int, int], None]:
+    tasks: dict[str, TaskID] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bar.add_task(stage, total=total)
+        bar.update(tasks[stage], completed=done)
+
+    return report
+
+
+@app.command()
+def pairs(
+    count: _Count = 3500,
+    folder: _Folder = _PAIRS,
+    seed: Annotated[int, typer.Option(help="Seed that names the series.")] = 1,
+    threads: _Threads = 2,
+) -> None:
+    """Draw pairs of latent code and picture; goes on where an earlier run stopped."""
+    from anonymix_plugin.generator import load_generator
+    from anonymix_plugin.training.pairs import draw_pairs
+
+    with _progress() as bar:
+        report = _staged(bar)
+        for number in draw_pairs(load_generator(threads=threads), folder, range(count), seed=seed):
+            report("drawing", number + 1, count)
+
+
+@app.command()
+def encoder(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file.")],
+    count: _Count = 3500,
+    folder: _Folder = _PAIRS,
+    epochs: Annotated[int, typer.Option(help="Passes over the pairs.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and changes.")] = 7,
+    threads: _Threads = 2,
+) -> None:
+    """Train the encoder from photo to style vectors on drawn pairs."""
+    import torch
+
+    from anonymix_plugin.generator import load_reference_generator
+    from anonymix_plugin.training.encoder import EncoderRecipe, train_encoder
+
+    torch.set_num_threads(threads)
+    recipe = EncoderRecipe(pairs=count, epochs=epochs, seed=seed)
+    with _progress() as bar:
+        task = bar.add_task("epochs", total=epochs)
+
+        def report(epoch: int, loss: float, explained: tuple[float, float, float]) -> None:
+            shares = ", ".join(f"{share:.3f}" for share in explained)
+            bar.console.print(f"epoch {epoch}: loss {loss:.4f}, held-out variance explained {shares}")
+            bar.update(task, completed=epoch)
+
+        train_encoder(load_reference_generator(), folder, recipe, output, report)
+
+
+@app.command()
+def mapper(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file.")],
+    people: Annotated[Path, typer.Option(help="Folder with one sub-folder of photos per person.")],
+    count: _Count = 3500,
+    folder: _Folder = _PAIRS,
+    dims: Annotated[int, typer.Option(help="Numbers of a person that pass.", min=2)] = 24,
+    keyed_dims: Annotated[int, typer.Option(help="Dimensions that keys turn them into.", min=2)] = 24,
+    reach: Annotated[float, typer.Option(help="Length of a person's part of a style vector.")] = 7.0,
+) -> None:
+    """Fit the mixer's weights: identity subspace on photos of people, identity map on drawn pairs."""
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.generator import load_reference_generator
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.recognisers import load_recogniser
+    from anonymix_plugin.training.mapper import Embedder, MapperRecipe, train_mapper
+
+    embedder = Embedder(YuNet(locate("yunet")), load_recogniser("arcface-mbf"), load_recogniser("sface"))
+    recipe = MapperRecipe(pairs=count, dims=dims, keyed_dims=keyed_dims, reach=reach)
+    with _progress() as bar:
+        train_mapper(load_reference_generator(), embedder, folder, people, recipe, output, _staged(bar))

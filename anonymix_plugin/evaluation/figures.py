@@ -1,0 +1,279 @@
+"""The London figures: what is kept and what is protected, on 102 people, neutral against smiling.
+
+Everybody's neutral photo is enrolled and everybody's smiling photo probes: 102 genuine and 10,302 impostor
+comparisons in each scenario.
+
+- unprotected: photos as they are.
+- one key: everybody under the same key, the worst case (ISO/IEC 30136's stolen token), for several keys.
+- own key: each subject under a key of its own, the normal case.
+- anonymity: each photo against its own protected faces, under every key drawn here.
+- renewal: protected faces of the same person under different keys against each other.
+
+Operating thresholds are those at which the judge, on *unprotected* photos, lets at most one impostor in a
+thousand pass.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from anonymix_plugin.anonymixer import Anonymixer
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.evaluation.keys import SeededKeys
+from anonymix_plugin.evaluation.metrics import eer, error_rates, threshold_at_fmr
+from anonymix_plugin.faces import Detector, box_crop, recogniser_crop, select_faces
+from anonymix_plugin.images import decode_photo
+from anonymix_plugin.mixer.policy import MixingPolicy
+from anonymix_plugin.recognisers import Recogniser
+from anonymix_plugin.values import Floats, Photo, Pixels
+
+Scores = npt.NDArray[np.float64]
+SHARED_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well genuine and impostor scores are apart: EER, and mean and deviation of both."""
+
+    eer: float
+    genuine_mean: float
+    genuine_deviation: float
+    impostor_mean: float
+    impostor_deviation: float
+    fnmr_at_threshold: float
+    fmr_at_threshold: float
+
+
+@dataclass(frozen=True)
+class JudgeFigures:
+    """What one recogniser says.
+
+    Attributes:
+        judge: Its name.
+        seen_by_mixer: Whether the mixer or its training uses it; figures of those that do not count.
+        threshold: Operating threshold.
+        unprotected: Photos as they are.
+        one_key: One entry for each shared key.
+        own_key: Each subject with its own key.
+        below_threshold: Share of comparisons of a photo with its own protected faces that do not match (the
+            protection success rate).
+        highest_original: The highest score among them.
+        renewal_match_rate: Share of comparisons of one person under two different keys that match.
+        renewal_comparisons: How many there were.
+    """
+
+    judge: str
+    seen_by_mixer: bool
+    threshold: float
+    unprotected: Separation
+    one_key: tuple[Separation, ...]
+    own_key: Separation
+    below_threshold: float
+    highest_original: float
+    original_comparisons: int
+    renewal_match_rate: float
+    renewal_comparisons: int
+
+    @property
+    def one_key_eer(self) -> float:
+        """Mean EER over the shared keys."""
+        return float(np.mean([entry.eer for entry in self.one_key]))
+
+
+@dataclass(frozen=True)
+class LondonFigures:
+    """All figures of one run."""
+
+    people: int
+    shared_keys: int
+    fingerprint: str
+    policy: Mapping[str, str | float]
+    undetected: int
+    seconds: float
+    judges: tuple[JudgeFigures, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """Return everything as JSON takes it."""
+        content: dict[str, object] = asdict(self)
+        for entry, judge in zip(content["judges"], self.judges, strict=True):  # type: ignore[call-overload]
+            entry["one_key_eer"] = judge.one_key_eer
+        return content
+
+
+@dataclass(frozen=True, eq=False)
+class _Embedded:
+    """Embeddings of everybody's two photos under one set of keys: judge -> (people, 2, dim)."""
+
+    by_judge: Mapping[str, Floats]
+    undetected: int
+
+
+def london_photos(folder: Path, limit: int | None = None) -> list[tuple[Path, Path]]:
+    """List (neutral, smiling) of each person of the London set.
+
+    Raises:
+        UsageError: The folder does not hold such pairs.
+    """
+    pairs = [
+        (neutral, neutral.with_name(neutral.name.replace("_neutral", "_smiling")))
+        for neutral in sorted(folder.glob("*_neutral.*"))
+    ]
+    pairs = [pair for pair in pairs if pair[1].exists()][:limit]
+    if len(pairs) < 2:
+        raise UsageError("no pairs NAME_neutral.jpg and NAME_smiling.jpg in there", where=str(folder))
+    return pairs
+
+
+def london_figures(
+    photos: Sequence[tuple[Path, Path]],
+    judges: Sequence[Recogniser],
+    detector: Detector,
+    *,
+    thresholds: Mapping[str, float] | None = None,
+    shared_keys: int = 2,
+    seed: int = 1,
+    policy: MixingPolicy | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> LondonFigures:
+    """Measure.
+
+    Args:
+        photos: (enrolment, probe) of each person.
+        judges: Recognisers, at least one.
+        detector: Finds faces in photos and in protected faces.
+        thresholds: Judge -> operating threshold; without one, that of FMR .1 % on the unprotected photos.
+        shared_keys: How many keys for everybody are tried.
+        seed: Seed of all keys.
+        policy: Mixing policy; the default one without it.
+        progress: Called with stage, done and total.
+
+    Returns:
+        The figures.
+    """
+    started = time.monotonic()
+    plain = _embed(photos, judges, detector, decode_photo, "unprotected", progress)
+    sets: list[_Embedded] = []
+    fingerprint = ""
+    sources = [(SeededKeys(SHARED_SEEDS * seed + i, shared=True), 1) for i in range(shared_keys)]
+    sources += [(SeededKeys(seed), version) for version in (1, 2)]
+    names = [f"one key, {i + 1}" for i in range(shared_keys)] + ["own keys", "renewed keys"]
+    # The engine and the weights are the same for all sets of keys: one mixer, whose keys are exchanged.
+    for (keys, version), name in zip(sources, names, strict=True):
+        with Anonymixer(keys, policy=policy) as mixer:
+            fingerprint = mixer.fingerprint
+            people = {path: str(i) for i, pair in enumerate(photos) for path in pair}
+
+            def protect(
+                path: Path,
+                mixer: Anonymixer = mixer,
+                version: int = version,
+                people: dict[Path, str] = people,
+            ) -> Photo:
+                face = mixer.protect(path, subject=people[path], version=version)
+                return Photo(face.pixels, f"protected {path.name}")
+
+            sets.append(_embed(photos, judges, detector, protect, name, progress))
+    figures = [
+        _judge(judge, plain, sets[:shared_keys], sets[shared_keys], sets[shared_keys + 1], thresholds or {})
+        for judge in judges
+    ]
+    return LondonFigures(
+        people=len(photos),
+        shared_keys=shared_keys,
+        fingerprint=fingerprint,
+        policy=(policy or MixingPolicy()).describe(),
+        undetected=sum(entry.undetected for entry in sets),
+        seconds=time.monotonic() - started,
+        judges=tuple(figures),
+    )
+
+
+def _judge(
+    judge: Recogniser,
+    plain: _Embedded,
+    shared: Sequence[_Embedded],
+    own: _Embedded,
+    renewed: _Embedded,
+    thresholds: Mapping[str, float],
+) -> JudgeFigures:
+    name = judge.name
+    genuine, impostor = _scores(plain.by_judge[name])
+    threshold = thresholds.get(name, threshold_at_fmr(impostor, 0.001))
+    protected = [entry.by_judge[name] for entry in (*shared, own, renewed)]
+    original = np.concatenate(
+        [np.einsum("pid,pjd->pij", plain.by_judge[name], entry).ravel() for entry in protected]
+    )
+    renewal = np.concatenate([np.einsum("pid,pjd->pij", a, b).ravel() for a, b in combinations(protected, 2)])
+    return JudgeFigures(
+        judge=name,
+        seen_by_mixer=judge.seen_by_mixer,
+        threshold=float(threshold),
+        unprotected=_separation(genuine, impostor, threshold),
+        one_key=tuple(_separation(*_scores(entry.by_judge[name]), threshold) for entry in shared),
+        own_key=_separation(*_scores(own.by_judge[name]), threshold),
+        below_threshold=float((original < threshold).mean()),
+        highest_original=float(original.max()),
+        original_comparisons=len(original),
+        renewal_match_rate=float((renewal >= threshold).mean()),
+        renewal_comparisons=len(renewal),
+    )
+
+
+def _separation(genuine: Scores, impostor: Scores, threshold: float) -> Separation:
+    fmr, fnmr = error_rates(genuine, impostor, [threshold])
+    return Separation(
+        eer=eer(genuine, impostor),
+        genuine_mean=float(genuine.mean()),
+        genuine_deviation=float(genuine.std()),
+        impostor_mean=float(impostor.mean()),
+        impostor_deviation=float(impostor.std()),
+        fnmr_at_threshold=float(fnmr[0]),
+        fmr_at_threshold=float(fmr[0]),
+    )
+
+
+def _scores(embeddings: Floats) -> tuple[Scores, Scores]:
+    """Compare all enrolments with all probes: (N, 2, dim) -> genuine (N,), impostor (N (N - 1),)."""
+    all_pairs = (embeddings[:, 0] @ embeddings[:, 1].T).astype(np.float64)
+    own = np.eye(len(all_pairs), dtype=bool)
+    return all_pairs[own], all_pairs[~own]
+
+
+def _embed(
+    photos: Sequence[tuple[Path, Path]],
+    judges: Sequence[Recogniser],
+    detector: Detector,
+    load: Callable[[Path], Photo],
+    stage: str,
+    progress: Callable[[str, int, int], None],
+) -> _Embedded:
+    rows: dict[str, list[Floats]] = {judge.name: [] for judge in judges}
+    undetected = 0
+    for done, pair in enumerate(photos):
+        crops: dict[str, list[Pixels]] = {"arcface-112": [], "box-160": []}
+        for path in pair:
+            photo = load(path)
+            found = detector.detect(photo)
+            if not found:
+                # A recogniser behind would refuse it: it counts as a face that matches nobody.
+                undetected += 1
+                for kind, size in (("arcface-112", 112), ("box-160", 160)):
+                    crops[kind].append(np.zeros((size, size, 3), np.uint8))
+                continue
+            face = select_faces(found, "largest", photo)[0]
+            crops["arcface-112"].append(recogniser_crop(face))
+            crops["box-160"].append(box_crop(face, 160))
+        for judge in judges:
+            embedded = judge.embed(np.stack(crops[judge.alignment]))
+            blank = [not crop.any() for crop in crops[judge.alignment]]
+            embedded[blank] = 0.0
+            rows[judge.name].append(embedded)
+        progress(stage, done + 1, len(photos))
+    return _Embedded({name: np.stack(found) for name, found in rows.items()}, undetected)

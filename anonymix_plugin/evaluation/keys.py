@@ -1,0 +1,45 @@
+"""Keys for evaluation: the same at every run, from a seed, and never from a keystore of real people."""
+
+from __future__ import annotations
+
+import hashlib
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from anonymix_keystore import KeyState, SubjectKey
+
+
+class SeededKeys:
+    """Meets `KeySource` with keys that anybody can make again: for measuring, never for protecting.
+
+    Args:
+        seed: Names the set of keys.
+        shared: One key for everybody: the worst case, in which the token of one person is in use for all.
+    """
+
+    def __init__(self, seed: int, *, shared: bool = False) -> None:
+        self._seed = hashlib.sha256(f"anonymix evaluation {seed}".encode()).digest()
+        self._shared = shared
+
+    def at(self, subject: str, version: int, scope: str = "default") -> SubjectKey:
+        """Return the key of a version."""
+        owner = "everybody" if self._shared else f"subject {subject}"
+        info = f"{scope}\0{owner}\0{version}".encode()
+        material = HKDF(hashes.SHA256(), 32, None, info).derive(self._seed)
+        return SubjectKey(subject, scope, version, KeyState.ACTIVE, material)
+
+    def current(self, subject: str, scope: str = "default") -> SubjectKey:
+        """Return version 1."""
+        return self.at(subject, 1, scope)
+
+    def current_or_issue(self, subject: str, scope: str = "default") -> SubjectKey:
+        """Return version 1."""
+        return self.current(subject, scope)
+
+    def gallery(self, scope: str = "default") -> SubjectKey:
+        """Return the key for searches in a scope."""
+        return self.at("", 1, scope)
+
+    def close(self) -> None:
+        """Do nothing; there is nothing to close."""

@@ -1,0 +1,46 @@
+"""The arrows run one way: adapters -> plugin -> keystore; and the keystore needs no torch and no numpy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    ).stdout.strip()
+
+
+def test_layers_are_kept() -> None:
+    linter = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run([linter], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_keystore_works_where_torch_numpy_and_the_plugin_are_missing() -> None:
+    code = (
+        "import sys;"
+        "sys.modules.update(dict.fromkeys(['torch', 'numpy', 'cv2', 'anonymix_plugin', 'anonymix_adapters']));"
+        "import anonymix_keystore; print(anonymix_keystore.Keystore.__name__)"
+    )
+    assert run(code) == "Keystore"
+
+
+def test_the_package_itself_is_imported_without_torch() -> None:
+    assert run("import anonymix_plugin, sys; print('torch' in sys.modules)") == "False"
+
+
+def test_every_exported_name_is_there() -> None:
+    code = (
+        "import anonymix_plugin as a;"
+        "print([n for n in a.__all__ if getattr(a, n).__name__ != n], a.__all__ == sorted(a.__all__, key=str))"
+    )
+    assert run(code) == "[] True"
+
+
+def test_no_module_is_called_utils() -> None:
+    assert not [*ROOT.glob("anonymix_plugin/**/util*.py"), *ROOT.glob("keystore/**/util*.py")]
