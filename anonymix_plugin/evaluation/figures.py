@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.evaluation.keys import SeededKeys
+from anonymix_plugin.evaluation.keys import SHARED_SCOPE, SeededKeys
 from anonymix_plugin.evaluation.metrics import eer, error_rates, threshold_at_fmr
 from anonymix_plugin.faces import Detector, box_crop, recogniser_crop, select_faces
 from anonymix_plugin.images import decode_photo
@@ -35,7 +35,6 @@ from anonymix_plugin.recognisers import Recogniser
 from anonymix_plugin.values import Floats, Photo, Pixels
 
 Scores = npt.NDArray[np.float64]
-SHARED_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -159,27 +158,19 @@ def london_figures(
     """
     started = time.monotonic()
     plain = _embed(photos, judges, detector, decode_photo, "unprotected", progress)
+    people = {path: str(number) for number, pair in enumerate(photos) for path in pair}
+    keys = [(f"{SHARED_SCOPE} {number + 1}", 1) for number in range(shared_keys)] + [("own", 1), ("own", 2)]
     sets: list[_Embedded] = []
-    fingerprint = ""
-    sources = [(SeededKeys(SHARED_SEEDS * seed + i, shared=True), 1) for i in range(shared_keys)]
-    sources += [(SeededKeys(seed), version) for version in (1, 2)]
-    names = [f"one key, {i + 1}" for i in range(shared_keys)] + ["own keys", "renewed keys"]
-    # The engine and the weights are the same for all sets of keys: one mixer, whose keys are exchanged.
-    for (keys, version), name in zip(sources, names, strict=True):
-        with Anonymixer(keys, policy=policy) as mixer:
-            fingerprint = mixer.fingerprint
-            people = {path: str(i) for i, pair in enumerate(photos) for path in pair}
+    with Anonymixer(SeededKeys(seed), policy=policy) as mixer:
+        fingerprint = mixer.fingerprint
+        for scope, version in keys:
 
-            def protect(
-                path: Path,
-                mixer: Anonymixer = mixer,
-                version: int = version,
-                people: dict[Path, str] = people,
-            ) -> Photo:
-                face = mixer.protect(path, subject=people[path], version=version)
+            def protect(path: Path, scope: str = scope, version: int = version) -> Photo:
+                face = mixer.protect(path, subject=people[path], scope=scope, version=version)
                 return Photo(face.pixels, f"protected {path.name}")
 
-            sets.append(_embed(photos, judges, detector, protect, name, progress))
+            stage = f"protected, {scope} {version}"
+            sets.append(_embed(photos, judges, detector, protect, stage, progress))
     figures = [
         _judge(judge, plain, sets[:shared_keys], sets[shared_keys], sets[shared_keys + 1], thresholds or {})
         for judge in judges

@@ -9,22 +9,25 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from anonymix_keystore import KeyState, SubjectKey
 
+SHARED_SCOPE = "everybody"
+
 
 class SeededKeys:
     """Meets `KeySource` with keys that anybody can make again: for measuring, never for protecting.
 
+    In a scope whose name begins with "everybody" all subjects have the same key: the worst case, in which
+    one person's token is in use for all.
+
     Args:
         seed: Names the set of keys.
-        shared: One key for everybody: the worst case, in which the token of one person is in use for all.
     """
 
-    def __init__(self, seed: int, *, shared: bool = False) -> None:
+    def __init__(self, seed: int) -> None:
         self._seed = hashlib.sha256(f"anonymix evaluation {seed}".encode()).digest()
-        self._shared = shared
 
     def at(self, subject: str, version: int, scope: str = "default") -> SubjectKey:
         """Return the key of a version."""
-        owner = "everybody" if self._shared else f"subject {subject}"
+        owner = "everybody" if scope.startswith(SHARED_SCOPE) else f"subject {subject}"
         info = f"{scope}\0{owner}\0{version}".encode()
         material = HKDF(hashes.SHA256(), 32, None, info).derive(self._seed)
         return SubjectKey(subject, scope, version, KeyState.ACTIVE, material)
