@@ -107,3 +107,45 @@ def mapper(
     recipe = MapperRecipe(pairs=count, dims=dims, keyed_dims=keyed_dims, reach=reach)
     with _progress() as bar:
         train_mapper(load_reference_generator(), embedder, folder, people, recipe, output, _staged(bar))
+
+
+@app.command("measure-encoder")
+def measure_encoder(
+    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
+    limit: Annotated[int, typer.Option(help="Photos at most, spread evenly.", min=10)] = 204,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where JSON goes.")] = None,
+) -> None:
+    """Measure how well the shipped encoder reads photos: pixels, perception, identity, pose, light."""
+    import json
+    from dataclasses import asdict
+
+    from anonymix_plugin.encoder import load_encoder
+    from anonymix_plugin.evaluation.reconstruction import measure_reconstruction
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.generator import load_generator
+    from anonymix_plugin.mixer._attributes import load_attribute_distance
+    from anonymix_plugin.mixer.weights import load_mixer_weights
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.recognisers import load_recogniser
+
+    found = [
+        path for place in photos for path in (sorted(place.rglob("*.jpg")) if place.is_dir() else [place])
+    ]
+    chosen = found[:: max(1, -(-len(found) // limit))]
+    with _progress() as bar:
+        report = _staged(bar)
+        result = measure_reconstruction(
+            chosen,
+            load_encoder(),
+            load_generator(),
+            YuNet(locate("yunet")),
+            load_attribute_distance(),
+            [load_recogniser(name) for name in ("facenet", "arcface-mbf")],
+            load_mixer_weights().centre,
+            lambda done, total: report("photos", done, total),
+        )
+    text = json.dumps(asdict(result), indent=2)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text + "\n")
+    typer.echo(text)
