@@ -98,14 +98,15 @@ class FastMixer:
                 f"a person's code has shape ({self._weights.subspace.dims},), not {person.shape}"
             )
         parts = self._parts(schedule, key_name)
-        turned = parts.rotation @ person
+        turned = _product(parts.rotation, person)
         rest = parts.synthetic.copy()
         if self.policy.attributes.keeps_coarse:
             rest[0] = self._kept(0, kept)
         if self.policy.attributes.keeps_fine:
             rest[2] = self._kept(2, kept)
-        codes = self.policy.person * (self._person @ turned) + rest
-        styles = torch.from_numpy((self._centre + codes @ self._basis.T).astype(np.float32))
+        codes = self.policy.person * np.stack([_product(matrix, turned) for matrix in self._person]) + rest
+        offsets = np.stack([_product(self._basis, code) for code in codes])
+        styles = torch.from_numpy((self._centre + offsets).astype(np.float32))
         layers = self._generator.layers
         counts = torch.tensor([len(layers.coarse), len(layers.identity), len(layers.fine)])
         return torch.repeat_interleave(styles, counts, dim=0)
@@ -118,13 +119,13 @@ class FastMixer:
     def _kept(self, group: int, kept: Floats | None) -> Matrix:
         if kept is None:
             raise UsageError(f"the attribute policy {self.policy.attributes} needs the photo's own code")
-        own = self._inverse @ (kept[group].astype(np.float64) - self._centre)
+        own = _product(self._inverse, kept[group].astype(np.float64) - self._centre)
         return self.policy.kept * self._outside(group, own)
 
     def _outside(self, group: int, code: Matrix) -> Matrix:
         """Take the directions that carry identity out of a whitened code."""
         span = self._spans[group]
-        return np.asarray(code - span @ (span.T @ code))
+        return code - _product(span, _product(span.T, code))
 
     def _parts(self, schedule: KeySchedule, key_name: bytes) -> _KeyParts:
         name = hashlib.sha256(key_name).digest()
@@ -143,7 +144,12 @@ class FastMixer:
         rotation = schedule.rotation("person", self._weights.keyed_dims, self._weights.subspace.dims)
         noise = schedule.gaussian("synthetic code", self._generator.z_dim).astype(np.float32)
         style = self._generator.map(torch.from_numpy(noise)[None])[0].numpy().astype(np.float64)
-        synthetic = self.policy.key * (self._inverse @ (style - self._centre))
+        synthetic = self.policy.key * _product(self._inverse, style - self._centre)
         return _KeyParts(
             rotation, np.stack([self._outside(group, synthetic) for group in range(len(GROUPS))])
         )
+
+
+def _product(matrix: Matrix, vector: Matrix) -> Matrix:
+    """Multiply without BLAS, whose threads cost more than such small products and sum in varying order."""
+    return np.asarray(np.einsum("ij,j->i", matrix, vector))
