@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,11 @@ def test_memory_is_nought_where_the_system_does_not_say(monkeypatch: pytest.Monk
     assert _bench.memory_mib() > 1
     monkeypatch.setattr(Path, "read_text", missing)
     assert _bench.memory_mib() == 0
+
+
+def test_the_bench_runs_as_a_program(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--subjects", "50"])
+    runpy.run_path(_bench.__file__, run_name="__main__")
+    assert "rotate_keys_per_s" in capsys.readouterr().out

@@ -236,3 +236,25 @@ def test_the_report_is_readable_by_people_and_machines(store: Keystore) -> None:
     assert "old keys" not in rewrap
     empty = store.report(2, fingerprint="f1")
     assert empty.work == report.work
+
+
+def test_rewrapping_passes_over_keys_that_are_wrapped_anew_already(store: Keystore) -> None:
+    store.issue_many(names(6))
+    with pytest.raises(InterruptedByTestError):
+        store.rewrap_all(batch=2, progress=stop_after(1))
+    for name in names(6):
+        store.rotate(name)  # the new keys are under the next wrapping key, the retired ones not yet
+    done = store.resume(batch=2)
+    assert done is not None
+    assert done.done == 6
+    assert {info.wrap_version for name in names(6) for info in store.history(name)} == {2}
+    assert store.verify().ok
+
+
+def test_a_finished_job_is_not_run_again(store: Keystore) -> None:
+    from anonymix_keystore._jobs import run
+
+    store.issue("alice")
+    report = store.rotate_all()
+    assert run(store._core, report.job.job, 10, None) == report.job
+    assert store.current("alice").version == 2

@@ -18,6 +18,7 @@ from anonymix_keystore import (
     KeyFileUnlock,
     KeyRevokedError,
     Keystore,
+    LockedError,
     UnknownSubjectError,
 )
 
@@ -221,3 +222,15 @@ def test_the_cache_is_bounded_and_lets_the_oldest_go(
     none = reopen(cache_size=0)
     none.current("s0")
     assert len(none._core.cache) == 0
+
+
+def test_a_store_opened_before_a_fork_is_refused_after_it(
+    store: Keystore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.issue("alice")
+    monkeypatch.setattr("anonymix_keystore._core.os.getpid", lambda: -1)
+    with pytest.raises(LockedError, match="forked"):
+        store.current("alice")
+    store.close()  # leaves the parent's connection alone
+    monkeypatch.undo()
+    assert store.current("alice").version == 1

@@ -175,3 +175,15 @@ def test_a_long_work_list_can_be_left_and_taken_up(store: Keystore) -> None:
         enrol(store, item.subject, item.external_id + "-new", version=2)
     assert list(store.due()) == []
     assert len(list(store.enrolments())) == 30
+
+
+def test_long_lists_go_on_page_by_page(store: Keystore, monkeypatch: pytest.MonkeyPatch) -> None:
+    from anonymix_keystore import _audit, _enrolments
+
+    monkeypatch.setattr(_enrolments, "PAGE", 2)
+    monkeypatch.setattr(_audit, "PAGE", 2)
+    store.issue("alice")
+    for number in range(5):
+        enrol(store, "alice", f"e{number}")
+    assert {item.external_id for item in store.enrolments()} == {f"e{number}" for number in range(5)}
+    assert [line["seq"] for line in store.audit()] == list(range(1, 8))

@@ -343,3 +343,18 @@ def test_no_error_ever_holds_a_secret(store: Keystore, path: Path, tmp_path: Pat
         assert key.material.hex() not in message
         assert secret not in message
     assert "KeyRing(...)" in repr(store._core.keys)
+
+
+def test_a_file_that_sqlite_can_not_open_is_told(
+    path: Path, unlock: KeyFileUnlock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(b"")
+
+    def refuse(*_: object, **__: object) -> None:
+        error = sqlite3.OperationalError("unable to open")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
+
+    monkeypatch.setattr(database.sqlite3, "connect", refuse)
+    with pytest.raises(StorageError):
+        Keystore.open(path, unlock)
