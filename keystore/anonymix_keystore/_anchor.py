@@ -146,7 +146,7 @@ class AnchorFile:
                 db.execute("COMMIT")
             finally:
                 db.close()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise AnchorError(f"the anchor can't be used: {type(error).__name__}", where=where) from None
 
     def read(self) -> AnchorState | None:

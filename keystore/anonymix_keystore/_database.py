@@ -41,10 +41,12 @@ _MEANINGS: dict[int, tuple[type[KeystoreError], str, str]] = {
     sqlite3.SQLITE_IOERR: (StorageError, "the system failed to read or write; nothing was changed", ""),
     sqlite3.SQLITE_NOTADB: (ForeignFileError, "not an SQLite file", "restore a backup if it was a keystore"),
 }
+# Python fails to decode SQLite's own message where that quotes damaged table definitions.
+_FAILURES = (sqlite3.Error, UnicodeDecodeError)
 _SPIN_SECONDS = 0.02
 
 
-def translate(error: sqlite3.Error, where: str) -> KeystoreError:
+def translate(error: Exception, where: str) -> KeystoreError:
     """Turn an SQLite error into one of ours; the message never repeats parameters."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     kind, what, fix = _MEANINGS.get(
@@ -145,14 +147,14 @@ class Database:
         """All rows, fetched at once so that no read transaction stays open."""
         try:
             return self._db.conn.execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             raise translate(error, self.where) from None
 
     def many(self, sql: str, parameters: Iterable[Parameters]) -> None:
         """Run a statement for each set of parameters, inside a transaction."""
         try:
             self._db.conn.executemany(sql, parameters)
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             raise translate(error, self.where) from None
 
     def patiently(self, sql: str) -> Record | None:

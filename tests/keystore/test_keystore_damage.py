@@ -199,3 +199,17 @@ def test_changed_tables_headers_and_slots_are_refused_on_opening(
     db.close()
     with pytest.raises(DamagedError):
         Keystore.open(place, unlock)
+
+
+def test_table_definitions_that_are_no_text_are_refused(sound, tmp_path: Path) -> None:
+    path, unlock, truth = sound
+    content = path.read_bytes()
+    place = tmp_path / "store.db"
+    for name in (b"CREATE TABLE keys", b"version INTEGER", b"STRICT, WITHOUT ROWID"):
+        position = content.find(name)
+        changed = bytearray(content)
+        changed[position + 3] ^= 0x80
+        place.write_bytes(changed)
+        with pytest.raises(KeystoreError):
+            Keystore.open(place, unlock)
+        assert examine(place, unlock, truth) == "noticed"
