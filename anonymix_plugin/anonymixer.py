@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, overload
 
 import numpy as np
 
 from anonymix_keystore import Keystore, SubjectKey, Unlock
 from anonymix_plugin.encoder import load_encoder
-from anonymix_plugin.errors import AnonymixError, UsageError
+from anonymix_plugin.errors import AnonymixError, DamagedModelError, UsageError
 from anonymix_plugin.faces import Detector, FacePolicy, Scrfd, YuNet
 from anonymix_plugin.generator import Engine, Generator, load_generator, load_reference_generator
 from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource
@@ -88,6 +88,9 @@ class Anonymixer:
         size: Side of the cancelable faces in pixels, 512 or 1024.
         limits: What is refused before decoding.
         threads: CPU threads of the generator; 0 lets it decide.
+        mixer_weights: Safetensors file made by `anonymix train mapper` for a generator of your own; None
+            takes the shipped one.
+        encoder_weights: The same, made by `anonymix train encoder`.
         refinement: Weights and schedule of the refine road; None takes the paper's.
         progress: Called after each step of the refine road.
 
@@ -111,14 +114,18 @@ class Anonymixer:
         size: int = 512,
         limits: ImageLimits | None = None,
         threads: int = 0,
+        mixer_weights: Path | None = None,
+        encoder_weights: Path | None = None,
         refinement: RefineSettings | None = None,
         progress: Callable[[RefineStep], None] | None = None,
     ) -> None:
         self._keystore, self._owns_keystore = keystore, False
         self._policy = policy or MixingPolicy()
         self._size = size
-        weights = load_mixer_weights()
-        encoder = None if self._policy.attributes is AttributePolicy.NONE else load_encoder()
+        weights = load_mixer_weights(mixer_weights) if mixer_weights else load_mixer_weights()
+        encoder = None
+        if self._policy.attributes is not AttributePolicy.NONE:
+            encoder = load_encoder(encoder_weights) if encoder_weights else load_encoder()
         self._reader = Reader(
             detector=_detector(detector),
             arcface=load_recogniser("arcface-mbf"),
@@ -133,6 +140,11 @@ class Anonymixer:
         self._generator: Generator = load_generator(engine, threads=threads)
         if size not in self._generator.sizes:
             raise UsageError(f"faces are drawn at {self._generator.sizes} px, not {size}", where="size")
+        if encoder is not None and encoder.generator_hash != self._generator.weights_hash():
+            raise DamagedModelError(
+                "the encoder's weights were learned for another generator",
+                fix="train them for yours: anonymix train encoder",
+            )
         mixer = FastMixer(self._generator, weights, self._policy)
         self._road: Road = FastRoad(mixer)
         if road == "refine":
@@ -163,6 +175,8 @@ class Anonymixer:
         size: int = 512,
         limits: ImageLimits | None = None,
         threads: int = 0,
+        mixer_weights: Path | None = None,
+        encoder_weights: Path | None = None,
         refinement: RefineSettings | None = None,
         progress: Callable[[RefineStep], None] | None = None,
     ) -> Self:
@@ -181,6 +195,8 @@ class Anonymixer:
             size: See the class.
             limits: See the class.
             threads: See the class.
+            mixer_weights: See the class.
+            encoder_weights: See the class.
             refinement: See the class.
             progress: See the class.
 
@@ -201,6 +217,8 @@ class Anonymixer:
                 size=size,
                 limits=limits,
                 threads=threads,
+                mixer_weights=mixer_weights,
+                encoder_weights=encoder_weights,
                 refinement=refinement,
                 progress=progress,
             )
@@ -244,20 +262,46 @@ class Anonymixer:
     ) -> None:
         self.close()
 
+    @overload
     def protect(
         self,
         image: PhotoSource,
+        *,
+        subject: str | None = ...,
+        scope: str = ...,
+        version: int | None = ...,
+        enrol: bool = ...,
+        channel_order: ChannelOrder = ...,
+    ) -> CancelableFace: ...
+
+    @overload
+    def protect(
+        self,
+        image: list[PhotoSource] | tuple[PhotoSource, ...],
+        *,
+        subject: str | None = ...,
+        scope: str = ...,
+        version: int | None = ...,
+        enrol: bool = ...,
+        channel_order: ChannelOrder = ...,
+    ) -> list[CancelableFace]: ...
+
+    def protect(
+        self,
+        image: PhotoSource | list[PhotoSource] | tuple[PhotoSource, ...],
         *,
         subject: str | None = None,
         scope: str = "default",
         version: int | None = None,
         enrol: bool = False,
         channel_order: ChannelOrder = "rgb",
-    ) -> CancelableFace:
-        """Turn one photo of one person into a cancelable face.
+    ) -> CancelableFace | list[CancelableFace]:
+        """Turn one photo of one person, or several photos of the same person, into cancelable faces.
 
         Args:
-            image: Path, bytes, binary file, PIL image, or array (RGB unless `channel_order` says BGR).
+            image: Path, bytes, binary file, PIL image, or array (RGB unless `channel_order` says BGR); or a
+                list or tuple of those. If one of several can't be used, the whole call raises; `protect_many`
+                goes on.
             subject: Whose key. None takes the gallery key of the scope, for search without a claimed name.
             scope: The application or gallery that the key belongs to.
             version: Version of the key; None takes the active one.
@@ -266,14 +310,18 @@ class Anonymixer:
             channel_order: Order of the channels of an array.
 
         Returns:
-            The cancelable face; with the policy "all" for several faces, that of the largest.
+            The cancelable face, that of the largest face where the policy for several faces is "all"; for a
+            list or tuple of photos a list, in the same order.
 
         Raises:
             PhotoError: The photo can't be used: no image, no face, too large, already protected, ...
             KeystoreError: There is no usable key: unknown subject, revoked, locked, ...
             ModelError: Weights are missing or damaged.
         """
-        return self._protect(image, self._key(subject, scope, version, enrol=enrol), channel_order)[0]
+        key = self._key(subject, scope, version, enrol=enrol)
+        if isinstance(image, list | tuple):
+            return [self._protect(one, key, channel_order)[0] for one in image]
+        return self._protect(image, key, channel_order)[0]
 
     def protect_all(
         self,
