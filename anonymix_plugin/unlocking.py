@@ -71,6 +71,6 @@ def unlock_without_asking(path: Path, passphrase: str | None = None) -> Unlock:
                 where=str(path),
                 fix=f"pass passphrase=..., or set {PASSPHRASE_VARIABLE}",
             )
-        return found.encode()
+        return os.fsencode(found)  # as a terminal would have given it
 
     return unlock_for(kind, params, from_environment)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import platformdirs
 import typer
@@ -41,14 +41,13 @@ from anonymix_keystore import (
     VaultTransit,
 )
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.unlocking import PASSPHRASE_VARIABLE, unlock_for
 
 __all__ = ["app", "default_keystore", "open_keystore"]
 
 app = typer.Typer(no_args_is_help=True, help="Make, show and look after the keys of subjects.")
 
-PASSPHRASE_VARIABLE = "ANONYMIX_PASSPHRASE"  # noqa: S105 - a name
 ANCHOR_VARIABLE = "ANONYMIX_ANCHOR"
-KEYFILE_VARIABLE = "ANONYMIX_KEYFILE"
 NEW_PASSPHRASE_VARIABLE = "ANONYMIX_NEW_PASSPHRASE"  # noqa: S105 - a name
 _MOST_PASSPHRASE_BYTES = 65_536
 _MOST_FACTS = 300
@@ -117,7 +116,7 @@ def open_keystore(
         raise StoreMissingError(
             error.what, where=error.where, fix="make one with: anonymix keys init"
         ) from None
-    unlock = _unlock_for(kind, params, passphrase_fd)
+    unlock = unlock_for(kind, params, lambda: _passphrase(passphrase_fd))
     return Keystore.open(place, unlock, anchor=_anchor(), accept_rollback=accept_rollback)
 
 
@@ -131,27 +130,6 @@ def _place(path: Path | None) -> Path:
         return path
     named = os.environ.get("ANONYMIX_KEYSTORE")
     return Path(named) if named else default_keystore()
-
-
-def _unlock_for(kind: str, params: dict[str, Any], passphrase_fd: int | None) -> Unlock:
-    if kind == "passphrase":
-        return PassphraseUnlock(_passphrase(passphrase_fd))
-    if kind == "key-file":
-        named = os.environ.get(KEYFILE_VARIABLE)
-        if not named:
-            raise UnlockUnavailableError(
-                "the store is locked by a key file", fix=f"name it in {KEYFILE_VARIABLE}"
-            )
-        return KeyFileUnlock(named)
-    if kind == "environment":
-        return EnvironmentUnlock()
-    if kind == "keyring":
-        return KeyringUnlock()
-    if kind == "aws-kms":
-        return KmsUnlock(AwsKms(str(params.get("key_id", ""))))
-    if kind == "vault-transit":
-        return KmsUnlock(VaultTransit(str(params.get("key", "")), mount=str(params.get("mount", ""))))
-    raise UnlockUnavailableError(f"this version can't unlock by {kind}", fix="update anonymix-plugin")
 
 
 def _passphrase(descriptor: int | None, *, prompt: str = "Passphrase", confirm: bool = False) -> bytes:

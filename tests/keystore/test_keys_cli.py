@@ -26,6 +26,7 @@ from anonymix_keystore import (
 )
 from anonymix_plugin.cli.keys import app, default_keystore, open_keystore
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.unlocking import unlock_for
 
 SECRET = "swordfish and chips"
 
@@ -341,10 +342,10 @@ def test_key_services_are_found_by_what_the_store_says(monkeypatch) -> None:
         ("aws-kms", {"key_id": "alias/k"}),
         ("keyring", {}),
     ):
-        assert keys._unlock_for(kind, params, None).kind == kind
+        assert unlock_for(kind, params, bytes).kind == kind
     assert "alias/new" in repr(keys._new_unlock(None, False, False, "alias/new"))
     with pytest.raises(UnlockUnavailableError):
-        keys._unlock_for("quantum", {}, None)
+        unlock_for("quantum", {}, bytes)
 
 
 def test_bad_names_are_refused(run) -> None:
