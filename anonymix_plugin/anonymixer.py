@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Literal, Protocol, Self, overload
+from typing import Literal, Protocol, Self, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -73,6 +73,23 @@ class Outcome:
     source: str
     faces: tuple[CancelableFace, ...]
     error: AnonymixError | None
+
+
+class MixerOptions(TypedDict, total=False):
+    """Options of `Anonymixer`, which says what they mean."""
+
+    road: RoadName
+    policy: MixingPolicy | None
+    faces: FacePolicy
+    detector: DetectorName
+    engine: Engine
+    size: int
+    limits: ImageLimits | None
+    threads: int
+    mixer_weights: Path | None
+    encoder_weights: Path | None
+    refinement: RefineSettings | None
+    progress: Callable[[RefineStep], None] | None
 
 
 class Anonymixer:
@@ -167,18 +184,7 @@ class Anonymixer:
         *,
         unlock: Unlock | None = None,
         passphrase: str | None = None,
-        road: RoadName = "fast",
-        policy: MixingPolicy | None = None,
-        faces: FacePolicy = "largest",
-        detector: DetectorName = "yunet",
-        engine: Engine = "openvino",
-        size: int = 512,
-        limits: ImageLimits | None = None,
-        threads: int = 0,
-        mixer_weights: Path | None = None,
-        encoder_weights: Path | None = None,
-        refinement: RefineSettings | None = None,
-        progress: Callable[[RefineStep], None] | None = None,
+        **options: Unpack[MixerOptions],
     ) -> Self:
         """Open a keystore and the weights.
 
@@ -187,18 +193,7 @@ class Anonymixer:
             unlock: How to unlock it. Without it: `passphrase`, else what the store names, with secrets from
                 the environment (ANONYMIX_PASSPHRASE, ANONYMIX_KEYFILE, ...). Nothing is asked for.
             passphrase: The passphrase, where the store is locked by one.
-            road: See the class.
-            policy: See the class.
-            faces: See the class.
-            detector: See the class.
-            engine: See the class.
-            size: See the class.
-            limits: See the class.
-            threads: See the class.
-            mixer_weights: See the class.
-            encoder_weights: See the class.
-            refinement: See the class.
-            progress: See the class.
+            options: Arguments of the class.
 
         Raises:
             KeystoreError: The store is missing, stays locked, or is damaged.
@@ -207,21 +202,7 @@ class Anonymixer:
         path = Path(keystore)
         store = Keystore.open(path, unlock or unlock_without_asking(path, passphrase))
         try:
-            mixer = cls(
-                store,
-                road=road,
-                policy=policy,
-                faces=faces,
-                detector=detector,
-                engine=engine,
-                size=size,
-                limits=limits,
-                threads=threads,
-                mixer_weights=mixer_weights,
-                encoder_weights=encoder_weights,
-                refinement=refinement,
-                progress=progress,
-            )
+            mixer = cls(store, **options)
         except BaseException:
             store.close()
             raise

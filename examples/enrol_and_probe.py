@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from anonymix_keystore import Keystore, KeystoreError, PassphraseUnlock
 
+from anonymix_keystore import Keystore, KeystoreError, PassphraseUnlock
 from anonymix_plugin import Anonymixer, CancelableFace
 from anonymix_plugin.demo import sample_people
 from anonymix_plugin.faces import YuNet, recogniser_crop

@@ -24,7 +24,8 @@ def test_layers_are_kept() -> None:
 def test_the_keystore_works_where_torch_numpy_and_the_plugin_are_missing() -> None:
     code = (
         "import sys;"
-        "sys.modules.update(dict.fromkeys(['torch', 'numpy', 'cv2', 'anonymix_plugin', 'anonymix_adapters']));"
+        "missing = ['torch', 'numpy', 'cv2', 'anonymix_plugin', 'anonymix_adapters'];"
+        "sys.modules.update(dict.fromkeys(missing));"
         "import anonymix_keystore; print(anonymix_keystore.Keystore.__name__)"
     )
     assert run(code) == "Keystore"
