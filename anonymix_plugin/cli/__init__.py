@@ -1,0 +1,169 @@
+"""The command line, `anonymix`.
+
+Commands live in modules of their own and are imported when they are run; importing this one costs little.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Annotated, Any, ClassVar
+
+import typer
+from typer.main import get_command
+
+from anonymix_plugin.cli._lazy import LazyCommand, LazyGroup
+from anonymix_plugin.cli._report import (
+    EXIT_BROKEN_PIPE,
+    EXIT_INTERRUPTED,
+    Fault,
+    show_error,
+    show_fault,
+)
+
+__all__ = ["app", "main"]
+
+_FACES, _CARE, _MAKERS = "Faces", "Keys and weights", "Measuring and making"
+
+_EXIT_CODES = (
+    "Exit codes: 0 all is well; 1 some photos failed, or a question was answered with no; "
+    "2 the command makes no sense as it stands; 3 photo; 4 keys; 5 models; 6 output; "
+    "7 the faces are not one person's; 70 a bug; 130 interrupted."
+)
+
+
+class _Commands(LazyGroup):
+    lazy: ClassVar[dict[str, LazyCommand]] = {
+        "demo": LazyCommand(
+            "anonymix_plugin.cli.demo:demo",
+            "The whole story on sample photos, as a page with pictures.",
+            _FACES,
+        ),
+        "protect": LazyCommand(
+            "anonymix_plugin.cli.protect:protect", "Turn photos into cancelable faces.", _FACES
+        ),
+        "verify": LazyCommand(
+            "anonymix_plugin.cli.verify:verify", "Compare two photos through the mixer.", _FACES
+        ),
+        "keys": LazyCommand(
+            "anonymix_plugin.cli.keys:app", "Make, show and look after the keys of subjects.", _CARE
+        ),
+        "models": LazyCommand(
+            "anonymix_plugin.cli.models:app", "List, fetch and check the weights that Anonymix uses.", _CARE
+        ),
+        "bench": LazyCommand("anonymix_plugin.cli.bench:bench", "Time one face on this machine.", _MAKERS),
+        "figures": LazyCommand(
+            "anonymix_plugin.cli.figures:figures", "Measure accuracy, anonymity and renewal.", _MAKERS
+        ),
+        "train": LazyCommand(
+            "anonymix_plugin.cli.train:app", "Train the weights that the project ships.", _MAKERS
+        ),
+    }
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; end quietly when somebody interrupts, or stops reading."""
+        as_json = bool(ctx.obj and ctx.obj.get("json"))
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            what = "interrupted; what was finished is whole, nothing is half written"
+            show_fault(Fault("interrupted", what, "", "", EXIT_INTERRUPTED), as_json=as_json)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            _stop_writing()
+            raise typer.Exit(EXIT_BROKEN_PIPE) from None
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, epilog=_EXIT_CODES)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from anonymix_plugin import __version__
+
+        typer.echo(f"anonymix {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def anonymix(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Cancelable faces in front of any face recogniser: keyed, revocable, photoreal."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: Arguments; those of the process by default.
+
+    Returns:
+        The exit code; docs/exit-codes.md lists them.
+    """
+    given = sys.argv[1:] if args is None else list(args)
+    options = given[: given.index("--")] if "--" in given else given
+    as_json = "--json" in options
+    usage_error: Any = typer.BadParameter.__base__  # base of all errors of parsing
+    try:
+        with _ended_by_sigterm():
+            ended = get_command(app).main(given, "anonymix", standalone_mode=False, obj={"json": as_json})
+            with suppress(ValueError):  # closed: nothing is waiting in it
+                sys.stdout.flush()
+    except usage_error as error:
+        return _show_usage_error(error, as_json=as_json)
+    except typer.Abort:
+        show_fault(Fault("aborted", "stopped: nothing was changed", "", "", 1), as_json=as_json)
+        return 1
+    except BrokenPipeError:
+        _stop_writing()
+        return EXIT_BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - here and nowhere else: every error becomes a message
+        return show_error(error, as_json=as_json)
+    return ended if isinstance(ended, int) else 0
+
+
+def _show_usage_error(error: Any, *, as_json: bool) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    elif as_json:
+        command = error.ctx.command_path if error.ctx else "anonymix"
+        fault = Fault("usage", error.format_message(), command, f"see {command} --help", 2)
+        show_fault(fault, as_json=True)
+    else:
+        from typer.rich_utils import rich_format_error
+
+        rich_format_error(error)
+    return 2
+
+
+def _stop_writing() -> None:
+    # What is still in the buffer would raise once more when the interpreter flushes it at its end.
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that drafts of files are removed, instead of ending at once."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread: whoever runs us there looks after signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,182 @@
+"""Options that several commands have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anonymix_plugin.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anonymix_keystore import Keystore
+    from anonymix_plugin.anonymixer import Anonymixer
+    from anonymix_plugin.mixer.policy import MixingPolicy
+    from anonymix_plugin.mixer.refine import RefineStep
+
+# The choices are spelled out here once more: the modules that know them import torch, and a mistyped option
+# should be told at once.
+
+
+class Format(StrEnum):
+    """Formats of image files."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+
+class Policy(StrEnum):
+    """What of the photo is kept."""
+
+    NONE = "none"
+    POSE = "pose"
+    FULL = "full"
+
+
+class Road(StrEnum):
+    """How a face is made."""
+
+    FAST = "fast"
+    REFINE = "refine"
+
+
+class Several(StrEnum):
+    """What to do with several faces."""
+
+    LARGEST = "largest"
+    ALL = "all"
+    ERROR = "error"
+
+
+class DetectorName(StrEnum):
+    """What finds faces."""
+
+    YUNET = "yunet"
+    SCRFD = "scrfd-500m"
+
+
+class EngineName(StrEnum):
+    """What draws faces."""
+
+    OPENVINO = "openvino"
+    TORCH = "torch"
+
+
+SIZES = (512, 1024)
+
+SubjectOption = Annotated[
+    str | None,
+    typer.Option("--subject", "-s", metavar="ID", help="Whose key: the person's id in your application."),
+]
+ScopeOption = Annotated[str, typer.Option(help="The application or gallery that the key belongs to.")]
+GalleryOption = Annotated[
+    bool, typer.Option("--gallery", help="Take the one key of the scope, for search without a name.")
+]
+VersionOption = Annotated[
+    int | None,
+    typer.Option("--version", metavar="N", min=1, help="Version of the key; the active one by default."),
+]
+PolicyOption = Annotated[
+    Policy | None,
+    typer.Option(help="What of the photo is kept; the measured default if left out.", show_default=False),
+]
+RoadOption = Annotated[
+    Road, typer.Option(help="One forward pass, or the optimisation on top (slow without a GPU).")
+]
+SeveralOption = Annotated[Several, typer.Option(help="What to do where a photo shows several faces.")]
+DetectorOption = Annotated[DetectorName, typer.Option(help="What finds faces.")]
+EngineOption = Annotated[EngineName, typer.Option(help="What draws faces.")]
+MixerWeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--mixer-weights",
+        metavar="FILE",
+        help="Mixer weights of your own, made by `anonymix train mapper`.",
+        show_default=False,
+    ),
+]
+EncoderWeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--encoder-weights",
+        metavar="FILE",
+        help="Encoder weights of your own, made by `anonymix train encoder`.",
+        show_default=False,
+    ),
+]
+KeystoreOption = Annotated[
+    Path | None,
+    typer.Option("--keystore", envvar="ANONYMIX_KEYSTORE", metavar="PATH", help="The keystore's file."),
+]
+DescriptorOption = Annotated[
+    int | None,
+    typer.Option(
+        "--passphrase-fd",
+        metavar="N",
+        min=0,
+        help="Read the passphrase from this file descriptor; otherwise ANONYMIX_PASSPHRASE or a prompt.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def check_owner(subject: str | None, gallery: bool, version: int | None) -> None:
+    """Refuse options that leave open, or contradict, whose key is meant.
+
+    Raises:
+        UsageError: They do.
+    """
+    if (subject is None) != gallery:
+        what = "--subject and --gallery exclude each other" if gallery else "nobody said whose key to use"
+        raise UsageError(what, fix="give --subject ID, or --gallery for the one key of the scope")
+    if gallery and version is not None:
+        raise UsageError("--version is for the keys of subjects", fix="leave --version or --gallery out")
+
+
+def mixing_policy(policy: Policy | None) -> MixingPolicy:
+    """The mixing policy with what the user chose."""
+    from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
+
+    default = MixingPolicy()
+    return default if policy is None else replace(default, attributes=AttributePolicy(policy.value))
+
+
+@contextmanager
+def opened_mixer(
+    store: Keystore,
+    *,
+    policy: Policy | None,
+    road: Road,
+    detector: DetectorName,
+    engine: EngineName,
+    faces: Several = Several.LARGEST,
+    size: int = 512,
+    mixer_weights: Path | None = None,
+    encoder_weights: Path | None = None,
+    progress: Callable[[RefineStep], None] | None = None,
+) -> Iterator[Anonymixer]:
+    """A mixer over an open keystore, which it leaves open."""
+    from anonymix_plugin.anonymixer import Anonymixer
+
+    mixer = Anonymixer(
+        store,
+        road=road.value,
+        policy=mixing_policy(policy),
+        faces=faces.value,
+        detector=detector.value,
+        engine=engine.value,
+        size=size,
+        mixer_weights=mixer_weights,
+        encoder_weights=encoder_weights,
+        progress=progress,
+    )
+    with mixer:
+        yield mixer

@@ -1,0 +1,459 @@
+"""`anonymix protect`: photos in, cancelable faces out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anonymix_plugin.cli._options import (
+    SIZES,
+    DescriptorOption,
+    DetectorName,
+    DetectorOption,
+    EncoderWeightsOption,
+    EngineName,
+    EngineOption,
+    Format,
+    GalleryOption,
+    JsonOption,
+    KeystoreOption,
+    MixerWeightsOption,
+    PolicyOption,
+    Road,
+    RoadOption,
+    ScopeOption,
+    Several,
+    SeveralOption,
+    SubjectOption,
+    VersionOption,
+    check_owner,
+    opened_mixer,
+)
+from anonymix_plugin.cli._photos import Job, Names, jobs_by_folder, jobs_for
+from anonymix_plugin.cli._report import EXIT_SOME_FAILED, Fault, fault_of, print_json, show_fault
+from anonymix_plugin.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from anonymix_keystore import Keystore
+    from anonymix_plugin.anonymixer import Anonymixer
+    from anonymix_plugin.mixer.refine import RefineStep
+    from anonymix_plugin.values import CancelableFace
+
+_MOST_ROWS = 20
+_SUFFIXES = {Format.PNG: ".png", Format.JPEG: ".jpg", Format.WEBP: ".webp"}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One cancelable face, or one photo that failed."""
+
+    job: Job
+    scope: str
+    output: Path | None = None
+    face: CancelableFace | None = None
+    fault: Fault | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        face = self.face
+        return {
+            "source": str(self.job.source),
+            "subject": self.job.subject,
+            "scope": self.scope,
+            "output": None if self.output is None else str(self.output),
+            "key_version": None if face is None else face.key_version,
+            "fingerprint": None if face is None else face.fingerprint,
+            "road": None if face is None else face.road,
+            "box": None if face is None else [round(value, 2) for value in face.box],
+            "timings": None if face is None else {k: round(v, 6) for k, v in face.timings.items()},
+            "error": None if self.fault is None else self.fault.as_json(),
+        }
+
+
+class _StoppedError(Exception):
+    """The output can't be written; going on would fail at each photo anew."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.what)
+        self.fault = fault
+
+
+def protect(
+    photos: Annotated[
+        list[Path],
+        typer.Argument(metavar="PHOTO...", help="Photos, and folders of photos.", show_default=False),
+    ],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the cancelable faces go.")
+    ],
+    subject: SubjectOption = None,
+    scope: ScopeOption = "default",
+    enrol: Annotated[
+        bool, typer.Option("--enrol", help="Issue a first key to whoever has none; leave it out for probes.")
+    ] = False,
+    gallery: GalleryOption = False,
+    version: VersionOption = None,
+    subjects_from_folders: Annotated[
+        bool,
+        typer.Option(
+            "--subjects-from-folders",
+            help="Each sub-folder holds the photos of the subject it is named after.",
+        ),
+    ] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Folders within folders, too.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
+    format_: Annotated[Format, typer.Option("--format", help="Format of the files.")] = Format.PNG,
+    size: Annotated[int, typer.Option(metavar="512|1024", help="Side of the faces in pixels.")] = 512,
+    policy: PolicyOption = None,
+    road: RoadOption = Road.FAST,
+    faces: SeveralOption = Several.LARGEST,
+    detector: DetectorOption = DetectorName.YUNET,
+    engine: EngineOption = EngineName.OPENVINO,
+    mixer_weights: MixerWeightsOption = None,
+    encoder_weights: EncoderWeightsOption = None,
+    keystore: KeystoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn photos into cancelable faces.
+
+    One bad photo does not stop the rest: it is listed at the end with the reason. The photos themselves
+    are never copied, and no file is replaced without --force.
+    """
+    if subjects_from_folders:
+        if subject is not None or gallery or version is not None:
+            raise UsageError(
+                "--subjects-from-folders takes the subjects from the folders, and their active keys",
+                fix="leave --subject, --gallery and --version out",
+            )
+        jobs = jobs_by_folder(photos, recursive=recursive)
+    else:
+        check_owner(subject, gallery, version)
+        jobs = jobs_for(photos, subject, recursive=recursive)
+    if enrol and (gallery or version is not None):
+        raise UsageError("--enrol issues a first key to a subject", fix="leave --gallery and --version out")
+    if size not in SIZES:
+        raise UsageError(f"faces are drawn at 512 or 1024 pixels, not {size}", where="--size")
+    if output.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"} and not output.is_dir():
+        raise UsageError(
+            "the output is a folder, and this looks like a file", where=str(output), fix="-o FOLDER"
+        )
+
+    from anonymix_plugin.cli.keys import open_keystore
+
+    with open_keystore(keystore, passphrase_fd) as store:
+        if not subjects_from_folders:
+            _check_key(store, subject, scope, version, enrol=enrol)
+        with _Progress(len(jobs)) as progress:
+            progress.say("loading weights")
+            with opened_mixer(
+                store,
+                policy=policy,
+                road=road,
+                detector=detector,
+                engine=engine,
+                faces=faces,
+                size=size,
+                mixer_weights=mixer_weights,
+                encoder_weights=encoder_weights,
+                progress=progress.refining,
+            ) as mixer:
+                run = _Run(mixer, scope, version, enrol, Names(output, _SUFFIXES[format_]), force, progress)
+                run.protect(jobs)
+    _finish(run, len(jobs), as_json=as_json)
+
+
+def _check_key(store: Keystore, subject: str | None, scope: str, version: int | None, *, enrol: bool) -> None:
+    """Fail before seconds go into loading weights, and say what to do in terms of the command line."""
+    from anonymix_keystore import UnknownSubjectError, UnknownVersionError
+
+    if subject is None or enrol:
+        return
+    try:
+        if version is None:
+            store.current(subject, scope)
+        else:
+            store.at(subject, version, scope)
+    except UnknownVersionError:
+        raise
+    except UnknownSubjectError as error:
+        raise _explained(error) from None
+
+
+def _explained(error: Exception) -> Exception:
+    from anonymix_keystore import UnknownSubjectError, UnknownVersionError
+
+    if isinstance(error, UnknownSubjectError) and not isinstance(error, UnknownVersionError):
+        return UnknownSubjectError(
+            error.what,
+            where=error.where,
+            fix="to enrol the person, add --enrol, or run: anonymix keys issue SUBJECT",
+        )
+    return error
+
+
+class _Run:
+    """Protects photos and writes down what became of each."""
+
+    def __init__(
+        self,
+        mixer: Anonymixer,
+        scope: str,
+        version: int | None,
+        enrol: bool,
+        names: Names,
+        force: bool,
+        progress: _Progress,
+    ) -> None:
+        self._mixer, self._scope, self._version, self._enrol = mixer, scope, version, enrol
+        self._names, self._force, self._progress = names, force, progress
+        self.rows: list[_Row] = []
+        self.stopped: Fault | None = None
+
+    def protect(self, jobs: Sequence[Job]) -> None:
+        """Protect photos in order, those of one subject under a key that is fetched once."""
+        # All first faces get their names before any second one, so that a photo of two people does not
+        # change what another photo's face is called.
+        targets = [self._names.allot(job) for job in jobs]
+        self._inputs = {_identity(job.source) for job in jobs} - {None}
+        try:
+            for start, end in _runs_of_one_subject(jobs):
+                self._protect_subject(list(zip(jobs[start:end], targets[start:end], strict=True)))
+        except _StoppedError as stop:
+            self.stopped = stop.fault
+
+    def _protect_subject(self, work: list[tuple[Job, Path]]) -> None:
+        from anonymix_keystore import KeystoreError
+
+        free = [(job, target) for job, target in work if self._is_free(job, target)]
+        if not free:
+            return
+        subject = free[0][0].subject
+        try:
+            outcomes = self._mixer.protect_many(
+                self._announced(job for job, _ in free),
+                subject=subject,
+                scope=self._scope,
+                version=self._version,
+                enrol=self._enrol,
+            )
+        except KeystoreError as error:
+            fault = fault_of(_explained(error))
+            for job, _ in free:
+                self._failed(job, fault)
+            return
+        for (job, target), outcome in zip(free, outcomes, strict=True):
+            if outcome.error is not None:
+                self._failed(job, fault_of(outcome.error))
+                continue
+            self._save(job, target, outcome.faces)
+            self._progress.advance()
+
+    def _announced(self, jobs: Iterator[Job]) -> Iterator[Path]:
+        for job in jobs:
+            self._progress.say(job.source.name)
+            yield job.source
+
+    def _is_free(self, job: Job, target: Path) -> bool:
+        try:
+            self._refuse_taken(target)
+        except OutputError as error:
+            self._failed(job, fault_of(error))
+            return False
+        return True
+
+    def _refuse_taken(self, target: Path) -> None:
+        found = _identity(target)
+        if found is None:
+            return
+        if found in self._inputs:
+            raise OutputError(
+                "the cancelable face would replace a photo", where=str(target), fix="choose another folder"
+            )
+        if not self._force:
+            raise OutputError(
+                "there is already a file here",
+                where=str(target),
+                fix="choose another folder, or add --force to replace it",
+            )
+
+    def _save(self, job: Job, first: Path, faces: Sequence[CancelableFace]) -> None:
+        from anonymix_plugin.images import save_cancelable
+
+        for number, face in enumerate(faces):
+            target = first if number == 0 else self._names.allot(job)
+            try:
+                self._refuse_taken(target)
+            except OutputError as error:
+                self.rows.append(_Row(job, self._scope, fault=fault_of(error)))
+                continue
+            try:
+                _make_folder(target.parent)
+                save_cancelable(face, target)
+            except OutputError as error:
+                fault = fault_of(error)
+                self._failed(job, fault)
+                raise _StoppedError(fault) from error
+            self.rows.append(_Row(job, self._scope, target, face))
+
+    def _failed(self, job: Job, fault: Fault) -> None:
+        self.rows.append(_Row(job, self._scope, fault=fault))
+        self._progress.advance()
+
+
+def _runs_of_one_subject(jobs: Sequence[Job]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for end in range(1, len(jobs) + 1):
+        if end == len(jobs) or jobs[end].subject != jobs[start].subject:
+            yield start, end
+            start = end
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells one file from another, whatever it is called; None where there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the folder can't be made: {error.strerror}",
+            where=str(folder),
+            fix="check the path and its permissions",
+        ) from error
+
+
+# --- what people see --------------------------------------------------------------------------------
+
+
+class _Progress:
+    """A bar on standard error, if that is a terminal."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total)
+        self._photo = ""
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Show what is being done."""
+        self._photo = text
+        self._bar.update(self._task, description=text)
+
+    def refining(self, step: RefineStep) -> None:
+        """Show how far the refine road has come with a photo."""
+        self._bar.update(self._task, description=f"{self._photo}, step {step.step + 1}")
+
+    def advance(self) -> None:
+        """One photo is done."""
+        self._bar.advance(self._task)
+
+
+def _finish(run: _Run, total: int, *, as_json: bool) -> None:
+    made = [row for row in run.rows if row.face is not None]
+    failed = [row for row in run.rows if row.fault is not None]
+    code = _exit_code(run, made, failed)
+    if as_json:
+        print_json(
+            {
+                "photos": total,
+                "made": len(made),
+                "failed": len(failed),
+                "exit_code": code,
+                "results": [row.as_json() for row in run.rows],
+                "error": None if run.stopped is None else run.stopped.as_json(),
+            }
+        )
+    else:
+        _print_table(made)
+        _print_failures(failed, total)
+        if run.stopped is not None:
+            show_fault(run.stopped, as_json=False)
+    if code:
+        raise typer.Exit(code)
+
+
+def _exit_code(run: _Run, made: list[_Row], failed: list[_Row]) -> int:
+    if run.stopped is not None:
+        return run.stopped.exit_code
+    if not failed:
+        return 0
+    codes = {row.fault.exit_code for row in failed if row.fault is not None}
+    return codes.pop() if not made and len(codes) == 1 else EXIT_SOME_FAILED
+
+
+def _print_table(made: list[_Row]) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    if not made:
+        return
+    table = Table(
+        Column("photo", overflow="fold"),
+        Column("cancelable face", overflow="fold"),
+        Column("key", justify="right"),
+        Column("ms", justify="right"),
+    )
+    for row in made[:_MOST_ROWS]:
+        if row.face is not None:
+            table.add_row(
+                Text(str(row.job.source)),
+                Text(str(row.output)),
+                f"v{row.face.key_version}",
+                f"{1000 * row.face.timings['total']:.0f}",
+            )
+    console = Console()
+    console.print(table)
+    left = len(made) - _MOST_ROWS
+    if left > 0:
+        console.print(f"... and {left} more")
+
+
+def _print_failures(failed: list[_Row], total: int) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    if not failed:
+        return
+    console = Console(stderr=True, highlight=False)
+    console.print(Text(f"{len({row.job.source for row in failed})} of {total} photos failed:", "bold red"))
+    for row in failed:
+        if row.fault is None:
+            continue
+        place = "" if row.fault.where in {"", str(row.job.source)} else f"{row.fault.where}: "
+        cure = f" ({row.fault.fix})" if row.fault.fix else ""
+        console.print(
+            Text.assemble("  ", (str(row.job.source), "bold"), ": ", place, row.fault.what, cure),
+            soft_wrap=True,
+        )

@@ -1,0 +1,289 @@
+"""Do two faces match? A recogniser's answer, against a threshold that has a name and an origin.
+
+The thresholds were measured on photos that are *not* protected: they are what a recogniser that knows nothing
+of cancelable faces would be set to, and it is such a recogniser that stands behind the mixer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from anonymix_plugin.errors import NoFaceError, UsageError
+from anonymix_plugin.evaluation.metrics import threshold_at_fmr
+from anonymix_plugin.faces import Detector, YuNet, box_crop, recogniser_crop
+from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo
+from anonymix_plugin.models import locate
+from anonymix_plugin.recognisers import Recogniser, load_recogniser
+from anonymix_plugin.values import CancelableFace, Face, Floats, Photo
+
+__all__ = [
+    "THRESHOLDS",
+    "Comparison",
+    "MeasuredThresholds",
+    "Threshold",
+    "Verifier",
+    "measure_thresholds",
+    "named_threshold",
+]
+
+_RATES: Final[Mapping[str, float]] = MappingProxyType({"fmr-1%": 0.01, "fmr-0.1%": 0.001})
+
+THRESHOLDS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
+    {
+        "arcface-mbf": MappingProxyType({"fmr-1%": 0.0, "fmr-0.1%": 0.0}),
+        "sface": MappingProxyType({"fmr-1%": 0.0, "fmr-0.1%": 0.0}),
+        "facenet": MappingProxyType({"fmr-1%": 0.0, "fmr-0.1%": 0.0}),
+    }
+)
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From which cosine on two faces count as one person's.
+
+    Attributes:
+        recogniser: Whose cosine it is.
+        name: "fmr-1%", "fmr-0.1%", or "given" for a number of the caller's.
+        value: The cosine; a comparison matches at this value or above.
+    """
+
+    recogniser: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a recogniser says about two faces.
+
+    Attributes:
+        similarity: The cosine of the two embeddings, -1..1.
+        threshold: What it was held against.
+        seen_by_mixer: Whether the mixer was made with the help of this recogniser; an answer of one that
+            was not counts for more.
+    """
+
+    similarity: float
+    threshold: Threshold
+    seen_by_mixer: bool
+
+    @property
+    def match(self) -> bool:
+        """Whether the two count as one person."""
+        return self.similarity >= self.threshold.value
+
+
+@dataclass(frozen=True)
+class MeasuredThresholds:
+    """Thresholds of one recogniser on unprotected photos.
+
+    Attributes:
+        recogniser: Its name.
+        values: Threshold by name, "fmr-1%" and "fmr-0.1%".
+        photos: Photos with a face.
+        people: People in them.
+        comparisons: Comparisons of different people.
+        undetected: Photos in which the detector found no face; they are left out.
+    """
+
+    recogniser: str
+    values: Mapping[str, float]
+    photos: int
+    people: int
+    comparisons: int
+    undetected: int
+
+
+def named_threshold(recogniser: str, wanted: str | float) -> Threshold:
+    """Return a threshold by its name, or a number as a threshold.
+
+    Args:
+        recogniser: Name of a recogniser.
+        wanted: "fmr-1%", "fmr-0.1%", or a cosine (as a number or a text), -1..1.
+
+    Raises:
+        UsageError: No such name, a number out of range, or no threshold of that name is known for the
+            recogniser.
+    """
+    known = THRESHOLDS.get(recogniser, {})
+    if isinstance(wanted, str) and wanted in _RATES:
+        if wanted not in known:
+            raise UsageError(
+                f"no threshold {wanted} was measured for this recogniser",
+                where=recogniser,
+                fix="give a cosine as a number",
+            )
+        return Threshold(recogniser, wanted, known[wanted])
+    try:
+        value = float(wanted)
+    except ValueError:
+        value = math.nan
+    if not -1 <= value <= 1:
+        raise UsageError(
+            "a threshold is a name or a cosine from -1 to 1",
+            where=f"threshold {wanted}",
+            fix=f"use {', '.join(_RATES)} or a number",
+        )
+    return Threshold(recogniser, "given", value)
+
+
+class Verifier:
+    """Compares faces the way that a back end does: it looks for the face, aligns it, embeds it.
+
+    Args:
+        recogniser: A recogniser, or its name in the registry of weights.
+        threshold: "fmr-1%", "fmr-0.1%" or a cosine.
+        detector: Finds the faces; YuNet by default.
+        limits: What is refused before a photo is decoded.
+
+    Raises:
+        UsageError: No such recogniser or threshold.
+        ModelError: Weights, or a package that the recogniser needs, are missing or damaged.
+    """
+
+    def __init__(
+        self,
+        recogniser: Recogniser | str = "arcface-mbf",
+        threshold: str | float = "fmr-0.1%",
+        *,
+        detector: Detector | None = None,
+        limits: ImageLimits | None = None,
+    ) -> None:
+        # The threshold first: a mistyped one should not cost seconds of loading.
+        name = recogniser if isinstance(recogniser, str) else recogniser.name
+        self._threshold = named_threshold(name, threshold)
+        self._recogniser = load_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
+        self._detector = detector or YuNet(locate("yunet"))
+        self._limits = limits or ImageLimits()
+
+    @property
+    def threshold(self) -> Threshold:
+        """What comparisons are held against."""
+        return self._threshold
+
+    def embed(self, face: CancelableFace | PhotoSource, *, channel_order: ChannelOrder = "rgb") -> Floats:
+        """Embed the largest face of a picture.
+
+        Args:
+            face: A cancelable face, or a picture as `Anonymixer.protect` takes it, which is embedded as it
+                is: an unprotected photo, or the saved file of a cancelable face.
+            channel_order: Order of the channels of an array.
+
+        Returns:
+            (dim,) float32 of length 1.
+
+        Raises:
+            PhotoError: The photo can't be used, or there is no face.
+        """
+        if isinstance(face, CancelableFace):
+            photo = Photo(face.pixels, f"the cancelable face of {face.source}")
+        else:
+            photo = decode_photo(face, limits=self._limits, channel_order=channel_order, allow_protected=True)
+        found = self._detector.detect(photo)
+        if not found:
+            raise NoFaceError("no face was found", where=photo.source, fix="use another photo")
+        embedding: Floats = self._recogniser.embed(_crop(found[0], self._recogniser)[None])[0]
+        return embedding
+
+    def compare(self, a: CancelableFace | PhotoSource, b: CancelableFace | PhotoSource) -> Comparison:
+        """Compare two pictures; errors are those of `embed`."""
+        similarity = float(np.dot(self.embed(a).astype(np.float64), self.embed(b).astype(np.float64)))
+        return Comparison(similarity, self._threshold, self._recogniser.seen_by_mixer)
+
+
+def measure_thresholds(
+    folder: Path,
+    recogniser: Recogniser | str,
+    *,
+    detector: Detector | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> MeasuredThresholds:
+    """Measure the thresholds of a recogniser on photos of Labeled Faces in the Wild, view 1.
+
+    The photos are those of the impostor pairs of `pairsDevTrain.txt`. The 1,100 listed pairs alone would
+    leave a single comparison to settle a false match rate of .1 %, so that every photo is compared with all
+    photos of other people. In each photo the face nearest to the centre is taken: that is the one that the
+    name belongs to.
+
+    Args:
+        folder: Holds `pairsDevTrain.txt` and `images/NAME/NAME_0001.jpg`.
+        recogniser: A recogniser, or its name.
+        detector: Finds the faces; YuNet by default.
+        progress: Called with the number of photos done, and of all.
+
+    Raises:
+        UsageError: The folder does not hold that data.
+        PhotoError: A photo is damaged.
+        ModelError: Weights are missing or damaged.
+    """
+    judge = load_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
+    finder = detector or YuNet(locate("yunet"))
+    listed = list(_impostors(folder))
+    names: list[str] = []
+    crops, embedded = [], []
+    undetected = 0
+    for number, (name, path) in enumerate(listed, 1):
+        face = _central(finder.detect(decode_photo(path)))
+        if face is None:
+            undetected += 1
+        else:
+            names.append(name)
+            crops.append(_crop(face, judge))
+        if crops and (len(crops) == _BATCH or number == len(listed)):
+            embedded.append(judge.embed(np.stack(crops)))
+            crops = []
+        if progress is not None:
+            progress(number, len(listed))
+    if len(set(names)) < 2:
+        raise UsageError("there are no photos of two people with a face", where=str(folder))
+    embeddings = np.concatenate(embedded).astype(np.float64)
+    _, owner = np.unique(names, return_inverse=True)
+    rows, columns = np.triu_indices(len(names), 1)
+    different = owner[rows] != owner[columns]
+    scores = (embeddings @ embeddings.T)[rows[different], columns[different]]
+    values = {name: threshold_at_fmr(scores, rate) for name, rate in _RATES.items()}
+    return MeasuredThresholds(
+        judge.name, values, len(names), len(set(names)), int(different.sum()), undetected
+    )
+
+
+def _crop(face: Face, recogniser: Recogniser) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    cut = recogniser_crop if recogniser.alignment == "arcface-112" else box_crop
+    return cut(face, recogniser.input_size)
+
+
+def _central(faces: list[Face]) -> Face | None:
+    def off_centre(face: Face) -> float:
+        x0, y0, x1, y1 = face.box
+        return math.hypot((x0 + x1 - face.photo.width) / 2, (y0 + y1 - face.photo.height) / 2)
+
+    return min(faces, key=off_centre, default=None)
+
+
+def _impostors(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Name and path of each photo of the impostor pairs, each once, in the order of the list."""
+    listing = folder / "pairsDevTrain.txt"
+    try:
+        rows = [line.split() for line in listing.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            "the list of pairs can't be read",
+            where=str(listing),
+            fix="give the folder of Labeled Faces in the Wild, with pairsDevTrain.txt and images/",
+        ) from error
+    photos: dict[Path, str] = {}
+    for row in rows:
+        if len(row) == 4:  # NAME NUMBER NAME NUMBER: two different people
+            for name, number in (row[:2], row[2:]):
+                photos[folder / "images" / name / f"{name}_{int(number):04d}.jpg"] = name
+    for path, name in photos.items():
+        yield name, path
