@@ -12,11 +12,13 @@ from anonymix_plugin.cli._options import (
     DescriptorOption,
     DetectorName,
     DetectorOption,
+    EncoderWeightsOption,
     EngineName,
     EngineOption,
     GalleryOption,
     JsonOption,
     KeystoreOption,
+    MixerWeightsOption,
     PolicyOption,
     Road,
     RoadOption,
@@ -76,6 +78,8 @@ def verify(
     faces: SeveralOption = Several.LARGEST,
     detector: DetectorOption = DetectorName.YUNET,
     engine: EngineOption = EngineName.OPENVINO,
+    mixer_weights: MixerWeightsOption = None,
+    encoder_weights: EncoderWeightsOption = None,
     keystore: KeystoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
@@ -114,7 +118,16 @@ def verify(
     used_b = version if version_b is None and other_subject is None else version_b
     with (
         open_keystore(keystore, passphrase_fd) as store,
-        opened_mixer(store, policy=policy, road=road, detector=detector, engine=engine, faces=faces) as mixer,
+        opened_mixer(
+            store,
+            policy=policy,
+            road=road,
+            detector=detector,
+            engine=engine,
+            faces=faces,
+            mixer_weights=mixer_weights,
+            encoder_weights=encoder_weights,
+        ) as mixer,
     ):
         verifier = Verifier(recogniser, threshold)
         face_a = mixer.protect(a, subject=subject, scope=scope, version=version)
