@@ -93,7 +93,7 @@ def mapper(
     count: _Count = 3500,
     folder: _Folder = _PAIRS,
     dims: Annotated[int, typer.Option(help="Numbers of a person that pass.", min=2)] = 24,
-    keyed_dims: Annotated[int, typer.Option(help="Dimensions that keys turn them into.", min=2)] = 24,
+    keyed_dims: Annotated[int, typer.Option(help="Dimensions that keys turn them into.", min=2)] = 48,
     reach: Annotated[float, typer.Option(help="Length of a person's part of a style vector.")] = 7.0,
 ) -> None:
     """Fit the mixer's weights: identity subspace on photos of people, identity map on drawn pairs."""
@@ -123,7 +123,7 @@ def measure_encoder(
     from anonymix_plugin.evaluation.reconstruction import measure_reconstruction
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.generator import load_generator
-    from anonymix_plugin.mixer._attributes import load_attribute_distance
+    from anonymix_plugin.mixer.attributes import load_attribute_distance
     from anonymix_plugin.mixer.weights import load_mixer_weights
     from anonymix_plugin.models import locate
     from anonymix_plugin.recognisers import load_recogniser

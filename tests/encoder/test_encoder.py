@@ -14,7 +14,7 @@ from anonymix_plugin.errors import BadArrayError, DamagedModelError
 from anonymix_plugin.evaluation.reconstruction import measure_reconstruction
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.generator import load_generator
-from anonymix_plugin.mixer._attributes import LightAndColour
+from anonymix_plugin.mixer.attributes import LightAndColour
 from anonymix_plugin.mixer.weights import load_mixer_weights
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.mixer._attributes import (
+from anonymix_plugin.mixer.attributes import (
     AttributeDistance,
     LightAndColour,
     LightColourAndForm,
