@@ -17,6 +17,7 @@ from anonymix_plugin.errors import AnonymixError, DamagedModelError, UsageError
 from anonymix_plugin.faces import Detector, FacePolicy, Scrfd, YuNet
 from anonymix_plugin.generator import Engine, Generator, load_generator, load_reference_generator
 from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource
+from anonymix_plugin.mixer.attributes import load_attribute_distance
 from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.fingerprint import fingerprint
 from anonymix_plugin.mixer.key_schedule import KeySchedule
@@ -167,10 +168,14 @@ class Anonymixer:
         if road == "refine":
             reference = load_reference_generator()
             seen = {name: torch_recogniser(name) for name in _RECOGNISERS}
-            settings = refinement or RefineSettings()
-            self._road = RefineRoad(
-                mixer, Refiner(reference, seen, settings, detector=_detector(detector)), progress
+            refiner = Refiner(
+                reference,
+                seen,
+                refinement or RefineSettings(),
+                attributes=load_attribute_distance(),
+                detector=_detector(detector),
             )
+            self._road = RefineRoad(mixer, refiner, progress)
         used = {"generator": self._generator.weights_hash(), "mixer": weights.sha256}
         used |= {name: weights_hash(name) for name in (*_RECOGNISERS, detector)}
         if encoder is not None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.mixer._augment import Augmentation, jitter, keyed_augmentations
 from anonymix_plugin.mixer.attributes import (
     AttributeDistance,
     LightAndColour,
@@ -22,7 +23,6 @@ from anonymix_plugin.mixer.attributes import (
     load_attribute_distance,
     surroundings,
 )
-from anonymix_plugin.mixer._augment import Augmentation, jitter, keyed_augmentations
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.losses import (
     anchor_loss,

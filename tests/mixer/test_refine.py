@@ -16,9 +16,9 @@ from anonymix_plugin.errors import AnonymixError, BadArrayError, UsageError
 from anonymix_plugin.faces import RECOGNISER_TEMPLATE, YuNet, ffhq_crop, recogniser_crop, umeyama
 from anonymix_plugin.generator import LayerGroups, MobileStyleGan
 from anonymix_plugin.images import decode_photo
-from anonymix_plugin.mixer.attributes import load_attribute_distance
 from anonymix_plugin.mixer._augment import Augmentation
 from anonymix_plugin.mixer._resample import area_resize, area_weights, sample_crops
+from anonymix_plugin.mixer.attributes import load_attribute_distance
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.refine import (
     MEAN_POINTS,
