@@ -88,6 +88,7 @@ def figures(
         "EER own key",
         "below FMR .1 %",
         "old = new key",
+        "the same two, LFW threshold",
         "genuine, one key",
         "impostor, one key",
     ):
@@ -102,6 +103,9 @@ def figures(
             f"{judge.own_key.eer:.4f}",
             f"{judge.below_threshold:.2%}",
             f"{judge.renewal_match_rate:.2%}",
+            "-"
+            if judge.below_street_threshold is None or judge.renewal_at_street_threshold is None
+            else f"{judge.below_street_threshold:.2%}, {judge.renewal_at_street_threshold:.2%}",
             f"{first.genuine_mean:.2f} ± {first.genuine_deviation:.2f}",
             f"{first.impostor_mean:.2f} ± {first.impostor_deviation:.2f}",
         )

@@ -9,8 +9,10 @@ comparisons in each scenario.
 - anonymity: each photo against its own protected faces, under every key drawn here.
 - renewal: protected faces of the same person under different keys against each other.
 
-Operating thresholds are those at which the judge, on *unprotected* photos, lets at most one impostor in a
-thousand pass.
+Operating thresholds are those at which the judge, on the *unprotected* photos of the set, lets at most one
+impostor in a thousand pass. Anonymity and renewal are also given at the judge's threshold of FMR .1 % on
+photos from the street (LFW view 1, `verification.THRESHOLDS`), which is lower, because studio photos of
+different people are more alike.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.policy import MixingPolicy
 from anonymix_plugin.recognisers import Recogniser
 from anonymix_plugin.values import Floats, Photo, Pixels
+from anonymix_plugin.verification import THRESHOLDS
 
 Scores = npt.NDArray[np.float64]
 
@@ -66,6 +69,9 @@ class JudgeFigures:
         highest_original: The highest score among them.
         renewal_match_rate: Share of comparisons of one person under two different keys that match.
         renewal_comparisons: How many there were.
+        street_threshold: The judge's threshold of FMR .1 % on LFW view 1, None where it was not measured.
+        below_street_threshold: `below_threshold` at that threshold.
+        renewal_at_street_threshold: `renewal_match_rate` at that threshold.
     """
 
     judge: str
@@ -79,6 +85,9 @@ class JudgeFigures:
     original_comparisons: int
     renewal_match_rate: float
     renewal_comparisons: int
+    street_threshold: float | None
+    below_street_threshold: float | None
+    renewal_at_street_threshold: float | None
 
     @property
     def one_key_eer(self) -> float:
@@ -135,7 +144,6 @@ def london_figures(
     judges: Sequence[Recogniser],
     detector: Detector,
     *,
-    thresholds: Mapping[str, float] | None = None,
     shared_keys: int = 2,
     seed: int = 1,
     policy: MixingPolicy | None = None,
@@ -147,7 +155,6 @@ def london_figures(
         photos: (enrolment, probe) of each person.
         judges: Recognisers, at least one.
         detector: Finds faces in photos and in protected faces.
-        thresholds: Judge -> operating threshold; without one, that of FMR .1 % on the unprotected photos.
         shared_keys: How many keys for everybody are tried.
         seed: Seed of all keys.
         policy: Mixing policy; the default one without it.
@@ -172,8 +179,7 @@ def london_figures(
             stage = f"protected, {scope} {version}"
             sets.append(_embed(photos, judges, detector, protect, stage, progress))
     figures = [
-        _judge(judge, plain, sets[:shared_keys], sets[shared_keys], sets[shared_keys + 1], thresholds or {})
-        for judge in judges
+        _judge(judge, plain, sets[:shared_keys], sets[shared_keys], sets[shared_keys + 1]) for judge in judges
     ]
     return LondonFigures(
         people=len(photos),
@@ -192,11 +198,11 @@ def _judge(
     shared: Sequence[_Embedded],
     own: _Embedded,
     renewed: _Embedded,
-    thresholds: Mapping[str, float],
 ) -> JudgeFigures:
     name = judge.name
     genuine, impostor = _scores(plain.by_judge[name])
-    threshold = thresholds.get(name, threshold_at_fmr(impostor, 0.001))
+    threshold = threshold_at_fmr(impostor, 0.001)
+    street = THRESHOLDS.get(name, {}).get("fmr-0.1%")
     protected = [entry.by_judge[name] for entry in (*shared, own, renewed)]
     original = np.concatenate(
         [np.einsum("pid,pjd->pij", plain.by_judge[name], entry).ravel() for entry in protected]
@@ -214,6 +220,9 @@ def _judge(
         original_comparisons=len(original),
         renewal_match_rate=float((renewal >= threshold).mean()),
         renewal_comparisons=len(renewal),
+        street_threshold=street,
+        below_street_threshold=None if street is None else float((original < street).mean()),
+        renewal_at_street_threshold=None if street is None else float((renewal >= street).mean()),
     )
 
 
