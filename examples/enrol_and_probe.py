@@ -10,7 +10,7 @@ import numpy as np
 
 from anonymix_keystore import Keystore, KeystoreError, PassphraseUnlock
 from anonymix_plugin import Anonymixer, CancelableFace
-from anonymix_plugin.demo import sample_people
+from anonymix_plugin.demo.people import sample_people
 from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser
@@ -25,10 +25,10 @@ def embed(face: CancelableFace) -> np.ndarray:
     return recogniser.embed(recogniser_crop(found)[None])[0]
 
 
-anna, ben = sample_people(2, photos=2)
 with tempfile.TemporaryDirectory() as folder:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
+        anna, ben = ([photo.data for photo in person.photos] for person in sample_people(mixer.generator, 2))
         enrolled = embed(mixer.protect(anna[0], subject="anna", enrol=True))
         stranger = embed(mixer.protect(ben[0], subject="ben", enrol=True))
         probe = embed(mixer.protect(anna[1], subject="anna"))

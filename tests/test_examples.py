@@ -1,0 +1,41 @@
+"""The examples run as they stand and say what they promise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weights(model: Callable[[str], Path]) -> None:
+    for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
+        model(name)
+
+
+def test_enrolling_and_probing_tells_people_and_keys_apart() -> None:
+    said = dict(line.split(":", 1) for line in run("enrol_and_probe.py").splitlines() if ":" in line)
+    again, instead, renewed = (float(said[name]) for name in ("anna again", "ben instead", "new key"))
+    assert again > 0.243  # ArcFace's threshold of FMR .1 %
+    assert again > max(instead, renewed) + 0.2
+    assert "revoked" in said
+
+
+def test_the_story_is_drawn(tmp_path: Path) -> None:
+    output = tmp_path / "story.jpg"
+    run("draw_story.py", str(output))
+    with Image.open(output) as sheet:
+        assert sheet.width > sheet.height > 400
