@@ -43,7 +43,7 @@ class MixingPolicy:
 
     attributes: AttributePolicy = AttributePolicy.NONE
     person: float = 1.0
-    key: float = 0.2
+    key: float = 0.3
     kept: float = 0.8
 
     def describe(self) -> dict[str, str | float]:
