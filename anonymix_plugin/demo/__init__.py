@@ -1,0 +1,1 @@
+"""`anonymix demo`: the whole story on sample photos, as a page with pictures."""

@@ -1,0 +1,47 @@
+"""One small real run of the demo, which all tests of its outputs look at."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from demo_run import Run, remember_people, remember_secrets
+
+from anonymix_plugin.cli import main
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded_once() -> Iterator[None]:
+    """Weights are loaded, and the generator is compiled, once for all runs."""
+    from anonymix_plugin import anonymixer, verification
+
+    recogniser = cache(verification.load_recogniser)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(anonymixer, "load_generator", cache(anonymixer.load_generator))
+        patch.setattr(anonymixer, "load_recogniser", recogniser)
+        patch.setattr(verification, "load_recogniser", recogniser)
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory, model: Callable[[str], Path]) -> Run:
+    """Two sample people with two photos each."""
+    for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface", "facenet"):
+        model(name)
+    folder = tmp_path_factory.mktemp("demo") / "deep" / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        seen, people = remember_secrets(patch), remember_people(patch)
+        printed = io.StringIO()
+        started = time.process_time()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+            code = main(["demo", "--output", str(folder), "--people", "2", "--photos-each", "2", "--json"])
+        seconds = time.process_time() - started
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    facts = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return Run(code, folder, printed.getvalue(), page, facts, tuple(seen), tuple(people), seconds)
