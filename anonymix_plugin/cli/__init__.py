@@ -65,7 +65,7 @@ class _Commands(LazyGroup):
     }
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; end quietly when somebody interrupts, or stops reading."""
+        """Run a command; end with a word when somebody interrupts."""
         as_json = bool(ctx.obj and ctx.obj.get("json"))
         try:
             return super().invoke(ctx)
@@ -73,9 +73,6 @@ class _Commands(LazyGroup):
             what = "interrupted; what was finished is whole, nothing is half written"
             show_fault(Fault("interrupted", what, "", "", EXIT_INTERRUPTED), as_json=as_json)
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        except BrokenPipeError:
-            _stop_writing()
-            raise typer.Exit(EXIT_BROKEN_PIPE) from None
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, epilog=_EXIT_CODES)
@@ -122,8 +119,12 @@ def main(args: Sequence[str] | None = None) -> int:
         show_fault(Fault("aborted", "stopped: nothing was changed", "", "", 1), as_json=as_json)
         return 1
     except BrokenPipeError:
-        _stop_writing()
-        return EXIT_BROKEN_PIPE
+        return _stop_writing()
+    except SystemExit as stop:
+        # What typer and rich make of a reader who stopped reading.
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _stop_writing()
+        raise
     except Exception as error:  # noqa: BLE001 - here and nowhere else: every error becomes a message
         return show_error(error, as_json=as_json)
     return ended if isinstance(ended, int) else 0
@@ -143,12 +144,13 @@ def _show_usage_error(error: Any, *, as_json: bool) -> int:
     return 2
 
 
-def _stop_writing() -> None:
+def _stop_writing() -> int:
     # What is still in the buffer would raise once more when the interpreter flushes it at its end.
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+    return EXIT_BROKEN_PIPE
 
 
 @contextmanager

@@ -105,12 +105,24 @@ def show_fault(fault: Fault, *, as_json: bool) -> None:
 
     # As plain text, never as markup: a file may well be called "[red]".
     console = Console(stderr=True, highlight=False)
-    place = f"{fault.where}: " if fault.where else ""
-    console.print(Text.assemble(("Error: ", "bold red"), place, fault.what), soft_wrap=True)
+    place = f"{printable(fault.where)}: " if fault.where else ""
+    console.print(Text.assemble(("Error: ", "bold red"), place, printable(fault.what)), soft_wrap=True)
     if fault.fix:
-        console.print(Text.assemble(("What to do: ", "bold"), fault.fix), soft_wrap=True)
+        console.print(Text.assemble(("What to do: ", "bold"), printable(fault.fix)), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """Print JSON on standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file name that is no text; escaped, it still leads back to the file
+        text = json.dumps(value, indent=2)
+    typer.echo(text)
+
+
+def printable(text: object) -> str:
+    """A text that may come from a file name, without what would steer or upset a terminal."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(text)
+    )

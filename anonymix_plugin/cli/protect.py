@@ -34,7 +34,7 @@ from anonymix_plugin.cli._options import (
     opened_mixer,
 )
 from anonymix_plugin.cli._photos import Job, Names, jobs_by_folder, jobs_for
-from anonymix_plugin.cli._report import EXIT_SOME_FAILED, Fault, fault_of, print_json, show_fault
+from anonymix_plugin.cli._report import EXIT_SOME_FAILED, Fault, fault_of, print_json, printable, show_fault
 from anonymix_plugin.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -213,6 +213,7 @@ class _Run:
     ) -> None:
         self._mixer, self._scope, self._version, self._enrol = mixer, scope, version, enrol
         self._names, self._force, self._progress = names, force, progress
+        self._inputs: set[tuple[int, int]] = set()
         self.rows: list[_Row] = []
         self.stopped: Fault | None = None
 
@@ -221,7 +222,7 @@ class _Run:
         # All first faces get their names before any second one, so that a photo of two people does not
         # change what another photo's face is called.
         targets = [self._names.allot(job) for job in jobs]
-        self._inputs = {_identity(job.source) for job in jobs} - {None}
+        self._inputs = {found for job in jobs if (found := _identity(job.source)) is not None}
         try:
             for start, end in _runs_of_one_subject(jobs):
                 self._protect_subject(list(zip(jobs[start:end], targets[start:end], strict=True)))
@@ -257,7 +258,7 @@ class _Run:
 
     def _announced(self, jobs: Iterator[Job]) -> Iterator[Path]:
         for job in jobs:
-            self._progress.say(job.source.name)
+            self._progress.say(printable(job.source.name))
             yield job.source
 
     def _is_free(self, job: Job, target: Path) -> bool:
@@ -428,8 +429,8 @@ def _print_table(made: list[_Row]) -> None:
     for row in made[:_MOST_ROWS]:
         if row.face is not None:
             table.add_row(
-                Text(str(row.job.source)),
-                Text(str(row.output)),
+                Text(printable(row.job.source)),
+                Text(printable(row.output)),
                 f"v{row.face.key_version}",
                 f"{1000 * row.face.timings['total']:.0f}",
             )
@@ -453,7 +454,5 @@ def _print_failures(failed: list[_Row], total: int) -> None:
             continue
         place = "" if row.fault.where in {"", str(row.job.source)} else f"{row.fault.where}: "
         cure = f" ({row.fault.fix})" if row.fault.fix else ""
-        console.print(
-            Text.assemble("  ", (str(row.job.source), "bold"), ": ", place, row.fault.what, cure),
-            soft_wrap=True,
-        )
+        reason = printable(f"{place}{row.fault.what}{cure}")
+        console.print(Text.assemble("  ", (printable(row.job.source), "bold"), ": ", reason), soft_wrap=True)

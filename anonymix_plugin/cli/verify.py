@@ -30,7 +30,7 @@ from anonymix_plugin.cli._options import (
     check_owner,
     opened_mixer,
 )
-from anonymix_plugin.cli._report import EXIT_DIFFERENT, print_json
+from anonymix_plugin.cli._report import EXIT_DIFFERENT, print_json, printable
 from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -163,7 +163,9 @@ def _print(result: Comparison, facts: Mapping[str, Any]) -> None:
 
     def side(of: Mapping[str, Any]) -> str:
         version = of["key_version"]
-        return str(of["source"]) + (", as it is" if version is None else f", protected under key v{version}")
+        return printable(of["source"]) + (
+            ", as it is" if version is None else f", protected under key v{version}"
+        )
 
     name = result.threshold.name
     table = Table(show_header=False, box=None)
