@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, Self
 
+import cv2
 import numpy as np
 
 from anonymix_keystore import Keystore, KeystoreError, PassphraseUnlock, RotationReason
@@ -34,10 +35,10 @@ from anonymix_plugin.demo.values import (
     Trial,
 )
 from anonymix_plugin.errors import AnonymixError, PhotoError, UsageError
-from anonymix_plugin.faces import YuNet, ffhq_crop, select_faces
+from anonymix_plugin.faces import YuNet, select_faces
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.models import locate
-from anonymix_plugin.values import CancelableFace, Pixels
+from anonymix_plugin.values import CancelableFace, Face, Pixels
 
 GALLERY: Final = "gallery"
 ELSEWHERE: Final = "another application"
@@ -228,7 +229,7 @@ class _Teller:
                         photo = decode_photo(sample.data)
                         face = select_faces(self._detector.detect(photo), "largest", photo)[0]
                         seen = self._judges.embed(photo.pixels)
-                        shots.append(_Shot(sample.label, sample.data, ffhq_crop(face, SHOWN), seen))
+                        shots.append(_Shot(sample.label, sample.data, _shown(face), seen))
                     except PhotoError as error:
                         skipped.append(Skipped(sample.label, _told(error)))
                     self._progress.advance()
@@ -381,6 +382,21 @@ class _Teller:
         seconds = time.perf_counter() - started
         self._stages.append(Stage(name, seconds, self._faces - faces))
         self._progress.end(seconds)
+
+
+def _shown(face: Face) -> Pixels:
+    """The photo around a face, (256, 256, 3) uint8 RGB.
+
+    Unlike the generator's framing it never reaches beyond the edge: mirrored hair is no pretty sight.
+    """
+    x0, y0, x1, y1 = face.box
+    height, width = face.photo.pixels.shape[:2]
+    side = min(max(round(2.1 * max(x1 - x0, y1 - y0)), 1), height, width)
+    left = min(max(round((x0 + x1 - side) / 2), 0), width - side)
+    top = min(max(round((y0 + y1) / 2 - 0.55 * side), 0), height - side)
+    part = face.photo.pixels[top : top + side, left : left + side]
+    kind = cv2.INTER_AREA if side > SHOWN else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(part, (SHOWN, SHOWN), interpolation=kind), np.uint8)
 
 
 def _told(error: AnonymixError | KeystoreError) -> str:
