@@ -458,7 +458,12 @@ def test_an_interrupt_in_the_middle_leaves_whole_files_alone(
     run, one: Path, one_smiling: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FastMixer, "mix", _second_time(lambda: os.kill(os.getpid(), signal.SIGINT)))
-    ended = run("protect", one, one_smiling, "--subject", "alice", "-o", out)
+    # A shell starts background jobs with interrupts ignored; the test is about those that are not.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        ended = run("protect", one, one_smiling, "--subject", "alice", "-o", out)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert ended.code == 130
     assert "Traceback" not in ended.err
     assert files(out) == ["001_neutral.png"]
