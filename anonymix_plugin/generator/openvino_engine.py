@@ -57,7 +57,7 @@ class OpenVinoGenerator:
             if size != 512:
                 return self._reference.synthesise(w_plus, size)
             pictures = [torch.from_numpy(self._draw(code[None])) for code in w_plus.detach()]
-            return torch.cat(pictures)
+            return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
 
     def _draw(self, code: torch.Tensor) -> Floats:
         with self._lock:

@@ -36,6 +36,8 @@ class _OnnxRecogniser:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # no notes on how the graph was optimised
+        # Threads that spin after a run would steal the cores from the generator, which draws next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
         model = read_onnx(path).SerializeToString()
