@@ -24,7 +24,7 @@ from anonymix_plugin.encoder import INPUT_SIZE, EncoderNetwork, as_input, channe
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.training.latent import LatentAxes, latent_axes
-from anonymix_plugin.training.pairs import mean_style, pair_codes, pair_path
+from anonymix_plugin.training.pairs import pair_codes, pair_path
 from anonymix_plugin.values import Floats, Pixels
 
 
@@ -173,7 +173,7 @@ def disturb(picture: Pixels, random: np.random.Generator) -> Pixels:
 
 def _load(generator: Generator, folder: Path, recipe: EncoderRecipe, axes: LatentAxes) -> _Examples:
     pictures, styles = [], []
-    centre = mean_style(generator)
+    centre = torch.from_numpy(axes.centre)
     side = INPUT_SIZE + _MARGIN
     for number in range(recipe.pairs):
         picture = cv2.imread(str(pair_path(folder, number)))

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from anonymix_plugin.errors import PhotoError, UsageError
 from anonymix_plugin.faces import Detector, recogniser_crop, select_faces
@@ -30,7 +31,7 @@ from anonymix_plugin.mixer.subspace import IdentitySubspace, fit_subspace, joint
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.recognisers import Recogniser
 from anonymix_plugin.training.latent import LatentAxes, latent_axes
-from anonymix_plugin.training.pairs import mean_style, pair_codes, pair_path
+from anonymix_plugin.training.pairs import pair_codes, pair_path
 from anonymix_plugin.values import Floats
 
 Matrix = npt.NDArray[np.float64]
@@ -151,10 +152,10 @@ def train_mapper(
         embedder, paths, pairs / "people.npy", lambda done, total: progress("people", done, total)
     )
     subspace = fit_subspace(photos[shown], who[shown], dims=recipe.dims)
-    centre = mean_style(generator)
+    axes = latent_axes(generator)
+    centre = torch.from_numpy(axes.centre)
     styles = np.stack([pair_codes(generator, centre, 1, int(number)).styles for number in numbers])
     whole = found & (styles[:, 0] == styles[:, 2]).all(axis=1)
-    axes = latent_axes(generator)
     children = np.isin(numbers, json.loads((Path(__file__).parent / "children.json").read_text())["children"])
     weights = fit_mapper(
         axes, subspace, styles[:, 0], drawn, whole, children, recipe, generator.weights_hash()
