@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -348,16 +348,6 @@ class Anonymixer:
         """
         key = self._key(subject, scope, version, enrol=enrol)
         return self._outcomes(images, key, channel_order)
-
-    def person_codes(self, images: Sequence[PhotoSource]) -> Floats:
-        """Return the codes of the identity subspace, (N, d) float32: for evaluation, never for storage.
-
-        They are biometric data of the real person, not protected by any key.
-        """
-        watch = Stopwatch()
-        codes = [self._reader.read(self._reader.decode(image, watch), watch)[0].person for image in images]
-        stacked: Floats = np.stack(codes).astype(np.float32)
-        return stacked
 
     def _outcomes(
         self, images: Iterable[PhotoSource], key: SubjectKey, order: ChannelOrder

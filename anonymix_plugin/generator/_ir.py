@@ -78,10 +78,6 @@ class IrGraph:
         except KeyError:
             raise self._damaged(f"the graph has no node {name!r}") from None
 
-    def kind(self, node: str) -> str:
-        """Return the operation type of a node."""
-        return self._nodes[node].kind
-
     def consumer(self, node: str, kind: str) -> str:
         """Return the one node of type `kind` that takes `node` as an input."""
         found = [target for target in self._outputs.get(node, []) if self._nodes[target].kind == kind]
