@@ -136,7 +136,7 @@ def measure(folder: Path, subjects: int) -> Figures:
             peak = max(peak, memory_mib())
 
         began, used = time.perf_counter(), time.process_time()
-        store.rotate_all(reason="breach", batch=BATCH, progress=watch)
+        store.rotate_all(reason="breach", progress=watch)
         figures["rotate_keys_per_s"] = subjects / (time.perf_counter() - began)
         # On a machine that does other work, too, this tells what it would be alone.
         figures["rotate_keys_per_cpu_s"] = subjects / (time.process_time() - used)

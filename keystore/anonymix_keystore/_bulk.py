@@ -16,7 +16,7 @@ from anonymix_keystore._report import RotationReport, report
 from anonymix_keystore._subjects import RotationReason, ending_for
 from anonymix_keystore._values import KeyState
 
-JOB_BATCH = 1_000
+JOB_BATCH = 2_000
 
 
 class Bulk(Base):

@@ -198,6 +198,14 @@ class Core:
                     rows.append((head._replace(used=day), weight))
         change.update_all(HEADS, rows)
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[tuple[Database, KeyRing]]:
+        """Connection and keys for several reads that have to fit together."""
+        with self.lock:
+            db, keys = self.db, self.keys
+            with db.snapshot():
+                yield db, keys
+
     def header(self) -> Header:
         """The header as it is now."""
         with self.lock:
@@ -276,11 +284,12 @@ class Core:
             if state is None:
                 raise AnchorError("the anchor is empty", fix="tie the store to it with Keystore.tie_anchor")
             # Read after the anchor, so that a change in between can only put the store ahead.
-            compare(state, self.db, self.keys, self.header())
+            with self.reading() as (db, keys):
+                compare(state, db, keys, _header.load(db, keys))
 
 
 def check_form(db: Database, header: Header) -> None:
-    """See that the file's tables are those that the header was written for.
+    """See that the file's tables are those that the header, read in the same snapshot, was written for.
 
     Raises:
         DamagedError: Schema number or table definitions were changed.

@@ -129,6 +129,7 @@ class Database:
             "secure_delete=ON",
             "temp_store=MEMORY",
             "foreign_keys=ON",
+            "cache_size=-16384",
             "synchronous=FULL",
             "journal_mode=WAL",
         ):
@@ -171,6 +172,18 @@ class Database:
                 if time.monotonic() >= deadline:
                     raise
             time.sleep(random.uniform(0.0005, _SPIN_SECONDS))  # noqa: S311 - spreads writers, no secret
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """A read transaction: what is read in it fits together, whatever others write meanwhile."""
+        if self._db.conn.in_transaction:
+            yield
+            return
+        self.patiently("BEGIN")
+        try:
+            yield
+        finally:
+            self.rows("ROLLBACK")
 
     @contextlib.contextmanager
     def immediate(self) -> Iterator[None]:

@@ -164,7 +164,8 @@ class Keystore(Subjects, Bulk, Care):
             keys = KeyRing(_slots.open_slot(store_id, slot, unlock, db.where), store_id)
             if schema < _schema.SCHEMA:
                 _migrate(db, keys)
-            check_form(db, _header.load(db, keys))
+            with db.snapshot():
+                check_form(db, _header.load(db, keys))
             core = Core(
                 db,
                 keys,

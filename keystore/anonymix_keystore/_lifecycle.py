@@ -28,6 +28,7 @@ DAY = 86_400
 ALIAS_BYTES = 16
 PAGE = 500
 _HEAD_WIDTH = HEADS.width
+_HEAD_ACTIVE = Head._fields.index("active")
 _CURRENT = (
     "SELECT h.*, k.* FROM heads h LEFT JOIN keys k ON k.tag = h.tag AND k.version = h.active WHERE h.tag = ?"
 )
@@ -185,13 +186,18 @@ def current(core: Core, who: Who) -> SubjectKey:
         if cached is not None:
             return cached
         record = db.row(_CURRENT, (who.tag,))
-        if record is None:
-            _absent(db, who)
-            raise _unknown(who)
+        if record is None or not record[_HEAD_ACTIVE]:
+            # The rare ways read more than once, and those reads have to fit together.
+            with core.reading():
+                record = db.row(_CURRENT, (who.tag,))
+                if record is None:
+                    _absent(db, who)
+                    raise _unknown(who)
+                head, _ = HEADS.check(keys, record[:_HEAD_WIDTH], db.where)
+                if not head.active:
+                    raise _no_active(db, keys, who, head)
         head, _ = HEADS.check(keys, record[:_HEAD_WIDTH], db.where)
         core.used(head)
-        if not head.active:
-            raise _no_active(db, keys, who, head)
         row, _ = KEYS.check(keys, record[_HEAD_WIDTH:], db.where)
         found = unwrap(db, keys, who, head, row)
         core.cache.put(who.tag, found)
@@ -210,8 +216,7 @@ def _no_active(db: Database, keys: KeyRing, who: Who, head: Head) -> KeyRevokedE
 
 def at(core: Core, who: Who, version: int) -> SubjectKey:
     """A version of the key that may be used for probes."""
-    with core.lock:
-        db, keys = core.db, core.keys
+    with core.reading() as (db, keys):
         head, _ = need_head(db, keys, who)
         record = db.row(f"{KEYS.select} WHERE tag = ? AND version = ?", (head.tag, version))
         if record is None:
@@ -219,7 +224,6 @@ def at(core: Core, who: Who, version: int) -> SubjectKey:
                 raise DamagedError("a version of a key is missing", where=db.where, fix="restore a backup")
             raise UnknownVersionError(f"there is no version {version}", where=who.where)
         row, _ = KEYS.check(keys, record, db.where)
-        core.used(head)
         if row.state == State.RETIRED:
             if core.now(core.header()) >= row.until:
                 raise KeyRetiredError(
@@ -227,7 +231,9 @@ def at(core: Core, who: Who, version: int) -> SubjectKey:
                 )
         elif row.state != State.ACTIVE:
             raise KeyRevokedError(f"version {version} is {State(row.state).public.value}", where=who.where)
-        return unwrap(db, keys, who, head, row)
+        found = unwrap(db, keys, who, head, row)
+    core.used(head)  # after the snapshot: it may write
+    return found
 
 
 def info(who_subject: str, scope: str, head: Head, key: Key) -> KeyInfo:
@@ -248,9 +254,9 @@ def info(who_subject: str, scope: str, head: Head, key: Key) -> KeyInfo:
 
 def history(core: Core, who: Who) -> list[KeyInfo]:
     """All versions of a subject's key, ascending."""
-    with core.lock:
-        head, _ = need_head(core.db, core.keys, who)
-        return [info(who.subject, who.scope, head, key) for key, _ in find_keys(core.db, core.keys, head)]
+    with core.reading() as (db, keys):
+        head, _ = need_head(db, keys, who)
+        return [info(who.subject, who.scope, head, key) for key, _ in find_keys(db, keys, head)]
 
 
 def everybody(core: Core, scope: str | None) -> Iterator[tuple[str, str, Head, Key]]:
@@ -263,8 +269,7 @@ def everybody(core: Core, scope: str | None) -> Iterator[tuple[str, str, Head, K
     condition = "" if wanted is None else f" AND h.scope = {wanted.id:d}"
     after = b""
     while True:
-        with core.lock:
-            db, keys = core.db, core.keys
+        with core.reading() as (db, keys):
             page = db.rows(f"{_LATEST} WHERE h.tag > ?{condition} ORDER BY h.tag LIMIT ?", (after, PAGE))
             found = [
                 (

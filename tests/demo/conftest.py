@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from demo_run import Run, remember_people, remember_secrets
@@ -16,26 +17,44 @@ from demo_run import Run, remember_people, remember_secrets
 from anonymix_plugin.cli import main
 
 
-@pytest.fixture(scope="session", autouse=True)
-def loaded_once() -> Iterator[None]:
-    """Weights are loaded, and the generator is compiled, once for all runs."""
+@contextlib.contextmanager
+def _loading_once(loaders: dict[str, Any]) -> Iterator[None]:
     from anonymix_plugin import anonymixer, verification
 
-    recogniser = cache(verification.load_recogniser)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anonymixer, "load_generator", cache(anonymixer.load_generator))
-        patch.setattr(anonymixer, "load_recogniser", recogniser)
-        patch.setattr(verification, "load_recogniser", recogniser)
+        patch.setattr(anonymixer, "load_generator", loaders["generator"])
+        patch.setattr(anonymixer, "load_recogniser", loaders["recogniser"])
+        patch.setattr(verification, "load_recogniser", loaders["recogniser"])
         yield
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory, model: Callable[[str], Path]) -> Run:
+def loaders() -> dict[str, Any]:
+    """Loaders of weights that load once: compiling the generator takes seconds, again for each run."""
+    from anonymix_plugin import anonymixer, verification
+
+    return {
+        "generator": cache(anonymixer.load_generator),
+        "recogniser": cache(verification.load_recogniser),
+    }
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(loaders: dict[str, Any]) -> Iterator[None]:
+    """For each test of its own: other rooms' tests look at what a loader does with damaged weights."""
+    with _loading_once(loaders):
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_run(
+    tmp_path_factory: pytest.TempPathFactory, model: Callable[[str], Path], loaders: dict[str, Any]
+) -> Run:
     """Two sample people with two photos each."""
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface", "facenet"):
         model(name)
     folder = tmp_path_factory.mktemp("demo") / "deep" / "out"
-    with pytest.MonkeyPatch.context() as patch:
+    with _loading_once(loaders), pytest.MonkeyPatch.context() as patch:
         seen, people = remember_secrets(patch), remember_people(patch)
         printed = io.StringIO()
         started = time.process_time()

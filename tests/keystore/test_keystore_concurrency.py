@@ -7,12 +7,14 @@ import random
 import sqlite3
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from anonymix_keystore import (
+    AnchorFile,
     BusyError,
     KeyExistsError,
     KeyFileUnlock,
@@ -20,6 +22,8 @@ from anonymix_keystore import (
     Keystore,
     LockedError,
     UnknownSubjectError,
+    _header,
+    _lifecycle,
 )
 
 SUBJECTS = 40
@@ -70,6 +74,8 @@ def race(path: Path, unlock: KeyFileUnlock, processes: int, operations: int) -> 
                 with os.fdopen(writing, "wb") as file:
                     file.write(result)
                 code = 0
+            except BaseException:  # noqa: BLE001 - told to the parent, which fails
+                os.write(writing, traceback.format_exc().encode())
             finally:
                 os._exit(code)
         os.close(writing)
@@ -78,7 +84,7 @@ def race(path: Path, unlock: KeyFileUnlock, processes: int, operations: int) -> 
     for child, reading in children:
         with os.fdopen(reading, "rb") as file:
             content = file.read()
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "an undocumented error"
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, content.decode()
         results.append(json.loads(content))
     return results
 
@@ -234,3 +240,71 @@ def test_a_store_opened_before_a_fork_is_refused_after_it(
     store.close()  # leaves the parent's connection alone
     monkeypatch.undo()
     assert store.current("alice").version == 1
+
+
+# --- reads that have to fit together ----------------------------------------------------------------
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, act: Callable[[], object]) -> None:
+    """Let another writer act once, right after the next call of a function."""
+    genuine = getattr(owner, name)
+    waiting = [act]
+
+    def call(*arguments: object, **options: object) -> object:
+        result = genuine(*arguments, **options)
+        if waiting:
+            waiting.pop()()
+        return result
+
+    monkeypatch.setattr(owner, name, call)
+
+
+def test_a_store_can_be_opened_while_another_writes(
+    store: Keystore, reopen: Callable[..., Keystore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile(monkeypatch, _header, "load", lambda: store.issue("alice"))
+    assert reopen().current("alice").version == 1
+
+
+def test_a_subject_who_is_issued_a_key_during_a_lookup_is_no_damage(
+    store: Keystore, reopen: Callable[..., Keystore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = reopen()
+    meanwhile(monkeypatch, other._core._db, "row", lambda: store.issue("alice"))
+    assert other.current_or_issue("alice") == store.current("alice")
+
+
+def test_a_new_version_during_a_reading_of_the_history_is_no_damage(
+    store: Keystore, reopen: Callable[..., Keystore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.issue("alice")
+    other = reopen()
+    for read in (lambda: other.history("alice"), lambda: other.at("alice", 1)):
+        with monkeypatch.context() as patch:
+            meanwhile(patch, _lifecycle, "need_head", lambda: store.rotate("alice"))
+            assert read()
+    assert len(other.history("alice")) == 3
+
+
+def test_a_subject_retired_and_issued_anew_during_a_lookup_is_no_damage(
+    store: Keystore, reopen: Callable[..., Keystore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.issue("alice")
+    store.retire("alice")
+    other = reopen()
+    meanwhile(monkeypatch, other._core._db, "row", lambda: store.issue("alice"))
+    assert other.current("alice").version == 2
+    store.revoke("alice")
+    meanwhile(monkeypatch, _lifecycle, "find_keys", lambda: store.issue("alice"))
+    with pytest.raises(KeyRevokedError):
+        reopen().current("alice")
+
+
+def test_an_anchor_is_compared_with_one_state_of_the_store(
+    path: Path, unlock: KeyFileUnlock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anchor = AnchorFile.create(tmp_path / "anchor")
+    with Keystore.create(path, unlock, anchor=anchor) as store:
+        meanwhile(monkeypatch, anchor, "read", lambda: store.issue("alice"))
+        with Keystore.open(path, unlock, anchor=anchor) as other:
+            assert other.current("alice").version == 1
