@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 
 from anonymix_keystore import Keystore, SubjectKey, Unlock
+from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.encoder import load_encoder
 from anonymix_plugin.errors import AnonymixError, DamagedModelError, UsageError
 from anonymix_plugin.faces import Detector, FacePolicy, Scrfd, YuNet
@@ -248,6 +250,24 @@ class Anonymixer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def subject(
+        self, subject: str, *, scope: str | None = None, enrol: bool = False
+    ) -> AbstractContextManager[Claim]:
+        """Say for a block of code whose face adapters will see: `with mixer.subject("alice"): ...`.
+
+        It is for calls that an adapter takes over and that carry no name themselves; the methods of this
+        class take theirs as an argument. Each thread and each asyncio task has its own claim.
+
+        Args:
+            subject: The person's id.
+            scope: Scope of the key; None leaves it to the adapter.
+            enrol: Issue a first key if the subject has none.
+
+        Raises:
+            UsageError: On entry: the id is no text, or empty.
+        """
+        return claimed(Claim(subject, scope, enrol))
 
     @overload
     def protect(

@@ -1,0 +1,89 @@
+"""What can go wrong between a host's call and its back end.
+
+The rule is that of the whole plug-in: whoever catches one of these has sent nothing of the original.
+"""
+
+from __future__ import annotations
+
+from anonymix_plugin.errors import AnonymixError
+
+__all__ = [
+    "AdapterError",
+    "BackEndError",
+    "BypassError",
+    "DoubleProtectionError",
+    "EnrolmentError",
+    "FaceTooSmallError",
+    "NotProtectedError",
+    "SdkMissingError",
+    "SdkVersionError",
+    "SubjectNeededError",
+    "UnknownAdapterError",
+]
+
+
+class AdapterError(AnonymixError):
+    """Base of the errors of adapters."""
+
+    exit_code = 8
+    code = "adapter"
+
+
+class SdkMissingError(AdapterError):
+    """The back end's own package is not installed."""
+
+    code = "sdk_missing"
+
+
+class SdkVersionError(AdapterError):
+    """The back end's own package is of a version that the adapter was never tested with."""
+
+    code = "sdk_version"
+
+
+class UnknownAdapterError(AdapterError):
+    """No adapter of that name is installed, or it does not meet the protocol."""
+
+    code = "unknown_adapter"
+
+
+class SubjectNeededError(AdapterError):
+    """A call needs a subject's key, and nobody said who the subject is."""
+
+    code = "subject_needed"
+
+
+class BypassError(AdapterError):
+    """An input that would reach the back end past the mixer: a URL, an embedding, a stored object."""
+
+    code = "bypass"
+
+
+class DoubleProtectionError(AdapterError):
+    """The client is protected already, by another mixer or in another way."""
+
+    code = "double_protection"
+
+
+class NotProtectedError(AdapterError):
+    """The client is not protected, so that there is nothing to undo or to ask."""
+
+    code = "not_protected"
+
+
+class FaceTooSmallError(AdapterError):
+    """The back end wants a larger face or picture than can be given."""
+
+    code = "face_too_small"
+
+
+class EnrolmentError(AdapterError):
+    """An entry was made in the back end but could not be recorded, or could not be taken back."""
+
+    code = "enrolment"
+
+
+class BackEndError(AdapterError):
+    """The back end refused, failed or did not answer; what it was sent was a cancelable face."""
+
+    code = "back_end"

@@ -1,0 +1,324 @@
+"""The one way from an adapter to the mixer: whose key, which face, what is written down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from anonymix_adapters.errors import AdapterError, EnrolmentError, SubjectNeededError
+from anonymix_keystore import EnrolmentInfo
+from anonymix_plugin.claims import current_claim
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.images import ChannelOrder, PhotoSource
+from anonymix_plugin.values import CancelableFace
+
+T = TypeVar("T")
+
+KeyUse: TypeAlias = Literal["own", "gallery"]
+"""own: each subject's key, for enrolment and 1:1. gallery: one key for all of a scope, for 1:N search."""
+
+ScopeRule: TypeAlias = str | Callable[[str], str]
+"""The scope of the keys, or a function from the back end's collection to its scope."""
+
+
+class FaceMixer(Protocol):
+    """What adapters ask of a mixer; `anonymix_plugin.Anonymixer` meets it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The mixer fingerprint."""
+        ...
+
+    @property
+    def keystore(self) -> Any:
+        """Where the keys, and the enrolment records, are."""
+        ...
+
+    def protect(
+        self,
+        image: Any,
+        *,
+        subject: str | None = ...,
+        scope: str = ...,
+        version: int | None = ...,
+        enrol: bool = ...,
+        channel_order: ChannelOrder = ...,
+    ) -> CancelableFace:
+        """Turn a photo into a cancelable face, or raise."""
+        ...
+
+
+@runtime_checkable
+class EnrolmentBook(Protocol):
+    """The part of a keystore that keeps enrolment records; `anonymix_keystore.Keystore` meets it."""
+
+    def record_enrolment(
+        self,
+        subject: str,
+        scope: str = ...,
+        *,
+        adapter: str,
+        collection: str,
+        external_id: str,
+        version: int,
+        fingerprint: str,
+        gallery: bool = ...,
+    ) -> str:
+        """Write down an entry."""
+        ...
+
+    def mark_removed(self, entry: str) -> bool:
+        """Write down that an entry is gone."""
+        ...
+
+    def enrolments(self, scope: str | None = ...) -> Iterator[EnrolmentInfo]:
+        """All records."""
+        ...
+
+    def due(self, scope: str | None = ..., *, fingerprint: str | None = ...) -> Iterator[EnrolmentInfo]:
+        """Records that leave work to do."""
+        ...
+
+
+@dataclass(frozen=True)
+class Whose:
+    """Whose face a photo shows, and with which key it is protected.
+
+    Attributes:
+        subject: The person's id; None where nobody is claimed (a search under the gallery key).
+        scope: Scope of the key.
+        gallery: Whether the scope's gallery key is used, in place of the subject's own.
+        enrol: Whether a first key may be issued.
+    """
+
+    subject: str | None
+    scope: str
+    gallery: bool
+    enrol: bool = False
+
+
+class Gate:
+    """Stands between one protected client and the mixer. Safe to use from many threads.
+
+    Args:
+        mixer: Makes the cancelable faces.
+        adapter: Name of the adapter, for the enrolment records.
+        keys: "own" for a key each; "gallery" for one key of the scope, which 1:N search needs.
+        scope: Scope of the keys; or a function that maps the back end's collection to its scope, so that
+            two collections can't be linked.
+
+    Raises:
+        UsageError: There is no such use of keys.
+    """
+
+    def __init__(
+        self, mixer: FaceMixer, adapter: str, *, keys: KeyUse = "own", scope: ScopeRule = "default"
+    ) -> None:
+        if keys not in {"own", "gallery"}:
+            raise UsageError(f"there is no use of keys {keys!r}", where="keys", fix="use 'own' or 'gallery'")
+        self.mixer, self.adapter, self.keys = mixer, adapter, keys
+        self._scope = scope
+
+    def same_as(self, other: Gate) -> bool:
+        """Whether the other gate does the same in the same way."""
+        mine = (id(self.mixer), self.adapter, self.keys, self._scope)
+        return mine == (id(other.mixer), other.adapter, other.keys, other._scope)
+
+    def scope(self, collection: str = "") -> str:
+        """Scope of the keys of a collection."""
+        return self._scope(collection) if callable(self._scope) else self._scope
+
+    # --- whose ------------------------------------------------------------------------------------
+
+    def whose(
+        self,
+        *,
+        argument: str | None = None,
+        field: str | None = None,
+        collection: str = "",
+        enrol: bool = False,
+        named: bool | None = None,
+    ) -> Whose:
+        """Find out whose key a call needs.
+
+        The nearest word counts: an argument of the adapter's own, then the field of the SDK's call that
+        names a person, then `with mixer.subject(...)` around the call.
+
+        Args:
+            argument: The subject, as an argument of the adapter says it.
+            field: The subject, as a field of the SDK's call says it (ExternalImageId, say).
+            collection: The back end's collection.
+            enrol: Whether this call enrols: a first key may be issued.
+            named: Whether a subject is needed. None: wherever each has a key of their own, and at every
+                enrolment, because an entry that nobody is named for could not be renewed.
+
+        Raises:
+            SubjectNeededError: A subject is needed, and nobody said who.
+        """
+        claim = current_claim()
+        subject = argument or field or (claim.subject if claim else None)
+        gallery = self.keys == "gallery"
+        scope = (claim.scope if claim else None) or self.scope(collection)
+        enrol = enrol or bool(claim and claim.enrol)
+        if named is None:
+            named = not gallery or enrol
+        if subject is None and (named or not gallery):
+            raise SubjectNeededError(
+                "nobody said whose face this is, so that no key can be chosen; nothing was sent",
+                where=self.adapter,
+                fix="name the subject in the call, or put it in `with mixer.subject(ID):`; "
+                "for 1:N search protect with keys='gallery'",
+            )
+        return Whose(subject, scope, gallery, enrol)
+
+    # --- faces ------------------------------------------------------------------------------------
+
+    def protect(
+        self, image: PhotoSource, whose: Whose, *, channel_order: ChannelOrder = "rgb"
+    ) -> CancelableFace:
+        """Turn a photo into a cancelable face under the key that was found.
+
+        Args:
+            image: Path, bytes, binary file, PIL image or array.
+            whose: What `whose` returned.
+            channel_order: Order of the channels of an array.
+
+        Raises:
+            PhotoError: The photo can't be used, or is protected already.
+            KeystoreError: There is no usable key.
+        """
+        return self.mixer.protect(
+            image,
+            subject=None if whose.gallery else whose.subject,
+            scope=whose.scope,
+            enrol=whose.enrol and not whose.gallery,
+            channel_order=channel_order,
+        )
+
+    async def protect_async(
+        self, image: PhotoSource, whose: Whose, *, channel_order: ChannelOrder = "rgb"
+    ) -> CancelableFace:
+        """`protect` in a thread of its own, so that an event loop goes on meanwhile."""
+        return await asyncio.to_thread(self.protect, image, whose, channel_order=channel_order)
+
+    # --- records ----------------------------------------------------------------------------------
+
+    @property
+    def book(self) -> EnrolmentBook:
+        """Where enrolments are written down.
+
+        Raises:
+            AdapterError: The mixer's source of keys keeps no records.
+        """
+        book = self.mixer.keystore
+        if not isinstance(book, EnrolmentBook):
+            raise AdapterError(
+                "this source of keys keeps no enrolment records: a rotation could not say what to renew",
+                where=self.adapter,
+                fix="use anonymix_keystore.Keystore",
+            )
+        return book
+
+    def record(self, face: CancelableFace, whose: Whose, *, collection: str, external_id: str) -> str:
+        """Write down that the back end holds an entry made from a face.
+
+        Returns:
+            The record's name.
+
+        Raises:
+            SubjectNeededError: It is not known whose entry it is.
+            KeystoreError: The key was rotated since the face was made (KeyRevokedError), and so on.
+        """
+        if whose.subject is None:
+            raise SubjectNeededError("an enrolment needs a subject", where=self.adapter, fix="name it")
+        return self.book.record_enrolment(
+            whose.subject,
+            whose.scope,
+            adapter=self.adapter,
+            collection=collection,
+            external_id=external_id,
+            version=face.key_version,
+            fingerprint=face.fingerprint,
+            gallery=whose.gallery,
+        )
+
+    def enrol(
+        self,
+        image: PhotoSource,
+        whose: Whose,
+        *,
+        collection: str,
+        send: Callable[[CancelableFace], T],
+        external_id: Callable[[T], str],
+        undo: Callable[[T], object],
+        channel_order: ChannelOrder = "rgb",
+    ) -> T:
+        """Protect, send, write down; and take the entry back if it could not be written down.
+
+        A key that is rotated between the two is the usual reason: its entry must not stay.
+
+        Args:
+            image: The photo.
+            whose: Whose it is.
+            collection: The back end's collection.
+            send: Sends the face and returns the back end's answer.
+            external_id: The id of the entry in that answer, under which it is deleted later.
+            undo: Deletes the entry from the back end.
+            channel_order: Order of the channels of an array.
+
+        Returns:
+            What `send` returned.
+
+        Raises:
+            EnrolmentError: The entry could not be recorded and could not be deleted either.
+        """
+        if whose.subject is None or not self.book:  # asked before anything is sent
+            raise SubjectNeededError("an enrolment needs a subject", where=self.adapter, fix="name it")
+        face = self.protect(image, whose, channel_order=channel_order)
+        answer = send(face)
+        try:
+            self.record(face, whose, collection=collection, external_id=external_id(answer))
+        except Exception as error:
+            self.take_back(lambda: undo(answer), error)
+            raise
+        return answer
+
+    def take_back(self, undo: Callable[[], object], cause: Exception) -> None:
+        """Delete an entry that could not be recorded.
+
+        Raises:
+            EnrolmentError: That failed, too.
+        """
+        try:
+            undo()
+        except Exception as error:
+            raise EnrolmentError(
+                f"an entry was made, could not be recorded ({cause}) and could not be deleted ({error})",
+                where=self.adapter,
+                fix="delete it in the back end by hand",
+            ) from error
+
+    def entries(self, collection: str | None = None) -> list[EnrolmentInfo]:
+        """The records of this adapter's entries, those of one collection or all."""
+        return [item for item in self.book.enrolments() if self._mine(item, collection)]
+
+    def due(self, collection: str | None = None) -> list[EnrolmentInfo]:
+        """The records that leave work: entries to delete, subjects to enrol anew."""
+        found = self.book.due(fingerprint=self.mixer.fingerprint)
+        return [item for item in found if self._mine(item, collection)]
+
+    def removed(self, entry: EnrolmentInfo) -> None:
+        """Write down that an entry was deleted from the back end."""
+        self.book.mark_removed(entry.entry)
+
+    def forget_entry(self, collection: str, external_id: str) -> bool:
+        """Write down that an entry was deleted, by its id in the back end; False if none was recorded."""
+        found = [item for item in self.entries(collection) if item.external_id == external_id]
+        for item in found:
+            self.removed(item)
+        return bool(found)
+
+    def _mine(self, item: EnrolmentInfo, collection: str | None) -> bool:
+        return item.adapter == self.adapter and collection in {None, item.collection}
