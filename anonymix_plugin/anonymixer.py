@@ -103,7 +103,7 @@ class Anonymixer:
         keystore: Where the keys are. It stays the caller's to close, unless `open` made it.
         road: "fast" is one forward pass; "refine" adds the paper's optimisation (slow without a GPU).
         policy: What of the photo is kept, and how strongly person and key speak.
-        faces: What to do where a photo shows several faces: "largest", "all" or "error".
+        faces: What to do where a photo shows several faces: "largest", "central", "all" or "error".
         detector: "yunet" (permissive licence) or "scrfd-500m".
         engine: What draws: "openvino" or "torch".
         size: Side of the cancelable faces in pixels, 512 or 1024.

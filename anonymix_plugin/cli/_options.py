@@ -52,6 +52,7 @@ class Several(StrEnum):
     """What to do with several faces."""
 
     LARGEST = "largest"
+    CENTRAL = "central"
     ALL = "all"
     ERROR = "error"
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 from anonymix_plugin.errors import NoFaceError, SeveralFacesError, UsageError
 from anonymix_plugin.values import Face, Photo
 
-FacePolicy: TypeAlias = Literal["largest", "all", "error"]
+FacePolicy: TypeAlias = Literal["largest", "central", "all", "error"]
 """What to do with a photo of several people."""
 
 
@@ -23,13 +23,15 @@ def select_faces(
 
     Args:
         faces: What a detector found in `photo`.
-        policy: "largest" takes the face with the largest box, "all" takes all of them, "error" takes
-            the only one and refuses the photo if there are several.
+        policy: "largest" takes the face with the largest box; "central" weighs size against distance
+            from the middle (area of the box less twice the squared distance of its centre), for
+            portraits with a larger, cut face at the edge; "all" takes all faces; "error" takes the
+            only one and refuses the photo if there are several.
         photo: The photo, named in errors.
         min_score: Least confidence of the detector, 0..1, on top of the detector's own threshold.
 
     Returns:
-        At least one face, the largest first.
+        At least one face, the largest (under "central" the most central) first.
 
     Raises:
         NoFaceError: No face counts.
@@ -38,7 +40,7 @@ def select_faces(
     """
     if policy not in get_args(FacePolicy):
         raise UsageError(
-            f"there is no policy {policy!r}", where="policy", fix="use 'largest', 'all' or 'error'"
+            f"there is no policy {policy!r}", where="policy", fix="use 'largest', 'central', 'all' or 'error'"
         )
     counted = sorted((face for face in faces if face.score >= min_score), key=_area, reverse=True)
     if not counted:
@@ -54,7 +56,15 @@ def select_faces(
             where=photo.source,
             fix="crop the photo to one person, or choose the policy 'largest' or 'all'",
         )
+    if policy == "central":
+        return [max(counted, key=_prominence)]
     return counted[:1] if policy == "largest" else counted
+
+
+def _prominence(face: Face) -> float:
+    x0, y0, x1, y1 = face.box
+    offset = (x0 + x1 - face.photo.width) ** 2 + (y0 + y1 - face.photo.height) ** 2
+    return _area(face) - offset / 2  # the offsets are doubled: a quarter of the square, twice
 
 
 def _area(face: Face) -> float:
