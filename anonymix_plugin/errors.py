@@ -111,6 +111,12 @@ class DamagedModelError(ModelError):
     code = "damaged_model"
 
 
+class CheckpointError(ModelError):
+    """A checkpoint of the user's can't be read: damaged, hostile, or of a kind that is not supported."""
+
+    code = "checkpoint"
+
+
 class DownloadError(ModelError):
     """Weights could not be fetched."""
 
