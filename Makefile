@@ -6,7 +6,7 @@ DATA ?= ../shared/data
 # Idle threads that spin steal the cores from the engine next door.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-long test-adapters lint types imports format bench bench-keystore figures models train-mapper train-encoder clean help
+.PHONY: demo test test-long test-crash test-keystore coverage-keystore test-adapters lint types imports format bench bench-keystore figures models train-mapper train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -32,6 +32,16 @@ test: models             ## the default suite
 
 test-long: models        ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
+
+test-crash: $(VENV)/.ready   ## kill -9 a keystore 250 times
+	$(BIN)/python -m pytest -m long tests/keystore/test_keystore_crash.py
+
+test-keystore: $(VENV)/.ready   ## the keystore's long tests: kills, races, every byte flipped, the state machine
+	$(BIN)/python -m pytest -m long tests/keystore
+
+coverage-keystore: $(VENV)/.ready   ## line and branch coverage of the keystore, which must be whole
+	$(BIN)/python -m coverage run --branch --source anonymix_keystore -m pytest -q tests/keystore
+	$(BIN)/python -m coverage report --show-missing --skip-covered --fail-under 100
 
 lint: $(VENV)/.ready     ## ruff, formatting and the direction of imports
 	$(BIN)/ruff check .

@@ -176,9 +176,6 @@ class Database:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
         """A read transaction: what is read in it fits together, whatever others write meanwhile."""
-        if self._db.conn.in_transaction:
-            yield
-            return
         self.patiently("BEGIN")
         try:
             yield
