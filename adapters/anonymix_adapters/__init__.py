@@ -28,7 +28,7 @@ from anonymix_adapters.protocol import Adapter, Answer, Leaked, Rehearsal
 from anonymix_adapters.registry import load, names
 from anonymix_adapters.renewal import Renewal, keep_original, renew, sealed_original
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import gate_of, need_gate, unwrap, wrap
+from anonymix_adapters.wrapping import StandIn, gate_of, need_gate, stand_in, unwrap, wrap
 
 __all__ = [
     "Adapter",
@@ -51,6 +51,7 @@ __all__ = [
     "Sdk",
     "SdkMissingError",
     "SdkVersionError",
+    "StandIn",
     "SubjectNeededError",
     "UnknownAdapterError",
     "Whose",
@@ -62,6 +63,7 @@ __all__ = [
     "need_gate",
     "renew",
     "sealed_original",
+    "stand_in",
     "unwrap",
     "wrap",
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from anonymix_adapters.errors import AdapterError, EnrolmentError, SubjectNeededError
 from anonymix_keystore import EnrolmentInfo
-from anonymix_plugin.claims import current_claim
+from anonymix_plugin.claims import Claim, claimed, current_claim
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import ChannelOrder, PhotoSource
 from anonymix_plugin.values import CancelableFace
@@ -99,6 +101,11 @@ class Whose:
     enrol: bool = False
 
 
+_MADE: ContextVar[list[tuple[Gate, CancelableFace, Whose]] | None] = ContextVar(
+    "anonymix_faces_made", default=None
+)
+
+
 class Gate:
     """Stands between one protected client and the mixer. Safe to use from many threads.
 
@@ -119,16 +126,16 @@ class Gate:
         if keys not in {"own", "gallery"}:
             raise UsageError(f"there is no use of keys {keys!r}", where="keys", fix="use 'own' or 'gallery'")
         self.mixer, self.adapter, self.keys = mixer, adapter, keys
-        self._scope = scope
+        self.scope_rule = scope
 
     def same_as(self, other: Gate) -> bool:
         """Whether the other gate does the same in the same way."""
-        mine = (id(self.mixer), self.adapter, self.keys, self._scope)
-        return mine == (id(other.mixer), other.adapter, other.keys, other._scope)
+        mine = (id(self.mixer), self.adapter, self.keys, self.scope_rule)
+        return mine == (id(other.mixer), other.adapter, other.keys, other.scope_rule)
 
     def scope(self, collection: str = "") -> str:
         """Scope of the keys of a collection."""
-        return self._scope(collection) if callable(self._scope) else self._scope
+        return self.scope_rule(collection) if callable(self.scope_rule) else self.scope_rule
 
     # --- whose ------------------------------------------------------------------------------------
 
@@ -189,13 +196,24 @@ class Gate:
             PhotoError: The photo can't be used, or is protected already.
             KeystoreError: There is no usable key.
         """
-        return self.mixer.protect(
+        face = self.mixer.protect(
             image,
             subject=None if whose.gallery else whose.subject,
             scope=whose.scope,
             enrol=whose.enrol and not whose.gallery,
             channel_order=channel_order,
         )
+        made = _MADE.get()
+        if made is not None:
+            made.append((self, face, whose))
+        return face
+
+    @staticmethod
+    def discard(face: CancelableFace) -> None:
+        """Say that a face that was just made is not used, so that no enrolment counts it."""
+        made = _MADE.get()
+        if made is not None:
+            made[:] = [entry for entry in made if entry[1] is not face]
 
     async def protect_async(
         self, image: PhotoSource, whose: Whose, *, channel_order: ChannelOrder = "rgb"
@@ -274,7 +292,8 @@ class Gate:
         Raises:
             EnrolmentError: The entry could not be recorded and could not be deleted either.
         """
-        if whose.subject is None or not self.book:  # asked before anything is sent
+        _ = self.book  # asked before anything is sent
+        if whose.subject is None:
             raise SubjectNeededError("an enrolment needs a subject", where=self.adapter, fix="name it")
         face = self.protect(image, whose, channel_order=channel_order)
         answer = send(face)
@@ -284,6 +303,54 @@ class Gate:
             self.take_back(lambda: undo(answer), error)
             raise
         return answer
+
+    @contextmanager
+    def enrolment(
+        self,
+        subject: str,
+        *,
+        collection: str,
+        external_id: str,
+        undo: Callable[[], object] | None = None,
+    ) -> Iterator[None]:
+        """Enrol in the host's own code, with a library that knows nothing of names.
+
+            with gate.enrolment("alice", collection="door", external_id="alice-1"):
+                vectors["alice-1"] = app.get(photo)[0].normed_embedding
+
+        The subject's key is used inside (a first one is issued), and what was made is written down at the
+        end. An exception inside is passed on, and nothing is written down.
+
+        Args:
+            subject: Whose face it is.
+            collection: The host's collection.
+            external_id: The entry's id there.
+            undo: Deletes the entry, if it can't be written down (its key was rotated meanwhile).
+
+        Raises:
+            EnrolmentError: No face, or more than one, went through this gate inside the block; or the entry
+                could not be written down and not be deleted.
+            KeystoreError: The entry can't be written down.
+        """
+        _ = self.book
+        made: list[tuple[Gate, CancelableFace, Whose]] = []
+        token = _MADE.set(made)
+        try:
+            with claimed(Claim(subject, enrol=True)):
+                yield
+        finally:
+            _MADE.reset(token)
+        mine = [(face, whose) for gate, face, whose in made if gate is self]
+        try:
+            if len(mine) != 1:
+                raise EnrolmentError(
+                    f"{len(mine)} faces were protected where one is enrolled", where=self.adapter
+                )
+            self.record(*mine[0], collection=collection, external_id=external_id)
+        except Exception as error:
+            if undo is not None:
+                self.take_back(undo, error)
+            raise
 
     def take_back(self, undo: Callable[[], object], cause: Exception) -> None:
         """Delete an entry that could not be recorded.

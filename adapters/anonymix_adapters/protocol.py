@@ -55,7 +55,12 @@ class Rehearsal(Protocol):
 
     @property
     def collection(self) -> str:
-        """The back end's collection that entries go to."""
+        """The back end's collection that entries go to; one of its own, that no record names yet."""
+        ...
+
+    @property
+    def client(self) -> Any:
+        """The protected client or model, as `protect` returned it."""
         ...
 
     @property
@@ -91,6 +96,13 @@ class Rehearsal(Protocol):
 
     def entries(self) -> Mapping[str, str]:
         """What the back end holds now: entry id to subject, as asked from the back end itself."""
+        ...
+
+    def seen(self) -> Sequence[Any]:
+        """All that came out behind the adapter so far, in order: uint8 pictures, or bytes on the wire.
+
+        It is recorded where the back end begins. `verify_original` is left out.
+        """
         ...
 
     def leak(self) -> Sequence[Leaked]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar, cast
 
 from anonymix_adapters.errors import AdapterError, DoubleProtectionError, NotProtectedError
 from anonymix_adapters.gate import Gate
@@ -32,8 +32,53 @@ class _Guard:
         )
 
 
+class StandIn:
+    """Base of objects that stand in for a client which can't be hooked into; `stand_in` makes them.
+
+    Args:
+        target: What is protected.
+        gate: What stands in front of it.
+    """
+
+    def __init__(self, target: Any, gate: Gate) -> None:
+        self._target, self._gate = target, gate
+
+
+S = TypeVar("S", bound=StandIn)
+
+
+def stand_in(target: Any, gate: Gate, kind: Callable[[Any, Gate], S]) -> S:
+    """Protect a client by an object that stands in for it, once.
+
+    Args:
+        target: The client, or what stands in for it already.
+        gate: What stands in front of it from now on.
+        kind: The class that stands in.
+
+    Raises:
+        DoubleProtectionError: Another gate stands there.
+    """
+    if isinstance(target, StandIn):
+        if target._gate.same_as(gate):
+            return cast("S", target)
+        raise _double(target)
+    if gate_of(target) is not None:
+        raise _double(target)
+    return kind(target, gate)
+
+
+def _double(target: object) -> DoubleProtectionError:
+    return DoubleProtectionError(
+        "this is protected already, by another mixer or in another way; a face is not mixed twice",
+        where=type(target).__name__,
+        fix="unprotect it first",
+    )
+
+
 def gate_of(target: object) -> Gate | None:
     """The gate in front of a client or model, or None where there is none."""
+    if isinstance(target, StandIn):
+        return target._gate
     guard = _guard(target)
     return guard.gate if guard else None
 
@@ -73,23 +118,21 @@ def wrap(target: T, gate: Gate, install: Callable[[T], Callable[[], object]]) ->
         if there is not None:
             if there.same_as(gate):
                 return target
-            raise DoubleProtectionError(
-                "this is protected already, by another mixer or in another way; a face is not mixed twice",
-                where=type(target).__name__,
-                fix="unprotect it first",
-            )
+            raise _double(target)
         if not hasattr(target, "__dict__"):
             raise AdapterError("this kind of object can't be protected in place", where=type(target).__name__)
         vars(target)[_ATTRIBUTE] = _Guard(gate, install(target))
     return target
 
 
-def unwrap(target: T) -> T:
-    """Take the hooks out again and return the target as it was.
+def unwrap(target: Any) -> Any:
+    """Take the hooks out again, or the stand-in away, and return the target as it was.
 
     Raises:
         NotProtectedError: It is not protected.
     """
+    if isinstance(target, StandIn):
+        return target._target
     with _LOCK:
         guard = _guard(target)
         if guard is None:

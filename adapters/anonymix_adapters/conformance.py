@@ -1,0 +1,440 @@
+"""What every adapter is held to, ours or others'.
+
+    from anonymix_adapters import conformance
+
+    @pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
+    def test_conformance(check, mixer, people):
+        check(conformance.Trial(my_adapter, mixer, people))
+
+Each check opens back ends of its own by the adapter's `rehearse` and raises `NonConformity`, or the error
+that should not have come. `run` does them all without pytest.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from packaging.specifiers import SpecifierSet
+
+from anonymix_adapters.errors import (
+    DoubleProtectionError,
+    EnrolmentError,
+    NotProtectedError,
+    SdkMissingError,
+    SdkVersionError,
+    SubjectNeededError,
+)
+from anonymix_adapters.gate import FaceMixer, KeyUse
+from anonymix_adapters.protocol import Adapter, Rehearsal
+from anonymix_adapters.renewal import renew
+from anonymix_keystore import Keystore, KeystoreError
+from anonymix_plugin.errors import AlreadyProtectedError, AnonymixError, PhotoError
+from anonymix_plugin.images import ChannelOrder, PhotoSource, decode_photo, encode_cancelable
+from anonymix_plugin.values import CancelableFace
+from anonymix_plugin.verification import Verifier
+
+
+class NonConformity(AssertionError):  # noqa: N818 - what is found, not what goes wrong
+    """The adapter does not do what every adapter must."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody to rehearse with.
+
+    Attributes:
+        name: An id that is unused in the keystore.
+        enrolled: The photo to enrol.
+        probe: Another photo of the same person.
+    """
+
+    name: str
+    enrolled: PhotoSource
+    probe: PhotoSource
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An adapter on trial.
+
+    Attributes:
+        adapter: The adapter.
+        mixer: A mixer over a `Keystore` whose subjects may be made, rotated and revoked.
+        people: At least three people, one face in each photo.
+        options: Handed to `rehearse`.
+        genuine: Least share of genuine probes that must be accepted.
+        impostors: Greatest share of impostors that may be.
+    """
+
+    adapter: Adapter
+    mixer: FaceMixer
+    people: Sequence[Person]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    genuine: float = 0.75
+    impostors: float = 0.25
+
+    @property
+    def store(self) -> Keystore:
+        """The keystore."""
+        store = self.mixer.keystore
+        if not isinstance(store, Keystore):
+            raise NonConformity("a trial needs a mixer over a Keystore")
+        return store
+
+    def open(
+        self, *, keys: KeyUse = "own", mixer: FaceMixer | None = None
+    ) -> AbstractContextManager[Rehearsal]:
+        """An empty back end with the adapter in front."""
+        return self.adapter.rehearse(mixer or self.mixer, keys=keys, **self.options)
+
+
+def _need(holds: object, what: str) -> None:
+    if not holds:
+        raise NonConformity(what)
+
+
+def _raises(expected: type[Exception] | tuple[type[Exception], ...], call: Callable[[], object]) -> Exception:
+    try:
+        call()
+    except expected as error:
+        return error
+    names = expected.__name__ if isinstance(expected, type) else " or ".join(e.__name__ for e in expected)
+    raise NonConformity(f"no {names} was raised")
+
+
+# --- the checks -------------------------------------------------------------------------------------
+
+
+def names_itself_and_its_sdk(trial: Trial) -> None:
+    """The adapter says who it is; a missing or untested SDK is told with the command that helps."""
+    adapter = trial.adapter
+    _need(adapter.NAME and adapter.NAME.strip().lower() == adapter.NAME, "NAME is a word in lower case")
+    for sdk in adapter.SDKS:
+        _need(
+            SpecifierSet(sdk.tested).contains(sdk.installed(), prereleases=True), f"{sdk.module} is untested"
+        )
+
+    def opened() -> None:
+        with trial.open():
+            pass
+
+    if not adapter.SDKS:
+        return
+    with mock.patch.object(metadata, "version", side_effect=metadata.PackageNotFoundError("it")):
+        said = str(_raises(SdkMissingError, opened))
+    _need(any(sdk.command in said for sdk in adapter.SDKS), f"the missing SDK's cure is not named: {said}")
+    for version in ("0.0.0.1", "99999.0"):
+        with mock.patch.object(metadata, "version", return_value=version):
+            said = str(_raises(SdkVersionError, opened))
+        _need(any(sdk.tested in said for sdk in adapter.SDKS), f"the tested range is not named: {said}")
+
+
+def wraps_once_and_unwraps(trial: Trial) -> None:
+    """Protecting twice does nothing or is refused; unprotecting undoes it."""
+    adapter = trial.adapter
+    with trial.open() as stage:
+        client = stage.client
+        _need(adapter.gate_of(client) is stage.gate, "gate_of does not know the client")
+        again = {"keys": stage.gate.keys, "scope": stage.gate.scope_rule}
+        _need(adapter.protect(client, trial.mixer, **again) is client, "a double wrap makes another client")
+        _need(adapter.gate_of(client) is stage.gate, "a double wrap replaces the gate")
+        _raises(
+            DoubleProtectionError,
+            lambda: adapter.protect(client, _Watched(trial.mixer, lambda _: None), **again),
+        )
+        bare = adapter.unprotect(client)
+        _need(adapter.gate_of(bare) is None, "unprotect leaves a gate")
+        _raises(NotProtectedError, lambda: adapter.unprotect(bare))
+        wrapped = adapter.protect(bare, trial.mixer, **again)
+        _need(adapter.gate_of(wrapped) is not None, "what was unprotected can't be protected again")
+
+
+def tells_people_apart(trial: Trial) -> None:
+    """Genuine probes are accepted, impostors and original photos are not, by the back end's own threshold."""
+    with trial.open() as stage:
+        for person in trial.people:
+            stage.enrol(person.name, person.enrolled)
+        genuine = [stage.verify(person.name, person.probe).accepted for person in trial.people]
+        impostors = [stage.verify(one.name, other.probe).accepted for one, other in _strangers(trial.people)]
+        originals = [stage.verify_original(person.name, person.probe).accepted for person in trial.people]
+    _need(_share(genuine) >= trial.genuine, f"only {sum(genuine)} of {len(genuine)} were accepted")
+    _need(
+        _share(impostors) <= trial.impostors, f"{sum(impostors)} of {len(impostors)} impostors were accepted"
+    )
+    _need(_share(originals) <= trial.impostors, f"{sum(originals)} of {len(originals)} original photos match")
+
+
+def writes_enrolments_down(trial: Trial) -> None:
+    """Each entry has a record with the key version and the mixer's fingerprint; a subject is asked for."""
+    person = trial.people[0]
+    with trial.open() as stage:
+        name = stage.enrol(person.name, person.enrolled)
+        version = trial.store.current(person.name, stage.gate.scope(stage.collection)).version
+        found = [item for item in stage.gate.entries(stage.collection) if item.external_id == name]
+        _need(len(found) == 1, f"{len(found)} records of one entry")
+        item = found[0]
+        _need((item.subject, item.version) == (person.name, version), "the record names another key")
+        _need(item.fingerprint == trial.mixer.fingerprint, "the record names another mixer")
+        _need(item.adapter == trial.adapter.NAME, "the record names another adapter")
+        _need(stage.entries() == {name: person.name}, "the back end holds something else")
+        _raises(SubjectNeededError, lambda: stage.gate.whose(collection=stage.collection))
+        stage.delete(name)
+        stage.delete(name)
+        _need(stage.entries() == {}, "a deleted entry is still there")
+        _need(not stage.verify(person.name, person.probe).accepted, "a deleted entry matches")
+        _need(stage.gate.forget_entry(stage.collection, name), "the record can't be closed")
+
+
+def sends_cancelable_faces_only(trial: Trial) -> None:
+    """Nothing that comes out behind the adapter is the photo, holds it, or shows the person."""
+    person = trial.people[0]
+    with trial.open() as stage:
+        stage.enrol(person.name, person.enrolled)
+        stage.verify(person.name, person.probe)
+        seen = stage.seen()
+    _need(seen, "the rehearsal records nothing, so that it proves nothing")
+    assert_nothing_original(seen, [person.enrolled, person.probe])
+
+
+def refuses_bad_photos(trial: Trial) -> None:
+    """A photo that can't be used, or is protected already, leaves the back end without a picture or entry."""
+    person = trial.people[0]
+    blank = np.full((300, 300, 3), 128, np.uint8)
+    with trial.open() as stage:
+        stage.enrol(person.name, person.enrolled)
+        made = encode_cancelable(_protect(trial, person))
+        before, entries = len(stage.seen()), stage.entries()
+        _raises((PhotoError, EnrolmentError), lambda: stage.enrol(person.name, blank))
+        _raises(PhotoError, lambda: stage.verify(person.name, blank))
+        _raises(PhotoError, lambda: stage.verify(person.name, b"no picture"))
+        _raises(AlreadyProtectedError, lambda: stage.enrol(person.name, made))
+        _need(len(stage.seen()) == before, "something was sent of a photo that can't be used")
+        _need(stage.entries() == entries, "an entry was made of a photo that can't be used")
+
+
+def refuses_unknown_and_revoked_subjects(trial: Trial) -> None:
+    """A probe of somebody unknown makes no key; a revoked subject gets nothing, not even at enrolment."""
+    person, other = trial.people[0], trial.people[1]
+    with trial.open() as stage:
+        scope = stage.gate.scope(stage.collection)
+        stage.enrol(person.name, person.enrolled)
+        before = len(stage.seen())
+        unknown = f"{person.name} unknown {secrets.token_hex(4)}"
+        _raises(KeystoreError, lambda: stage.verify(unknown, person.probe))
+        _need(unknown not in set(trial.store.subjects(scope)), "a probe issued a key")
+        revoked = f"{other.name} revoked {secrets.token_hex(4)}"
+        trial.store.current_or_issue(revoked, scope)
+        trial.store.revoke(revoked, scope)
+        _raises(KeystoreError, lambda: stage.verify(revoked, other.probe))
+        _raises(KeystoreError, lambda: stage.enrol(revoked, other.enrolled))
+        _need(len(stage.seen()) == before, "something was sent for somebody without a key")
+        _need(len(stage.entries()) == 1, "an entry was made for somebody without a key")
+
+
+def renews_after_rotation(trial: Trial) -> None:
+    """After a breach old entries match nobody; they are deleted, and people enrolled anew verify again."""
+    people = trial.people[:3]
+    with trial.open() as stage:
+        scope = stage.gate.scope(stage.collection)
+        for person in people:
+            stage.enrol(person.name, person.enrolled)
+        leaked = stage.leak()
+        for person in people:
+            trial.store.rotate(person.name, scope, reason="breach")
+        stale = [stage.verify(person.name, person.probe).accepted for person in people]
+        _need(_share(stale) <= trial.impostors + 0.1, f"{sum(stale)} of {len(stale)} old entries still match")
+        due = stage.gate.due(stage.collection)
+        _need(len([item for item in due if item.delete]) == len(people), "old entries are not due")
+        photos = {person.name: person.enrolled for person in people}
+        done = renew(
+            stage.gate,
+            delete=lambda item: stage.delete(item.external_id),
+            enrol=lambda item, photo: stage.enrol(item.subject, photo),
+            photo=lambda item: photos[item.subject],
+            collection=stage.collection,
+        )
+        _need(not done.failures, f"the renewal failed: {done.failures}")
+        _need(set(done.enrolled) == set(photos), "somebody was not enrolled anew")
+        _need(not stage.gate.due(stage.collection), "work is left after the renewal")
+        _need(not set(done.deleted) & set(stage.entries()), "deleted entries are still there")
+        _need(len(stage.entries()) == len(people), "the back end holds something else")
+        again = [stage.verify(person.name, person.probe).accepted for person in people]
+        old = [stage.match(template, template.subject).accepted for template in leaked]
+    _need(_share(again) >= trial.genuine - 0.1, f"only {sum(again)} of {len(again)} verify after the renewal")
+    _need(_share(old) <= trial.impostors + 0.1, f"{sum(old)} of {len(old)} leaked templates still match")
+
+
+def takes_back_what_a_rotation_overtook(trial: Trial) -> None:
+    """A key rotated between making a face and writing the entry down leaves no entry."""
+    person = trial.people[0]
+    scope: list[str] = []
+
+    def rotate(face: CancelableFace) -> None:
+        if face.subject:
+            trial.store.rotate(face.subject, face.scope, reason="breach")
+
+    with trial.open(mixer=_Watched(trial.mixer, rotate)) as stage:
+        scope.append(stage.gate.scope(stage.collection))
+        _raises((KeystoreError, AnonymixError), lambda: stage.enrol(person.name, person.enrolled))
+        _need(stage.entries() == {}, "an entry under a dead key stays in the back end")
+        _need(not stage.gate.entries(stage.collection), "an entry under a dead key is recorded")
+
+
+def serves_threads(trial: Trial) -> None:
+    """Threads at once, each with its own subject, get the answers that they get one after another."""
+    people = list(trial.people[:3])
+    with trial.open() as stage:
+        for person in people:
+            stage.enrol(person.name, person.enrolled)
+        alone = [stage.verify(person.name, person.probe).score for person in people]
+        barrier = threading.Barrier(len(people))
+
+        def together(person: Person) -> float:
+            barrier.wait(60)
+            return stage.verify(person.name, person.probe).score
+
+        with ThreadPoolExecutor(len(people)) as pool:
+            scores = list(pool.map(together, people))
+    _need(np.allclose(alone, scores, atol=1e-3), f"threads get other answers: {alone} and {scores}")
+
+
+def searches_under_a_gallery_key(trial: Trial) -> None:
+    """1:N search finds people under the gallery key, and needs no subject."""
+    with trial.open(keys="gallery") as stage:
+        if not stage.searches:
+            return
+        for person in trial.people:
+            stage.enrol(person.name, person.enrolled)
+        records = stage.gate.entries(stage.collection)
+        _need(records and all(item.gallery for item in records), "records do not name the gallery key")
+        found = [stage.search(person.probe).subject == person.name for person in trial.people]
+    _need(_share(found) >= trial.genuine - 0.1, f"only {sum(found)} of {len(found)} were found")
+
+
+CHECKS: tuple[Callable[[Trial], None], ...] = (
+    names_itself_and_its_sdk,
+    wraps_once_and_unwraps,
+    tells_people_apart,
+    writes_enrolments_down,
+    sends_cancelable_faces_only,
+    refuses_bad_photos,
+    refuses_unknown_and_revoked_subjects,
+    renews_after_rotation,
+    takes_back_what_a_rotation_overtook,
+    serves_threads,
+    searches_under_a_gallery_key,
+)
+"""All checks, to be parametrised over; each takes a Trial with subjects of its own or used ones alike."""
+
+
+def run(trial: Trial) -> dict[str, str]:
+    """Do all checks; for each its name and "" or what is wrong."""
+    results = {}
+    for check in CHECKS:
+        try:
+            check(trial)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
+            results[check.__name__] = f"{type(error).__name__}: {error}"
+        else:
+            results[check.__name__] = ""
+    return results
+
+
+# --- what the checks are made of --------------------------------------------------------------------
+
+
+def assert_nothing_original(
+    seen: Iterable[Any], originals: Sequence[PhotoSource], verifier: Verifier | None = None
+) -> None:
+    """Hold everything that came out behind an adapter against original photos.
+
+    Args:
+        seen: Pictures, (height, width, 3) uint8 RGB, or bytes as they went over the wire.
+        originals: The photos.
+        verifier: Judges whether a picture shows the person of a photo; ArcFace at FMR .1 % by default.
+
+    Raises:
+        NonConformity: A picture is an original or shows its person; bytes hold the photo's file or text of
+            it in base64.
+    """
+    judge = verifier or Verifier()
+    files = [_content(photo) for photo in originals if isinstance(photo, bytes | str | os.PathLike)]
+    people = [judge.embed(photo) for photo in originals]
+    pixels = [decode_photo(photo).pixels for photo in originals]
+    for thing in seen:
+        if isinstance(thing, bytes | bytearray):
+            for file in files:
+                _need(file[64:1024] not in thing, "the photo's file was sent")
+                text = base64.b64encode(file[63:1023])[4:-4]
+                _need(text not in thing, "the photo's file was sent in base64")
+            continue
+        picture = np.asarray(thing)
+        for photo in pixels:
+            same = picture.shape == photo.shape and np.abs(picture.astype(int) - photo).mean() < 2
+            _need(not same, "the photo's pixels were sent")
+        try:
+            shown = judge.embed(picture)
+        except PhotoError:
+            continue  # it shows nobody
+        for person in people:
+            _need(float(shown @ person) < judge.threshold.value, "a picture that was sent shows the person")
+
+
+def _content(photo: bytes | str | os.PathLike[str]) -> bytes:
+    return photo if isinstance(photo, bytes) else Path(photo).read_bytes()
+
+
+class _Watched:
+    """A mixer that does something after each face."""
+
+    def __init__(self, mixer: FaceMixer, after: Callable[[CancelableFace], None]) -> None:
+        self._mixer, self._after = mixer, after
+
+    @property
+    def fingerprint(self) -> str:
+        return self._mixer.fingerprint
+
+    @property
+    def keystore(self) -> Any:
+        return self._mixer.keystore
+
+    def protect(
+        self,
+        image: Any,
+        *,
+        subject: str | None = None,
+        scope: str = "default",
+        version: int | None = None,
+        enrol: bool = False,
+        channel_order: ChannelOrder = "rgb",
+    ) -> CancelableFace:
+        face = self._mixer.protect(
+            image, subject=subject, scope=scope, version=version, enrol=enrol, channel_order=channel_order
+        )
+        self._after(face)
+        return face
+
+
+def _protect(trial: Trial, person: Person) -> CancelableFace:
+    return trial.mixer.protect(person.enrolled, subject=person.name, enrol=True)
+
+
+def _strangers(people: Sequence[Person]) -> list[tuple[Person, Person]]:
+    """Each person, and the next one who claims to be them."""
+    return [(one, people[(number + 1) % len(people)]) for number, one in enumerate(people)]
+
+
+def _share(answers: Sequence[bool]) -> float:
+    return sum(answers) / len(answers) if answers else 0.0

@@ -1,0 +1,191 @@
+"""What adapters of recognisers on this machine have in common."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from anonymix_adapters.errors import AdapterError
+from anonymix_adapters.gate import Gate, Whose
+from anonymix_adapters.protocol import Answer, Leaked
+from anonymix_plugin.claims import Claim, claimed
+from anonymix_plugin.errors import NoFaceError
+from anonymix_plugin.images import ChannelOrder, PhotoSource, decode_photo
+from anonymix_plugin.values import CancelableFace, Pixels
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""(x0, y0, x1, y1) in pixels."""
+
+Vector: TypeAlias = npt.NDArray[np.float64]
+
+_MARGINS = (0.6, 0.35, 0.15)
+
+
+def face_in_box(
+    gate: Gate, pixels: npt.NDArray[Any], box: Box, whose: Whose, *, channel_order: ChannelOrder
+) -> CancelableFace:
+    """Protect the face that a host's own detector found, of several in a photo.
+
+    The photo is cut to the box and a border around it; a smaller border is tried where a neighbour's
+    face would be the larger one.
+
+    Raises:
+        NoFaceError: No face is found in the box, or always another one.
+        PhotoError, KeystoreError: As for `Gate.protect`.
+    """
+    height, width = pixels.shape[:2]
+    x0, y0, x1, y1 = box
+    for margin in _MARGINS:
+        dx, dy = (x1 - x0) * margin, (y1 - y0) * margin
+        left, top = max(int(x0 - dx), 0), max(int(y0 - dy), 0)
+        right, bottom = min(int(x1 + dx) + 1, width), min(int(y1 + dy) + 1, height)
+        if left >= right or top >= bottom:
+            break
+        face = gate.protect(
+            np.ascontiguousarray(pixels[top:bottom, left:right]), whose, channel_order=channel_order
+        )
+        a0, b0, a1, b1 = face.box
+        if x0 <= left + (a0 + a1) / 2 <= x1 and y0 <= top + (b0 + b1) / 2 <= y1:
+            return face
+        gate.discard(face)
+    raise NoFaceError(
+        "no face is found where the detector says there is one", where=gate.adapter, fix="use another photo"
+    )
+
+
+def bgr(face: CancelableFace) -> Pixels:
+    """A cancelable face in OpenCV's order of channels."""
+    return np.ascontiguousarray(face.pixels[..., ::-1])
+
+
+class Recorder:
+    """Keeps copies of all pictures that reach a recogniser behind its adapter."""
+
+    def __init__(self) -> None:
+        self.pictures: list[Pixels] = []
+        self.paused = False
+
+    def note(self, picture: npt.NDArray[Any]) -> None:
+        """Keep a copy of a picture, (height, width, 3) uint8 RGB."""
+        if not self.paused:
+            self.pictures.append(np.array(picture, np.uint8, copy=True))
+
+
+class VectorRehearsal:
+    """A back end made of a recogniser on this machine and a host that keeps its vectors.
+
+    Args:
+        gate: What stands in front of the recogniser.
+        client: The protected recogniser.
+        embed: Embeds an RGB photo through the protected recogniser: (height, width, 3) uint8 to (dim,).
+        embed_original: The same past the adapter.
+        score: Compares two vectors.
+        accepts: The recogniser's own verdict on a score, at its own threshold.
+        recorder: Notes what the recogniser is given.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        client: Any,
+        *,
+        embed: Callable[[Pixels], npt.NDArray[Any]],
+        embed_original: Callable[[Pixels], npt.NDArray[Any]],
+        score: Callable[[Vector, Vector], float],
+        accepts: Callable[[float], bool],
+        higher_is_closer: bool,
+        recorder: Recorder,
+    ) -> None:
+        self.gate, self.client = gate, client
+        self.collection = f"rehearsal-{secrets.token_hex(4)}"
+        self._embed, self._embed_original = embed, embed_original
+        self._score, self._accepts, self._higher = score, accepts, higher_is_closer
+        self._recorder = recorder
+        self._vectors: dict[str, tuple[str, Vector]] = {}
+        self._made = 0
+
+    @property
+    def searches(self) -> bool:
+        """Search needs one key for all."""
+        return self.gate.keys == "gallery"
+
+    def enrol(self, subject: str, photo: PhotoSource) -> str:
+        """Embed a photo and keep the vector."""
+        pixels = decode_photo(photo).pixels
+        self._made += 1
+        name = f"{subject}-{self._made}"
+        with self.gate.enrolment(
+            subject,
+            collection=self.collection,
+            external_id=name,
+            undo=lambda: self.delete(name),
+        ):
+            self._vectors[name] = (subject, self._embed(pixels).astype(np.float64).ravel())
+        return name
+
+    def verify(self, subject: str, photo: PhotoSource) -> Answer:
+        """Compare with the subject's vectors."""
+        with claimed(Claim(subject)):
+            vector = self._embed(decode_photo(photo).pixels).astype(np.float64).ravel()
+        return self._best(vector, subject)
+
+    def search(self, photo: PhotoSource) -> Answer:
+        """Compare with all vectors."""
+        return self._best(self._embed(decode_photo(photo).pixels).astype(np.float64).ravel(), None)
+
+    def verify_original(self, subject: str, photo: PhotoSource) -> Answer:
+        """Compare the photo as it is."""
+        self._recorder.paused = True
+        try:
+            vector = self._embed_original(decode_photo(photo).pixels).astype(np.float64).ravel()
+        finally:
+            self._recorder.paused = False
+        return self._best(vector, subject)
+
+    def delete(self, external_id: str) -> None:
+        """Let go of a vector."""
+        self._vectors.pop(external_id, None)
+
+    def entries(self) -> Mapping[str, str]:
+        """Whose vectors there are."""
+        return {name: subject for name, (subject, _) in self._vectors.items()}
+
+    def seen(self) -> Sequence[Any]:
+        """What reached the recogniser."""
+        return list(self._recorder.pictures)
+
+    def leak(self) -> Sequence[Leaked]:
+        """Copies of all vectors."""
+        return [Leaked(subject, name, vector.copy()) for name, (subject, vector) in self._vectors.items()]
+
+    def match(self, leaked: Leaked, subject: str) -> Answer:
+        """Compare a stolen vector with those of a subject."""
+        return self._best(leaked.template, subject)
+
+    def _best(self, vector: Vector, subject: str | None) -> Answer:
+        scores = [
+            (self._score(vector, other), owner)
+            for owner, other in self._vectors.values()
+            if subject in {None, owner}
+        ]
+        if not scores:
+            return Answer(False, float("-inf") if self._higher else float("inf"))
+        score, owner = (max if self._higher else min)(scores)
+        return Answer(self._accepts(score), float(score), owner if self._accepts(score) else "")
+
+
+def cosine(a: Vector, b: Vector) -> float:
+    """Cosine of the angle between two vectors."""
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    if not np.isfinite(length) or length == 0:
+        raise AdapterError("a recogniser returned a vector that can't be compared")
+    return float(a @ b) / length
+
+
+def euclidean(a: Vector, b: Vector) -> float:
+    """Length of the difference of two vectors."""
+    return float(np.linalg.norm(a - b))

@@ -1,0 +1,41 @@
+"""People from the London set, one real mixer for all adapters, and a keystore of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from remembering import RememberingMixer
+
+from anonymix_adapters.conformance import Person
+from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
+from anonymix_plugin import Anonymixer
+
+WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface")
+
+
+@pytest.fixture(scope="session")
+def adapter_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystore]:
+    cheap = Argon2Cost(memory_kib=8_192, passes=1, lanes=1)
+    path = tmp_path_factory.mktemp("adapters") / "keystore.db"
+    with Keystore.create(path, PassphraseUnlock("swordfish", cost=cheap)) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def adapter_mixer(adapter_store: Keystore, model: Callable[[str], Path]) -> Iterator[RememberingMixer]:
+    """The real mixer with the real weights, remembering its faces."""
+    for name in WEIGHTS:
+        model(name)
+    with Anonymixer(adapter_store) as mixer:
+        yield RememberingMixer(mixer, adapter_store)
+
+
+@pytest.fixture(scope="session")
+def londoners(shared_data: Path) -> list[Person]:
+    """Twenty people: neutral photo to enrol, smiling photo as probe."""
+    return [
+        Person(path.name[:3], path, path.with_name(f"{path.name[:3]}_smiling.jpg"))
+        for path in sorted((shared_data / "london").glob("*_neutral.jpg"))[:20]
+    ]
