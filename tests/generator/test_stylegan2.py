@@ -13,10 +13,18 @@ from stylegan2_checkpoints import Plan, Weights, random_weights, rosinality, wri
 from stylegan2_reference import TAPS, convolved, drawn, mapped, modulated, upsampled
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator import Generator, StyleGan2, load_stylegan2
+from anonymix_plugin.generator import Generator
 from anonymix_plugin.generator._checkpoint import open_checkpoint
-from anonymix_plugin.generator.stylegan2 import ModulatedConv, smooth, stylegan2_layers, upsample
+from anonymix_plugin.generator.stylegan2 import (
+    ModulatedConv,
+    StyleGan2,
+    load_stylegan2,
+    smooth,
+    stylegan2_layers,
+    upsample,
+)
 from anonymix_plugin.generator.stylegan2_formats import stylegan2_weights
+from anonymix_plugin.generator.stylegan2_openvino import OpenVinoStyleGan2
 
 RANDOM = np.random.Generator(np.random.Philox(5))
 
@@ -74,10 +82,7 @@ def test_a_modulated_convolution_is_modulate_demodulate_convolve(
     silent = {f"conv.{k}.strength": np.zeros((), np.float32)}
     layer = ModulatedConv(replace(found, tensors={**found.tensors, **silent}), k)
     kernel = weights[f"conv.{k}.weight"].double().numpy()
-    x = RANDOM.standard_normal((2, kernel.shape[1], 5 if k == 2 else 8, 5 if k == 2 else 8))
-    w = RANDOM.standard_normal((2, 32))
-    if k == 2:  # its noise map has 8 px
-        x = RANDOM.standard_normal((2, kernel.shape[1], 8, 8))
+    x, w = RANDOM.standard_normal((2, kernel.shape[1], 8, 8)), RANDOM.standard_normal((2, 32))
     drawn_by_us = layer(torch.from_numpy(x).float(), torch.from_numpy(w).float()).numpy()
     affine, offset = (weights[f"conv.{k}.style.{part}"].double().numpy() for part in ("weight", "bias"))
     for i in range(2):
@@ -133,13 +138,37 @@ def test_large_generators_draw_smaller_sizes_as_averages(
     generator = load_stylegan2(write(tmp_path / "g.pt", rosinality(random_weights(plan))))
     assert generator.layers.total == inputs
     assert generator.sizes == tuple(size for size in (256, 512, 1024) if size <= resolution)
+    assert generator.drawn_size == 512
     w_plus = code(generator, 1)
     large = generator.synthesise(w_plus, resolution)
     assert large.shape[-1] == resolution
-    for size in generator.sizes:
-        averages = large.reshape(1, 3, size, resolution // size, size, resolution // size).mean(dim=(3, 5))
-        assert torch.allclose(generator.synthesise(w_plus, size), averages, atol=1e-5)
-    assert generator(w_plus).shape[-1] == 512
+    size = resolution // 2
+    averages = large.reshape(1, 3, size, 2, size, 2).mean(dim=(3, 5))
+    assert torch.allclose(generator.synthesise(w_plus, size), averages, atol=1e-5)
+
+
+def test_openvino_draws_the_same(generator: StyleGan2) -> None:
+    engine = OpenVinoStyleGan2(generator, threads=1)
+    assert isinstance(engine, Generator)
+    w_plus = code(generator, 2)
+    drawn_by_engine = engine.synthesise(w_plus, 64)
+    assert torch.allclose(drawn_by_engine, generator.synthesise(w_plus, 64), atol=1e-4)
+    assert torch.equal(drawn_by_engine[1:], engine.synthesise(w_plus[1:], 64))
+    assert engine.weights_hash() == generator.weights_hash()
+    assert torch.equal(engine.map(w_plus[0]), generator.map(w_plus[0]))
+    with pytest.raises(UsageError, match="10, 32"):
+        engine.synthesise(w_plus[:, 1:], 64)
+
+
+def test_arrays_are_drawn_one_by_one(generator: StyleGan2) -> None:
+    w_plus = code(generator, 3)
+    pictures = generator.draw(w_plus.numpy(), 64)
+    assert np.array_equal(pictures[1:2], generator.draw(w_plus.numpy()[1:2], 64))
+    assert np.abs(pictures - generator.synthesise(w_plus, 64).numpy()).max() < 1e-5
+    assert generator.draw(w_plus.numpy()[:0], 64).shape == (0, 3, 64, 64)
+    z = RANDOM.standard_normal((3, 32)).astype(np.float32)
+    assert np.array_equal(generator.map_arrays(z)[1:2], generator.map_arrays(z[1:2]))
+    assert np.allclose(generator.map_arrays(z), generator.map(torch.from_numpy(z)).numpy(), atol=1e-6)
 
 
 def test_each_style_input_steers_the_picture_and_gets_a_gradient(generator: StyleGan2) -> None:

@@ -45,6 +45,7 @@ def names(nested: Callable[[bytes], Storage]) -> dict[str, Name]:
         "torch.device": lambda *parts: ":".join(map(str, parts)),
         "torch_utils.persistence._reconstruct_persistent_obj": _module,
         "numpy.dtype": _number_type,
+        "dnnlib.tflib.network.Network": _tensorflow,
     }
     for package in ("numpy.core", "numpy._core"):
         calls[f"{package}.multiarray._reconstruct"] = lambda *_: Array()
@@ -107,6 +108,13 @@ def _module(meta: Any) -> Module:
     if not (isinstance(meta, dict) and isinstance(meta.get("state"), dict)):
         raise CheckpointError("a network without content", fix=DAMAGED)
     return Module(str(meta.get("class_name"))[:80], meta["state"])
+
+
+def _tensorflow(*_: Any) -> Any:
+    raise CheckpointError(
+        "a TensorFlow snapshot of NVIDIA's, which holds its network as source code",
+        fix="convert it with legacy.py of stylegan2-ada-pytorch, where you trust the file",
+    )
 
 
 def _number_type(code: Any, *_: Any) -> NumberType:
