@@ -328,8 +328,8 @@ class Gate:
             undo: Deletes the entry, if it can't be written down (its key was rotated meanwhile).
 
         Raises:
-            EnrolmentError: No face, or more than one, went through this gate inside the block; or the entry
-                could not be written down and not be deleted.
+            EnrolmentError: No face went through this gate inside the block, or faces of several keys; or the
+                entry could neither be written down nor deleted.
             KeystoreError: The entry can't be written down.
         """
         _ = self.book
@@ -342,11 +342,14 @@ class Gate:
             _MADE.reset(token)
         mine = [(face, whose) for gate, face, whose in made if gate is self]
         try:
-            if len(mine) != 1:
+            if len({(face.key_version, whose) for face, whose in mine}) != 1:
                 raise EnrolmentError(
-                    f"{len(mine)} faces were protected where one is enrolled", where=self.adapter
+                    f"{len(mine)} faces were protected, and not all with one key: it can't be written down "
+                    "which key the entry was made with",
+                    where=self.adapter,
+                    fix="enrol one person at a time, through the protected client",
                 )
-            self.record(*mine[0], collection=collection, external_id=external_id)
+            self.record(*mine[-1], collection=collection, external_id=external_id)
         except Exception as error:
             if undo is not None:
                 self.take_back(undo, error)

@@ -21,7 +21,7 @@ class Sdk:
     Attributes:
         module: What is imported, e.g. "boto3".
         distributions: Names under which it may be installed, e.g. ("boto3",); one is enough.
-        extra: The extra of this distribution that brings it, e.g. "rekognition".
+        extra: The extra of this distribution that brings it, e.g. "rekognition"; "" where it always comes.
         tested: Versions that the adapter was tested with, as a specifier: ">=1.34,<2".
         package: What to install, extra included, where it is another distribution's adapter.
     """
@@ -35,7 +35,8 @@ class Sdk:
     @property
     def command(self) -> str:
         """The command that installs it."""
-        return f"pip install {self.package or f'{DISTRIBUTION}[{self.extra}]'}"
+        extra = f"[{self.extra}]" if self.extra else ""
+        return f"pip install {self.package or DISTRIBUTION + extra}"
 
     def installed(self) -> str:
         """The installed version.

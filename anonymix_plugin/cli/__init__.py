@@ -55,6 +55,9 @@ class _Commands(LazyGroup):
         "models": LazyCommand(
             "anonymix_plugin.cli.models:app", "List, fetch and check the weights that Anonymix uses.", _CARE
         ),
+        "drill": LazyCommand(
+            "anonymix_plugin.cli.drill:drill", "Rehearse a breach in front of one back end.", _CARE
+        ),
         "bench": LazyCommand("anonymix_plugin.cli.bench:bench", "Time one face on this machine.", _MAKERS),
         "figures": LazyCommand(
             "anonymix_plugin.cli.figures:figures", "Measure accuracy, anonymity and renewal.", _MAKERS

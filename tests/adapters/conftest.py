@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torchvision_nms
 from remembering import RememberingMixer
 
 from anonymix_adapters.conformance import Person
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_plugin import Anonymixer
+
+torchvision_nms.define()
 
 WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface")
 

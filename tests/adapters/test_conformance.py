@@ -12,7 +12,7 @@ from anonymix_adapters import conformance
 from anonymix_adapters.conformance import Person, Trial
 from anonymix_adapters.protocol import Adapter
 
-LOCAL = ("opencv",)
+LOCAL = ("opencv", "crops", "insightface", "face_recognition", "facenet", "deepface")
 
 
 def loaded(name: str) -> Adapter:

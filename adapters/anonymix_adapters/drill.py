@@ -1,0 +1,393 @@
+"""The breach drill: what happens when templates leak, rehearsed on a back end of its own.
+
+Enrol people, verify them, leak the templates, rotate all keys, see that leaked templates and old entries
+match nobody, delete the old entries, enrol everybody anew, verify again. The keystore is a temporary one, and
+so is the back end; nothing of the host's is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from anonymix_adapters.conformance import Person
+from anonymix_adapters.errors import AdapterError
+from anonymix_adapters.gate import FaceMixer, KeyUse
+from anonymix_adapters.protocol import Adapter, Answer, Rehearsal
+from anonymix_adapters.registry import load
+from anonymix_adapters.renewal import Renewal, keep_original, renew, sealed_original
+from anonymix_keystore import EnrolmentInfo, KeyFileUnlock, Keystore
+from anonymix_plugin.errors import AnonymixError, UsageError
+from anonymix_plugin.images import PhotoSource
+
+GENUINE: Final = 0.95
+"""Least share of genuine probes that must be accepted."""
+
+STRANGERS: Final = 0.005
+"""Greatest share of impostors, old entries and leaked templates that may match, but one is always allowed:
+recognisers take one stranger in some hundreds or thousands for somebody else."""
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a drill.
+
+    Attributes:
+        name: What was done.
+        count: How many times it happened, or was accepted.
+        of: Of how many.
+        wanted: What is asked for, in words.
+        passed: Whether that was so.
+        seconds: How long it took.
+    """
+
+    name: str
+    count: int
+    of: int
+    wanted: str
+    passed: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DrillReport:
+    """What a drill showed.
+
+    Attributes:
+        adapter: Name of the adapter.
+        sdks: Versions of the packages behind it.
+        fingerprint: Mixer fingerprint.
+        keys: "own" or "gallery".
+        people: How many took part.
+        renewed_from: "new photos" or "sealed originals".
+        date: When (UTC), ISO 8601.
+        steps: The steps, in order.
+        failures: What went wrong on the way, in words.
+    """
+
+    adapter: str
+    sdks: Mapping[str, str]
+    fingerprint: str
+    keys: str
+    people: int
+    renewed_from: str
+    date: str
+    steps: tuple[Step, ...]
+    failures: tuple[str, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        """Whether all steps passed and nothing went wrong."""
+        return not self.failures and all(step.passed for step in self.steps)
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        return json.dumps({**asdict(self), "passed": self.passed}, indent=2)
+
+    def to_text(self) -> str:
+        """The report as text."""
+        versions = ", ".join(f"{name} {version}" for name, version in self.sdks.items()) or "no package"
+        lines = [
+            f"Breach drill of {self.adapter} ({versions}), {self.people} people, keys: {self.keys}",
+            f"  mixer {self.fingerprint}, {self.date}, enrolled anew from {self.renewed_from}",
+        ]
+        for step in self.steps:
+            mark = "ok  " if step.passed else "FAIL"
+            lines.append(
+                f"  {mark} {step.name}: {step.count} of {step.of} ({step.wanted}; {step.seconds:.1f} s)"
+            )
+        lines += [f"  FAIL {failure}" for failure in self.failures]
+        lines.append("The drill passed." if self.passed else "The drill FAILED.")
+        return "\n".join(lines)
+
+
+def people_in(folder: Path, count: int) -> list[Person]:
+    """People with two photos each from a folder.
+
+    Args:
+        folder: Holds a folder for each person with two photos or more, or files `NAME_anything.jpg`, two or
+            more of a name.
+        count: How many people are wanted; the first ones by name.
+
+    Raises:
+        UsageError: There are not as many.
+    """
+    if not folder.is_dir():
+        raise UsageError("this is no folder", where=str(folder), fix="give a folder of photos, two a person")
+    photos: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in _SUFFIXES and path.is_file():
+            inner = path.parent.relative_to(folder).as_posix()
+            name = inner if inner != "." else path.stem.rpartition("_")[0] or path.stem
+            photos.setdefault(name, []).append(path)
+    found = [Person(name, paths[0], paths[1]) for name, paths in photos.items() if len(paths) > 1]
+    if len(found) < count or count < 2:
+        raise UsageError(
+            f"{len(found)} people with two photos each, where {max(count, 2)} are wanted",
+            where=str(folder),
+            fix="a folder for each person, or files NAME_1.jpg and NAME_2.jpg; or ask for fewer people",
+        )
+    return found[:count]
+
+
+def drill(
+    adapter: Adapter,
+    mixer: FaceMixer,
+    people: Sequence[Person],
+    *,
+    keys: KeyUse = "own",
+    originals: bool = False,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> DrillReport:
+    """Rehearse a breach.
+
+    Args:
+        adapter: The adapter.
+        mixer: Over a keystore that is for this drill alone: all its keys are rotated.
+        people: Who takes part; the second photo is the probe and, unless `originals`, the new photo.
+        keys: "own" or "gallery".
+        originals: Enrol anew from originals sealed in the keystore, which must be switched on and unlocked.
+        options: For the adapter's `rehearse`.
+        progress: Called with a step's name, how many are done, and of how many.
+
+    Raises:
+        AdapterError: The mixer's keys do not come from a Keystore.
+    """
+    store = mixer.keystore
+    if not isinstance(store, Keystore):
+        raise AdapterError("a drill needs a Keystore of its own", where=adapter.NAME)
+    with adapter.rehearse(mixer, keys=keys, **(options or {})) as stage:
+        run = _Run(stage, people, progress, originals=originals)
+        failures: list[str] = []
+        try:
+            run.before()
+            store.rotate_all(reason="breach")
+            run.after()
+        except AnonymixError as error:
+            failures.append(f"stopped: {error}")
+    return DrillReport(
+        adapter=adapter.NAME,
+        sdks={sdk.module: sdk.installed() for sdk in adapter.SDKS},
+        fingerprint=mixer.fingerprint,
+        keys=keys,
+        people=len(people),
+        renewed_from="sealed originals" if originals else "new photos",
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        steps=tuple(run.steps),
+        failures=(*failures, *run.failures),
+    )
+
+
+class _Run:
+    def __init__(
+        self, stage: Rehearsal, people: Sequence[Person], progress: Progress | None, *, originals: bool
+    ) -> None:
+        self._stage, self._people, self._progress, self._originals = stage, people, progress, originals
+        self._leaked = stage.leak()
+        self.steps: list[Step] = []
+        self.failures: list[str] = []
+
+    def before(self) -> None:
+        stage = self._stage
+        self._each("people enrolled", self._enrol, at_least=1.0)
+        self._each("people verified", lambda it: stage.verify(it.name, it.probe).accepted, at_least=GENUINE)
+        self._each("impostors accepted", lambda it: self._impostor(it).accepted, at_most=STRANGERS)
+        self._each(
+            "original photos matched by the back end",
+            lambda it: stage.verify_original(it.name, it.probe).accepted,
+            at_most=STRANGERS,
+        )
+        if stage.searches:
+            self._each(
+                "people found by search", lambda it: stage.search(it.probe).subject == it.name, at_least=0.9
+            )
+        self._leaked = stage.leak()
+        self._add("templates leaked", len(self._leaked), len(self._people), "all", 0.0, at_least=1.0)
+
+    def after(self) -> None:
+        stage, new = self._stage, {person.name: person.probe for person in self._people}
+        self._each(
+            "old entries that match after the rotation",
+            lambda it: stage.verify(it.name, it.probe).accepted,
+            at_most=STRANGERS,
+        )
+        old = set(stage.entries())
+        started = time.perf_counter()
+        gone = renew(
+            stage.gate, delete=lambda item: stage.delete(item.external_id), collection=stage.collection
+        )
+        left = len(old & set(stage.entries()))
+        self._add(
+            "old entries deleted at the back end",
+            len(old) - left,
+            len(old),
+            "all",
+            time.perf_counter() - started,
+            at_least=1.0,
+        )
+        photo: Callable[[EnrolmentInfo], PhotoSource | None]
+        photo = sealed_original(stage.gate) if self._originals else (lambda item: new[item.subject])
+        started = time.perf_counter()
+        done = renew(
+            stage.gate,
+            delete=lambda item: stage.delete(item.external_id),
+            enrol=lambda item, picture: stage.enrol(item.subject, picture),
+            photo=photo,
+            collection=stage.collection,
+        )
+        self._add(
+            "people enrolled anew",
+            len(done.enrolled),
+            len(self._people),
+            "all",
+            time.perf_counter() - started,
+            at_least=1.0,
+        )
+        self._fail(gone, done)
+        # Enrolled anew from the second photo, a person is verified with the first.
+        self._each(
+            "people verified again",
+            lambda it: stage.verify(it.name, it.probe if self._originals else it.enrolled).accepted,
+            at_least=GENUINE,
+        )
+        templates = {it.subject: it for it in self._leaked}
+        self._each(
+            "leaked templates that match after the renewal",
+            lambda it: it.name in templates and stage.match(templates[it.name], it.name).accepted,
+            at_most=STRANGERS,
+        )
+        due = len(stage.gate.due(stage.collection))
+        self._add("entries still due", due, len(self._people), "none", 0.0, at_most=0.0)
+
+    def _enrol(self, person: Person) -> bool:
+        self._stage.enrol(person.name, person.enrolled)
+        if self._originals:
+            whose = self._stage.gate.whose(argument=person.name, collection=self._stage.collection)
+            keep_original(self._stage.gate, person.enrolled, whose)
+        return True
+
+    def _impostor(self, person: Person) -> Answer:
+        other = self._people[(self._people.index(person) + 1) % len(self._people)]
+        return self._stage.verify(person.name, other.probe)
+
+    def _each(
+        self,
+        name: str,
+        act: Callable[[Person], bool],
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+    ) -> None:
+        started, count = time.perf_counter(), 0
+        for number, person in enumerate(self._people, 1):
+            try:
+                count += act(person)
+            except AnonymixError as error:
+                self.failures.append(f"{name}: {person.name}: {error}")
+            if self._progress is not None:
+                self._progress(name, number, len(self._people))
+        wanted = f"at least {at_least:.0%}" if at_least is not None else _most(at_most, len(self._people))
+        self._add(
+            name,
+            count,
+            len(self._people),
+            wanted,
+            time.perf_counter() - started,
+            at_least=at_least,
+            at_most=at_most,
+        )
+
+    def _add(
+        self,
+        name: str,
+        count: int,
+        of: int,
+        wanted: str,
+        seconds: float,
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+    ) -> None:
+        passed = count >= (at_least or 0.0) * of - 1e-9
+        if at_most is not None:
+            passed = count <= _allowed(at_most, of)
+        self.steps.append(Step(name, count, of, wanted, passed, round(seconds, 3)))
+
+    def _fail(self, *renewals: Renewal) -> None:
+        for renewal in renewals:
+            self.failures += [f"renewal: {who}, {entry}: {why}" for who, entry, why in renewal.failures]
+
+
+def _allowed(share: float, of: int) -> int:
+    return max(1, int(share * of)) if share else 0
+
+
+def _most(share: float | None, of: int) -> str:
+    return f"at most {_allowed(share or 0.0, of)}"
+
+
+@contextmanager
+def temporary_mixer(*, originals: bool = False) -> Iterator[FaceMixer]:
+    """The default mixer over a keystore that lives as long as the block.
+
+    Raises:
+        ModelError: Weights are missing or damaged.
+    """
+    from anonymix_plugin.anonymixer import Anonymixer
+
+    with tempfile.TemporaryDirectory() as folder:
+        unlock = KeyFileUnlock.generate(Path(folder) / "drill.key")
+        with Keystore.create(Path(folder) / "drill.db", unlock, actor="drill") as store:
+            if originals:
+                store.originals.enable(KeyFileUnlock.generate(Path(folder) / "originals.key"))
+            with Anonymixer(store) as mixer:
+                yield mixer
+
+
+def run(
+    adapter: str,
+    photos: Path,
+    *,
+    people: int = 20,
+    keys: KeyUse = "own",
+    originals: bool = False,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> DrillReport:
+    """A drill with everything it needs; what `anonymix drill` calls.
+
+    Args:
+        adapter: Name of the adapter.
+        photos: Folder of photos, two a person; see `people_in`.
+        people: How many people.
+        keys: "own" or "gallery".
+        originals: Enrol anew from sealed originals.
+        options: For the adapter's `rehearse`.
+        progress: As for `drill`.
+
+    Raises:
+        UnknownAdapterError, SdkMissingError, SdkVersionError: The adapter can't be used here.
+        UsageError: The photos do not do.
+    """
+    chosen = load(adapter)
+    taking_part = people_in(photos, people)
+    for sdk in chosen.SDKS:
+        sdk.check()
+    with temporary_mixer(originals=originals) as mixer:
+        # Names that no record of a real application has.
+        run_id = secrets.token_hex(3)
+        named = [Person(f"drill-{run_id}-{it.name}", it.enrolled, it.probe) for it in taking_part]
+        return drill(chosen, mixer, named, keys=keys, originals=originals, options=options, progress=progress)

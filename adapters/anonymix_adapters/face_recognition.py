@@ -1,0 +1,199 @@
+"""The `face_recognition` package, on dlib.
+
+    face_recognition = protect(face_recognition, mixer)
+    with mixer.subject("alice"):
+        encoding = face_recognition.face_encodings(face_recognition.load_image_file("alice.jpg"))[0]
+
+What `protect` returns has the package's functions and is used in its place; the package itself is left as it
+is. `face_encodings` is where the mixer works. `load_image_file` turns photos upright by their EXIF
+orientation, which the package itself does not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from anonymix_adapters.errors import BypassError
+from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.local import Recorder, VectorRehearsal, euclidean, face_in_box
+from anonymix_adapters.protocol import Rehearsal
+from anonymix_adapters.sdk import Sdk
+from anonymix_adapters.wrapping import StandIn, gate_of, stand_in, unwrap
+from anonymix_plugin.errors import NoFaceError, SeveralFacesError, UsageError
+from anonymix_plugin.faces import YuNet
+from anonymix_plugin.images import decode_photo
+from anonymix_plugin.models import locate
+from anonymix_plugin.values import Photo, Pixels
+
+__all__ = ["NAME", "SDKS", "ProtectedFaceRecognition", "gate_of", "protect", "rehearse", "unprotect"]
+
+NAME = "face_recognition"
+SDKS = (
+    Sdk("face_recognition", ("face-recognition", "face_recognition"), "dlib", ">=1.3,<1.4"),
+    Sdk("dlib", ("dlib-bin", "dlib"), "dlib", ">=19.24,<21"),
+)
+
+TOLERANCE: Final = 0.6
+"""Up to this distance two faces are one person's, says the package."""
+
+_HARMLESS: Final = frozenset(
+    {
+        "batch_face_locations",
+        "compare_faces",
+        "face_distance",
+        "face_landmarks",
+        "face_locations",
+        "__version__",
+    }
+)
+
+
+class ProtectedFaceRecognition(StandIn):
+    """Stands in for the package `face_recognition`, with its functions; many threads may use it."""
+
+    def __init__(self, target: Any, gate: Gate) -> None:
+        super().__init__(target, gate)
+        self._detector = YuNet(locate("yunet"))
+        self._lock = threading.Lock()  # the package keeps its networks in globals
+
+    def load_image_file(self, file: Any, mode: str = "RGB") -> npt.NDArray[np.uint8]:
+        """Load a photo, upright; (height, width, 3) uint8 RGB, or (height, width) for mode "L".
+
+        Raises:
+            PhotoError: It can't be used, or is protected already.
+        """
+        if mode not in {"RGB", "L"}:
+            raise UsageError(f"there is no mode {mode!r}", where="mode", fix="use 'RGB' or 'L'")
+        pixels = decode_photo(file).pixels
+        return pixels if mode == "RGB" else np.asarray(Image.fromarray(pixels).convert("L"), np.uint8)
+
+    def face_encodings(
+        self,
+        face_image: Pixels,
+        known_face_locations: Sequence[tuple[int, int, int, int]] | None = None,
+        num_jitters: int = 1,
+        model: str = "small",
+    ) -> list[npt.NDArray[np.float64]]:
+        """Encode the cancelable faces of a photo's faces; as the package's own.
+
+        Raises:
+            SubjectNeededError: Nobody said whose face it is.
+            SeveralFacesError: There are several, and the subject's own key is for one.
+            PhotoError, KeystoreError: The photo or the key can't be used.
+        """
+        whose = self._gate.whose()
+        picture = np.asarray(face_image)
+        if known_face_locations is None:
+            with self._lock:
+                known_face_locations = self._target.face_locations(picture)
+        if len(known_face_locations) > 1 and not whose.gallery:
+            raise SeveralFacesError(
+                f"{len(known_face_locations)} faces, and one subject is named",
+                where=NAME,
+                fix="give the location of the one that is meant in known_face_locations",
+            )
+        encodings = []
+        for top, right, bottom, left in known_face_locations:
+            face = face_in_box(
+                self._gate,
+                picture,
+                (float(left), float(top), float(right), float(bottom)),
+                whose,
+                channel_order="rgb",
+            )
+            with self._lock:
+                encodings += self._target.face_encodings(
+                    face.pixels, [self._location(face.pixels)], num_jitters, model
+                )
+        return encodings
+
+    def _location(self, pixels: Pixels) -> tuple[int, int, int, int]:
+        """Where dlib's own detector, or else YuNet, sees the face: top, right, bottom, left."""
+        found = self._target.face_locations(pixels)
+        if found:
+            largest: tuple[int, int, int, int] = max(found, key=lambda it: (it[2] - it[0]) * (it[1] - it[3]))
+            return largest
+        faces = self._detector.detect(Photo(pixels, "cancelable face"))
+        if not faces:
+            raise NoFaceError("the cancelable face has no face", where=NAME, fix="use another photo")
+        x0, y0, x1, y1 = faces[0].box
+        return round(y0), round(x1), round(y1), round(x0)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _HARMLESS:
+            return getattr(self._target, name)
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise BypassError(
+            f"face_recognition.{name} may pass the mixer by", where=NAME, fix="use face_encodings"
+        )
+
+
+def protect(target: Any, mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "default") -> Any:
+    """Put the mixer in front of the package.
+
+    Args:
+        target: The module `face_recognition`.
+        mixer: Makes the cancelable faces.
+        keys: "own" or "gallery".
+        scope: Scope of the keys.
+
+    Returns:
+        An object with the package's functions, for use in its place.
+
+    Raises:
+        SdkMissingError, SdkVersionError: The package or dlib is not there, or not as tested.
+        DoubleProtectionError: It is protected already, in another way.
+    """
+    for sdk in SDKS:
+        sdk.check()
+    return stand_in(target, Gate(mixer, NAME, keys=keys, scope=scope), ProtectedFaceRecognition)
+
+
+unprotect = unwrap
+
+
+class _Recorded:
+    """The package, keeping what its encoder is given."""
+
+    def __init__(self, package: Any, recorder: Recorder) -> None:
+        self._package, self._recorder = package, recorder
+
+    def face_encodings(self, picture: Pixels, *args: Any, **kwargs: Any) -> Any:
+        self._recorder.note(picture)
+        return self._package.face_encodings(picture, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._package, name)
+
+
+@contextmanager
+def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "default") -> Iterator[Rehearsal]:
+    """The package with its own models, and a gallery in memory."""
+    SDKS[1].load()
+    recorder = Recorder()
+    original = _Recorded(SDKS[0].load(), recorder)
+    client = protect(original, mixer, keys=keys, scope=scope)
+
+    def first(encodings: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        if not encodings:
+            raise NoFaceError("face_recognition found no face", where=NAME, fix="use another photo")
+        return encodings[0]
+
+    yield VectorRehearsal(
+        client._gate,
+        client,
+        embed=lambda pixels: first(client.face_encodings(pixels)),
+        embed_original=lambda pixels: first(original.face_encodings(pixels)),
+        score=euclidean,
+        accepts=lambda distance: distance <= TOLERANCE,
+        higher_is_closer=False,
+        recorder=recorder,
+    )

@@ -1,0 +1,87 @@
+"""`anonymix drill`: what happens when templates leak, rehearsed in front of one back end."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from anonymix_plugin.cli._options import JsonOption
+from anonymix_plugin.errors import OutputError, UsageError
+
+_GROUP = "anonymix.drill"  # adapters import the plug-in, never the other way: they are found by name
+
+
+class Keys(StrEnum):
+    """Whose keys are used."""
+
+    OWN = "own"
+    GALLERY = "gallery"
+
+
+def drill(
+    adapter: Annotated[str, typer.Option("--adapter", "-a", metavar="NAME", help="The adapter.")],
+    photos: Annotated[
+        Path,
+        typer.Option(
+            "--photos",
+            "-p",
+            metavar="DIR",
+            help="Photos, two a person: a folder for each, or files NAME_1.jpg, NAME_2.jpg.",
+        ),
+    ],
+    people: Annotated[int, typer.Option(help="How many people take part.", min=2)] = 20,
+    keys: Annotated[Keys, typer.Option(help="A key each, or the gallery key.")] = Keys.OWN,
+    originals: Annotated[
+        bool, typer.Option("--originals", help="Enrol anew from sealed originals, not from new photos.")
+    ] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="For the adapter, an endpoint say."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the report goes, as JSON.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rehearse a breach: enrol, leak, rotate, delete, enrol anew, on a back end and a keystore of its own."""
+    found = list(entry_points(group=_GROUP, name="run"))
+    if not found:
+        raise UsageError("no adapters are installed", where="drill", fix="pip install anonymix-plugin")
+    run: Any = found[0].load()
+    console = Console(stderr=True)
+    with console.status("opening the mixer") as status:
+        report = run(
+            adapter,
+            photos,
+            people=people,
+            keys=keys.value,
+            originals=originals,
+            options=_options(option or []),
+            progress=lambda name, done, of: status.update(f"{name}: {done} of {of}"),
+        )
+    if output is not None:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(report.to_json() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"the report can't be written: {error.strerror}",
+                where=str(output),
+                fix="choose another place",
+            ) from error
+    typer.echo(report.to_json() if as_json else report.to_text())
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _options(given: list[str]) -> dict[str, str]:
+    pairs = [item.partition("=") for item in given]
+    bad = [name for name, equals, _ in pairs if not equals or not name.isidentifier()]
+    if bad:
+        raise UsageError(f"{bad[0]!r} is no NAME=VALUE", where="--option")
+    return {name: value for name, _, value in pairs}
