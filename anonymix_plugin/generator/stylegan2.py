@@ -175,6 +175,7 @@ class StyleGan2(nn.Module):
     """
 
     name = "stylegan2"
+    engine = "torch"
 
     def __init__(self, weights: StyleGan2Weights) -> None:
         super().__init__()

@@ -39,6 +39,7 @@ class OpenVinoStyleGan2:
         self.w_dim: int = reference.w_dim
         self.layers: LayerGroups = reference.layers
         self.sizes: tuple[int, ...] = reference.sizes
+        self.engine = "openvino"
 
     def weights_hash(self) -> str:
         """Return the hash of the weights: an engine is not part of what a face depends on."""
