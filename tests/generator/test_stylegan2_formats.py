@@ -303,6 +303,35 @@ def test_a_length_that_lies_is_refused(weights: Weights, tmp_path: Path) -> None
         load_stylegan2(file)
 
 
+@pytest.mark.parametrize("container", ["zip", "legacy", "pickle"])
+def test_damage_anywhere_is_an_error_of_ours_or_none(tmp_path: Path, container: str) -> None:
+    small = random_weights(Plan(width=4, layers=2, channels=(2,) * 5))
+    marker = tmp_path / "ran"
+    if container == "pickle":
+        whole = write_nvidia(tmp_path / "g.pkl", small, marker=marker).read_bytes()
+    else:
+        whole = write(tmp_path / "g.pt", rosinality(small), legacy=container == "legacy").read_bytes()
+    random = np.random.Generator(np.random.Philox(8))
+    file, refused = tmp_path / "damaged", 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for at in random.integers(0, min(len(data), 6000), 3):
+            way = random.integers(3)
+            if way == 0:
+                data[at % len(data)] ^= 1 << int(random.integers(8))
+            elif way == 1:
+                del data[at : at + int(random.integers(1, 20))]
+            else:
+                data[at:at] = data[: int(random.integers(1, 40))]
+        file.write_bytes(data)
+        try:
+            stylegan2_weights(open_checkpoint(file))
+        except CheckpointError:
+            refused += 1
+    assert refused > 40
+    assert not marker.exists()
+
+
 def changed(weights: Weights, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     content = rosinality(weights)
     change(content)

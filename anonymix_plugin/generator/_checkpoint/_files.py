@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,6 +22,8 @@ MAX_BYTES: Final = 4 << 30
 
 _MAGIC: Final = 0x1950A86A20F9469CFC6C
 _PROTOCOL: Final = 1001
+_ZIP_FAULTS: Final = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, struct.error)
+"""What the zip module raises on damaged files, RuntimeError standing for NotImplementedError as well."""
 _MAX_MEMBERS: Final = 100_000
 _MAX_STORAGES: Final = 100_000
 
@@ -172,7 +174,7 @@ class _Member:
     def __call__(self) -> bytes:
         try:
             return self.archive.read(self.name)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+        except _ZIP_FAULTS as error:
             raise CheckpointError(
                 f"the member {self.name[-60:]!r} is damaged", where=self.where, fix=DAMAGED
             ) from error
@@ -183,7 +185,7 @@ def _zip_content(data: bytes, where: str) -> Any:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except _ZIP_FAULTS as error:
         raise CheckpointError("truncated or damaged: no zip file", where=where, fix=DAMAGED) from error
     sizes: dict[str, int] = {}
     for member in members[:_MAX_MEMBERS]:
