@@ -1,0 +1,264 @@
+"""What the typed REST clients have in common: calls over httpx, retried by the API's own rules."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from anonymix_adapters._rest_pictures import file_of
+from anonymix_adapters.errors import AdapterError, BackEndError
+from anonymix_adapters.sdk import Sdk
+
+if TYPE_CHECKING:
+    import httpx
+
+_LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
+
+
+class Reply(BaseModel):
+    """Base of what APIs answer: typed where it matters, open to fields that a vendor adds."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+
+R = TypeVar("R", bound=Reply)
+R_co = TypeVar("R_co", bound=Reply, covariant=True)
+
+
+class ApiError(BackEndError):
+    """An API said no, or nothing.
+
+    Attributes:
+        status: HTTP status, 0 where no answer came.
+        reason: The vendor's own code for it, "" where there is none.
+    """
+
+    code = "api"
+
+    def __init__(self, what: str, *, where: str, status: int = 0, reason: str = "", fix: str = "") -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.status, self.reason = status, reason
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What an answer that is no success means.
+
+    Attributes:
+        what: The vendor's words.
+        reason: The vendor's code.
+        again: Whether the call may be sent again. "yes": it was turned down before anything was done.
+            "if harmless": perhaps it was done, so only calls that change nothing by being done twice.
+        after: Seconds that the API asks to wait.
+    """
+
+    what: str
+    reason: str = ""
+    again: Literal["no", "yes", "if harmless"] = "no"
+    after: float | None = None
+
+
+@dataclass(frozen=True)
+class Call(Generic[R_co]):
+    """One call of an API, before it is written on the wire.
+
+    Attributes:
+        name: Its name in the adapter's tables.
+        reply: What its answer is read as.
+        method: HTTP method.
+        path: Below the API's address.
+        fields: Fields of the form, texts.
+        query: Fields of the query.
+        pictures: Photos by field; values as the caller gave them.
+        about: What the caller says of the call that is not sent as such (the collection, the subject).
+        harmless: Whether doing it twice is the same as doing it once.
+    """
+
+    name: str
+    reply: type[R_co]
+    method: str
+    path: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    about: Mapping[str, str] = field(default_factory=dict)
+    harmless: bool = True
+
+
+Send = Callable[[Call[Any]], Any]
+Around = Callable[[Call[Any], Send], Any]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait, and how often to try.
+
+    Attributes:
+        timeout: Seconds for each of connecting, writing and reading.
+        attempts: Tries in all, 1 for none but the first.
+        pause: Seconds before the second try; it doubles from try to try, with jitter.
+        longest: Seconds that no single pause exceeds, whatever the API asks for.
+    """
+
+    timeout: float = 10.0
+    attempts: int = 4
+    pause: float = 0.25
+    longest: float = 8.0
+
+
+class RestClient:
+    """Base of the REST clients. Safe to use from many threads.
+
+    Args:
+        url: Address of the API. Plain http is refused, but for this machine itself.
+        headers: Sent with each request.
+        patience: Time-outs and retries.
+        insecure_http: Allow plain http to another machine, inside a network that you trust.
+
+    Redirects are not followed: a picture goes where it was sent, and nowhere else.
+    """
+
+    NAME: str = ""
+    SDK: Sdk = Sdk("httpx", ("httpx",), "facepp", ">=0.27,<1")
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
+        insecure_http: bool = False,
+    ) -> None:
+        self.SDK.load()
+        import httpx
+
+        parts = urlsplit(url)
+        if parts.scheme not in {"https", "http"} or not parts.hostname:
+            raise AdapterError("the address is no http(s) URL", where=self.NAME, fix="e.g. https://host/")
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not insecure_http:
+            raise AdapterError(
+                "plain http would send the API key in the clear",
+                where=self.NAME,
+                fix="use https, or insecure_http=True inside a network that you trust",
+            )
+        self._patience = patience or Patience()
+        self._http: httpx.Client = httpx.Client(
+            base_url=url, headers=dict(headers or {}), timeout=self._patience.timeout, follow_redirects=False
+        )
+        self._around: Around | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self._http.base_url)!r})"
+
+    def watch(self, watcher: Callable[[bytes], None]) -> None:
+        """Have a function called with the body of each request, try by try."""
+        self._http.event_hooks = {"request": [lambda request: watcher(request.content)]}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, call: Call[R]) -> R:
+        """Make a call: through the mixer where one stands in front, as it is otherwise."""
+        around = self._around
+        result: R = self._send(call) if around is None else around(call, self._send)
+        return result
+
+    def _send(self, call: Call[R]) -> R:
+        """Write a call on the wire, and again where the API's rules allow it: the same bytes each time."""
+        import httpx
+
+        request = self._request(call)
+        for attempt in range(1, self._patience.attempts + 1):
+            last = attempt == self._patience.attempts
+            try:
+                response = self._http.send(request)
+            except httpx.ConnectError as error:  # nothing arrived
+                failure, status = Failure(f"can't be reached: {error}", again="yes"), 0
+            except httpx.HTTPError as error:
+                # Its text alone: the exception itself holds the request, and with it the API key.
+                failure = Failure(f"{type(error).__name__} {error}".strip(), again="if harmless")
+                status = 0
+            else:
+                verdict = self._failure(response)
+                if verdict is None:
+                    return self._read(call, response)
+                failure, status = verdict, response.status_code
+            again = failure.again == "yes" or (failure.again == "if harmless" and call.harmless)
+            if last or not again:
+                raise ApiError(
+                    f"{call.name}: {failure.what}", where=self.NAME, status=status, reason=failure.reason
+                ) from None
+            self._rest(attempt, failure.after)
+        raise AssertionError("unreachable")
+
+    def _rest(self, attempt: int, asked: float | None) -> None:
+        pause = self._patience.pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        time.sleep(min(max(pause, asked or 0.0), self._patience.longest))
+
+    def _request(self, call: Call[Any]) -> httpx.Request:
+        files = {name: ("face.jpg", data, "image/jpeg") for name, data in self._files(call).items()}
+        request: httpx.Request = self._http.build_request(
+            call.method,
+            call.path,
+            params=dict(call.query) or None,
+            data=dict(self._form(call)) or None,
+            files=files or None,
+        )
+        request.read()  # so that each try sends the same bytes
+        return request
+
+    def _form(self, call: Call[Any]) -> Mapping[str, str]:
+        """The fields of the form."""
+        return call.fields
+
+    def _files(self, call: Call[Any]) -> Mapping[str, bytes]:
+        """The files of the form."""
+        return {name: file_of(photo) for name, photo in call.pictures.items()}
+
+    def _failure(self, response: httpx.Response) -> Failure | None:
+        """What an answer means, by the API's own rules; None for a success."""
+        raise NotImplementedError
+
+    def _read(self, call: Call[R], response: httpx.Response) -> R:
+        try:
+            return call.reply.model_validate_json(response.content or b"{}")
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ApiError(
+                f"{call.name}: the answer is not what the API's documentation says: {first['msg']}",
+                where=f"{self.NAME} {place}".strip(),
+                status=response.status_code,
+            ) from None
+
+
+def asked_to_wait(response: httpx.Response) -> float | None:
+    """Seconds of a Retry-After header; None where there is none, or a date."""
+    value = response.headers.get("retry-after", "")
+    return float(value) if value.isdecimal() else None
+
+
+def by_status(response: httpx.Response, what: str, reason: str = "") -> Failure | None:
+    """What the status alone says, for APIs that have no code of their own for it."""
+    if response.status_code < 300:
+        return None
+    if response.status_code in {429, 503}:
+        return Failure(what, reason, "yes", asked_to_wait(response))
+    again: Literal["no", "if harmless"] = "if harmless" if response.status_code >= 500 else "no"
+    return Failure(what, reason, again, asked_to_wait(response))

@@ -1,0 +1,97 @@
+"""The mixer in front of one of our typed REST clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
+
+from anonymix_adapters._rest import Call, RestClient, Send
+from anonymix_adapters._rest_pictures import Fetch, Url, draw, fetched, refused, upload
+from anonymix_adapters.encoding import ImageLimit
+from anonymix_adapters.errors import AdapterError
+from anonymix_adapters.gate import Gate, Whose
+from anonymix_adapters.wrapping import wrap
+from anonymix_plugin.values import CancelableFace
+
+C = TypeVar("C", bound=RestClient)
+
+
+class Front:
+    """Takes over the calls of a client; a subclass has a method `_on_NAME` for each call that needs one.
+
+    Calls that carry no picture and have no such method are passed on if `passes` names them; all others are
+    refused.
+
+    Args:
+        gate: What stands in front of the client.
+        fetch: Fetches photos by address; None refuses addresses.
+    """
+
+    passes: ClassVar[frozenset[str]] = frozenset()
+    limit: ClassVar[ImageLimit] = ImageLimit()
+
+    def __init__(self, gate: Gate, fetch: Fetch | None = None) -> None:
+        self.gate, self._fetch = gate, fetch
+
+    def __call__(self, call: Call[Any], send: Send) -> Any:
+        """Make a call through the mixer."""
+        handler: Callable[[Call[Any], Send], Any] | None = getattr(self, f"_on_{call.name}", None)
+        if handler is not None:
+            return handler(call, send)
+        if call.name not in self.passes or call.pictures:
+            raise refused(self.gate, call.name, "is not known to the adapter")
+        return send(call)
+
+    def mixed(self, call: Call[Any], whose: Whose) -> tuple[Call[Any], dict[str, CancelableFace]]:
+        """A call with a cancelable face in place of each photo, and those faces by field."""
+        faces: dict[str, CancelableFace] = {}
+        pictures: dict[str, Any] = {}
+        for name, photo in call.pictures.items():
+            kept = self.passed(photo)
+            if kept is not None:
+                pictures[name] = kept
+            else:
+                faces[name], pictures[name] = draw(self.gate, self.photo(photo), whose, self.limit)
+        return replace(call, pictures=pictures), faces
+
+    def photo(self, given: Any) -> Any:
+        """The photo that a call was given, fetched where it is an address."""
+        if isinstance(given, Url):
+            return fetched(self.gate, given.address, self._fetch)
+        return upload(self.gate, given)
+
+    def passed(self, _: Any) -> Any | None:
+        """What is sent as it is, because it names a cancelable face already; None for photos."""
+        return None
+
+    def mark_removed(self, collection: str, names: Callable[[str], bool] = lambda _: True) -> None:
+        """Write down that entries of a collection, those whose id fits, were deleted."""
+        for entry in self.gate.entries(collection):
+            if names(entry.external_id):
+                self.gate.removed(entry)
+
+
+def put_in_front(client: C, kind: type[C], front: Front) -> C:
+    """Protect one of our clients, in place.
+
+    Raises:
+        SdkMissingError, SdkVersionError: httpx is not there, or not as tested.
+        AdapterError: It is no client of that kind.
+        DoubleProtectionError: It is protected already, in another way.
+    """
+    kind.SDK.check()
+    if not isinstance(client, kind):
+        raise AdapterError(
+            f"this is no {kind.__name__} client", where=front.gate.adapter, fix=f"use {kind.__name__}(...)"
+        )
+
+    def install(target: C) -> Callable[[], None]:
+        target._around = front
+
+        def undo() -> None:
+            target._around = None
+
+        return undo
+
+    return wrap(client, front.gate, install)

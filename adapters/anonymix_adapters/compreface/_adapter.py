@@ -1,0 +1,118 @@
+"""The mixer in front of CompreFace."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final, Literal
+from urllib.parse import quote
+
+from anonymix_adapters._rest import Call, Send
+from anonymix_adapters._rest_front import Front, put_in_front
+from anonymix_adapters._rest_pictures import refused
+from anonymix_adapters.compreface._client import CompreFace, Example
+from anonymix_adapters.encoding import ImageLimit
+from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.wrapping import gate_of, unwrap
+from anonymix_plugin.errors import UsageError
+
+__all__ = ["LIMIT", "NAME", "SDKS", "gate_of", "install", "protect", "unprotect"]
+
+NAME: Final = "compreface"
+SDKS: Final = (CompreFace.SDK,)
+
+LIMIT: Final = ImageLimit("JPEG", max_bytes=5 * 1024 * 1024)
+"""Of CompreFace's documents: at most 5 MB."""
+
+Detection = Literal["refuse", "protect"]
+
+
+def protect(
+    target: CompreFace,
+    mixer: FaceMixer,
+    *,
+    keys: KeyUse = "own",
+    scope: ScopeRule = "default",
+    detect: Detection = "refuse",
+) -> CompreFace:
+    """Put the mixer in front of a CompreFace client, in place.
+
+    Args:
+        target: The client.
+        mixer: Makes the cancelable faces.
+        keys: "own" or "gallery"; see `Gate`.
+        scope: Scope of the keys, or a function of the client's `collection`.
+        detect: What becomes of `detect`: "refuse", or "protect", which finds a cancelable face.
+
+    Returns:
+        The same client.
+
+    Raises:
+        AdapterError: As `put_in_front` says.
+    """
+    if detect not in {"refuse", "protect"}:
+        raise UsageError(f"detect can't be {detect!r}", where="detect", fix="use 'refuse' or 'protect'")
+    return install(target, Gate(mixer, NAME, keys=keys, scope=scope), detect=detect)
+
+
+def unprotect(target: CompreFace) -> CompreFace:
+    """See `Adapter.unprotect`."""
+    client: CompreFace = unwrap(target)
+    return client
+
+
+def install(target: CompreFace, gate: Gate, *, detect: Detection = "refuse") -> CompreFace:
+    """`protect`, with a gate that is there already."""
+    collection = getattr(target, "collection", "")
+    return put_in_front(target, CompreFace, _Front(gate, collection, detect))
+
+
+class _Front(Front):
+    passes: ClassVar[frozenset[str]] = frozenset({"faces", "subjects"})
+    limit = LIMIT
+
+    def __init__(self, gate: Gate, collection: str, detect: Detection) -> None:
+        super().__init__(gate)
+        self._collection, self._detect = collection, detect
+
+    def _on_add_face(self, call: Call[Any], send: Send) -> Any:
+        whose = self.gate.whose(field=call.query["subject"], collection=self._collection, enrol=True)
+        _ = self.gate.book
+        mixed, faces = self.mixed(call, whose)
+        answer: Example = send(mixed)
+        try:
+            self.gate.record(faces["file"], whose, collection=self._collection, external_id=answer.image_id)
+        except Exception as error:
+            back = Call("delete_face", Example, "DELETE", f"recognition/faces/{quote(answer.image_id, safe='')}")
+            self.gate.take_back(lambda: send(back), error)
+            raise
+        return answer
+
+    def _on_recognize(self, call: Call[Any], send: Send) -> Any:
+        return send(self.mixed(call, self.gate.whose(collection=self._collection))[0])
+
+    _on_verify_face = _on_recognize
+    _on_verify = _on_recognize
+
+    def _on_detect(self, call: Call[Any], send: Send) -> Any:
+        if self._detect == "refuse":
+            raise refused(self.gate, "detect", "describes a photo", "protect with detect='protect'")
+        return self._on_recognize(call, send)
+
+    def _on_delete_face(self, call: Call[Any], send: Send) -> Any:
+        answer = send(call)
+        self.mark_removed(self._collection, call.about["image_id"].__eq__)
+        return answer
+
+    def _on_delete_faces(self, call: Call[Any], send: Send) -> Any:
+        answer = send(call)
+        self._forget(call.query["subject"])
+        return answer
+
+    def _on_delete_subject(self, call: Call[Any], send: Send) -> Any:
+        answer = send(call)
+        self._forget(call.about["subject"])
+        return answer
+
+    def _forget(self, subject: str) -> None:
+        for entry in self.gate.entries(self._collection):
+            if entry.subject == subject:
+                self.gate.removed(entry)

@@ -1,0 +1,136 @@
+"""What the tests of all commercial APIs share, made once a session: recognition, faces, photos, stores."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pytest
+
+from anonymix_adapters.conformance import Person, Trial
+from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
+from anonymix_plugin import Anonymixer, BadArrayError, CancelableFace
+from anonymix_plugin.claims import Claim, claimed
+from anonymix_plugin.evaluation.keys import SeededKeys
+from anonymix_plugin.images import ChannelOrder
+from servers._recognition import Recognition
+from servers._witness import Witness
+
+LONDON = Path(__file__).resolve().parents[4] / "shared" / "data" / "london"
+WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface", "facenet")
+SECRET = "swordfish and chips"
+
+ALICE, BOB = "001", "002"
+
+
+def photo(person: str, mood: str = "neutral") -> Path:
+    """A London photo, or a skip where there are none."""
+    path = LONDON / f"{person}_{mood}.jpg"
+    if not path.is_file():
+        pytest.skip("needs the face photos, which are not part of the repository: ../shared/data")
+    return path
+
+
+@cache
+def recognition() -> Recognition:
+    """The recogniser behind all local back ends."""
+    return Recognition()
+
+
+@cache
+def witness() -> Witness:
+    """Knows the photos of Alice and Bob."""
+    moods = ("neutral", "smiling")
+    return Witness(recognition(), [photo(person, mood) for person in (ALICE, BOB) for mood in moods])
+
+
+@cache
+def _core() -> Anonymixer:
+    return Anonymixer(SeededKeys(11))
+
+
+class SessionMixer:
+    """The real mixer, with each face drawn once a session.
+
+    Which key is used, and whether there is one, is the keystore's decision; its material is made from a seed,
+    so that what a recogniser says about a face is the same in every run.
+
+    Args:
+        keystore: A keystore of the test's own.
+    """
+
+    _drawn: dict[tuple[object, ...], CancelableFace] = {}  # noqa: RUF012 - shared on purpose
+    _lock = Lock()
+
+    def __init__(self, keystore: Keystore) -> None:
+        self.keystore = keystore
+        self.drawn = 0
+
+    @property
+    def fingerprint(self) -> str:
+        return _core().fingerprint
+
+    def subject(self, subject: str, *, scope: str | None = None, enrol: bool = False) -> Any:
+        """See `Anonymixer.subject`."""
+        return claimed(Claim(subject, scope, enrol))
+
+    def protect(
+        self,
+        image: Any,
+        *,
+        subject: str | None = None,
+        scope: str = "default",
+        version: int | None = None,
+        enrol: bool = False,
+        channel_order: ChannelOrder = "rgb",
+    ) -> CancelableFace:
+        """See `Anonymixer.protect`."""
+        if subject is None:
+            key = self.keystore.gallery(scope)
+        elif version is not None:
+            key = self.keystore.at(subject, version, scope)
+        else:
+            get = self.keystore.current_or_issue if enrol else self.keystore.current
+            key = get(subject, scope)
+        owner = subject or "everybody's gallery"
+        content = image.read_bytes() if isinstance(image, Path) else image
+        if not isinstance(content, bytes):
+            raise BadArrayError(f"a {type(image).__name__} is not remembered")
+        name = (hashlib.sha256(content).digest(), owner, scope, key.version)
+        with self._lock:
+            self.drawn += 1
+            if name not in self._drawn:
+                self._drawn[name] = _core().protect(
+                    content, subject=owner, scope=scope, version=key.version, channel_order=channel_order
+                )
+            return replace(self._drawn[name], subject=key.subject)
+
+
+@contextmanager
+def store(path: Path) -> Iterator[Keystore]:
+    """A keystore that is cheap to open."""
+    cheap = Argon2Cost(memory_kib=8_192, passes=1, lanes=1)
+    with Keystore.create(path, PassphraseUnlock(SECRET, cost=cheap)) as made:
+        yield made
+
+
+@contextmanager
+def session_mixer(folder: Path, need: Callable[[str], Path] | None = None) -> Iterator[SessionMixer]:
+    """A mixer over an empty keystore; `need` skips where weights are missing."""
+    for name in WEIGHTS if need else ():
+        need(name)
+    photo(ALICE)
+    with store(folder / "keystore.db") as keystore:
+        yield SessionMixer(keystore)
+
+
+def trial(adapter: Any, mixer: Any, connect: Callable[[], Any]) -> Trial:
+    """An adapter on trial with three people; keys from a seed leave no room for chance."""
+    people = [Person(name, photo(name), photo(name, "smiling")) for name in (ALICE, BOB, "003")]
+    return Trial(adapter, mixer, people, {"connect": connect}, genuine=1.0, impostors=0.0)
