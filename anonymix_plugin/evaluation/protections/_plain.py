@@ -1,0 +1,76 @@
+"""What most people take for anonymisation: blurring and pixelating the face."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from anonymix_plugin.errors import NoFaceError
+from anonymix_plugin.evaluation.protections._values import KeyName
+from anonymix_plugin.faces import Detector, ffhq_crop
+from anonymix_plugin.images import decode_photo
+from anonymix_plugin.values import Pixels
+
+_SIDE = 512
+
+
+class _Plain(ABC):
+    """Works on the FFHQ crop, in which the face is as large as in a cancelable face. There is no key."""
+
+    keyed = False
+    name: str
+    title: str
+    fingerprint: str
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+
+    def protect(self, photo: Path, key: KeyName) -> Pixels:  # noqa: ARG002 - there is none
+        """See `Protection.protect`."""
+        faces = self._detector.detect(decode_photo(photo))
+        if not faces:
+            raise NoFaceError("no face was found", where=str(photo))
+        return self._spoil(ffhq_crop(faces[0], _SIDE))
+
+    @abstractmethod
+    def _spoil(self, crop: Pixels) -> Pixels: ...
+
+
+class Pixelation(_Plain):
+    """Squares of one colour.
+
+    Args:
+        detector: Finds the face.
+        blocks: How many squares lie along the side of the FFHQ crop; the face takes half of it.
+    """
+
+    def __init__(self, detector: Detector, blocks: int = 24) -> None:
+        super().__init__(detector)
+        self._blocks = blocks
+        self.name, self.title = "pixelation", f"Pixelation ({blocks // 2} blocks across the face)"
+        self.fingerprint = f"pixelation {blocks} of {_SIDE}"
+
+    def _spoil(self, crop: Pixels) -> Pixels:
+        small = cv2.resize(crop, (self._blocks, self._blocks), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(small, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+class Blur(_Plain):
+    """Gaussian blur.
+
+    Args:
+        detector: Finds the face.
+        sigma: In pixels of the 512 px crop; the face takes 256 of them.
+    """
+
+    def __init__(self, detector: Detector, sigma: float = 12.0) -> None:
+        super().__init__(detector)
+        self._sigma = sigma
+        self.name, self.title = "blur", f"Blur (sigma {sigma / 2.56:.1f} % of the face)"
+        self.fingerprint = f"blur {sigma} of {_SIDE}"
+
+    def _spoil(self, crop: Pixels) -> Pixels:
+        return np.asarray(cv2.GaussianBlur(crop, (0, 0), self._sigma), np.uint8)

@@ -1,0 +1,1 @@
+"""The report: one page, the same as JSON, and tables of scores."""
