@@ -58,7 +58,10 @@ class _Commands(LazyGroup):
         "drill": LazyCommand(
             "anonymix_plugin.cli.drill:drill", "Rehearse a breach in front of one back end.", _CARE
         ),
-        "bench": LazyCommand("anonymix_plugin.cli.bench:bench", "Time one face on this machine.", _MAKERS),
+        "generators": LazyCommand(
+            "anonymix_plugin.cli.generators:app", "Look at StyleGAN2 checkpoints of your own.", _CARE
+        ),
+        "bench": LazyCommand("anonymix_plugin.cli.bench:bench", "Time faces on this machine.", _MAKERS),
         "figures": LazyCommand(
             "anonymix_plugin.cli.figures:figures", "Measure accuracy, anonymity and renewal.", _MAKERS
         ),
