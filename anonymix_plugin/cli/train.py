@@ -12,11 +12,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from anonymix_plugin.generator import Generator
+
 app = typer.Typer(no_args_is_help=True, help="Train the weights that the project ships, on CPU.")
 
 _Folder = Annotated[Path, typer.Option("--pairs", help="Folder with the drawn pairs.")]
 _Count = Annotated[int, typer.Option(help="How many pairs.", min=100)]
 _Threads = Annotated[int, typer.Option(help="CPU threads.", min=1)]
+_Generator = Annotated[
+    Path | None,
+    typer.Option(
+        "--generator",
+        metavar="FILE",
+        help="A StyleGAN2 checkpoint of your own in the place of MobileStyleGAN.",
+        show_default=False,
+    ),
+]
 _PAIRS = Path("out/pairs")
 
 
@@ -41,20 +52,31 @@ def _staged(bar: Progress) -> Callable[[str, int, int], None]:
     return report
 
 
+def _reference(file: Path | None) -> Generator:
+    """The generator on torch: what maps codes, and draws where gradients are wanted."""
+    from anonymix_plugin.generator import load_reference_generator
+    from anonymix_plugin.generator.stylegan2 import load_stylegan2
+
+    return load_reference_generator() if file is None else load_stylegan2(file)
+
+
 @app.command()
 def pairs(
     count: _Count = 3500,
     folder: _Folder = _PAIRS,
+    generator: _Generator = None,
     seed: Annotated[int, typer.Option(help="Seed that names the series.")] = 1,
     threads: _Threads = 2,
 ) -> None:
     """Draw pairs of latent code and picture; goes on where an earlier run stopped."""
     from anonymix_plugin.generator import load_generator
+    from anonymix_plugin.generator.stylegan2_engines import load_own_generator
     from anonymix_plugin.training.pairs import draw_pairs
 
+    own = None if generator is None else load_own_generator(generator, threads=threads)
     with _progress() as bar:
         report = _staged(bar)
-        for number in draw_pairs(load_generator(threads=threads), folder, range(count), seed=seed):
+        for number in draw_pairs(own or load_generator(threads=threads), folder, range(count), seed=seed):
             report("drawing", number + 1, count)
 
 
@@ -63,6 +85,7 @@ def encoder(
     output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file.")],
     count: _Count = 3500,
     folder: _Folder = _PAIRS,
+    generator: _Generator = None,
     epochs: Annotated[int, typer.Option(help="Passes over the pairs.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and changes.")] = 7,
     threads: _Threads = 2,
@@ -70,7 +93,6 @@ def encoder(
     """Train the encoder from photo to style vectors on drawn pairs."""
     import torch
 
-    from anonymix_plugin.generator import load_reference_generator
     from anonymix_plugin.training.encoder import EncoderRecipe, train_encoder
 
     torch.set_num_threads(threads)
@@ -83,7 +105,7 @@ def encoder(
             bar.console.print(f"epoch {epoch}: loss {loss:.4f}, held-out variance explained {shares}")
             bar.update(task, completed=epoch)
 
-        train_encoder(load_reference_generator(), folder, recipe, output, report)
+        train_encoder(_reference(generator), folder, recipe, output, report)
 
 
 @app.command()
@@ -92,21 +114,39 @@ def mapper(
     people: Annotated[Path, typer.Option(help="Folder with one sub-folder of photos per person.")],
     count: _Count = 3500,
     folder: _Folder = _PAIRS,
+    generator: _Generator = None,
+    children: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='JSON like {"children": [26, 53]}: pairs that show a child. The shipped marks are about '
+            "MobileStyleGAN's pairs only.",
+            show_default=False,
+        ),
+    ] = None,
     dims: Annotated[int, typer.Option(help="Numbers of a person that pass.", min=2)] = 24,
     keyed_dims: Annotated[int, typer.Option(help="Dimensions that keys turn them into.", min=2)] = 48,
     reach: Annotated[float, typer.Option(help="Length of a person's part of a style vector.")] = 7.0,
 ) -> None:
     """Fit the mixer's weights: identity subspace on photos of people, identity map on drawn pairs."""
     from anonymix_plugin.faces import YuNet
-    from anonymix_plugin.generator import load_reference_generator
     from anonymix_plugin.models import locate
     from anonymix_plugin.recognisers import load_recogniser
-    from anonymix_plugin.training.mapper import Embedder, MapperRecipe, train_mapper
+    from anonymix_plugin.training.mapper import SHIPPED_MARKS, Embedder, MapperRecipe, train_mapper
 
     embedder = Embedder(YuNet(locate("yunet")), load_recogniser("arcface-mbf"), load_recogniser("sface"))
     recipe = MapperRecipe(pairs=count, dims=dims, keyed_dims=keyed_dims, reach=reach)
     with _progress() as bar:
-        train_mapper(load_reference_generator(), embedder, folder, people, recipe, output, _staged(bar))
+        train_mapper(
+            _reference(generator),
+            embedder,
+            folder,
+            people,
+            recipe,
+            output,
+            _staged(bar),
+            children or SHIPPED_MARKS,
+        )
 
 
 @app.command("measure-encoder")

@@ -36,6 +36,7 @@ from anonymix_plugin.values import Floats
 
 Matrix = npt.NDArray[np.float64]
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+SHIPPED_MARKS = Path(__file__).parent / "children.json"
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,34 @@ def people_of(folder: Path) -> tuple[list[Path], npt.NDArray[np.int64]]:
     return paths, np.array(who, np.int64)
 
 
+def marked_children(path: Path, generator_hash: str, pairs: int) -> npt.NDArray[np.bool_]:
+    """Which pairs of series 1 were marked as children.
+
+    Args:
+        path: JSON with the numbers of the pairs under "children", and under "generator" the hash of the
+            generator that drew them, where the marks are not to serve another one.
+        generator_hash: Hash of the generator in use. Marks of another generator's pairs count for nothing.
+        pairs: How many pairs there are.
+
+    Returns:
+        (pairs,) bool.
+
+    Raises:
+        UsageError: The file can't be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        marked = np.array(content["children"], np.int64).reshape(-1)
+        owner = content.get("generator", generator_hash)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(
+            f"the marks of children can't be read ({error})",
+            where=str(path),
+            fix='JSON like {"children": [26, 53]}, with numbers of pairs',
+        ) from error
+    return np.isin(np.arange(pairs), marked if owner == generator_hash else [])
+
+
 def train_mapper(
     generator: Generator,
     embedder: Embedder,
@@ -128,6 +157,7 @@ def train_mapper(
     recipe: MapperRecipe,
     output: Path,
     progress: Callable[[str, int, int], None],
+    marks: Path = SHIPPED_MARKS,
 ) -> MixerWeights:
     """Make the mixer's weights and write them.
 
@@ -139,7 +169,9 @@ def train_mapper(
         recipe: How.
         output: The safetensors file.
         progress: Called with stage, done and total.
+        marks: Which pairs show a child; see `marked_children`.
     """
+    children = marked_children(marks, generator.weights_hash(), recipe.pairs)
     numbers = np.arange(recipe.pairs)
     drawn, found = embed_files(
         embedder,
@@ -156,7 +188,6 @@ def train_mapper(
     centre = torch.from_numpy(axes.centre)
     styles = np.stack([pair_codes(generator, centre, 1, int(number)).styles for number in numbers])
     whole = found & (styles[:, 0] == styles[:, 2]).all(axis=1)
-    children = np.isin(numbers, json.loads((Path(__file__).parent / "children.json").read_text())["children"])
     weights = fit_mapper(
         axes, subspace, styles[:, 0], drawn, whole, children, recipe, generator.weights_hash()
     )
@@ -190,7 +221,7 @@ def fit_mapper(
         styles: (N, 512) float32, one style vector per drawn face.
         embeddings: (N, 640) float32, their joint embeddings.
         whole: (N,) bool, which drawn faces have one style vector for all layers and show a face.
-        children: (N,) bool, which were marked as children.
+        children: (N,) bool, which were marked as children; where none is, nothing leans away from them.
         recipe: Settings.
         generator_hash: Hash of the generator.
     """
@@ -201,7 +232,9 @@ def fit_mapper(
     answers = seen @ principal
     gram = answers.T @ answers + recipe.ridge * np.eye(recipe.keyed_dims)
     person = np.linalg.solve(gram, answers.T @ codes).T  # (512, D)
-    young = child_direction(whitened, whole, children)
+    young = np.zeros(whitened.shape[1])
+    if (whole & children).any():
+        young = child_direction(whitened, whole, children)
     person -= np.outer(young, young @ person)
     # E|B M v|^2 over the unit sphere in D dimensions is |B M|_F^2 / D.
     length = np.linalg.norm(axes.basis @ person) / np.sqrt(recipe.keyed_dims)

@@ -18,6 +18,7 @@ import torch
 from anonymix_plugin.generator import Generator
 
 PICTURE_SIZE = 256
+DRAWN_SIZE = 512
 SHARE_OF_MIXED = 0.5
 
 
@@ -98,7 +99,8 @@ def draw_pairs(generator: Generator, folder: Path, numbers: range, *, seed: int)
         if not path.exists():
             codes = pair_codes(generator, centre, seed, number)
             w_plus = to_w_plus(generator, torch.from_numpy(codes.styles)[None])
-            pixels = to_pixels(generator.synthesise(w_plus, 512)[0], PICTURE_SIZE)
+            size = min(DRAWN_SIZE, max(generator.sizes))
+            pixels = to_pixels(generator.synthesise(w_plus, size)[0], PICTURE_SIZE)
             path.parent.mkdir(parents=True, exist_ok=True)
             done, data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
             if not done:
