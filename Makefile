@@ -30,6 +30,18 @@ demo: $(VENV)/.ready     ## the whole story as a page: out/demo/index.html
 test: models             ## the default suite
 	$(BIN)/python -m pytest
 
+# Recognisers whose packages ask for versions that exclude each other: one environment on top of ours, without
+# their dependencies. What can't be had is named, and its tests are skipped.
+ADAPTERS := .venv-adapters
+$(ADAPTERS)/.ready: $(VENV)/.ready tests/adapters/requirements.txt
+	$(PYTHON) -m venv $(ADAPTERS)
+	$(BIN)/python tests/adapters/environment.py $(ADAPTERS) tests/adapters/requirements.txt
+	touch $@
+
+test-adapters: models $(ADAPTERS)/.ready   ## the adapters of recognisers that need an environment of their own
+	$(BIN)/anonymix models pull scrfd-500m facenet
+	$(ADAPTERS)/bin/python -m pytest -q -p no:cacheprovider -W "ignore::FutureWarning" -W "ignore::UserWarning" -k "insightface or facenet or face_recognition or deepface" tests/adapters/test_conformance.py tests/adapters/test_bypasses.py tests/adapters/test_drill.py
+
 test-long: models        ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
 
@@ -55,8 +67,8 @@ format: $(VENV)/.ready   ## let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: models            ## one face on this machine, stage by stage
-	$(BIN)/anonymix bench --output out/bench.json
+bench: models            ## faces on this machine: latency, cold start, throughput, the floor, the alternatives
+	$(BIN)/anonymix bench --engines 3 --output out/bench.json
 
 bench-keystore: $(VENV)/.ready   ## a million subjects, beside the raw cost of SQLite and AES-GCM
 	$(BIN)/python -m anonymix_keystore._bench
@@ -73,4 +85,4 @@ train-encoder: models    ## make anonymix_plugin/weights/encoder.safetensors aga
 	$(BIN)/anonymix train encoder --count 3500 --pairs out/pairs -o out/encoder.safetensors
 
 clean:                   ## remove what make made, but not the weights
-	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ADAPTERS) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -82,8 +82,8 @@ class Trial:
     mixer: FaceMixer
     people: Sequence[Person]
     options: Mapping[str, Any] = field(default_factory=dict)
-    genuine: float = 0.75
-    impostors: float = 0.25
+    genuine: float = 0.6
+    impostors: float = 0.34
 
     @property
     def store(self) -> Keystore:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from anonymix_adapters.errors import AdapterError, BypassError
 from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
-from anonymix_adapters.local import Recorder, VectorRehearsal, cosine
+from anonymix_adapters.local import Recorder, VectorRehearsal, cosine, finder
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.sdk import Sdk
 from anonymix_adapters.wrapping import gate_of, need_gate, unwrap, wrap
@@ -116,10 +116,10 @@ class CropLayout:
 
     def cutter(self, detector: Detector | None = None) -> Cut:
         """A function that finds the face in a cancelable picture and cuts it out."""
-        finder = detector or YuNet(locate("yunet"))
+        looking = detector or finder()
 
         def cut(picture: Pixels) -> Pixels:
-            found = finder.detect(Photo(picture, "cancelable face"))
+            found = looking.detect(Photo(picture, "cancelable face"))
             if not found:
                 raise NoFaceError("the cancelable face has no face", where=NAME, fix="use another photo")
             if self.alignment == "arcface":

@@ -33,13 +33,13 @@ import numpy as np
 
 from anonymix_adapters.errors import AdapterError, BackEndError, BypassError
 from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
-from anonymix_adapters.local import Recorder, bgr
+from anonymix_adapters.local import Recorder, bgr, finder
 from anonymix_adapters.protocol import Answer, Leaked, Rehearsal
 from anonymix_adapters.sdk import Sdk
 from anonymix_adapters.wrapping import StandIn, gate_of, stand_in, unwrap
 from anonymix_plugin.claims import Claim, claimed, current_claim
 from anonymix_plugin.errors import NoFaceError, UsageError
-from anonymix_plugin.faces import YuNet, box_crop, recogniser_crop
+from anonymix_plugin.faces import Detector, YuNet, box_crop, recogniser_crop
 from anonymix_plugin.images import PhotoSource, decode_photo, save_cancelable
 from anonymix_plugin.models import locate
 from anonymix_plugin.values import CancelableFace, Face, Photo, Pixels
@@ -71,7 +71,7 @@ class ProtectedDeepFace(StandIn):
 
     def __init__(self, target: Any, gate: Gate) -> None:
         super().__init__(target, gate)
-        self._detector = YuNet(locate("yunet"))
+        self._detector = finder()
 
     # --- pictures ---------------------------------------------------------------------------------
 
@@ -402,7 +402,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _crop(detector: YuNet, pixels: Pixels, model: str) -> Pixels:
+def _crop(detector: Detector, pixels: Pixels, model: str) -> Pixels:
     """The face as models want it where nothing looks for it, (224, 224, 3) uint8 BGR."""
     found = detector.detect(Photo(pixels, "picture"))
     if not found:

@@ -22,14 +22,12 @@ from PIL import Image
 
 from anonymix_adapters.errors import BypassError
 from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
-from anonymix_adapters.local import Recorder, VectorRehearsal, euclidean, face_in_box
+from anonymix_adapters.local import Recorder, VectorRehearsal, euclidean, face_in_box, finder
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.sdk import Sdk
 from anonymix_adapters.wrapping import StandIn, gate_of, stand_in, unwrap
 from anonymix_plugin.errors import NoFaceError, SeveralFacesError, UsageError
-from anonymix_plugin.faces import YuNet
 from anonymix_plugin.images import decode_photo
-from anonymix_plugin.models import locate
 from anonymix_plugin.values import Photo, Pixels
 
 __all__ = ["NAME", "SDKS", "ProtectedFaceRecognition", "gate_of", "protect", "rehearse", "unprotect"]
@@ -60,7 +58,7 @@ class ProtectedFaceRecognition(StandIn):
 
     def __init__(self, target: Any, gate: Gate) -> None:
         super().__init__(target, gate)
-        self._detector = YuNet(locate("yunet"))
+        self._detector = finder()
         self._lock = threading.Lock()  # the package keeps its networks in globals
 
     def load_image_file(self, file: Any, mode: str = "RGB") -> npt.NDArray[np.uint8]:

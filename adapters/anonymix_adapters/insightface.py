@@ -39,6 +39,8 @@ __all__ = ["NAME", "SDKS", "gate_of", "protect", "rehearse", "unprotect"]
 NAME = "insightface"
 SDKS = (Sdk("insightface", ("insightface",), "insightface", ">=2.1,<2.2"),)
 
+_LOOK = (256, 256)  # a cancelable picture is framed alike always, so that a small look finds the face
+
 _WAITING: ContextVar[list[Any] | None] = ContextVar("anonymix_insightface_waiting", default=None)
 _INSIDE: ContextVar[bool] = ContextVar("anonymix_insightface_inside", default=False)
 
@@ -82,7 +84,7 @@ def _install(app: Any, gate: Gate) -> Callable[[], object]:
     def embed(picture: Pixels, face: Any, whose: Whose) -> npt.NDArray[np.float32]:
         x0, y0, x1, y1 = (float(value) for value in face.bbox)
         made = bgr(face_in_box(gate, picture, (x0, y0, x1, y1), whose, channel_order="bgr"))
-        _, points = app.det_model.detect(made, max_num=1)
+        _, points = app.det_model.detect(made, input_size=_LOOK, max_num=1)
         if points is None or not len(points):
             raise NoFaceError(
                 "the app's detector finds no cancelable face", where=NAME, fix="use another photo"

@@ -14,7 +14,9 @@ from anonymix_adapters.gate import Gate, Whose
 from anonymix_adapters.protocol import Answer, Leaked
 from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.errors import NoFaceError
+from anonymix_plugin.faces import Detector, YuNet
 from anonymix_plugin.images import ChannelOrder, PhotoSource, decode_photo
+from anonymix_plugin.models import locate
 from anonymix_plugin.values import CancelableFace, Pixels
 
 Box: TypeAlias = tuple[float, float, float, float]
@@ -55,6 +57,11 @@ def face_in_box(
     raise NoFaceError(
         "no face is found where the detector says there is one", where=gate.adapter, fix="use another photo"
     )
+
+
+def finder() -> Detector:
+    """Finds the face in a cancelable picture, which is always framed alike, so that a small look does."""
+    return YuNet(locate("yunet"), sizes=(256, 512), padded_sizes=())
 
 
 def bgr(face: CancelableFace) -> Pixels:

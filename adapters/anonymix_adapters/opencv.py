@@ -21,12 +21,11 @@ import numpy.typing as npt
 
 from anonymix_adapters.errors import BypassError
 from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
-from anonymix_adapters.local import Recorder, VectorRehearsal, bgr, cosine, face_in_box
+from anonymix_adapters.local import Recorder, VectorRehearsal, bgr, cosine, face_in_box, finder
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.sdk import Sdk
 from anonymix_adapters.wrapping import StandIn, gate_of, stand_in, unwrap
 from anonymix_plugin.errors import BadArrayError, NoFaceError
-from anonymix_plugin.faces import YuNet
 from anonymix_plugin.models import locate
 from anonymix_plugin.values import Photo, Pixels
 
@@ -84,7 +83,7 @@ class ProtectedFaceRecognizerSF(StandIn):
 
     def __init__(self, target: Any, gate: Gate) -> None:
         super().__init__(target, gate)
-        self._detector = YuNet(locate("yunet"))
+        self._detector = finder()
         self._lock = threading.Lock()  # OpenCV's networks hold the buffers of the call in hand
 
     def alignCrop(self, src_img: Pixels, face_box: npt.NDArray[np.float32]) -> ProtectedCrop:  # noqa: N802

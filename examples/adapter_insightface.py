@@ -1,0 +1,39 @@
+"""InsightFace's FaceAnalysis behind the mixer, with weights of the registry as its model pack."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from insightface.app import FaceAnalysis
+
+from anonymix_adapters.insightface import gate_of, protect
+from anonymix_keystore import Keystore, PassphraseUnlock
+from anonymix_plugin import Anonymixer
+from anonymix_plugin.demo.people import sample_people
+from anonymix_plugin.models import locate
+
+
+def embed(photo: bytes) -> np.ndarray:
+    return app.get(cv2.imdecode(np.frombuffer(photo, np.uint8), cv2.IMREAD_COLOR))[0].normed_embedding
+
+
+with tempfile.TemporaryDirectory() as folder:
+    pack = Path(folder) / "pack"
+    pack.mkdir()
+    for name in ("arcface-mbf", "scrfd-500m"):
+        shutil.copy(locate(name), pack)
+    unlock = PassphraseUnlock(b"correct horse battery staple")
+    with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
+        anna, ben = ([photo.data for photo in person.photos] for person in sample_people(mixer.generator, 2))
+        app = protect(FaceAnalysis(name=str(pack), providers=["CPUExecutionProvider"]), mixer)
+        app.prepare(ctx_id=-1)
+        with gate_of(app).enrolment("anna", collection="door", external_id="1"):
+            enrolled = embed(anna[0])
+        with mixer.subject("anna"):
+            print(f"anna again:  {enrolled @ embed(anna[1]):.2f}")
+            print(f"ben as anna: {enrolled @ embed(ben[0]):.2f}")
+        keys.rotate("anna", reason="breach")
+        with mixer.subject("anna"):
+            print(f"new key:     {enrolled @ embed(anna[1]):.2f}")

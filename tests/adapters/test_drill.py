@@ -1,0 +1,131 @@
+"""The breach drill, in the library and on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from remembering import RememberingMixer
+from test_conformance import LOCAL, loaded
+
+from anonymix_adapters import Answer
+from anonymix_adapters import opencv as opencv_adapter
+from anonymix_adapters.conformance import Person
+from anonymix_adapters.drill import drill, people_in
+from anonymix_keystore import Keystore, PassphraseUnlock
+from anonymix_plugin import UsageError
+from anonymix_plugin.cli import main
+
+PEOPLE = int(os.environ.get("ANONYMIX_DRILL_PEOPLE", "3"))
+
+
+def named(people: list[Person], tag: str) -> list[Person]:
+    """The same people under names of their own: a drill rotates all keys."""
+    return [Person(f"{tag} {person.name}", person.enrolled, person.probe) for person in people]
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_a_breach_is_survived(name: str, adapter_mixer: RememberingMixer, londoners: list[Person]) -> None:
+    report = drill(loaded(name), adapter_mixer, named(londoners[:PEOPLE], "drill"))
+    assert report.passed, report.to_text()
+    steps = {step.name: step for step in report.steps}
+    assert steps["people enrolled"].count == steps["people enrolled anew"].count == PEOPLE
+    assert steps["templates leaked"].count == steps["old entries deleted at the back end"].count == PEOPLE
+    assert steps["entries still due"].count == 0
+    content = json.loads(report.to_json())
+    assert content["passed"]
+    assert content["adapter"] == name
+
+
+def test_a_breach_of_a_gallery_is_survived_with_sealed_originals(
+    adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person]
+) -> None:
+    adapter_store.originals.enable(PassphraseUnlock("another secret"))
+    try:
+        people = named(londoners[:3], "gallery drill")
+        report = drill(opencv_adapter, adapter_mixer, people, keys="gallery", originals=True)
+    finally:
+        adapter_store.originals.disable()
+    assert report.passed, report.to_text()
+    assert "people found by search" in {step.name for step in report.steps}
+    assert report.renewed_from == "sealed originals"
+
+
+class Careless:
+    """An adapter whose back end keeps what it should delete, and accepts everybody."""
+
+    NAME = opencv_adapter.NAME
+    SDKS = opencv_adapter.SDKS
+    protect = staticmethod(opencv_adapter.protect)
+    unprotect = staticmethod(opencv_adapter.unprotect)
+    gate_of = staticmethod(opencv_adapter.gate_of)
+
+    @staticmethod
+    def rehearse(*args: object, **options: object) -> object:
+        from contextlib import contextmanager
+
+        @contextmanager
+        def opened() -> object:  # type: ignore[misc]
+            with opencv_adapter.rehearse(*args, **options) as stage:  # type: ignore[arg-type]
+                stage.delete = lambda _: None  # type: ignore[method-assign]
+                stage.verify = lambda *_: Answer(True, 1.0)  # type: ignore[method-assign]
+                yield stage
+
+        return opened()
+
+
+def test_a_careless_back_end_fails_the_drill(
+    adapter_mixer: RememberingMixer, londoners: list[Person]
+) -> None:
+    report = drill(Careless, adapter_mixer, named(londoners[:2], "careless"))  # type: ignore[arg-type]
+    failed = {step.name for step in report.steps if not step.passed}
+    assert {"old entries deleted at the back end", "old entries that match after the rotation"} <= failed
+    assert "FAILED" in report.to_text()
+
+
+def test_people_are_taken_from_folders_or_file_names(londoners: list[Person], tmp_path: Path) -> None:
+    flat = people_in(Path(str(londoners[0].enrolled)).parent, 5)
+    assert [person.name for person in flat] == [person.name for person in londoners[:5]]
+    for name in ("anna", "ben"):
+        (tmp_path / name).mkdir()
+        for number in (1, 2):
+            (tmp_path / name / f"{number}.jpg").touch()
+    assert [person.name for person in people_in(tmp_path, 2)] == ["anna", "ben"]
+    for folder, count in ((tmp_path, 3), (tmp_path / "nowhere", 2)):
+        with pytest.raises(UsageError):
+            people_in(folder, count)
+
+
+def test_the_command_reports_and_returns_codes(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter_mixer: RememberingMixer
+) -> None:
+    assert adapter_mixer  # the weights are there
+    photos = str(shared_data / "london")
+    out = tmp_path / "deep" / "report.json"
+    arguments = [
+        "drill",
+        "--adapter",
+        "opencv",
+        "--photos",
+        photos,
+        "--people",
+        "2",
+        "-o",
+        str(out),
+        "--json",
+    ]
+    assert main(arguments) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(out.read_text())
+    assert printed["people"] == 2
+    for wrong, code in (
+        (["--adapter", "no such", "--photos", photos], 8),
+        (["--adapter", "opencv", "--photos", str(tmp_path / "nowhere")], 2),
+        (["--adapter", "opencv", "--photos", photos, "--people", "103"], 2),
+        (["--adapter", "opencv", "--photos", photos, "--option", "no value"], 2),
+        (["--adapter", "opencv"], 2),
+    ):
+        assert main(["drill", *wrong]) == code
+    capsys.readouterr()

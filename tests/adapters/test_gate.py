@@ -1,0 +1,294 @@
+"""Whose key a call gets, in threads and tasks, and what becomes of records and originals."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from remembering import RememberingMixer
+
+from anonymix_adapters import (
+    AdapterError,
+    DoubleProtectionError,
+    EnrolmentError,
+    Gate,
+    NotProtectedError,
+    Sdk,
+    SdkMissingError,
+    SdkVersionError,
+    SubjectNeededError,
+    UnknownAdapterError,
+    gate_of,
+    keep_original,
+    load,
+    names,
+    need_gate,
+    renew,
+    sealed_original,
+    unwrap,
+    wrap,
+)
+from anonymix_adapters.conformance import Person
+from anonymix_keystore import Keystore, KeystoreError, OriginalsError, PassphraseUnlock
+from anonymix_plugin import Anonymixer, UsageError
+from anonymix_plugin.evaluation.keys import SeededKeys
+
+
+class NoFaces:
+    """A mixer that must not be asked for a face: it is for questions about subjects alone."""
+
+    fingerprint = "0" * 32
+
+    def __init__(self, keystore: Any = None) -> None:
+        self.keystore = keystore or SeededKeys(1)
+
+    def protect(self, image: Any, **_: Any) -> Any:
+        raise AssertionError("no face was to be made")
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate(NoFaces(), "test")
+
+
+# --- whose ------------------------------------------------------------------------------------------
+
+
+def test_the_nearest_word_says_who_the_subject_is(gate: Gate) -> None:
+    subject = Anonymixer.subject.__get__(object())  # it needs nothing of a mixer
+    with subject("context", scope="door"):
+        assert gate.whose().subject == "context"
+        assert gate.whose().scope == "door"
+        assert gate.whose(field="field").subject == "field"
+        assert gate.whose(field="field", argument="argument").subject == "argument"
+        with subject("inner", enrol=True):
+            inner = gate.whose()
+            assert (inner.subject, inner.scope, inner.enrol) == ("inner", "default", True)
+        assert gate.whose().subject == "context"
+    with pytest.raises(SubjectNeededError) as caught:
+        gate.whose()
+    assert "mixer.subject" in caught.value.fix
+    with pytest.raises(UsageError), subject(""):
+        pass
+
+
+def test_a_gallery_needs_a_subject_to_enrol_and_none_to_search() -> None:
+    gate = Gate(NoFaces(), "test", keys="gallery", scope=lambda collection: f"gallery {collection}")
+    search = gate.whose(collection="staff")
+    assert (search.subject, search.scope, search.gallery) == (None, "gallery staff", True)
+    assert gate.whose(collection="guests").scope == "gallery guests"
+    assert gate.whose(argument="alice", enrol=True).subject == "alice"
+    with pytest.raises(SubjectNeededError):
+        gate.whose(enrol=True)
+    with pytest.raises(UsageError):
+        Gate(NoFaces(), "test", keys="both")  # type: ignore[arg-type]
+
+
+def test_threads_and_tasks_keep_their_subjects_apart(gate: Gate) -> None:
+    subject = Anonymixer.subject.__get__(object())
+    barrier = threading.Barrier(8)
+
+    def ask(name: str) -> str | None:
+        with subject(name):
+            barrier.wait(30)
+            return gate.whose().subject
+
+    with ThreadPoolExecutor(8) as pool:
+        wanted = [f"person {number}" for number in range(8)]
+        assert list(pool.map(ask, wanted)) == wanted
+        with subject("alice"), pytest.raises(SubjectNeededError):
+            pool.submit(gate.whose).result()  # a thread of somebody else's has no subject, and gets no key
+
+    async def ask_later(name: str) -> tuple[str | None, str | None]:
+        with subject(name):
+            await asyncio.sleep(0.01)
+            in_thread = await asyncio.to_thread(gate.whose)
+            return gate.whose().subject, in_thread.subject
+
+    async def all_at_once() -> list[tuple[str | None, str | None]]:
+        return await asyncio.gather(*(ask_later(name) for name in wanted))
+
+    assert asyncio.run(all_at_once()) == [(name, name) for name in wanted]
+
+
+# --- wrapping ---------------------------------------------------------------------------------------
+
+
+class Client:
+    def send(self) -> str:
+        return "original"
+
+
+def protected_send() -> str:
+    return "protected"
+
+
+def hooked(client: Client) -> Any:
+    client.send = protected_send  # type: ignore[method-assign]
+    return lambda: delattr(client, "send")
+
+
+def test_a_client_is_wrapped_once_and_comes_back_as_it_was(gate: Gate) -> None:
+    client = Client()
+    assert wrap(wrap(client, gate, hooked), gate, hooked) is client
+    assert client.send() == "protected"
+    assert need_gate(client) is gate
+    with pytest.raises(DoubleProtectionError, match="unprotect"):
+        wrap(client, Gate(NoFaces(), "test"), hooked)
+    with pytest.raises(TypeError, match="pickled"):
+        pickle.dumps(client)
+    unwrap(client)
+    assert client.send() == "original"
+    assert gate_of(client) is None
+    for refused in (unwrap, need_gate):
+        with pytest.raises(NotProtectedError):
+            refused(client)
+    with pytest.raises(AdapterError):
+        wrap(object(), gate, hooked)
+
+
+# --- packages and entry points ----------------------------------------------------------------------
+
+
+def test_a_missing_or_untested_package_is_told_with_the_cure() -> None:
+    with pytest.raises(SdkMissingError, match=r"pip install anonymix-plugin\[nowhere\]"):
+        Sdk("no_such_module", ("no-such-distribution",), "nowhere", ">=1").load()
+    with pytest.raises(SdkVersionError, match=">=99") as caught:
+        Sdk("numpy", ("numpy",), "", ">=99").load()
+    assert np.__version__ in str(caught.value)
+    with pytest.raises(SdkMissingError, match="pip install other"):
+        Sdk("no_such_module", ("numpy",), "", ">=1", package="other").load()
+    assert Sdk("numpy", ("no-such-distribution", "numpy"), "", ">=1").load() is np
+
+
+def test_adapters_are_found_by_name() -> None:
+    assert {"opencv", "crops", "insightface", "facenet", "deepface", "face_recognition"} <= set(names())
+    with pytest.raises(UnknownAdapterError, match="opencv"):
+        load("no such adapter")
+
+
+# --- records ----------------------------------------------------------------------------------------
+
+
+def test_records_need_a_book(gate: Gate) -> None:
+    with pytest.raises(AdapterError, match="Keystore"):
+        gate.entries()
+    with pytest.raises(AdapterError), gate.enrolment("alice", collection="door", external_id="1"):
+        raise AssertionError("the block must not be entered")
+
+
+def test_an_enrolment_without_a_face_is_none(adapter_store: Keystore) -> None:
+    gate, undone = Gate(NoFaces(adapter_store), "test"), []
+    with (
+        pytest.raises(EnrolmentError, match="0 faces"),
+        gate.enrolment("alice", collection="door", external_id="1", undo=lambda: undone.append(1)),
+    ):
+        pass
+    assert undone == [1]
+    assert not gate.entries("door")
+
+
+def test_an_entry_that_can_not_be_taken_back_is_told(
+    adapter_mixer: RememberingMixer, londoners: list[Person], adapter_store: Keystore
+) -> None:
+    gate = Gate(adapter_mixer, "test")
+    person = londoners[0]
+
+    def rotate(_: Any) -> str:
+        adapter_store.rotate(person.name, reason="breach")
+        return "7"
+
+    def undo(_: str) -> None:
+        raise ConnectionError("the back end is gone")
+
+    with pytest.raises(EnrolmentError, match="by hand"):
+        gate.enrol(
+            person.enrolled,
+            gate.whose(argument=person.name, enrol=True),
+            collection="door",
+            send=rotate,
+            external_id=str,
+            undo=undo,
+        )
+
+
+def test_sealed_originals_spare_new_photos(
+    adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person]
+) -> None:
+    gate, person, held = Gate(adapter_mixer, "sealed"), londoners[1], {}
+
+    def enrol(name: str, photo: Any) -> None:
+        with gate.enrolment(person.name, collection="door", external_id=name):
+            held[name] = gate.protect(photo, gate.whose()).key_version
+
+    with pytest.raises(OriginalsError):
+        keep_original(gate, person.enrolled, gate.whose(argument=person.name))
+    adapter_store.originals.enable(PassphraseUnlock("another secret"))
+    try:
+        enrol("first", person.enrolled)
+        keep_original(gate, person.enrolled, gate.whose(argument=person.name))
+        adapter_store.rotate(person.name, reason="breach")
+        done = renew(
+            gate,
+            delete=lambda item: held.pop(item.external_id),
+            enrol=lambda item, photo: enrol("second", photo),
+            photo=sealed_original(gate),
+            collection="door",
+        )
+        assert (done.deleted, done.enrolled, done.failures) == (("first",), (person.name,), ())
+        assert held == {"second": adapter_store.current(person.name).version}
+    finally:
+        adapter_store.originals.disable()
+
+
+def test_a_renewal_goes_on_after_a_failure_and_can_be_repeated(
+    adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person]
+) -> None:
+    gate, held, broken = Gate(adapter_mixer, "renewing"), {}, {"sand in the gears"}
+
+    def enrol(subject: str, photo: Any) -> None:
+        with gate.enrolment(subject, collection="door", external_id=f"{subject}!{len(held)}"):
+            held[f"{subject}!{len(held)}"] = gate.protect(photo, gate.whose())
+
+    def delete(item: Any) -> None:
+        if broken and item.subject == londoners[0].name:
+            raise TimeoutError(broken.pop())
+        held.pop(item.external_id, None)
+
+    for person in londoners[:2]:
+        enrol(person.name, person.enrolled)
+        adapter_store.rotate(person.name, reason="breach")
+    photos = {person.name: person.enrolled for person in londoners}
+    first = renew(gate, delete=delete, collection="door")
+    assert [failure[0] for failure in first.failures] == [londoners[0].name]
+    assert "TimeoutError" in first.failures[0][2]
+    assert len(first.deleted) == 1
+    second = renew(
+        gate,
+        delete=delete,
+        enrol=lambda item, photo: enrol(item.subject, photo),
+        photo=lambda item: photos[item.subject],
+        collection="door",
+    )
+    assert not second.failures
+    assert set(second.enrolled) == {person.name for person in londoners[:2]}
+    assert not gate.due("door")
+
+
+def test_a_key_error_in_the_block_is_passed_on_and_nothing_is_recorded(
+    adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person]
+) -> None:
+    gate = Gate(adapter_mixer, "revoked")
+    adapter_store.current_or_issue("somebody revoked")
+    adapter_store.revoke("somebody revoked")
+    with (
+        pytest.raises(KeystoreError),
+        gate.enrolment("somebody revoked", collection="door", external_id="1"),
+    ):
+        gate.protect(londoners[0].enrolled, gate.whose())
+    assert not gate.entries("door")
