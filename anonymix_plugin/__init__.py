@@ -33,7 +33,7 @@ from anonymix_plugin.errors import (
 from anonymix_plugin.values import CancelableFace
 
 if TYPE_CHECKING:
-    from anonymix_plugin.anonymixer import Anonymixer, Outcome
+    from anonymix_plugin.anonymixer import Anonymixer, Outcome, PhotoRequest
     from anonymix_plugin.images import ImageLimits, Marker, read_marker, save_cancelable
     from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 
@@ -60,6 +60,7 @@ __all__ = [
     "Outcome",
     "OutputError",
     "PhotoError",
+    "PhotoRequest",
     "SeveralFacesError",
     "UnreadableImageError",
     "UsageError",
@@ -74,6 +75,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Anonymixer": "anonymix_plugin.anonymixer",
     "Outcome": "anonymix_plugin.anonymixer",
+    "PhotoRequest": "anonymix_plugin.anonymixer",
     "ImageLimits": "anonymix_plugin.images",
     "Marker": "anonymix_plugin.images",
     "read_marker": "anonymix_plugin.images",

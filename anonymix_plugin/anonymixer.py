@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Literal, Protocol, Self, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypedDict, Unpack, overload
 
 import cv2
 import numpy as np
 
-from anonymix_keystore import Keystore, SubjectKey, Unlock
+from anonymix_keystore import Keystore, KeystoreError, SubjectKey, Unlock
 from anonymix_plugin.claims import Claim, claimed
-from anonymix_plugin.encoder import load_encoder
 from anonymix_plugin.errors import AnonymixError, DamagedModelError, UsageError
 from anonymix_plugin.faces import Detector, FacePolicy, Scrfd, YuNet
-from anonymix_plugin.generator import Engine, Generator, load_generator, load_reference_generator
+from anonymix_plugin.generator import (
+    Engine,
+    Generator,
+    load_generator,
+    load_reference_generator,
+    pictures_of,
+)
 from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource
-from anonymix_plugin.mixer.attributes import load_attribute_distance
 from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.fingerprint import fingerprint
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
-from anonymix_plugin.mixer.refine import Refiner, RefineSettings, RefineStep
 from anonymix_plugin.mixer.roads import FastRoad, RefineRoad, Road
 from anonymix_plugin.mixer.weights import load_mixer_weights
 from anonymix_plugin.models import locate, weights_hash
 from anonymix_plugin.pipeline import Reader, Stopwatch
 from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
+from anonymix_plugin.streaming import Stream, in_two_stages
 from anonymix_plugin.unlocking import unlock_without_asking
 from anonymix_plugin.values import CancelableFace, Floats, Pixels, ReadFace
+
+if TYPE_CHECKING:  # these import torch, which takes seconds and which the fast road does without
+    from anonymix_plugin.encoder import Encoder
+    from anonymix_plugin.mixer.refine import RefineSettings, RefineStep
 
 RoadName = Literal["fast", "refine"]
 DetectorName = Literal["yunet", "scrfd-500m"]
@@ -65,6 +74,23 @@ class KeySource(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class PhotoRequest:
+    """One photo of many, and whose it is; `Anonymixer.protect` says what the fields mean."""
+
+    image: PhotoSource
+    subject: str | None = None
+    scope: str = "default"
+    version: int | None = None
+    enrol: bool = False
+    channel_order: ChannelOrder = "rgb"
+
+    @property
+    def source(self) -> str:
+        """The photo, as it names itself."""
+        return str(self.image) if isinstance(self.image, str | os.PathLike) else "<image>"
+
+
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """What became of one photo of many.
 
@@ -76,7 +102,7 @@ class Outcome:
 
     source: str
     faces: tuple[CancelableFace, ...]
-    error: AnonymixError | None
+    error: AnonymixError | KeystoreError | None
 
 
 class MixerOptions(TypedDict, total=False):
@@ -87,7 +113,8 @@ class MixerOptions(TypedDict, total=False):
     faces: FacePolicy
     detector: DetectorName
     engine: Engine
-    size: int
+    generator: Path | None
+    size: int | None
     limits: ImageLimits | None
     threads: int
     mixer_weights: Path | None
@@ -105,8 +132,12 @@ class Anonymixer:
         policy: What of the photo is kept, and how strongly person and key speak.
         faces: What to do where a photo shows several faces: "largest", "central", "all" or "error".
         detector: "yunet" (permissive licence) or "scrfd-500m".
-        engine: What draws: "openvino" or "torch".
-        size: Side of the cancelable faces in pixels, 512 or 1024.
+        engine: What draws: "auto" (the fastest that this machine's processor can run), "openvino", "torch"
+            (the reference), or "cuda".
+        generator: A StyleGAN2 checkpoint of your own in the place of MobileStyleGAN; it needs mixer weights
+            that were learned for it, see docs/own-generator.md.
+        size: Side of the cancelable faces in pixels, one of the generator's sizes (512 or 1024 for
+            MobileStyleGAN); None takes 512, or what a smaller generator draws.
         limits: What is refused before decoding.
         threads: CPU threads of the generator; 0 lets it decide.
         mixer_weights: Safetensors file made by `anonymix train mapper` for a generator of your own; None
@@ -121,6 +152,10 @@ class Anonymixer:
 
     The rule of every method: if anything goes wrong between photo and cancelable face, it raises, and the
     caller has no picture at all. No method returns the photo, or any part of it.
+
+    The same photo, key and fingerprint give the same bytes on one engine and device kind, in batches, in
+    streams and alone, on any number of threads. Another engine gives the same face (to recognisers, a
+    cosine of .999 or more), but not the same bytes; `engine` says which one is in use.
     """
 
     def __init__(
@@ -131,8 +166,9 @@ class Anonymixer:
         policy: MixingPolicy | None = None,
         faces: FacePolicy = "largest",
         detector: DetectorName = "yunet",
-        engine: Engine = "openvino",
-        size: int = 512,
+        engine: Engine = "auto",
+        generator: Path | None = None,
+        size: int | None = None,
         limits: ImageLimits | None = None,
         threads: int = 0,
         mixer_weights: Path | None = None,
@@ -142,15 +178,19 @@ class Anonymixer:
     ) -> None:
         self._keystore, self._owns_keystore = keystore, False
         self._policy = policy or MixingPolicy()
-        self._size = size
         weights = load_mixer_weights(mixer_weights) if mixer_weights else load_mixer_weights()
-        encoder = None
-        if self._policy.attributes is not AttributePolicy.NONE:
-            encoder = load_encoder(encoder_weights) if encoder_weights else load_encoder()
+        # Compiling is most of what opening takes, and the compilers leave the interpreter alone.
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="anonymix-load") as pool:
+            drawing = pool.submit(_generator, generator, engine, threads)
+            seeing = [pool.submit(load_recogniser, name) for name in _RECOGNISERS]
+            finder = _detector(detector)
+            encoder = self._encoder(encoder_weights)
+            arcface, sface = (future.result() for future in seeing)
+            self._generator: Generator = drawing.result()
         self._reader = Reader(
-            detector=_detector(detector),
-            arcface=load_recogniser("arcface-mbf"),
-            sface=load_recogniser("sface"),
+            detector=finder,
+            arcface=arcface,
+            sface=sface,
             subspace=weights.subspace,
             encoder=encoder,
             attributes=self._policy.attributes,
@@ -158,8 +198,8 @@ class Anonymixer:
             limits=limits,
             framing=road == "refine",
         )
-        self._generator: Generator = load_generator(engine, threads=threads)
-        if size not in self._generator.sizes:
+        self._size = min(512, max(self._generator.sizes)) if size is None else size
+        if self._size not in self._generator.sizes:
             raise UsageError(f"faces are drawn at {self._generator.sizes} px, not {size}", where="size")
         if encoder is not None and encoder.generator_hash != self._generator.weights_hash():
             raise DamagedModelError(
@@ -169,16 +209,7 @@ class Anonymixer:
         mixer = FastMixer(self._generator, weights, self._policy)
         self._road: Road = FastRoad(mixer)
         if road == "refine":
-            reference = load_reference_generator()
-            seen = {name: torch_recogniser(name) for name in _RECOGNISERS}
-            refiner = Refiner(
-                reference,
-                seen,
-                refinement or RefineSettings(),
-                attributes=load_attribute_distance(),
-                detector=_detector(detector),
-            )
-            self._road = RefineRoad(mixer, refiner, progress)
+            self._road = _refine_road(mixer, _detector(detector), refinement, progress, generator)
         used = {"generator": self._generator.weights_hash(), "mixer": weights.sha256}
         used |= {name: weights_hash(name) for name in (*_RECOGNISERS, detector)}
         if encoder is not None:
@@ -233,9 +264,25 @@ class Anonymixer:
         return self._generator
 
     @property
+    def engine(self) -> str:
+        """Which engine draws: faces of one engine are the same bytes, faces of two the same face."""
+        return str(getattr(self._generator, "engine", type(self._generator).__name__))
+
+    @property
     def policy(self) -> MixingPolicy:
         """The mixing policy."""
         return self._policy
+
+    def _encoder(self, path: Path | None) -> Encoder | None:
+        if self._policy.attributes is AttributePolicy.NONE:
+            return None
+        from anonymix_plugin.encoder import load_encoder
+
+        if path is None:
+            return load_encoder()
+        from anonymix_plugin.encoder._e4e import load_own_encoder
+
+        return load_own_encoder(path)
 
     def close(self) -> None:
         """Forget what was derived from keys, and close the keystore if `open` opened it."""
@@ -355,10 +402,11 @@ class Anonymixer:
         version: int | None = None,
         enrol: bool = False,
         channel_order: ChannelOrder = "rgb",
-    ) -> Iterator[Outcome]:
+    ) -> Stream[Outcome]:
         """Turn many photos of one subject into cancelable faces; one bad photo does not stop the rest.
 
-        Arguments are those of `protect`. The key is fetched once, before the first photo.
+        Arguments are those of `protect`. The key is fetched once, before the first photo. While one face
+        is drawn, the next photos are read; see `protect_stream`.
 
         Yields:
             An outcome for each photo, in order.
@@ -367,19 +415,55 @@ class Anonymixer:
             KeystoreError: There is no usable key; nothing was looked at then.
         """
         key = self._key(subject, scope, version, enrol=enrol)
-        return self._outcomes(images, key, channel_order)
+        requests = (PhotoRequest(image, channel_order=channel_order) for image in images)
+        return self._stream(requests, lambda _: key, ahead=2)
 
-    def _outcomes(
-        self, images: Iterable[PhotoSource], key: SubjectKey, order: ChannelOrder
-    ) -> Iterator[Outcome]:
-        for image in images:
-            source = str(image) if isinstance(image, str | os.PathLike) else "<image>"
+    def protect_stream(self, requests: Iterable[PhotoRequest], *, ahead: int = 2) -> Stream[Outcome]:
+        """Turn any number of photos of any subjects into cancelable faces, in constant memory.
+
+        Photos are read (decode, detect, align, embed) in one thread and drawn in another, while the caller
+        uses the face before. A photo or a key that can't be used makes an outcome with an error and does
+        not stop the rest. Leaving the loop or closing the iterator stops both threads.
+
+        Args:
+            requests: Photos and whose they are. They are asked for in another thread, a few in advance:
+                at most 3 + 2 * `ahead` before their outcome is taken.
+            ahead: How many photos may wait between two stations; each may be as large as `limits` allow.
+
+        Yields:
+            An outcome for each request, in order; the bytes are those that `protect` makes. Its error is a
+            KeystoreError where there is no usable key, a PhotoError where the photo can't be used.
+
+        Raises:
+            Whatever `requests` raise, and errors that are not about one photo.
+        """
+
+        def key_of(request: PhotoRequest) -> SubjectKey:
+            return self._key(request.subject, request.scope, request.version, enrol=request.enrol)
+
+        return self._stream(requests, key_of, ahead=ahead)
+
+    def _stream(
+        self, requests: Iterable[PhotoRequest], key_of: Callable[[PhotoRequest], SubjectKey], *, ahead: int
+    ) -> Stream[Outcome]:
+        def read(request: PhotoRequest) -> _Waiting | Outcome:
             try:
-                faces = self._protect(image, key, order)
+                key, watch = key_of(request), Stopwatch()
+                photo = self._reader.decode(request.image, watch, request.channel_order)
+                return _Waiting(request.source, key, self._reader.read(photo, watch), watch)
+            except (AnonymixError, KeystoreError) as error:
+                return Outcome(request.source, (), error)
+
+        def draw(waiting: _Waiting | Outcome) -> Outcome:
+            if isinstance(waiting, Outcome):
+                return waiting
+            try:
+                faces = [self._draw(face, waiting.key, waiting.watch) for face in waiting.faces]
             except AnonymixError as error:
-                yield Outcome(source, (), error)
-            else:
-                yield Outcome(source, tuple(faces), None)
+                return Outcome(waiting.source, (), error)
+            return Outcome(waiting.source, tuple(faces), None)
+
+        return in_two_stages(requests, read, draw, ahead=ahead)
 
     def _key(self, subject: str | None, scope: str, version: int | None, *, enrol: bool) -> SubjectKey:
         if subject is None:
@@ -403,8 +487,7 @@ class Anonymixer:
         with watch.stage("mix"):
             code = self._road.code(read, schedule, key.material)
         with watch.stage("generate"):
-            picture = self._generator.synthesise(code[None], self._size)[0]
-            pixels = _to_pixels(picture.numpy())
+            pixels = _to_pixels(pictures_of(self._generator, code[None], self._size)[0])
         seconds = dict(watch.seconds)
         seconds["total"] = sum(seconds.values())
         return CancelableFace(
@@ -415,9 +498,49 @@ class Anonymixer:
             key_version=key.version,
             fingerprint=self._fingerprint,
             road=self._road.name,
+            engine=self.engine,
             source=read.face.photo.source,
             timings=MappingProxyType(seconds),
         )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Waiting:
+    """A photo that was read and waits for its faces to be drawn."""
+
+    source: str
+    key: SubjectKey
+    faces: list[ReadFace]
+    watch: Stopwatch
+
+
+def _generator(file: Path | None, engine: Engine, threads: int) -> Generator:
+    if file is None:
+        return load_generator(engine, threads=threads)
+    from anonymix_plugin.generator.stylegan2_engines import load_own_generator
+
+    return load_own_generator(file, engine, threads=threads)
+
+
+def _refine_road(
+    mixer: FastMixer,
+    detector: Detector,
+    settings: RefineSettings | None,
+    progress: Callable[[RefineStep], None] | None,
+    generator: Path | None,
+) -> RefineRoad:
+    from anonymix_plugin.mixer.attributes import load_attribute_distance
+    from anonymix_plugin.mixer.refine import Refiner, RefineSettings
+
+    reference = _generator(generator, "torch", 0) if generator else load_reference_generator()
+    refiner = Refiner(
+        reference,
+        {name: torch_recogniser(name) for name in _RECOGNISERS},
+        settings or RefineSettings(size=min(512, max(reference.sizes))),
+        attributes=load_attribute_distance(),
+        detector=detector,
+    )
+    return RefineRoad(mixer, refiner, progress)
 
 
 def _detector(name: DetectorName) -> Detector:

@@ -88,6 +88,7 @@ class CancelableFace:
         key_version: Version of the key, 1, 2, ...
         fingerprint: Mixer fingerprint, 32 hex digits.
         road: "fast" or "refine".
+        engine: What drew it; faces of one engine are the same bytes, faces of two the same face.
         timings: Seconds by stage: decode, detect, align, embed, encode, mix, generate, total.
     """
 
@@ -99,4 +100,5 @@ class CancelableFace:
     fingerprint: str
     road: str
     source: str = ""
+    engine: str = ""
     timings: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}), repr=False)

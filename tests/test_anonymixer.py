@@ -430,7 +430,7 @@ _STATIONS = {
     "decode": ("_reader", "decode"),
     "detect and embed": ("_reader", "read"),
     "mix": ("_road", "code"),
-    "generate": ("_generator", "synthesise"),
+    "generate": ("_generator", "draw"),
 }
 
 
@@ -457,9 +457,10 @@ def test_whatever_fails_on_the_way_the_caller_has_no_picture(
 def test_a_generator_that_draws_no_picture_is_an_error(
     mixer: Anonymixer, one: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
 
-    monkeypatch.setattr(mixer.generator, "synthesise", lambda *_: torch.full((1, 3, 512, 512), float("nan")))
+    monkeypatch.setattr(
+        mixer.generator, "draw", lambda *_: np.full((1, 3, 512, 512), np.nan, np.float32)
+    )
     with pytest.raises(AnonymixError, match="no picture"):
         mixer.protect(one, subject="alice")
 

@@ -32,7 +32,7 @@ _FACES, _CARE, _MAKERS = "Faces", "Keys and weights", "Measuring and making"
 _EXIT_CODES = (
     "Exit codes: 0 all is well; 1 some photos failed, or a question was answered with no; "
     "2 the command makes no sense as it stands; 3 photo; 4 keys; 5 models; 6 output; "
-    "7 the faces are not one person's; 70 a bug; 130 interrupted."
+    "7 the faces are not one person's; 8 adapters; 70 a bug; 130 interrupted."
 )
 
 
@@ -62,6 +62,11 @@ class _Commands(LazyGroup):
             "anonymix_plugin.cli.generators:app", "Look at StyleGAN2 checkpoints of your own.", _CARE
         ),
         "bench": LazyCommand("anonymix_plugin.cli.bench:bench", "Time faces on this machine.", _MAKERS),
+        "evaluate": LazyCommand(
+            "anonymix_plugin.cli.evaluate:evaluate",
+            "Prove what it keeps and protects, on your data: accuracy, attacks, rivals, as a page.",
+            _MAKERS,
+        ),
         "figures": LazyCommand(
             "anonymix_plugin.cli.figures:figures", "Measure accuracy, anonymity and renewal.", _MAKERS
         ),

@@ -67,8 +67,10 @@ class DetectorName(StrEnum):
 class EngineName(StrEnum):
     """What draws faces."""
 
+    AUTO = "auto"
     OPENVINO = "openvino"
     TORCH = "torch"
+    CUDA = "cuda"
 
 
 SIZES = (512, 1024)
@@ -94,7 +96,18 @@ RoadOption = Annotated[
 ]
 SeveralOption = Annotated[Several, typer.Option(help="What to do where a photo shows several faces.")]
 DetectorOption = Annotated[DetectorName, typer.Option(help="What finds faces.")]
-EngineOption = Annotated[EngineName, typer.Option(help="What draws faces.")]
+EngineOption = Annotated[
+    EngineName, typer.Option(help="What draws faces; auto takes the fastest on this processor.")
+]
+GeneratorOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--generator",
+        metavar="FILE",
+        help="A StyleGAN2 checkpoint of your own; it needs mixer weights of your own, too.",
+        show_default=False,
+    ),
+]
 MixerWeightsOption = Annotated[
     Path | None,
     typer.Option(
@@ -109,7 +122,7 @@ EncoderWeightsOption = Annotated[
     typer.Option(
         "--encoder-weights",
         metavar="FILE",
-        help="Encoder weights of your own, made by `anonymix train encoder`.",
+        help="Encoder weights of your own, made by `anonymix train encoder`, or e4e's checkpoint.",
         show_default=False,
     ),
 ]
@@ -159,7 +172,8 @@ def opened_mixer(
     detector: DetectorName,
     engine: EngineName,
     faces: Several = Several.LARGEST,
-    size: int = 512,
+    size: int | None = None,
+    generator: Path | None = None,
     mixer_weights: Path | None = None,
     encoder_weights: Path | None = None,
     progress: Callable[[RefineStep], None] | None = None,
@@ -175,6 +189,7 @@ def opened_mixer(
         detector=detector.value,
         engine=engine.value,
         size=size,
+        generator=generator,
         mixer_weights=mixer_weights,
         encoder_weights=encoder_weights,
         progress=progress,

@@ -1,64 +1,220 @@
-"""`anonymix bench`: what one face costs on this machine, stage by stage."""
+"""`anonymix bench`: what faces cost on this machine, beside the floor and beside the alternatives."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-from datetime import UTC, datetime
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+
+from anonymix_plugin.cli._options import EngineName, EngineOption, Policy
+from anonymix_plugin.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from anonymix_plugin.bench import BenchResult
+    from anonymix_plugin.bench.clock import Times
 
 STAGES = ("decode", "detect", "align", "embed", "encode", "mix", "generate")
 
 
 def bench(
-    photo: Annotated[
-        Path | None, typer.Option(help="A photo with a face; without it, a drawn one.", show_default=False)
+    photos: Annotated[
+        list[Path] | None,
+        typer.Option("--photo", help="A photo with a face; may be repeated. Without it, a drawn one."),
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Counted runs after two that are not.", min=3)] = 20,
-    policy: Annotated[str, typer.Option(help="What is kept of the photo: none, pose or full.")] = "",
+    repeats: Annotated[int, typer.Option(help="Counted faces after two that are not.", min=3)] = 20,
+    policy: Annotated[Policy, typer.Option(help="What is kept of the photo.")] = Policy.NONE,
+    engine: EngineOption = EngineName.AUTO,
+    batches: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Batch sizes for throughput; empty leaves it out.")
+    ] = "1,4,16",
+    refine_steps: Annotated[
+        int,
+        typer.Option(
+            help="How many of the refine preset's 50 steps are run, the rest extrapolated; 0 for none.",
+            min=0,
+            max=50,
+        ),
+    ] = 3,
+    cold_starts: Annotated[int, typer.Option(help="Fresh processes.", min=0)] = 2,
+    engines: Annotated[int, typer.Option(help="Rounds in which all engines draw side by side.", min=0)] = 0,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="With --engines: torch.compile, too (needs a C++ compiler).")
+    ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where JSON goes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Time one face on the fast road, decode to 512 px, beside the generator's pass alone."""
-    from anonymix_plugin.evaluation.bench import measure
+    """Time faces on this machine: latency, cold start, throughput, memory, and what else could be done.
 
-    result = measure(photo, repeats=repeats, policy=policy)
-    content = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "repeats": repeats,
-        "policy": result.policy,
-        "cold_start_s": result.cold_start,
-        "generator_alone_s": result.generator,
-        "total_s": result.total,
-        "ratio": result.ratio,
-        "stages_s": result.stages,
-    }
+    Everything is measured in one run on the same photos: the whole road from decoding to 512 px, the
+    generator's pass alone, the refine preset, blur, pixelation and a recogniser alone. Operations and
+    bytes are counted and compared with the best that this machine's cores were measured to do.
+    """
+    sizes = _batches(batches)
+    from rich.console import Console
+
+    from anonymix_plugin.bench import BenchSettings, run_bench
+    from anonymix_plugin.mixer.policy import AttributePolicy
+
+    settings = BenchSettings(
+        repeats=repeats,
+        policy=AttributePolicy(policy.value),
+        engine=engine.value,
+        batches=sizes,
+        refine_steps=refine_steps,
+        cold_starts=cold_starts,
+        engines=engines,
+        compiled=compiled,
+    )
+    console = Console(stderr=True)
+    with _some_photos(photos) as chosen, console.status("") as status:
+        result = run_bench(chosen, settings, status.update)
+    content = result.as_json()
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(content, indent=2) + "\n")
+        _write(output, content)
     if as_json:
         typer.echo(json.dumps(content))
         return
-    table = Table(title=f"One face, 512 px, policy {result.policy}, median of {repeats}")
-    table.add_column("stage")
-    table.add_column("ms", justify="right")
-    table.add_column("share", justify="right")
+    for table in _tables(result):
+        Console().print(table)
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes):
+        raise UsageError(f"{text!r} are no batch sizes", where="--batches", fix="for example 1,4,16")
+    return sizes
+
+
+@contextmanager
+def _some_photos(photos: list[Path] | None) -> Iterator[list[Path]]:
+    if photos:
+        yield photos
+        return
+    with tempfile.TemporaryDirectory(prefix="anonymix-bench-") as folder:
+        from anonymix_plugin.bench.drawn import draw_photo
+
+        yield [draw_photo(Path(folder) / "drawn.jpg")]
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"the figures can't be written: {error.strerror}", where=str(path)) from error
+
+
+# --- tables -----------------------------------------------------------------------------------------
+
+
+def _tables(result: BenchResult) -> Iterator[Table]:
+    yield _latency(result)
+    yield _alternatives(result)
+    if result.cold_starts:
+        yield _cold(result)
+    if result.throughput:
+        yield _throughput(result)
+    yield _floor(result)
+    if result.engines:
+        yield _engines(result)
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.1f}"
+
+
+def _percentiles(times: Times) -> tuple[str, str, str]:
+    return _ms(times.p50), _ms(times.p95), _ms(times.p99)
+
+
+def _latency(result: BenchResult) -> Table:
+    title = f"One face, 512 px, policy {result.policy}, engine {result.engine}, {result.total.runs} runs"
+    table = _table(title, "stage", "p50 ms", "p95", "p99", "share")
     for stage in STAGES:
         if stage in result.stages:
-            seconds = result.stages[stage]
-            table.add_row(stage, f"{1000 * seconds:.1f}", f"{seconds / result.total:.0%}")
+            times = result.stages[stage]
+            table.add_row(stage, *_percentiles(times), f"{times.p50 / result.total.p50:.0%}")
     table.add_section()
-    table.add_row("total", f"{1000 * result.total:.1f}", "")
-    table.add_row("generator alone, same run", f"{1000 * result.generator:.1f}", "")
-    table.add_row("total / generator", f"{result.ratio:.2f}", "")
-    table.add_row("cold start to first face", f"{1000 * result.cold_start:.0f}", "")
-    Console().print(table)
+    table.add_row("total", *_percentiles(result.total), "")
+    table.add_row("generator alone, same run", *_percentiles(result.generator), "")
+    table.add_row("total / generator", f"{result.ratio:.2f}", "", "", "")
+    table.add_row("processor seconds a face", f"{result.total.cpu:.3f}", "", "", "")
+    return table
+
+
+def _alternatives(result: BenchResult) -> Table:
+    table = _table("What a user might do instead, same photos", "", "p50 ms", "p95", "p99", "/ total")
+    for name, times in result.rivals.items():
+        table.add_row(name, *_percentiles(times), f"{times.p50 / result.total.p50:.2f}")
+    table.add_row("cancelable face", *_percentiles(result.total), "1.00")
+    if result.refine is not None:
+        refine = result.refine
+        name = "refine preset, 50 steps" + (f" ({refine.steps_run} run)" if refine.extrapolated else "")
+        table.add_row(name, f"{1000 * refine.seconds:.0f}", "", "", f"{refine.ratio:.0f}")
+    return table
+
+
+def _cold(result: BenchResult) -> Table:
+    columns = ("total s", "interpreter", "imports", "opening", "first face", "MB then", "MB after more")
+    table = _table("Cold start: a fresh process to its first face", "run", *columns)
+    for number, cold in enumerate(result.cold_starts, 1):
+        seconds = (cold.total, cold.interpreter, cold.imports, cold.opening, cold.first)
+        memory = (f"{cold.peak_first / 1e6:.0f}", f"{cold.peak_many / 1e6:.0f} ({cold.faces} faces)")
+        table.add_row(str(number), *(f"{value:.2f}" for value in seconds), *memory)
+    return table
+
+
+def _throughput(result: BenchResult) -> Table:
+    table = _table("Faces a second", "photos at once", "one by one", "as a stream", "processor s a face")
+    for row in result.throughput:
+        values = (f"{row.one_by_one:.2f}", f"{row.streamed:.2f}", f"{row.cpu_per_face:.3f}")
+        table.add_row(str(row.batch), *values)
+    return table
+
+
+def _floor(result: BenchResult) -> Table:
+    peak = result.peak
+    title = f"The floor: {peak.convolution / 1e9:.0f} GFLOP/s, {peak.memory / 1e9:.1f} GB/s measured"
+    table = _table(title, "stage", "GFLOP", "MB moved", "ms at peak", "ms to move", "share of peak")
+    for stage, floor in result.floors.items():
+        counts = floor.counts
+        table.add_row(
+            stage,
+            f"{counts.operations / 1e9:.2f}",
+            f"{counts.traffic / 1e6:.0f}",
+            _ms(floor.at_peak),
+            _ms(floor.moving),
+            f"{floor.share:.0%}",
+        )
+    return table
+
+
+def _engines(result: BenchResult) -> Table:
+    table = _table(
+        "Engines, one pass, side by side", "engine", "p50 ms", "p95", "p99", "/ best", "grey levels"
+    )
+    for engine in result.engines:
+        table.add_row(
+            engine.name, *_percentiles(engine.times), f"{engine.ratio:.2f}", f"{engine.difference:.2f}"
+        )
+    return table

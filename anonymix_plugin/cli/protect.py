@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ from anonymix_plugin.cli._options import (
     EngineOption,
     Format,
     GalleryOption,
+    GeneratorOption,
     JsonOption,
     KeystoreOption,
     MixerWeightsOption,
@@ -39,7 +41,7 @@ from anonymix_plugin.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from anonymix_keystore import Keystore
-    from anonymix_plugin.anonymixer import Anonymixer
+    from anonymix_plugin.anonymixer import Anonymixer, PhotoRequest
     from anonymix_plugin.mixer.refine import RefineStep
     from anonymix_plugin.values import CancelableFace
 
@@ -67,6 +69,7 @@ class _Row:
             "key_version": None if face is None else face.key_version,
             "fingerprint": None if face is None else face.fingerprint,
             "road": None if face is None else face.road,
+            "engine": None if face is None else face.engine,
             "box": None if face is None else [round(value, 2) for value in face.box],
             "timings": None if face is None else {k: round(v, 6) for k, v in face.timings.items()},
             "error": None if self.fault is None else self.fault.as_json(),
@@ -109,12 +112,16 @@ def protect(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
     format_: Annotated[Format, typer.Option("--format", help="Format of the files.")] = Format.PNG,
-    size: Annotated[int, typer.Option(metavar="512|1024", help="Side of the faces in pixels.")] = 512,
+    size: Annotated[
+        int | None,
+        typer.Option(metavar="512|1024", help="Side of the faces in pixels; 512 unless told otherwise."),
+    ] = None,
     policy: PolicyOption = None,
     road: RoadOption = Road.FAST,
     faces: SeveralOption = Several.LARGEST,
     detector: DetectorOption = DetectorName.YUNET,
-    engine: EngineOption = EngineName.OPENVINO,
+    engine: EngineOption = EngineName.AUTO,
+    generator: GeneratorOption = None,
     mixer_weights: MixerWeightsOption = None,
     encoder_weights: EncoderWeightsOption = None,
     keystore: KeystoreOption = None,
@@ -138,7 +145,7 @@ def protect(
         jobs = jobs_for(photos, subject, recursive=recursive)
     if enrol and (gallery or version is not None):
         raise UsageError("--enrol issues a first key to a subject", fix="leave --gallery and --version out")
-    if size not in SIZES:
+    if size not in (None, *SIZES) and generator is None:
         raise UsageError(f"faces are drawn at 512 or 1024 pixels, not {size}", where="--size")
     if output.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"} and not output.is_dir():
         raise UsageError(
@@ -160,6 +167,7 @@ def protect(
                 engine=engine,
                 faces=faces,
                 size=size,
+                generator=generator,
                 mixer_weights=mixer_weights,
                 encoder_weights=encoder_weights,
                 progress=progress.refining,
@@ -218,48 +226,33 @@ class _Run:
         self.stopped: Fault | None = None
 
     def protect(self, jobs: Sequence[Job]) -> None:
-        """Protect photos in order, those of one subject under a key that is fetched once."""
+        """Protect photos; while one face is drawn, the next photo is read and the last face written."""
         # All first faces get their names before any second one, so that a photo of two people does not
         # change what another photo's face is called.
         targets = [self._names.allot(job) for job in jobs]
         self._inputs = {found for job in jobs if (found := _identity(job.source)) is not None}
-        try:
-            for start, end in _runs_of_one_subject(jobs):
-                self._protect_subject(list(zip(jobs[start:end], targets[start:end], strict=True)))
-        except _StoppedError as stop:
-            self.stopped = stop.fault
+        work = [
+            (job, target) for job, target in zip(jobs, targets, strict=True) if self._is_free(job, target)
+        ]
+        with closing(self._mixer.protect_stream(self._requests(job for job, _ in work))) as outcomes:
+            try:
+                for (job, target), outcome in zip(work, outcomes, strict=True):
+                    if outcome.error is not None:
+                        self._failed(job, fault_of(_explained(outcome.error)))
+                        continue
+                    self._save(job, target, outcome.faces)
+                    self._progress.advance()
+            except _StoppedError as stop:
+                self.stopped = stop.fault
+        order = {id(job): number for number, job in enumerate(jobs)}
+        self.rows.sort(key=lambda row: order[id(row.job)])
 
-    def _protect_subject(self, work: list[tuple[Job, Path]]) -> None:
-        from anonymix_keystore import KeystoreError
+    def _requests(self, jobs: Iterator[Job]) -> Iterator[PhotoRequest]:
+        from anonymix_plugin.anonymixer import PhotoRequest
 
-        free = [(job, target) for job, target in work if self._is_free(job, target)]
-        if not free:
-            return
-        subject = free[0][0].subject
-        try:
-            outcomes = self._mixer.protect_many(
-                self._announced(job for job, _ in free),
-                subject=subject,
-                scope=self._scope,
-                version=self._version,
-                enrol=self._enrol,
-            )
-        except KeystoreError as error:
-            fault = fault_of(_explained(error))
-            for job, _ in free:
-                self._failed(job, fault)
-            return
-        for (job, target), outcome in zip(free, outcomes, strict=True):
-            if outcome.error is not None:
-                self._failed(job, fault_of(outcome.error))
-                continue
-            self._save(job, target, outcome.faces)
-            self._progress.advance()
-
-    def _announced(self, jobs: Iterator[Job]) -> Iterator[Path]:
         for job in jobs:
             self._progress.say(printable(job.source.name))
-            yield job.source
+            yield PhotoRequest(job.source, job.subject, self._scope, self._version, self._enrol)
 
     def _is_free(self, job: Job, target: Path) -> bool:
         try:
@@ -306,14 +299,6 @@ class _Run:
     def _failed(self, job: Job, fault: Fault) -> None:
         self.rows.append(_Row(job, self._scope, fault=fault))
         self._progress.advance()
-
-
-def _runs_of_one_subject(jobs: Sequence[Job]) -> Iterator[tuple[int, int]]:
-    start = 0
-    for end in range(1, len(jobs) + 1):
-        if end == len(jobs) or jobs[end].subject != jobs[start].subject:
-            yield start, end
-            start = end
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

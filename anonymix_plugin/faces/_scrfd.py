@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 
 from anonymix_plugin.errors import DamagedModelError, MissingModelError
 from anonymix_plugin.faces._found import Found
@@ -55,6 +54,8 @@ class Scrfd(Search):
         path = Path(model_path)
         if not path.is_file():
             raise MissingModelError("the weights of SCRFD are missing", where=str(path))
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3

@@ -1,19 +1,55 @@
 """The generator: latent codes in, faces out."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from anonymix_plugin.generator._load import Engine, load_generator, load_reference_generator
-from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
+from anonymix_plugin.generator._weights import PublishedWeights, read_published
 from anonymix_plugin.generator.openvino_engine import OpenVinoGenerator
-from anonymix_plugin.generator.protocol import Generator, LayerGroups
-from anonymix_plugin.generator.stylegan2 import StyleGan2, load_stylegan2
+from anonymix_plugin.generator.protocol import (
+    ArrayGenerator,
+    Generator,
+    LayerGroups,
+    pictures_of,
+    styles_of,
+)
+
+if TYPE_CHECKING:
+    from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
+    from anonymix_plugin.generator.stylegan2 import StyleGan2, load_stylegan2
+    from anonymix_plugin.generator.torch_engine import TorchGenerator
 
 __all__ = [
+    "ArrayGenerator",
     "Engine",
     "Generator",
     "LayerGroups",
     "MobileStyleGan",
     "OpenVinoGenerator",
+    "PublishedWeights",
     "StyleGan2",
+    "TorchGenerator",
     "load_generator",
     "load_reference_generator",
     "load_stylegan2",
+    "pictures_of",
+    "read_published",
+    "styles_of",
 ]
+
+# These import torch, which takes seconds and which the fast road does without.
+_LAZY = {
+    "MobileStyleGan": "anonymix_plugin.generator.mobilestylegan",
+    "StyleGan2": "anonymix_plugin.generator.stylegan2",
+    "TorchGenerator": "anonymix_plugin.generator.torch_engine",
+    "load_stylegan2": "anonymix_plugin.generator.stylegan2",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.generator._weights import PublishedWeights, read_published
 from anonymix_plugin.generator.openvino_engine import OpenVinoGenerator
 from anonymix_plugin.generator.protocol import Generator
 from anonymix_plugin.models import locate
 
-Engine = Literal["openvino", "torch"]
+if TYPE_CHECKING:
+    from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
+
+Engine = Literal["auto", "openvino", "torch", "cuda"]
 
 
 def load_reference_generator() -> MobileStyleGan:
@@ -19,23 +23,49 @@ def load_reference_generator() -> MobileStyleGan:
         MissingModelError: The weights are not on this machine.
         DamagedModelError: They are not the registry's.
     """
-    files = {name: locate("mobilestylegan", name) for name in _FILES}
-    return MobileStyleGan(files["MappingNetwork.xml"], files["SynthesisNetwork.xml"])
+    from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
+
+    return MobileStyleGan(_published())
 
 
-def load_generator(engine: Engine = "openvino", *, threads: int = 0) -> Generator:
+def load_generator(engine: Engine = "auto", *, threads: int = 0) -> Generator:
     """Load the generator on one of its engines.
 
     Args:
-        engine: "openvino" is several times faster on a CPU; "torch" is the reference and has gradients.
+        engine: "openvino" is the fastest on a CPU; "torch" is the reference and has gradients; "cuda" is
+            the reference on a GPU, in batches. "auto" takes OpenVINO, and the reference where OpenVINO
+            can't be had on this machine. It never takes a GPU by itself: what a face's bytes are must not
+            depend on whether a driver is there.
         threads: CPU threads of the OpenVINO engine, 0 for its own choice.
 
     Raises:
         MissingModelError: The weights are not on this machine.
         DamagedModelError: They are not the registry's.
+        UsageError: There is no such engine, or it can't run here and was asked for by name.
     """
-    reference = load_reference_generator()
-    return reference if engine == "torch" else OpenVinoGenerator(reference, threads=threads)
+    if engine == "torch":
+        return load_reference_generator()
+    if engine == "cuda":
+        from anonymix_plugin.generator.torch_engine import TorchGenerator
+
+        return TorchGenerator(load_reference_generator(), "cuda")
+    if engine not in {"auto", "openvino"}:
+        raise UsageError(f"there is no engine {engine!r}", where="engine", fix="take auto, openvino or torch")
+    made = OpenVinoGenerator(_published(), threads=threads)
+    try:
+        made.prepare()
+    except (ImportError, RuntimeError) as error:
+        if engine == "openvino":
+            raise UsageError(
+                f"OpenVINO can't draw on this machine: {error}", where="engine", fix="use the engine auto"
+            ) from error
+        return load_reference_generator()
+    return made
+
+
+def _published() -> PublishedWeights:
+    files = {name: locate("mobilestylegan", name) for name in _FILES}
+    return read_published(files["MappingNetwork.xml"], files["SynthesisNetwork.xml"])
 
 
 _FILES = ("MappingNetwork.xml", "MappingNetwork.bin", "SynthesisNetwork.xml", "SynthesisNetwork.bin")

@@ -3,80 +3,105 @@
 from __future__ import annotations
 
 import threading
-import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
-from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
-from anonymix_plugin.generator.protocol import LayerGroups
+from anonymix_plugin.generator._openvino_graph import STRIPS, synthesis_graph
+from anonymix_plugin.generator._weights import LAYERS, NAME, SIZES, W_DIM, Z_DIM, PublishedWeights
+from anonymix_plugin.generator.protocol import LayerGroups, check_codes
 from anonymix_plugin.values import Floats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import torch
 
 
 class OpenVinoGenerator:
-    """Meets `protocol.Generator`; draws 512 px through OpenVINO and everything else through torch.
+    """Meets `protocol.Generator` and `protocol.ArrayGenerator` without importing torch for the latter.
 
     Args:
-        reference: The torch module whose graph is compiled; it keeps serving `map` and 1024 px.
+        weights: The published weights.
         threads: CPU threads for one picture; 0 lets OpenVINO decide.
+        precision: "f32"; others are for measuring only.
+        strips: Block -> in how many strips it is drawn; see `_openvino_graph`. It changes no byte.
 
-    The graph is traced from the torch module once per process (about a second). Inference is float32 on
-    purpose: a lower precision would make the same key and photo give other bytes on other processors.
-    Codes are drawn one at a time, so that a face's bytes do not depend on its neighbours in a batch.
+    The graph of a size is built and compiled when it is first needed, in less than a second (`prepare`
+    does so in advance). Inference is float32 on purpose: a lower precision would make the same key and
+    photo give other bytes on other processors. Codes are drawn one at a time, so that a face's bytes do
+    not depend on its neighbours in a batch; they do not depend on the number of threads either.
     """
 
-    def __init__(self, reference: MobileStyleGan, *, threads: int = 0) -> None:
-        self._reference = reference
-        self._threads = threads
+    def __init__(
+        self,
+        weights: PublishedWeights,
+        *,
+        threads: int = 0,
+        precision: str = "f32",
+        strips: Mapping[int, int] = STRIPS,
+    ) -> None:
+        self._weights, self._strips = weights, strips
+        self._options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads:
+            self._options["INFERENCE_NUM_THREADS"] = threads
         self._lock = threading.Lock()
-        self._compiled: Callable[[Any], Any] | None = None
-        self.name: str = reference.name
-        self.z_dim: int = reference.z_dim
-        self.w_dim: int = reference.w_dim
-        self.layers: LayerGroups = reference.layers
-        self.sizes: tuple[int, ...] = reference.sizes
+        self._requests: dict[int, Any] = {}
+        self.name: str = NAME
+        self.z_dim: int = Z_DIM
+        self.w_dim: int = W_DIM
+        self.layers: LayerGroups = LAYERS
+        self.sizes: tuple[int, ...] = SIZES
+        self.engine = "openvino"
 
     def weights_hash(self) -> str:
         """Return the hash of the weights: an engine is not part of what a face depends on."""
-        return self._reference.weights_hash()
+        return self._weights.sha256
+
+    def prepare(self, size: int = 512) -> None:
+        """Compile the graph of a size now."""
+        with self._lock:
+            self._request(size)
+
+    def map_arrays(self, z: Floats) -> Floats:
+        """See `protocol.ArrayGenerator.map_arrays`."""
+        return self._weights.mapping.apply(z)
+
+    def draw(self, w_plus: Floats, size: int) -> Floats:
+        """See `protocol.ArrayGenerator.draw`."""
+        check_codes(w_plus, LAYERS.total, W_DIM, size, self.sizes)
+        pictures = np.empty((len(w_plus), 3, size, size), np.float32)
+        with self._lock:
+            request = self._request(size)
+            for picture, code in zip(pictures, w_plus, strict=True):
+                request.infer({0: np.ascontiguousarray(code[None], np.float32)})
+                picture[:] = request.get_output_tensor(0).data[0]
+        return pictures
 
     def map(self, z: torch.Tensor) -> torch.Tensor:
         """Map Gaussian codes (N, 512) float32 to style vectors (N, 512) float32."""
-        with torch.inference_mode():
-            return self._reference.map(z)
+        import torch
+
+        return torch.from_numpy(self.map_arrays(z.detach().numpy()))
 
     def synthesise(self, w_plus: torch.Tensor, size: int = 512) -> torch.Tensor:
-        """Draw faces, (N, 23, 512) float32 to (N, 3, size, size) float32 in about [-1, 1]."""
-        if size not in self.sizes:
-            raise UsageError(f"this generator draws {self.sizes} px, not {size}", where="size")
-        with torch.inference_mode():
-            if size != 512:
-                return self._reference.synthesise(w_plus, size)
-            pictures = [torch.from_numpy(self._draw(code[None])) for code in w_plus.detach()]
-            return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+        """Draw faces, (N, 23, 512) float32 to (N, 3, size, size) float32 in about [-1, 1]; no gradients."""
+        import torch
 
-    def _draw(self, code: torch.Tensor) -> Floats:
-        with self._lock:
-            if self._compiled is None:
-                self._compiled = self._compile()
-            picture: Floats = self._compiled(code.contiguous().numpy())[0].copy()
-            return picture
+        return torch.from_numpy(self.draw(w_plus.detach().numpy(), size))
 
-    def _compile(self) -> Callable[[Any], Any]:
+    def _request(self, size: int) -> Any:
+        if size not in self._requests:
+            self._requests[size] = self._compile(size)
+        return self._requests[size]
+
+    def _compile(self, size: int) -> Any:
         import openvino
 
-        example = torch.zeros(1, self.layers.total, self.w_dim)
-        with warnings.catch_warnings():
-            # Tracing warns that shape checks become constants: they do, and the shape is static here.
-            warnings.simplefilter("ignore")
-            graph = openvino.convert_model(self._reference, example_input=example)
-        graph.reshape([1, self.layers.total, self.w_dim])
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if self._threads:
-            options["INFERENCE_NUM_THREADS"] = self._threads
-        compiled: Callable[[Any], Any] = openvino.Core().compile_model(graph, "CPU", options)
-        return compiled
+        graph = synthesis_graph(self._weights.synthesis, size, self._strips)
+        request = openvino.Core().compile_model(graph.model, "CPU", self._options).create_infer_request()
+        for index, values in enumerate(graph.fixed, 1):
+            request.set_input_tensor(index, openvino.Tensor(values))
+        return request

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
+import numpy as np
+
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.values import Floats
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -74,3 +80,61 @@ class Generator(Protocol):
     def weights_hash(self) -> str:
         """Return the SHA-256 (hex) that stands for these weights in the mixer fingerprint."""
         ...
+
+
+@runtime_checkable
+class ArrayGenerator(Protocol):
+    """A generator that can be used without torch, whose import alone takes longer than drawing ten faces."""
+
+    def map_arrays(self, z: Floats) -> Floats:
+        """Map Gaussian codes (N, z_dim) float32 to style vectors (N, w_dim) float32."""
+        ...
+
+    def draw(self, w_plus: Floats, size: int) -> Floats:
+        """Draw faces.
+
+        Args:
+            w_plus: (N, layers.total, w_dim) float32.
+            size: Side of the image in pixels, one of the generator's `sizes`.
+
+        Returns:
+            (N, 3, size, size) float32 RGB, nominally in [-1, 1]. A face does not depend on its neighbours.
+
+        Raises:
+            UsageError: If `size` or the shape of `w_plus` does not fit.
+        """
+        ...
+
+
+def styles_of(generator: Generator, z: Floats) -> Floats:
+    """Map Gaussian codes by any generator: (N, z_dim) float32 to (N, w_dim) float32, arrays both."""
+    if isinstance(generator, ArrayGenerator):
+        return generator.map_arrays(z)
+    import torch
+
+    with torch.inference_mode():
+        return np.asarray(generator.map(torch.from_numpy(z)).numpy(), np.float32)
+
+
+def pictures_of(generator: Generator, w_plus: Floats, size: int) -> Floats:
+    """Draw by any generator: (N, layers.total, w_dim) float32 to (N, 3, size, size) float32, arrays both."""
+    if isinstance(generator, ArrayGenerator):
+        return generator.draw(w_plus, size)
+    import torch
+
+    with torch.inference_mode():
+        return np.asarray(generator.synthesise(torch.from_numpy(w_plus), size).cpu().numpy(), np.float32)
+
+
+def check_codes(w_plus: Floats, layers: int, w_dim: int, size: int, sizes: tuple[int, ...]) -> None:
+    """Refuse codes and sizes that a generator does not draw.
+
+    Raises:
+        UsageError: They are.
+    """
+    if size not in sizes:
+        raise UsageError(f"this generator draws {sizes} px, not {size}", where="size")
+    if w_plus.ndim != 3 or w_plus.shape[1:] != (layers, w_dim):
+        raise UsageError(
+            f"a W+ code has shape (N, {layers}, {w_dim}), not {tuple(w_plus.shape)}", where="w_plus"
+        )

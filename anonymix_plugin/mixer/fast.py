@@ -20,10 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from anonymix_plugin.errors import DamagedModelError, UsageError
-from anonymix_plugin.generator import Generator
+from anonymix_plugin.generator import Generator, styles_of
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.policy import MixingPolicy
 from anonymix_plugin.mixer.weights import MixerWeights
@@ -77,7 +76,7 @@ class FastMixer:
 
     def mix(
         self, person: Matrix, schedule: KeySchedule, key_name: bytes, kept: Floats | None = None
-    ) -> torch.Tensor:
+    ) -> Floats:
         """Make the W+ code of one face.
 
         Args:
@@ -106,10 +105,9 @@ class FastMixer:
             rest[2] = self._kept(2, kept)
         codes = self.policy.person * np.stack([_product(matrix, turned) for matrix in self._person]) + rest
         offsets = np.stack([_product(self._basis, code) for code in codes])
-        styles = torch.from_numpy((self._centre + offsets).astype(np.float32))
+        styles: Floats = (self._centre + offsets).astype(np.float32)
         layers = self._generator.layers
-        counts = torch.tensor([len(layers.coarse), len(layers.identity), len(layers.fine)])
-        return torch.repeat_interleave(styles, counts, dim=0)
+        return np.repeat(styles, [len(layers.coarse), len(layers.identity), len(layers.fine)], axis=0)
 
     def forget(self) -> None:
         """Drop everything that was derived from keys."""
@@ -143,7 +141,7 @@ class FastMixer:
     def _derive(self, schedule: KeySchedule) -> _KeyParts:
         rotation = schedule.rotation("person", self._weights.keyed_dims, self._weights.subspace.dims)
         noise = schedule.gaussian("synthetic code", self._generator.z_dim).astype(np.float32)
-        style = self._generator.map(torch.from_numpy(noise)[None])[0].numpy().astype(np.float64)
+        style = styles_of(self._generator, noise[None])[0].astype(np.float64)
         synthetic = self.policy.key * _product(self._inverse, style - self._centre)
         return _KeyParts(
             rotation, np.stack([self._outside(group, synthetic) for group in range(len(GROUPS))])

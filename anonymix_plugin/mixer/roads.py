@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
+import numpy as np
 
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.key_schedule import KeySchedule
-from anonymix_plugin.mixer.refine import Refiner, RefineStep
-from anonymix_plugin.values import ReadFace
+from anonymix_plugin.values import Floats, ReadFace
+
+if TYPE_CHECKING:
+    from anonymix_plugin.mixer.refine import Refiner, RefineStep
 
 
 class Road(Protocol):
@@ -26,7 +28,7 @@ class Road(Protocol):
         """Return name and settings for the fingerprint."""
         ...
 
-    def code(self, read: ReadFace, schedule: KeySchedule, key_name: bytes) -> torch.Tensor:
+    def code(self, read: ReadFace, schedule: KeySchedule, key_name: bytes) -> Floats:
         """Return the W+ code, (layers.total, 512) float32."""
         ...
 
@@ -47,7 +49,7 @@ class FastRoad:
         """Return name and settings for the fingerprint."""
         return {"name": self.name}
 
-    def code(self, read: ReadFace, schedule: KeySchedule, key_name: bytes) -> torch.Tensor:
+    def code(self, read: ReadFace, schedule: KeySchedule, key_name: bytes) -> Floats:
         """Return the W+ code, (layers.total, 512) float32."""
         return self._mixer.mix(read.person, schedule, key_name, read.kept)
 
@@ -76,15 +78,18 @@ class RefineRoad:
         """Return name and settings for the fingerprint."""
         return {"name": self.name, **self._refiner.describe()}
 
-    def code(self, read: ReadFace, schedule: KeySchedule, key_name: bytes) -> torch.Tensor:
+    def code(self, read: ReadFace, schedule: KeySchedule, key_name: bytes) -> Floats:
         """Return the W+ code, (layers.total, 512) float32."""
         if read.framed is None:
             raise UsageError("the refine road needs the photo in FFHQ framing")
-        start = self._mixer.mix(read.person, schedule, key_name, read.kept)
+        import torch
+
+        start = torch.from_numpy(self._mixer.mix(read.person, schedule, key_name, read.kept))
         anchors = self._refiner.anchors(schedule, read.person)
-        return self._refiner.refine(
+        refined = self._refiner.refine(
             start, read.crop, read.framed, schedule, anchors, progress=self._progress
         ).w_plus
+        return np.asarray(refined.numpy(), np.float32)
 
     def forget(self) -> None:
         """Drop everything that was derived from keys."""

@@ -9,9 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
 from anonymix_plugin.errors import DamagedModelError
 from anonymix_plugin.mixer.subspace import IdentitySubspace
@@ -56,7 +55,7 @@ class MixerWeights:
             "latent.basis": self.basis,
             "mapper.person": self.person,
         }
-        ready = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in tensors.items()}
+        ready = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         save_file(ready, path, {"generator": self.generator_hash, "about": json.dumps(about, sort_keys=True)})
 
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _LOADERS: Final[dict[str, Callable[[int | None], Recogniser]]] = {
     "arcface-mbf": lambda threads: ArcFace(locate("arcface-mbf"), threads=threads),
     "sface": lambda threads: SFace(locate("sface"), threads=threads),
-    "sface-int8": lambda threads: SFace(locate("sface-int8"), name="sface-int8", threads=threads),
+    "sface-int8": lambda threads: SFace(
+        locate("sface-int8"), name="sface-int8", threads=threads, engine="onnxruntime"
+    ),
     "facenet": lambda _: FaceNet(locate("facenet")),
     "dlib-recognition": lambda _: Dlib(
         locate("dlib-recognition", "dlib_face_recognition_resnet_model_v1.dat"),
@@ -35,7 +37,7 @@ def load_recogniser(name: str, *, threads: int | None = None) -> Recogniser:
 
     Args:
         name: "arcface-mbf", "sface", "sface-int8", "facenet" or "dlib-recognition".
-        threads: Threads for one crop, where ONNX Runtime runs it; its own choice by default.
+        threads: Threads for one crop, where OpenVINO or ONNX Runtime run it; their own choice by default.
 
     Raises:
         UsageError: No recogniser has that name.

@@ -1,4 +1,4 @@
-"""Recognisers that run on ONNX Runtime."""
+"""Recognisers in ONNX files, on OpenVINO or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from anonymix_plugin.recognisers._onnx_file import read_onnx
+from anonymix_plugin.recognisers._engines import RecogniserEngine, load_network
 from anonymix_plugin.recognisers._recogniser import Alignment, checked, normalised
 from anonymix_plugin.values import Floats, Pixels
-
-_BATCH: Final = 32  # bounds the memory; larger ones are no faster
 
 
 class _OnnxRecogniser:
     """A recogniser in an ONNX file with crops in and embeddings out.
 
-    On the CPU the embedding of a crop has the same bits whatever the batch and the number of threads.
+    On the CPU, and on one engine, the embedding of a crop has the same bits whatever the batch and the
+    number of threads.
 
     Args:
         path: The ONNX file.
-        threads: Threads for one crop; ONNX Runtime's own choice by default.
+        threads: Threads for one crop; the engine's own choice by default.
+        engine: What runs it.
     """
 
     input_size: Final = 112
@@ -31,31 +30,35 @@ class _OnnxRecogniser:
     mean: ClassVar[float]
     scale: ClassVar[float]
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # no notes on how the graph was optimised
-        # Threads that spin after a run would steal the cores from the generator, which draws next.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        model = read_onnx(path).SerializeToString()
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-        self.dim = int(self._session.get_outputs()[0].shape[1])
+    def __init__(self, path: Path, *, threads: int | None = None, engine: RecogniserEngine = "auto") -> None:
+        self._network = load_network(path, self.input_size, threads=threads, engine=engine)
+        self.dim = self._network.dim
 
     def embed(self, crops: Pixels) -> Floats:
         """See `Recogniser.embed`."""
-        checked(crops, self.input_size)
-        parts = [self._run(crops[start : start + _BATCH]) for start in range(0, len(crops), _BATCH)]
-        return normalised(np.concatenate(parts)) if parts else np.zeros((0, self.dim), np.float32)
+        return self.embed_with_lengths(crops)[0]
 
-    def _run(self, crops: Pixels) -> npt.NDArray[np.float32]:
+    def embed_with_lengths(self, crops: Pixels) -> tuple[Floats, Floats]:
+        """Embed crops, and say how long each embedding was before it was brought to length 1.
+
+        The length falls where the network sees little of a face; `quality` makes use of that.
+
+        Args:
+            crops: (N, input_size, input_size, 3) uint8 RGB, N >= 0.
+
+        Returns:
+            (N, dim) float32, each row of length 1, and (N,) float32, > 0.
+
+        Raises:
+            BadArrayError: The array has another shape or dtype.
+        """
+        checked(crops, self.input_size)
+        if not len(crops):
+            return np.zeros((0, self.dim), np.float32), np.zeros(0, np.float32)
         values = (crops.transpose(0, 3, 1, 2).astype(np.float32) - self.mean) / self.scale
-        (embeddings,) = self._session.run(None, {self._input: np.ascontiguousarray(values)})
-        result: npt.NDArray[np.float32] = embeddings
-        return result
+        raw = self._network.run(values)
+        lengths: Floats = np.linalg.norm(raw, axis=1).astype(np.float32)
+        return normalised(raw), lengths
 
 
 class ArcFace(_OnnxRecogniser):
@@ -67,8 +70,15 @@ class ArcFace(_OnnxRecogniser):
     mean = 127.5
     scale = 127.5
 
-    def __init__(self, path: Path, *, name: str = "arcface-mbf", threads: int | None = None) -> None:
-        super().__init__(path, threads=threads)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str = "arcface-mbf",
+        threads: int | None = None,
+        engine: RecogniserEngine = "auto",
+    ) -> None:
+        super().__init__(path, threads=threads, engine=engine)
         self.name = name
 
 
@@ -82,6 +92,13 @@ class SFace(_OnnxRecogniser):
     mean = 0.0
     scale = 1.0
 
-    def __init__(self, path: Path, *, name: str = "sface", threads: int | None = None) -> None:
-        super().__init__(path, threads=threads)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str = "sface",
+        threads: int | None = None,
+        engine: RecogniserEngine = "auto",
+    ) -> None:
+        super().__init__(path, threads=threads, engine=engine)
         self.name = name

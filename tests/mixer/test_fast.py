@@ -65,7 +65,7 @@ def person(seed: int = 0) -> np.ndarray:
 
 
 def mix(road: FastMixer, who: np.ndarray, key: bytes, kept: np.ndarray | None = None) -> np.ndarray:
-    return road.mix(who, KeySchedule(key), key, kept).numpy()
+    return road.mix(who, KeySchedule(key), key, kept)
 
 
 KEPT = RANDOM.standard_normal((3, W)).astype(np.float32)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mixer_toys import ToyGenerator, ToyRecogniser
 from torch import nn
 
 from anonymix_plugin.errors import AnonymixError, BadArrayError, UsageError
 from anonymix_plugin.faces import RECOGNISER_TEMPLATE, YuNet, ffhq_crop, recogniser_crop, umeyama
-from anonymix_plugin.generator import LayerGroups, MobileStyleGan
+from anonymix_plugin.generator import MobileStyleGan, read_published
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer._augment import Augmentation
 from anonymix_plugin.mixer._resample import area_resize, area_weights, sample_crops
@@ -43,38 +44,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-class ToyGenerator:
-    """Five layers of eight numbers; each layer adds waves of its own to a picture of 48 px."""
-
-    name, z_dim, w_dim, sizes = "toy", 8, 8, (48,)
-    layers = LayerGroups(coarse=range(1), identity=range(1, 4), fine=range(4, 5))
-
-    def __init__(self) -> None:
-        waves = torch.from_numpy(np.random.default_rng(1).standard_normal((40, 3, 6, 6))).float()
-        self.waves = nn.functional.interpolate(waves, size=48, mode="bilinear").reshape(40, -1) / 6
-
-    def map(self, z: torch.Tensor) -> torch.Tensor:
-        return z
-
-    def synthesise(self, w_plus: torch.Tensor, size: int) -> torch.Tensor:
-        return torch.tanh(w_plus.flatten(1) @ self.waves).reshape(-1, 3, size, size)
-
-    def weights_hash(self) -> str:
-        return "0" * 64
-
-
-class ToyRecogniser(nn.Module):
-    """A fixed random look at 14 x 14 averages of the crop."""
-
-    def __init__(self, seed: int, dim: int = 12) -> None:
-        super().__init__()
-        weight = np.random.default_rng(seed).standard_normal((dim, 3 * 14 * 14)) / 24
-        self.register_buffer("weight", torch.from_numpy(weight).float())
-
-    def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        return nn.functional.avg_pool2d(crops, 8).flatten(1) @ self.get_buffer("weight").T
 
 
 START = torch.from_numpy(np.random.default_rng(3).standard_normal((5, 8))).float()
@@ -423,7 +392,9 @@ class Real:
 
     def __init__(self, need: Callable[[str], Path], data: Path, names: tuple[str, ...]) -> None:
         folder = need("mobilestylegan").parent
-        self.generator = MobileStyleGan(folder / "MappingNetwork.xml", folder / "SynthesisNetwork.xml")
+        self.generator = MobileStyleGan(
+            read_published(folder / "MappingNetwork.xml", folder / "SynthesisNetwork.xml")
+        )
         self.detector = YuNet(need("yunet"))
         for name in names:
             need(name)

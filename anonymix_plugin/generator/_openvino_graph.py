@@ -1,0 +1,249 @@
+"""MobileStyleGAN as an OpenVINO graph, built straight from the published weights.
+
+The graph computes what `mobilestylegan.MobileStyleGan` computes, in an order that suits a processor:
+
+- Nothing is traced or converted: torch is not needed, and no converted graph has to be kept and trusted.
+- The channels of each convolution before an upsampling are sorted by wavelet band, so that bands are
+  slices, the inverse Haar transform is sums of them, and the pixels are interleaved in one pass. (The order
+  of the published files has a channel's three detail bands side by side: pulling them apart took a third
+  of the whole pass.)
+- Factors that only follow each other are one factor: the upsampling's modulation, the next convolution's
+  and the 1/2 of the Haar transform.
+- Noise maps are inputs, not constants: as constants they would be added to the biases beforehand, which
+  makes 225 MB out of 1.4 MB, to be read again for each face. For the same reason a factor of one that the
+  optimiser can't see stands before them: it lets scaling, noise, activation and modulation be one loop.
+- Large layers are drawn in strips of a few rows, each through all of a block, so that what lies between
+  two layers stays in the cache. A strip takes as many rows of its neighbours as its convolutions reach
+  for; every pixel is computed from the same numbers in the same order as without strips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anonymix_plugin.generator._weights import (
+    BLOCKS,
+    HAAR,
+    LAYERS,
+    SLOPE,
+    W_DIM,
+    Affine,
+    BlockWeights,
+    ConvWeights,
+    SynthesisWeights,
+)
+from anonymix_plugin.values import Floats
+
+Node = Any  # OpenVINO's nodes and outputs have no types of their own for mypy
+
+STRIPS: Mapping[int, int] = {4: 4, 5: 8, 6: 16}
+"""Block -> how many strips: 32 rows of the block's output each, about 4 MB between layers."""
+
+
+@dataclass(frozen=True, eq=False)
+class SynthesisGraph:
+    """A graph and what its inputs but the first are to be set to.
+
+    Attributes:
+        model: An `openvino.Model`; input 0 is the W+ code, (1, 23, 512) float32, output 0 the picture,
+            (1, 3, size, size) float32.
+        fixed: Arrays of the inputs from 1 on.
+    """
+
+    model: Any
+    fixed: tuple[Floats, ...]
+
+
+def synthesis_graph(
+    weights: SynthesisWeights, size: int, strips: Mapping[int, int] = STRIPS
+) -> SynthesisGraph:
+    """Build the graph.
+
+    Args:
+        weights: The published weights.
+        size: 512 or 1024.
+        strips: Block -> number of strips, a power of two; 1 where a block is missing.
+    """
+    return _Builder(weights, size, strips).build()
+
+
+class _Builder:
+    def __init__(self, weights: SynthesisWeights, size: int, strips: Mapping[int, int]) -> None:
+        from openvino import opset13
+
+        self._op = opset13
+        self._weights, self._size, self._strips = weights, size, strips
+        self._code = opset13.parameter([1, LAYERS.total, W_DIM], np.float32, name="w_plus")
+        self._one = opset13.parameter([1], np.float32, name="one")
+        self._inputs: list[Node] = [self._code, self._one]
+        self._fixed: list[Floats] = [np.ones(1, np.float32)]
+
+    def build(self) -> SynthesisGraph:
+        import openvino
+
+        weights, op = self._weights, self._op
+        x = op.multiply(_constant(op, weights.constant), self._modulation(weights.stem.modulation, 0))
+        x = self._convolution(x, weights.stem.weight, weights.stem.bias, _bands(weights.blocks[0]), pad=1)
+        noise = self._noise(weights.stem)
+        for index, block in enumerate(weights.blocks):
+            x, noise = self._block(index, block, x, noise)
+        return SynthesisGraph(openvino.Model([x], self._inputs, "synthesis"), tuple(self._fixed))
+
+    def _block(self, index: int, block: BlockWeights, x: Node, noise: Node) -> tuple[Node, Node]:
+        op, last = self._op, index == BLOCKS - 1
+        order = None if last else _bands(self._weights.blocks[index + 1])
+        scales = self._band_scales(index, block)
+        inner = self._modulation(block.conv2.modulation, 3 + 3 * index)
+        noise1, noise2 = self._noise(block.conv1), self._noise(block.conv2)
+        head = self._modulation(self._weights.head_modulation, LAYERS.total - 1) if last else None
+        rows, parts = 4 << index, []  # rows that come in
+        count = self._strips.get(index, 1)
+        for start in range(0, rows, rows // count):
+            end = start + rows // count
+            strip = _Strip(start, end, rows)
+            y = self._upsampled(self._rows(x, *strip.read), self._rows(noise, *strip.read), scales)
+            y = self._separable(y, block.conv1, None, strip)
+            y = self._activated(y, self._rows(noise1, *strip.middle), inner)
+            y = self._separable(y, block.conv2, order, strip)
+            if head is not None:
+                y = self._head(self._activated(y, self._rows(noise2, 2 * start, 2 * end), head))
+            parts.append(y)
+        return (parts[0] if count == 1 else op.concat(parts, 2)), noise2
+
+    def _upsampled(self, x: Node, noise: Node, scales: Sequence[Node]) -> Node:
+        """Activate, modulate and double the resolution by an inverse Haar transform."""
+        op = self._op
+        bands = op.split(x, _integers(op, 1), 4).outputs()
+        low, v, u, d = (
+            self._activated(band, noise, scale) for band, scale in zip(bands, scales, strict=True)
+        )
+        return self._inverse_haar(low, v, u, d)
+
+    def _inverse_haar(self, low: Node, v: Node, u: Node, d: Node) -> Node:
+        op = self._op
+        lv, lu, ud, um = op.add(low, v), op.subtract(low, v), op.add(u, d), op.subtract(u, d)
+        blocks = [op.add(lv, ud), op.subtract(lv, ud), op.add(lu, um), op.subtract(lu, um)]
+        return op.depth_to_space(op.concat(blocks, 1), "blocks_first", 2)
+
+    def _head(self, x: Node) -> Node:
+        weights, op = self._weights, self._op
+        if self._size == 512:
+            return self._convolution(x, HAAR * weights.head_weight[:3], HAAR * weights.head_bias[:3], None)
+        # For each colour the three detail bands stand side by side.
+        order = np.concatenate([np.arange(3), *(3 + np.arange(3) * 3 + band for band in range(3))])
+        bands = self._convolution(x, HAAR * weights.head_weight, HAAR * weights.head_bias, order)
+        return self._inverse_haar(*op.split(bands, _integers(op, 1), 4).outputs())
+
+    def _separable(
+        self, x: Node, conv: ConvWeights, order: npt.NDArray[np.intp] | None, strip: _Strip
+    ) -> Node:
+        op = self._op
+        assert conv.depthwise is not None  # noqa: S101 - all but the stem are separable
+        kernels = conv.depthwise[:, None]
+        # At the picture's edge the convolution sees zeros, within it the rows that the strip took along.
+        x = op.group_convolution(x, _constant(op, kernels), [1, 1], [strip.top, 1], [strip.bottom, 1], [1, 1])
+        return self._convolution(x, conv.weight, conv.bias, order)
+
+    def _convolution(
+        self, x: Node, weight: Floats, bias: Floats, order: npt.NDArray[np.intp] | None, *, pad: int = 0
+    ) -> Node:
+        op = self._op
+        if order is not None:
+            weight, bias = weight[order], bias[order]
+        x = op.convolution(x, _constant(op, weight), [1, 1], [pad, pad], [pad, pad], [1, 1])
+        return op.add(x, _constant(op, bias.reshape(1, -1, 1, 1)))
+
+    def _activated(self, x: Node, noise: Node, scale: Node) -> Node:
+        op = self._op
+        x = op.add(op.multiply(x, self._one), noise)
+        return op.multiply(op.prelu(x, _constant(op, np.array([SLOPE]))), scale)
+
+    def _modulation(self, values: Affine, layer: int) -> Node:
+        """(1, C, 1, 1)."""
+        return self._as_factors(self._affine(values, layer), len(values.bias))
+
+    def _band_scales(self, index: int, block: BlockWeights) -> list[Node]:
+        """What the bands are multiplied with, each (1, C / 4, 1, 1)."""
+        op, order = self._op, _bands(block)
+        up = Affine(HAAR * block.up.weight[order], HAAR * block.up.bias[order])
+        scale = self._affine(up, 1 + 3 * index)
+        inner = self._affine(block.conv1.modulation, 2 + 3 * index)
+        scale = self._as_factors(op.multiply(scale, op.concat([inner] * 4, 1)), len(order))
+        bands: list[Node] = op.split(scale, _integers(op, 1), 4).outputs()
+        return bands
+
+    def _affine(self, values: Affine, layer: int) -> Node:
+        """(1, C)."""
+        op = self._op
+        style = op.gather(self._code, _integers(op, layer), _integers(op, 1))
+        product = op.matmul(style, _constant(op, values.weight), False, True)
+        return op.add(product, _constant(op, values.bias[None]))
+
+    def _as_factors(self, values: Node, channels: int) -> Node:
+        return self._op.reshape(values, _integers(self._op, [1, channels, 1, 1]), False)
+
+    def _noise(self, conv: ConvWeights) -> Node:
+        node = self._op.parameter(list(conv.noise.shape), np.float32, name=f"noise_{len(self._fixed)}")
+        self._inputs.append(node)
+        self._fixed.append(np.ascontiguousarray(conv.noise))
+        return node
+
+    def _rows(self, x: Node, start: int, end: int) -> Node:
+        op = self._op
+        whole = int(x.get_shape()[2] if hasattr(x, "get_shape") else x.output(0).get_shape()[2])
+        if (start, end) == (0, whole):
+            return x
+        step, axis = _integers(op, [1]), _integers(op, [2])
+        return op.slice(x, _integers(op, [start]), _integers(op, [end]), step, axis)
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Rows `start` to `end` of the `rows` that a block takes in."""
+
+    start: int
+    end: int
+    rows: int
+
+    @property
+    def top(self) -> int:
+        """1 at the upper edge of the picture, where convolutions pad with zeros."""
+        return int(self.start == 0)
+
+    @property
+    def bottom(self) -> int:
+        """1 at the lower edge."""
+        return int(self.end == self.rows)
+
+    @property
+    def read(self) -> tuple[int, int]:
+        """The rows that it reads: two convolutions reach two rows of twice the resolution beyond it."""
+        return self.start - 1 + self.top, self.end + 1 - self.bottom
+
+    @property
+    def middle(self) -> tuple[int, int]:
+        """The rows, at twice the resolution, that lie between its two convolutions."""
+        return 2 * self.start - 1 + self.top, 2 * self.end + 1 - self.bottom
+
+
+def _bands(block: BlockWeights) -> npt.NDArray[np.intp]:
+    """Order of the channels that come into a block, sorted by band: low, vertical, horizontal, diagonal.
+
+    The published order is all of the low band, then for each channel its three detail bands.
+    """
+    quarter = len(block.up.bias) // 4
+    details = (quarter + 3 * np.arange(quarter) + band for band in range(3))
+    return np.concatenate([np.arange(quarter), *details])
+
+
+def _constant(op: Any, values: npt.NDArray[Any]) -> Node:
+    return op.constant(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _integers(op: Any, values: int | list[int]) -> Node:
+    return op.constant(np.array(values, dtype=np.int64))

@@ -1,0 +1,122 @@
+"""What runs a recogniser's ONNX file: OpenVINO, or ONNX Runtime where OpenVINO can't."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from anonymix_plugin.values import Floats
+
+RecogniserEngine = Literal["auto", "openvino", "onnxruntime"]
+
+_BATCH = 32  # bounds the memory; larger ones are no faster
+
+
+class Network(Protocol):
+    """A loaded network; it may be run by several threads at the same time."""
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        ...
+
+    def run(self, values: Floats) -> Floats:
+        """(N, 3, size, size) float32 to (N, dim) float32, N >= 1; a row does not depend on the others."""
+        ...
+
+
+class OpenVinoNetwork:
+    """An ONNX file on OpenVINO, crop by crop.
+
+    Args:
+        path: The file.
+        size: Side of a crop in pixels.
+        threads: Threads for one crop. These networks are small: a second thread makes them no faster, and
+            two recognisers side by side keep two cores busy.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+        RuntimeError: It can't run this file here.
+    """
+
+    def __init__(self, path: Path, size: int, threads: int = 1) -> None:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(path)
+        # Published files fix the batch at one, at another size or not at all.
+        model.reshape({model.input(0): [1, 3, size, size]})
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+        }
+        self._compiled = core.compile_model(model, "CPU", options)
+        self.dim = int(self._compiled.output(0).shape[1])
+        # A request holds the buffers of one run; as many exist as runs ever were under way together.
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+
+    def run(self, values: Floats) -> Floats:
+        """See `Network.run`."""
+        try:
+            request = self._idle.get_nowait()
+        except Empty:
+            request = self._compiled.create_infer_request()
+        rows = np.empty((len(values), self.dim), np.float32)
+        for row, crop in zip(rows, values, strict=True):
+            request.infer({0: np.ascontiguousarray(crop[None])})
+            row[:] = request.get_output_tensor(0).data[0]
+        self._idle.put(request)
+        return rows
+
+
+class OnnxRuntimeNetwork:
+    """An ONNX file on ONNX Runtime.
+
+    Args:
+        path: The file.
+        threads: Threads for one crop; ONNX Runtime's own choice by default.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        import onnxruntime
+
+        from anonymix_plugin.recognisers._onnx_file import read_onnx
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # no notes on how the graph was optimised
+        # Threads that spin after a run would steal the cores from the generator, which draws next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        model = read_onnx(path).SerializeToString()
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        self.dim = int(self._session.get_outputs()[0].shape[1])
+
+    def run(self, values: Floats) -> Floats:
+        """See `Network.run`."""
+        parts = []
+        for start in range(0, len(values), _BATCH):
+            batch = np.ascontiguousarray(values[start : start + _BATCH])
+            parts.append(self._session.run(None, {self._input: batch})[0])
+        return np.concatenate(parts)
+
+
+def load_network(path: Path, size: int, *, threads: int | None, engine: RecogniserEngine) -> Network:
+    """Load a network on an engine; "auto" takes OpenVINO, and ONNX Runtime where OpenVINO can't run it.
+
+    Raises:
+        DamagedModelError: The file is no such network.
+    """
+    if engine == "onnxruntime":
+        return OnnxRuntimeNetwork(path, threads)
+    try:
+        return OpenVinoNetwork(path, size, threads or 1)
+    except (ImportError, RuntimeError):
+        if engine == "openvino":
+            raise
+    return OnnxRuntimeNetwork(path, threads)

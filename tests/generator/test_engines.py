@@ -1,0 +1,305 @@
+"""Every engine draws the reference's faces, and its own bytes again and again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anonymix_plugin.anonymixer import Anonymixer
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.evaluation.keys import SeededKeys
+from anonymix_plugin.faces import YuNet, box_crop, recogniser_crop
+from anonymix_plugin.generator import (
+    ArrayGenerator,
+    Generator,
+    MobileStyleGan,
+    OpenVinoGenerator,
+    PublishedWeights,
+    TorchGenerator,
+    _load,
+    load_generator,
+    pictures_of,
+    read_published,
+    styles_of,
+)
+from anonymix_plugin.generator._openvino_graph import STRIPS, synthesis_graph
+from anonymix_plugin.models import locate
+from anonymix_plugin.recognisers import load_recogniser
+from anonymix_plugin.values import CancelableFace, Floats, Photo, Pixels
+from anonymix_plugin.verification import Verifier
+
+SIZE = 512
+
+
+@pytest.fixture(scope="module")
+def weights(model: Callable[[str], Path]) -> PublishedWeights:
+    folder = model("mobilestylegan").parent
+    return read_published(folder / "MappingNetwork.xml", folder / "SynthesisNetwork.xml")
+
+
+@pytest.fixture(scope="module")
+def reference(weights: PublishedWeights) -> MobileStyleGan:
+    return MobileStyleGan(weights)
+
+
+@pytest.fixture(scope="module")
+def engine(weights: PublishedWeights) -> OpenVinoGenerator:
+    return OpenVinoGenerator(weights)
+
+
+@pytest.fixture(scope="module")
+def codes(weights: PublishedWeights) -> Floats:
+    """Three codes whose layers all differ, so that a mix-up of layers shows."""
+    noise = np.random.Generator(np.random.Philox(11)).standard_normal((3 * 23, 512), np.float32)
+    styles = weights.mapping.apply(noise).reshape(3, 23, 512)
+    return np.ascontiguousarray(0.75 * styles[:, :1] + 0.25 * styles)
+
+
+@pytest.fixture(scope="module")
+def expected(reference: MobileStyleGan, codes: Floats) -> Floats:
+    return reference.draw(codes, SIZE)
+
+
+def embedded(pictures: Floats, like: Floats, name: str) -> Floats:
+    """Embeddings of drawn faces, cut out where a detector finds those of `like`.
+
+    The codes here are no real faces', and on a doubtful one the least difference of a pixel may make a
+    detector choose another of two boxes. Real ones are tested with the detector, further below.
+    """
+    detector, recogniser = YuNet(locate("yunet")), load_recogniser(name)
+    rows = []
+    for picture, other in zip(pictures, like, strict=True):
+        found = detector.detect(Photo(as_pixels(other), "<drawn>"))[0]
+        face = replace(found, photo=Photo(as_pixels(picture), "<drawn>"))
+        crop = recogniser_crop(face) if recogniser.alignment == "arcface-112" else box_crop(face, 160)
+        rows.append(recogniser.embed(crop[None])[0])
+    return np.stack(rows)
+
+
+def as_pixels(picture: Floats) -> Pixels:
+    pixels = np.rint((picture.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
+    return np.ascontiguousarray(pixels)
+
+
+def cosines(a: Floats, b: Floats) -> Floats:
+    return (a * b).sum(axis=1)
+
+
+# --- OpenVINO ---------------------------------------------------------------------------------------
+
+
+def test_openvino_draws_what_the_reference_draws(
+    engine: OpenVinoGenerator, codes: Floats, expected: Floats
+) -> None:
+    drawn = engine.draw(codes, SIZE)
+    assert isinstance(engine, Generator)
+    assert isinstance(engine, ArrayGenerator)
+    assert expected.std() > 0.1
+    assert np.abs(drawn - expected).max() < 1e-3
+    assert np.abs(expected[0] - expected[1]).max() > 0.5  # so that drawing another face would be seen
+
+
+def test_openvino_draws_1024_px_too(
+    engine: OpenVinoGenerator, reference: MobileStyleGan, codes: Floats
+) -> None:
+    assert np.abs(engine.draw(codes[:1], 1024) - reference.draw(codes[:1], 1024)).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["arcface-mbf", "sface", "facenet"])
+def test_recognisers_see_the_same_face_on_both_engines(
+    engine: OpenVinoGenerator, codes: Floats, expected: Floats, name: str, model: Callable[[str], Path]
+) -> None:
+    model(name)
+    assert (
+        cosines(embedded(engine.draw(codes, SIZE), expected, name), embedded(expected, expected, name)).min()
+        >= 0.999
+    )
+
+
+def test_bytes_depend_neither_on_neighbours_nor_on_threads_nor_on_the_request(
+    engine: OpenVinoGenerator, weights: PublishedWeights, codes: Floats
+) -> None:
+    whole = engine.draw(codes, SIZE)
+    assert np.array_equal(engine.draw(codes[2:], SIZE)[0], whole[2])
+    alone = OpenVinoGenerator(weights, threads=1)
+    assert np.array_equal(alone.draw(codes[:1], SIZE), whole[:1])
+    # Layers in between another code's: memory is handed from one use to the next.
+    assert np.array_equal(alone.draw(codes[1:2], SIZE), whole[1:2])
+
+
+@pytest.mark.parametrize("strips", [{}, {6: 4}, {3: 2, 4: 2, 5: 4, 6: 8}])
+def test_strips_leave_no_seam(
+    engine: OpenVinoGenerator, weights: PublishedWeights, codes: Floats, strips: dict[int, int]
+) -> None:
+    import openvino
+
+    graph = synthesis_graph(weights.synthesis, SIZE, strips)
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(graph.model, "CPU", options).create_infer_request()
+    for index, values in enumerate(graph.fixed, 1):
+        request.set_input_tensor(index, openvino.Tensor(values))
+    drawn = request.infer({0: codes[:1]})[0]
+    assert strips != STRIPS
+    assert np.array_equal(drawn, engine.draw(codes[:1], SIZE))
+
+
+def test_noise_maps_are_not_baked_into_the_compiled_graph(weights: PublishedWeights) -> None:
+    """As constants they would make 225 MB out of 33 MB, to be read again for each face."""
+    import openvino
+
+    graph = synthesis_graph(weights.synthesis, SIZE)
+    compiled = openvino.Core().compile_model(graph.model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    exported = compiled.export_model()
+    content = exported.getvalue() if hasattr(exported, "getvalue") else bytes(exported)
+    assert len(content) < 60e6
+
+
+def test_the_engine_is_no_part_of_the_fingerprint(
+    engine: OpenVinoGenerator, reference: MobileStyleGan
+) -> None:
+    assert engine.weights_hash() == reference.weights_hash()
+    assert engine.engine != reference.engine
+
+
+def test_drawing_needs_no_torch(model: Callable[[str], Path]) -> None:
+    model("mobilestylegan")
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy as np\n"
+        "from anonymix_plugin.generator import load_generator\n"
+        "made = load_generator()\n"
+        "style = made.map_arrays(np.ones((1, 512), np.float32))\n"
+        "print(made.draw(np.repeat(style[:, None], 23, axis=1), 512).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(1, 3, 512, 512)", done.stderr
+
+
+def test_engines_make_the_same_decisions_on_real_photos(
+    shared_data: Path, model: Callable[[str], Path]
+) -> None:
+    for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface", "facenet"):
+        model(name)
+    photos = [
+        shared_data / "london" / f"{person:03}_{look}.jpg"
+        for person in (1, 2, 3)
+        for look in ("neutral", "smiling")
+    ]
+    faces: dict[str, list[CancelableFace]] = {}
+    for engine in ("openvino", "torch"):
+        with Anonymixer(SeededKeys(1), engine=engine) as mixer:  # type: ignore[arg-type]
+            faces[engine] = [mixer.protect(photo, scope="gate") for photo in photos]
+            assert {face.engine for face in faces[engine]} == {engine}
+    assert faces["openvino"][0].fingerprint == faces["torch"][0].fingerprint
+    for judge in ("facenet", "sface"):
+        verifier = Verifier(judge, "fmr-0.1%")
+        fast, slow = (np.stack([verifier.embed(face) for face in made]) for made in faces.values())
+        assert cosines(fast, slow).min() >= 0.999
+        limit = verifier.threshold.value
+        assert np.array_equal(fast @ fast.T >= limit, slow @ slow.T >= limit)
+        assert (fast[::2] * fast[1::2]).sum(axis=1).min() >= limit  # some are accepted
+        assert (fast @ fast.T).min() < limit  # and some are not
+
+
+# --- codes ------------------------------------------------------------------------------------------
+
+
+def test_codes_are_mapped_the_same_on_every_engine(
+    engine: OpenVinoGenerator, reference: MobileStyleGan
+) -> None:
+    z = np.random.Generator(np.random.Philox(3)).standard_normal((4, 512), np.float32)
+    mapped = styles_of(engine, z)
+    assert np.array_equal(mapped, styles_of(reference, z))
+    assert np.abs(mapped - reference.map(torch.from_numpy(z)).numpy()).max() < 1e-4
+    assert np.array_equal(mapped[1:2], styles_of(engine, z[1:2]))
+
+
+@pytest.mark.parametrize("shape", [(1, 22, 512), (1, 23, 511), (23, 512)])
+def test_codes_of_another_shape_are_refused(engine: OpenVinoGenerator, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match="23, 512"):
+        engine.draw(np.zeros(shape, np.float32), SIZE)
+
+
+def test_sizes_that_are_not_drawn_are_refused(engine: OpenVinoGenerator, codes: Floats) -> None:
+    with pytest.raises(UsageError, match="512, 1024"):
+        engine.draw(codes, 300)
+
+
+# --- choosing ---------------------------------------------------------------------------------------
+
+
+def test_where_openvino_can_not_draw_the_reference_does(
+    model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model("mobilestylegan")
+
+    def broken(self: OpenVinoGenerator, size: int) -> None:
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(OpenVinoGenerator, "_compile", broken)
+    assert isinstance(load_generator("auto"), MobileStyleGan)
+    with pytest.raises(UsageError, match="no such instruction"):
+        load_generator("openvino")
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(UsageError, match="steam"):
+        load_generator("steam")  # type: ignore[arg-type]
+
+
+def test_a_gpu_that_is_not_there_is_named(model: Callable[[str], Path]) -> None:
+    model("mobilestylegan")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(UsageError, match="no GPU"):
+        load_generator("cuda")
+
+
+def test_any_generator_of_tensors_can_be_used_with_arrays() -> None:
+    class Tensors:
+        name, z_dim, w_dim, layers, sizes = "tensors", 2, 2, _load, (4,)
+
+        def map(self, z: torch.Tensor) -> torch.Tensor:
+            return 2 * z
+
+        def synthesise(self, w_plus: torch.Tensor, size: int) -> torch.Tensor:
+            return w_plus.mean() * torch.ones(len(w_plus), 3, size, size)
+
+        def weights_hash(self) -> str:
+            return ""
+
+    z = np.ones((1, 2), np.float32)
+    assert np.array_equal(styles_of(Tensors(), z), 2 * z)  # type: ignore[arg-type]
+    assert np.array_equal(pictures_of(Tensors(), z[None], 4), np.ones((1, 3, 4, 4)))  # type: ignore[arg-type]
+
+
+# --- torch on a device ------------------------------------------------------------------------------
+
+
+def test_a_batch_is_filled_up_so_that_bytes_do_not_depend_on_it(
+    weights: PublishedWeights, codes: Floats, expected: Floats
+) -> None:
+    batched = TorchGenerator(MobileStyleGan(weights), "cpu", batch=2, precision="float32")
+    drawn = batched.draw(codes, SIZE)  # a whole batch and one that is filled up
+    assert np.abs(drawn - expected).max() < 1e-3
+    assert np.array_equal(batched.draw(codes[2:], SIZE), drawn[2:])
+
+
+@pytest.mark.parametrize("name", ["arcface-mbf", "facenet"])
+def test_bfloat16_keeps_the_face(
+    weights: PublishedWeights, codes: Floats, expected: Floats, name: str, model: Callable[[str], Path]
+) -> None:
+    model(name)
+    coarse = TorchGenerator(MobileStyleGan(weights), "cpu", batch=1, precision="bfloat16")
+    drawn = coarse.draw(codes[:1], SIZE)
+    assert np.abs(drawn - expected[:1]).max() > 1e-3  # it is in use
+    assert (
+        cosines(embedded(drawn, expected[:1], name), embedded(expected[:1], expected[:1], name)).min() >= 0.99
+    )

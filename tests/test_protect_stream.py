@@ -1,0 +1,152 @@
+"""Streams of photos: the same bytes as one by one, in order, whatever goes wrong, in constant memory."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock, UnknownSubjectError
+from anonymix_plugin import Anonymixer, NoFaceError, PhotoRequest, UnreadableImageError
+from anonymix_plugin import anonymixer as module
+from anonymix_plugin.values import Photo
+
+WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface")
+
+
+@pytest.fixture(scope="module")
+def mixer(tmp_path_factory: pytest.TempPathFactory, model: Callable[[str], Path]) -> Iterator[Anonymixer]:
+    for name in WEIGHTS:
+        model(name)
+    cheap = Argon2Cost(memory_kib=8_192, passes=1, lanes=1)
+    path = tmp_path_factory.mktemp("keys") / "keystore.db"
+    with Keystore.create(path, PassphraseUnlock("swordfish", cost=cheap)) as store:
+        store.issue("alice")
+        store.issue("bob")
+        with Anonymixer(store) as made:
+            yield made
+
+
+@pytest.fixture(scope="module")
+def london(shared_data: Path) -> list[Path]:
+    return sorted((shared_data / "london").glob("00*_neutral.jpg"))
+
+
+def test_a_stream_makes_the_bytes_that_single_calls_make(mixer: Anonymixer, london: list[Path]) -> None:
+    who = ["alice", "bob", "alice"]
+    requests = [PhotoRequest(photo, subject) for photo, subject in zip(london[:3], who, strict=True)]
+    outcomes = list(mixer.protect_stream(requests))
+    assert [outcome.source for outcome in outcomes] == [str(photo) for photo in london[:3]]
+    for request, outcome in zip(requests, outcomes, strict=True):
+        assert outcome.error is None
+        (face,) = outcome.faces
+        alone = mixer.protect(request.image, subject=request.subject)
+        assert face.pixels.tobytes() == alone.pixels.tobytes()
+        assert (face.subject, face.engine, face.fingerprint) == (
+            alone.subject,
+            alone.engine,
+            alone.fingerprint,
+        )
+
+
+def test_what_fails_fails_alone_and_in_its_place(
+    mixer: Anonymixer, london: list[Path], tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    room = tmp_path / "room.png"
+    Image.new("RGB", (300, 200), (90, 120, 150)).save(room)
+    requests = [
+        PhotoRequest(b"no image", "alice"),
+        PhotoRequest(london[0], "alice"),
+        PhotoRequest(london[0], "nobody"),
+        PhotoRequest(room, "alice"),
+        PhotoRequest(london[1], "newcomer", enrol=True),
+        PhotoRequest(london[1], scope="gate"),
+    ]
+    outcomes = list(mixer.protect_stream(requests))
+    kinds = [type(outcome.error) for outcome in outcomes]
+    none = type(None)
+    assert kinds == [UnreadableImageError, none, UnknownSubjectError, NoFaceError, none, none]
+    assert [len(outcome.faces) for outcome in outcomes] == [0, 1, 0, 0, 1, 1]
+    assert outcomes[0].source == "<image>"
+    assert outcomes[5].faces[0].scope == "gate"
+
+
+def test_a_fault_of_the_program_is_raised_and_gives_no_face(
+    mixer: Anonymixer, london: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(module, "pictures_of", broken)
+    with pytest.raises(ZeroDivisionError):
+        list(mixer.protect_stream([PhotoRequest(london[0], "alice")]))
+
+
+def test_closing_a_stream_stops_it(mixer: Anonymixer, london: list[Path]) -> None:
+    asked = itertools.count()
+    stream = mixer.protect_stream(PhotoRequest(london[next(asked) % 2], "alice") for _ in range(10**6))
+    next(stream)
+    stream.close()
+    assert next(asked) <= 1 + 3 + 2 * 2
+    assert not [thread for thread in threading.enumerate() if thread.name == "anonymix-draw"]
+
+
+def test_few_photos_are_in_memory_at_a_time(
+    mixer: Anonymixer, london: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: weakref.WeakSet[Photo] = weakref.WeakSet()
+    most, decode = 0, module.Reader.decode
+
+    def counted(self: module.Reader, *arguments: object) -> Photo:
+        photo: Photo = decode(self, *arguments)  # type: ignore[arg-type]
+        alive.add(photo)
+        return photo
+
+    monkeypatch.setattr(module.Reader, "decode", counted)
+    requests = (PhotoRequest(london[number % 3], "alice") for number in range(12))
+    for outcome in mixer.protect_stream(requests, ahead=2):
+        assert outcome.error is None
+        most = max(most, len(alive))
+    assert most <= 2 + 2  # in the queue, and one with each thread
+    gc.collect()
+    assert not alive
+
+
+def resident() -> int:
+    """Bytes in memory now."""
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        pytest.skip("needs /proc")
+    return int(status.read_text().split()[1]) * 4096
+
+
+def grown(mixer: Anonymixer, photos: list[Path], *, settle: int, count: int) -> float:
+    """Growth of resident memory from the `settle`-th photo to the last, as a share."""
+    requests = (
+        PhotoRequest(photos[number % len(photos)], f"s{number}", enrol=True) for number in range(count)
+    )
+    early = 0
+    for number, outcome in enumerate(mixer.protect_stream(requests), 1):
+        assert outcome.error is None
+        if number == settle:
+            gc.collect()
+            early = resident()
+    gc.collect()
+    return resident() / early - 1
+
+
+def test_memory_stays_flat(mixer: Anonymixer, london: list[Path]) -> None:
+    assert grown(mixer, london, settle=10, count=25) < 0.05
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_memory_stays_flat_over_2000_photos(mixer: Anonymixer, london: list[Path]) -> None:
+    assert grown(mixer, london, settle=1000, count=2000) < 0.05
