@@ -1,0 +1,116 @@
+"""Where the photos of Azure's clients are taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from anonymix_adapters._rest_pictures import Fetch
+from anonymix_adapters.azure._routes import LIMIT, Routes
+from anonymix_adapters.errors import AdapterError, DoubleProtectionError
+from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.sdk import Sdk
+from anonymix_adapters.wrapping import gate_of, unwrap, wrap
+
+__all__ = ["LIMIT", "NAME", "SDKS", "gate_of", "install", "policy", "protect", "unprotect"]
+
+NAME: Final = "azure"
+SDKS: Final = (
+    Sdk("azure.ai.vision.face", ("azure-ai-vision-face",), "azure", ">=1.0.0b2,<1.0.0b3"),
+    Sdk("azure.core", ("azure-core",), "azure", ">=1.30,<2"),
+)
+
+
+def protect(
+    target: Any,
+    mixer: FaceMixer,
+    *,
+    keys: KeyUse = "own",
+    scope: ScopeRule = "default",
+    fetch: Fetch | None = None,
+) -> Any:
+    """Put the mixer in front of a Face client, blocking or async, in place.
+
+    Face calls name nobody: a person is a UUID of Azure's, and `user_data` is free text. The subject is that
+    of `with mixer.subject(...)`, or the gallery key is used.
+
+    Args:
+        target: A FaceClient or FaceAdministrationClient. Each client is protected by itself.
+        mixer: Makes the cancelable faces.
+        keys: "own" or "gallery"; see `Gate`.
+        scope: Scope of the keys, or a function of "largepersongroups/ID" or "largefacelists/ID". Detection
+            names none; for it the function is called with "".
+        fetch: Fetches photos that are given by address. Without it they are refused.
+
+    Returns:
+        The same client.
+
+    Raises:
+        SdkMissingError, SdkVersionError: An SDK is not there, or not as tested.
+        AdapterError: It is no Face client.
+        DoubleProtectionError: It is protected already, in another way.
+    """
+    return install(target, Gate(mixer, NAME, keys=keys, scope=scope), fetch=fetch)
+
+
+def unprotect(target: Any) -> Any:
+    """See `Adapter.unprotect`."""
+    return unwrap(target)
+
+
+def policy(
+    mixer: FaceMixer,
+    *,
+    keys: KeyUse = "own",
+    scope: ScopeRule = "default",
+    fetch: Fetch | None = None,
+    asynchronous: bool = False,
+) -> Any:
+    """The mixer as a policy, for those who make their client themselves.
+
+        FaceClient(endpoint, credential, per_call_policies=[policy(mixer)])
+
+    Arguments are those of `protect`; `asynchronous` is for the clients of `azure.ai.vision.face.aio`. It must
+    stand in `per_call_policies`: among `per_retry_policies` a retry would find its own cancelable face.
+    """
+    _check()
+    from anonymix_adapters.azure._policy import AsyncMixingPolicy, MixingPolicy
+
+    routes = Routes(Gate(mixer, NAME, keys=keys, scope=scope), fetch)
+    return AsyncMixingPolicy(routes) if asynchronous else MixingPolicy(routes)
+
+
+def install(target: Any, gate: Gate, *, fetch: Fetch | None = None) -> Any:
+    """`protect`, with a gate that is there already."""
+    _check()
+    from azure.core.pipeline import AsyncPipeline
+
+    from anonymix_adapters.azure._policy import AsyncMixingPolicy, MixingPolicy
+
+    pipeline = getattr(getattr(target, "_client", None), "_pipeline", None)
+    policies = getattr(pipeline, "_impl_policies", None)
+    if not type(target).__module__.startswith("azure.ai.vision.face") or not policies:
+        raise AdapterError(
+            "this is no client of azure-ai-vision-face",
+            where=NAME,
+            fix="use FaceClient or FaceAdministrationClient",
+        )
+    if (
+        any(isinstance(each, MixingPolicy | AsyncMixingPolicy) for each in policies)
+        and gate_of(target) is None
+    ):
+        raise DoubleProtectionError("this client was made with the mixer's policy", where=NAME)
+    routes = Routes(gate, fetch)
+    mixing = AsyncMixingPolicy(routes) if isinstance(pipeline, AsyncPipeline) else MixingPolicy(routes)
+
+    def put_in(_: Any) -> Callable[[], None]:
+        mixing.next = policies[0]
+        policies.insert(0, mixing)
+        return lambda: policies.remove(mixing)
+
+    return wrap(target, gate, put_in)
+
+
+def _check() -> None:
+    for sdk in SDKS:
+        sdk.check()
