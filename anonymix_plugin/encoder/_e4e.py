@@ -125,10 +125,13 @@ def load_own_encoder(path: Path) -> Encoder:
     """
     try:
         with path.open("rb") as stream:
-            begin = stream.read(4)
+            begin = stream.read(9)
     except OSError:
         return load_encoder(path)  # which says what is wrong
-    return load_e4e(path) if begin == b"PK\x03\x04" or begin[:1] == b"\x80" else load_encoder(path)
+    # A safetensors file begins with the length of its header, eight bytes of which the last four are zero.
+    is_safetensors = begin[4:] == b"\0\0\0\0{"
+    is_checkpoint = begin[:4] == b"PK\x03\x04" or begin[:1] == b"\x80"
+    return load_e4e(path) if is_checkpoint and not is_safetensors else load_encoder(path)
 
 
 def _kind(file: CheckpointFile) -> Kind:

@@ -84,6 +84,10 @@ class MappingNetwork(nn.Module):
             weight = _tensor(weights, f"mapping.{i}.weight")
             self.weights.append(_frozen(weight * (rate / math.sqrt(weight.shape[1]))))
             self.biases.append(_frozen(_tensor(weights, f"mapping.{i}.bias") * rate))
+        self._precise = [
+            (weight.numpy().astype(np.float64), bias.numpy().astype(np.float64))
+            for weight, bias in zip(self.weights, self.biases, strict=True)
+        ]
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Map (N, z_dim) float32 Gaussian codes to (N, w_dim) float32 style vectors."""
@@ -91,6 +95,19 @@ class MappingNetwork(nn.Module):
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x = F.leaky_relu(F.linear(x, weight, bias), _SLOPE) * _GAIN
         return x
+
+    def map_arrays(self, z: Floats) -> Floats:
+        """Map arrays, (N, z_dim) float32 to (N, w_dim) float32.
+
+        It is computed in float64 and without BLAS, whose sums depend on processor and threads, and rounded
+        once at the end: the synthetic code of a key is the same on every engine and machine.
+        """
+        x = z.astype(np.float64)
+        x = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + 1e-8)
+        for weight, bias in self._precise:
+            x = np.einsum("ij,nj->ni", weight, x) + bias
+            x = np.where(x >= 0, x, _SLOPE * x) * _GAIN
+        return np.asarray(x, np.float32)
 
 
 class _Style(nn.Module):
@@ -213,10 +230,8 @@ class StyleGan2(nn.Module):
         return mapped
 
     def map_arrays(self, z: Floats) -> Floats:
-        """Map Gaussian codes (N, z_dim) float32 to style vectors (N, w_dim) float32, one at a time."""
-        with torch.inference_mode():
-            mapped = [self.map(code[None]).numpy() for code in torch.from_numpy(np.ascontiguousarray(z))]
-        return np.concatenate(mapped) if mapped else np.zeros((0, self.w_dim), np.float32)
+        """See `MappingNetwork.map_arrays`."""
+        return self.mapping.map_arrays(z)
 
     def draw(self, w_plus: Floats, size: int) -> Floats:
         """Draw (N, layers.total, w_dim) float32, one at a time, so that a face does not depend on others.
@@ -224,8 +239,8 @@ class StyleGan2(nn.Module):
         Returns (N, 3, size, size) float32; raises UsageError as `synthesise` does.
         """
         with torch.inference_mode():
-            codes = torch.from_numpy(np.ascontiguousarray(w_plus))
-            pictures = [self.synthesise(code[None], size).numpy() for code in codes]
+            codes = torch.from_numpy(np.ascontiguousarray(w_plus)).to(self.constant.device)
+            pictures = [self.synthesise(code[None], size).cpu().numpy() for code in codes]
         return np.concatenate(pictures) if pictures else np.zeros((0, 3, size, size), np.float32)
 
     def synthesise(self, w_plus: torch.Tensor, size: int) -> torch.Tensor:

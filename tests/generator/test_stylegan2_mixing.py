@@ -1,0 +1,166 @@
+"""The mixer works on a generator of one's own as it does on the shipped one, from photo to picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stylegan2_checkpoints import Plan, random_weights, rosinality, write
+
+from anonymix_plugin import Anonymixer, AttributePolicy, DamagedModelError, MixingPolicy, UsageError
+from anonymix_plugin.encoder import EncoderNetwork, save_encoder
+from anonymix_plugin.evaluation.keys import SeededKeys
+from anonymix_plugin.generator.protocol import pictures_of
+from anonymix_plugin.generator.stylegan2 import StyleGan2, load_stylegan2
+from anonymix_plugin.generator.stylegan2_openvino import OpenVinoStyleGan2
+from anonymix_plugin.mixer.fast import FastMixer
+from anonymix_plugin.mixer.key_schedule import KeySchedule
+from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
+from anonymix_plugin.training.latent import latent_axes
+
+RANDOM = np.random.Generator(np.random.Philox(31))
+PLAN = Plan(width=64, layers=2, channels=(6, 6, 5, 4, 4))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mixing")
+
+
+@pytest.fixture(scope="module")
+def file(folder: Path) -> Path:
+    return write(folder / "own.pt", rosinality(random_weights(PLAN)))
+
+
+@pytest.fixture(scope="module")
+def generator(file: Path) -> StyleGan2:
+    return load_stylegan2(file)
+
+
+@pytest.fixture(scope="module")
+def mixer_weights(generator: StyleGan2, folder: Path) -> Path:
+    """The shipped subspace with a random map into the generator's latent space."""
+    axes = latent_axes(generator, samples=2000)
+    subspace = load_mixer_weights().subspace
+    person = RANDOM.standard_normal((1, 64, 48)) / 8
+    weights = MixerWeights(
+        subspace,
+        axes.centre,
+        axes.basis,
+        np.repeat(person, 3, axis=0).astype(np.float32),
+        generator.weights_hash(),
+    )
+    weights.save(folder / "mixer.safetensors", {"made": "in a test"})
+    return folder / "mixer.safetensors"
+
+
+def person() -> np.ndarray:
+    code = RANDOM.standard_normal(load_mixer_weights().subspace.dims)
+    return code / np.linalg.norm(code)
+
+
+def test_a_code_has_one_style_for_each_group_and_keeps_angles(
+    generator: StyleGan2, mixer_weights: Path
+) -> None:
+    mixer = FastMixer(generator, load_mixer_weights(mixer_weights), MixingPolicy())
+    key = KeySchedule(b"k" * 32)
+    alice, bob = person(), person()
+    one = np.asarray(mixer.mix(alice, key, b"k"))
+    assert one.shape == (10, 64)
+    assert np.array_equal(one, np.asarray(mixer.mix(alice, key, b"k")))
+    layers = generator.layers
+    for group in (layers.coarse, layers.identity, layers.fine):
+        assert (one[group.start : group.stop] == one[group.start]).all()
+    other = np.asarray(mixer.mix(bob, key, b"k"))
+    rekeyed = np.asarray(mixer.mix(alice, KeySchedule(b"l" * 32), b"l"))
+    assert np.abs(one - other).max() > 0.01
+    assert np.abs(one - rekeyed).max() > 0.01
+    pictures = pictures_of(generator, np.stack([one, other]), 64)
+    assert np.abs(pictures[0] - pictures[1]).max() > 0.01
+
+
+def test_shipped_mixer_weights_are_refused(generator: StyleGan2) -> None:
+    with pytest.raises(DamagedModelError, match=r"another generator than stylegan2.*anonymix train mapper"):
+        FastMixer(generator, load_mixer_weights(), MixingPolicy())
+
+
+@pytest.fixture
+def needed(model: Callable[[str], Path]) -> None:
+    for name in ("yunet", "arcface-mbf", "sface"):
+        model(name)
+
+
+@pytest.fixture(scope="module")
+def photo(shared_data: Path) -> Path:
+    return shared_data / "london" / "001_neutral.jpg"
+
+
+@pytest.fixture
+def mixer(needed: None, file: Path, mixer_weights: Path) -> Iterator[Anonymixer]:
+    with Anonymixer(SeededKeys(3), generator=file, mixer_weights=mixer_weights, threads=1) as opened:
+        yield opened
+
+
+def test_a_photo_becomes_a_picture_of_ones_own_generator(
+    mixer: Anonymixer, generator: StyleGan2, file: Path, mixer_weights: Path, photo: Path
+) -> None:
+    assert isinstance(mixer.generator, OpenVinoStyleGan2)
+    face = mixer.protect(photo, subject="alice")
+    assert face.pixels.shape == (64, 64, 3)  # as large as this generator draws
+    assert face.pixels.std() > 5
+    assert face.fingerprint == mixer.fingerprint
+    again = mixer.protect(photo, subject="alice")
+    assert np.array_equal(face.pixels, again.pixels)
+    assert not np.array_equal(face.pixels, mixer.protect(photo, subject="bob").pixels)
+    with Anonymixer(
+        SeededKeys(3), generator=file, mixer_weights=mixer_weights, engine="torch", size=64
+    ) as reference:
+        assert reference.fingerprint == mixer.fingerprint
+        drawn = reference.protect(photo, subject="alice").pixels.astype(int)
+    assert np.abs(drawn - face.pixels).max() <= 1
+
+
+def test_the_fingerprint_names_the_generator(
+    mixer: Anonymixer, folder: Path, generator: StyleGan2, mixer_weights: Path
+) -> None:
+    other_file = write(folder / "other.pt", rosinality(random_weights(PLAN, seed=2)))
+    with pytest.raises(DamagedModelError, match="another generator"):
+        Anonymixer(SeededKeys(3), generator=other_file, mixer_weights=mixer_weights)
+    known = load_mixer_weights(mixer_weights)
+    other = MixerWeights(
+        known.subspace, known.centre, known.basis, known.person, load_stylegan2(other_file).weights_hash()
+    )
+    other.save(folder / "other.safetensors", {"made": "in a test"})
+    with Anonymixer(
+        SeededKeys(3), generator=other_file, mixer_weights=folder / "other.safetensors", engine="torch"
+    ) as opened:
+        assert opened.fingerprint != mixer.fingerprint
+
+
+def test_sizes_that_it_does_not_draw_are_refused(needed: None, file: Path, mixer_weights: Path) -> None:
+    with pytest.raises(UsageError, match=r"\(64,\) px, not 512"):
+        Anonymixer(SeededKeys(3), generator=file, mixer_weights=mixer_weights, engine="torch", size=512)
+
+
+def test_an_encoder_of_ones_own_keeps_pose(
+    needed: None, generator: StyleGan2, file: Path, mixer_weights: Path, folder: Path, photo: Path
+) -> None:
+    encoder = folder / "encoder.safetensors"
+    known = load_mixer_weights(mixer_weights)
+    save_encoder(
+        EncoderNetwork(latent=32, width=4).eval(),
+        encoder,
+        centre=known.centre,
+        basis=known.basis,
+        generator_hash=generator.weights_hash(),
+        about={"made": "in a test"},
+    )
+    options = {"generator": file, "mixer_weights": mixer_weights, "engine": "torch"}
+    policy = MixingPolicy(attributes=AttributePolicy.POSE)
+    with Anonymixer(SeededKeys(3), policy=policy, encoder_weights=encoder, **options) as opened:  # type: ignore[arg-type]
+        face = opened.protect(photo, subject="alice")
+        assert face.pixels.shape == (64, 64, 3)
+    with pytest.raises(DamagedModelError, match="encoder's weights were learned for another generator"):
+        Anonymixer(SeededKeys(3), policy=policy, **options)  # type: ignore[arg-type]
