@@ -69,6 +69,10 @@ class Resampler:
             self._known[replicate] = weights
         return weights
 
+    def people_of(self, which: npt.NDArray[np.bool_]) -> int:
+        """How many people are on the first side of some comparisons."""
+        return len(np.unique(self._first[which]))
+
     def interval(
         self, figure: Callable[[Array], float], *, replicates: int = REPLICATES, level: float = LEVEL
     ) -> Interval:
@@ -97,6 +101,37 @@ def share(events: npt.NDArray[np.bool_]) -> Callable[[Array], float]:
         return float(weights[events].sum() / total) if total else float("nan")
 
     return figure
+
+
+def share_interval(
+    resampler: Resampler,
+    events: npt.NDArray[np.bool_],
+    among: npt.NDArray[np.bool_] | None = None,
+    *,
+    replicates: int = REPLICATES,
+) -> Interval:
+    """Interval of a share of comparisons.
+
+    Where all comparisons went one way, so do all replicates, and the bootstrap can't see its own uncertainty:
+    Wilson's interval for as many trials as there are people takes its place.
+
+    Args:
+        resampler: Of all comparisons.
+        events: (n,) bool.
+        among: (n,) bool, which comparisons count; all of them by default.
+        replicates: Of the bootstrap.
+    """
+    which = np.ones(len(events), np.bool_) if among is None else among
+    hits, count = int((events & which).sum()), int(which.sum())
+    if hits in {0, count}:
+        people = resampler.people_of(which)
+        return wilson(people if hits else 0, people)
+
+    def figure(weights: Array) -> float:
+        total = weights[which].sum()
+        return float(weights[events & which].sum() / total) if total else float("nan")
+
+    return resampler.interval(figure, replicates=replicates)
 
 
 def wilson(events: int, count: int, z: float = 1.96) -> Interval:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.evaluation.intervals import Resampler, share, wilson
+from anonymix_plugin.evaluation.intervals import Resampler, share_interval
 from anonymix_plugin.evaluation.protocols import Protocol
 from anonymix_plugin.evaluation.report.schema import DiversityPart, Figure, GroupPart, TraitPart
 from anonymix_plugin.evaluation.scenarios import Drawn, Measured, cross_pairs, scores_of
@@ -76,11 +76,7 @@ def diversity(
         a, b = cross_pairs(np.arange(len(own)), np.zeros(len(own), np.int64), 500_000, seed)
         scores = scores_of(drawn.own, drawn.own, judge, own[a], own[b])
         hit = scores >= threshold
-        interval = (
-            Resampler(a, b, seed=seed).interval(share(hit), replicates=replicates)
-            if hit.any()
-            else wilson(0, len(hit))
-        )
+        interval = share_interval(Resampler(a, b, seed=seed), hit, replicates=replicates)
         vectors = drawn.own.vectors[judge][own].astype(np.float64)
         kept: list[int] = []
         for number, vector in enumerate(vectors):
@@ -163,11 +159,7 @@ def group_parts(
                     rates[name] = Figure(value=None, low=None, high=None)
                     continue
                 resampler = Resampler(chosen.first_person[among], chosen.second_person[among], seed=seed)
-                interval = (
-                    resampler.interval(share(wrong[among]), replicates=replicates)
-                    if wrong[among].any()
-                    else wilson(0, int(among.sum()))
-                )
+                interval = share_interval(resampler, wrong[among], replicates=replicates)
                 rates[name] = Figure(**interval._asdict())
             parts.append(
                 GroupPart(

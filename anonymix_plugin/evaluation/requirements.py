@@ -214,8 +214,9 @@ def _inversion(report: Report, judge: str) -> Figure:
 
 
 def _failures(report: Report, _: str) -> Figure:
-    pictures = sum(part.pictures for part in report.failures if part.what != "original")
-    failed = sum(sum(part.failed.values()) for part in report.failures if part.what != "original")
+    own = [part for part in report.failures if part.protection == "anonymix"]
+    pictures = sum(part.pictures for part in own)
+    failed = sum(sum(part.failed.values()) for part in own)
     return Figure(value=failed / pictures if pictures else None, low=None, high=None)
 
 

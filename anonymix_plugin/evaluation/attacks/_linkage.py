@@ -59,4 +59,5 @@ class Linkage:
                     np.where(np.arange(20_000) % count == 0, 1.0, -1.0),
                     {"records": float(count)},
                     f"rank 1, embeddings {note}; the control is blind guessing",
+                    graded=False,
                 )

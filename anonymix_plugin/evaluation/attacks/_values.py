@@ -9,7 +9,7 @@ from typing import Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_plugin.evaluation.intervals import Resampler, share, wilson
+from anonymix_plugin.evaluation.intervals import Resampler, share_interval, wilson
 from anonymix_plugin.evaluation.protections import Protection
 from anonymix_plugin.evaluation.protocols import Protocol as Comparing
 from anonymix_plugin.evaluation.report.schema import AttackPart, Figure
@@ -92,6 +92,7 @@ class Attempt:
         controls: (m,) scores of the control.
         budget: What it was allowed: records, photos, steps, ...
         note: What a reader has to know.
+        graded: Whether scores are similarities; else they only say hit (1) or miss (-1).
     """
 
     attack: str
@@ -103,6 +104,7 @@ class Attempt:
     controls: Array
     budget: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    graded: bool = True
 
 
 class Attack(Protocol):
@@ -130,14 +132,11 @@ def attack_parts(attempts: Iterable[Attempt], material: Material) -> list[Attack
             continue
         resampler = Resampler(attempt.people, attempt.people, seed=material.seed)
         accepted = scores >= threshold
-        success = resampler.interval(share(accepted), replicates=material.replicates)
-        if not accepted.any() or accepted.all():
-            # Where all is one way, a bootstrap can't see its own uncertainty.
-            success = wilson(int(accepted.sum()), len(accepted))
+        success = share_interval(resampler, accepted, replicates=material.replicates)
         control = wilson(int((controls >= threshold).sum()), len(controls))
         calibrated = (
             float((scores >= top_thresholds(controls, [TARGET])[TARGET]).mean())
-            if len(controls) * TARGET >= 1
+            if attempt.graded and len(controls) * TARGET >= 1
             else None
         )
         parts.append(

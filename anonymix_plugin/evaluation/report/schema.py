@@ -311,6 +311,7 @@ class FailurePart(Part):
     """Photos or protected faces for which there was no answer, by reason."""
 
     what: str
+    protection: str
     pictures: int
     failed: dict[str, int]
 

@@ -12,7 +12,7 @@
 """
 
 from anonymix_plugin.evaluation.scenarios._compare import Comparisons, cross_pairs, scores_of
-from anonymix_plugin.evaluation.scenarios._draw import Drawn, draw
+from anonymix_plugin.evaluation.scenarios._draw import OWN, Drawn, draw
 from anonymix_plugin.evaluation.scenarios._measure import Measured, measure_scenarios
 
 TITLES = {
@@ -29,6 +29,7 @@ TITLES = {
 }
 
 __all__ = [
+    "OWN",
     "TITLES",
     "Comparisons",
     "Drawn",

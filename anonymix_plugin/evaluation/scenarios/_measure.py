@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_plugin.evaluation.curves import WeightedRates, accuracy_of_folds, det_points
-from anonymix_plugin.evaluation.intervals import Interval, Resampler, share
+from anonymix_plugin.evaluation.intervals import Interval, Resampler, share_interval
 from anonymix_plugin.evaluation.linkability import linkability
 from anonymix_plugin.evaluation.metrics import threshold_at_fmr
 from anonymix_plugin.evaluation.protocols import Protocol
@@ -295,8 +295,8 @@ def _frozen_points(
                 target_fmr=target,
                 source=frozen.source,
                 threshold=frozen.value,
-                fmr=_figure(_share_of(resampler, match, ~same, ground.replicates)),
-                fnmr=_figure(_share_of(resampler, ~match, same, ground.replicates)),
+                fmr=_figure(share_interval(resampler, match, ~same, replicates=ground.replicates)),
+                fnmr=_figure(share_interval(resampler, ~match, same, replicates=ground.replicates)),
                 impostor_comparisons=int((~same).sum()),
             )
         )
@@ -338,7 +338,9 @@ def _set_anew(
                     source="other folds",
                     threshold=float(np.mean([values[target] for values in by_fold.values()])),
                     fmr=Figure(value=rate, low=None, high=None),
-                    fnmr=_figure(_share_of(resampler, ~match, same & usable, ground.replicates)),
+                    fnmr=_figure(
+                        share_interval(resampler, ~match, same & usable, replicates=ground.replicates)
+                    ),
                     impostor_comparisons=len(cross),
                 )
             )
@@ -354,7 +356,9 @@ def _set_anew(
                 source="same scores",
                 threshold=threshold,
                 fmr=Figure(value=float((impostor >= threshold).mean()), low=None, high=None),
-                fnmr=_figure(_share_of(resampler, scores < threshold, same, ground.replicates)),
+                fnmr=_figure(
+                    share_interval(resampler, scores < threshold, same, replicates=ground.replicates)
+                ),
                 impostor_comparisons=len(impostor),
             )
         )
@@ -378,7 +382,7 @@ def _one_class(
             MatchRate(
                 target_fmr=target,
                 threshold=frozen.value,
-                rate=_figure(resampler.interval(share(match), replicates=ground.replicates)),
+                rate=_figure(share_interval(resampler, match, replicates=ground.replicates)),
                 chance=Figure(value=chance, low=None, high=None),
             )
         )
@@ -449,16 +453,6 @@ def histogram(scores: Array, bins: int = _BINS, low: float = -0.4, high: float =
     """Counts in equal bins; what lies beyond an end counts in the last bin there."""
     counts, _ = np.histogram(np.clip(scores, low, high), bins, (low, high))
     return Histogram(low=low, high=high, counts=tuple(int(count) for count in counts))
-
-
-def _share_of(
-    resampler: Resampler, events: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_], replicates: int
-) -> Interval:
-    def figure(weights: Array) -> float:
-        total = weights[among].sum()
-        return float(weights[events & among].sum() / total) if total else float("nan")
-
-    return resampler.interval(figure, replicates=replicates)
 
 
 def _figure(interval: Interval) -> Figure:
