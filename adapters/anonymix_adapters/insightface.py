@@ -81,9 +81,11 @@ def _install(app: Any, gate: Gate) -> Callable[[], object]:
     app_get, get, get_feat, forward = app.get, model.get, model.get_feat, model.forward
     before = [(it, name, vars(it).get(name)) for it, name in _hooked(app, model)]
 
-    def embed(picture: Pixels, face: Any, whose: Whose) -> npt.NDArray[np.float32]:
+    def embed(
+        picture: Pixels, face: Any, whose: Whose, *, largest: bool | None = None
+    ) -> npt.NDArray[np.float32]:
         x0, y0, x1, y1 = (float(value) for value in face.bbox)
-        made = bgr(face_in_box(gate, picture, (x0, y0, x1, y1), whose, channel_order="bgr"))
+        made = bgr(face_in_box(gate, picture, (x0, y0, x1, y1), whose, channel_order="bgr", largest=largest))
         _, points = app.det_model.detect(made, input_size=_LOOK, max_num=1)
         if points is None or not len(points):
             raise NoFaceError(
@@ -113,9 +115,9 @@ def _install(app: Any, gate: Gate) -> Callable[[], object]:
             found = app_get(img, *args, **kwargs)
         finally:
             _WAITING.reset(token)
-        chosen = waiting if whose.gallery else sorted(waiting, key=_area, reverse=True)[:1]
-        for face in chosen:
-            embed(img, face, whose)
+        sized = sorted(waiting, key=_area, reverse=True)
+        for number, face in enumerate(sized if whose.gallery else sized[:1]):
+            embed(img, face, whose, largest=number == 0)
         return found
 
     def guarded(inner: Callable[..., Any]) -> Callable[..., Any]:

@@ -25,15 +25,31 @@ Box: TypeAlias = tuple[float, float, float, float]
 Vector: TypeAlias = npt.NDArray[np.float64]
 
 _MARGINS = (0.6, 0.35, 0.15)
+_PORTRAIT = 0.05  # a face that takes as much of a photo is usually its largest
 
 
 def face_in_box(
-    gate: Gate, pixels: npt.NDArray[Any], box: Box, whose: Whose, *, channel_order: ChannelOrder
+    gate: Gate,
+    pixels: npt.NDArray[Any],
+    box: Box,
+    whose: Whose,
+    *,
+    channel_order: ChannelOrder,
+    largest: bool | None = None,
 ) -> CancelableFace:
     """Protect the face that a host's own detector found, of several in a photo.
 
-    The photo is cut to the box and a border around it; a smaller border is tried where a neighbour's
-    face would be the larger one.
+    The mixer takes the largest face of what it is given: the whole photo, or the box and a border around it;
+    a smaller border is tried where a neighbour's face would be the larger one. One that turns out to be
+    another face is thrown away.
+
+    Args:
+        gate: The gate.
+        pixels: (height, width, 3) uint8.
+        box: Where the face is.
+        whose: Whose it is.
+        channel_order: Order of the channels.
+        largest: Whether this is the photo's largest face; None guesses it from its size.
 
     Raises:
         NoFaceError: No face is found in the box, or always another one.
@@ -41,8 +57,10 @@ def face_in_box(
     """
     height, width = pixels.shape[:2]
     x0, y0, x1, y1 = box
-    for margin in _MARGINS:
-        dx, dy = (x1 - x0) * margin, (y1 - y0) * margin
+    if largest is None:
+        largest = (x1 - x0) * (y1 - y0) >= height * width * _PORTRAIT
+    for margin in (None, *_MARGINS) if largest else _MARGINS:
+        dx, dy = (width, height) if margin is None else ((x1 - x0) * margin, (y1 - y0) * margin)
         left, top = max(int(x0 - dx), 0), max(int(y0 - dy), 0)
         right, bottom = min(int(x1 + dx) + 1, width), min(int(y1 + dy) + 1, height)
         if left >= right or top >= bottom:

@@ -11,6 +11,7 @@ held against the entry.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -26,7 +27,7 @@ from anonymix_adapters.gate import FaceMixer
 from anonymix_adapters.protocol import Adapter
 from anonymix_adapters.registry import load
 from anonymix_keystore import Keystore
-from anonymix_plugin.images import ChannelOrder
+from anonymix_plugin.images import ChannelOrder, decode_photo
 from anonymix_plugin.values import CancelableFace
 
 
@@ -86,8 +87,7 @@ class _Timed:
         channel_order: ChannelOrder = "rgb",
     ) -> CancelableFace:
         started = time.thread_time()
-        content = image.tobytes() if hasattr(image, "tobytes") else image
-        name = (content, subject, scope)
+        name = (_content(image, channel_order), subject, scope)
         if name not in self._made:
             self._made[name] = self._mixer.protect(
                 image,
@@ -99,6 +99,12 @@ class _Timed:
             )
         self.seconds += time.thread_time() - started
         return self._made[name]
+
+
+def _content(image: Any, order: ChannelOrder) -> bytes:
+    """The same bytes for the same photo, given as a file or as an array in either order."""
+    pixels = decode_photo(image, channel_order=order).pixels
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
 
 
 def measure(

@@ -62,7 +62,8 @@ COSINE_THRESHOLD = 0.363
 class ProtectedCrop(np.ndarray[Any, np.dtype[np.uint8]]):
     """An aligned crop that `alignCrop` of a protected recogniser made: (112, 112, 3) uint8 BGR.
 
-    Slices and copies of it are still such crops; an array made in any other way is none.
+    It can't be written to. Slices and copies of it are still such crops; the result of a calculation with it,
+    or an array made in any other way, is none.
     """
 
     _gate: Gate | None = None
@@ -70,11 +71,16 @@ class ProtectedCrop(np.ndarray[Any, np.dtype[np.uint8]]):
     def __array_finalize__(self, origin: Any) -> None:
         self._gate = getattr(origin, "_gate", None)
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        plain = [it.view(np.ndarray) if isinstance(it, ProtectedCrop) else it for it in inputs]
+        return getattr(ufunc, method)(*plain, **options)
+
     @classmethod
     def of(cls, crop: npt.NDArray[np.uint8], gate: Gate) -> Self:
         """Mark a crop as protected."""
         made = np.array(crop, np.uint8, copy=True).view(cls)
         made._gate = gate
+        made.setflags(write=False)
         return made
 
 
@@ -125,7 +131,7 @@ class ProtectedFaceRecognizerSF(StandIn):
                 fix="give feature() what alignCrop() of this recogniser returned",
             )
         with self._lock:
-            feature: npt.NDArray[np.float32] = self._target.feature(aligned_img.view(np.ndarray))
+            feature: npt.NDArray[np.float32] = self._target.feature(np.array(aligned_img))
             return feature.copy()  # OpenCV hands out the same memory at each call
 
     def match(self, *args: Any, **kwargs: Any) -> float:

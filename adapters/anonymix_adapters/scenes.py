@@ -199,7 +199,7 @@ class _Painter:
         else:
             named = [(it.number, it.subject) for it in tracks.follow(faces, number, self._whose)]
         made = [
-            self._face(photo, face, subject, track)
+            self._face(photo, face, subject, track, largest=face is faces[0])
             for face, (track, subject) in zip(faces, named, strict=True)
         ]
         canvas = self._background(photo.pixels)
@@ -210,12 +210,14 @@ class _Painter:
                 _paste(canvas, face, drawn.cancelable.pixels)
         return Scene(canvas, tuple(made), number)
 
-    def _face(self, photo: Photo, face: Face, subject: str | None, track: int) -> SceneFace:
+    def _face(self, photo: Photo, face: Face, subject: str | None, track: int, *, largest: bool) -> SceneFace:
         if subject is None:
             return SceneFace(face.box, None, None, track, "nobody")
         whose = self._gate.whose(argument=subject)
         try:
-            cancelable = face_in_box(self._gate, photo.pixels, face.box, whose, channel_order="rgb")
+            cancelable = face_in_box(
+                self._gate, photo.pixels, face.box, whose, channel_order="rgb", largest=largest
+            )
         except PhotoError as error:  # too small, turned away: it is covered; a missing key is not passed over
             return SceneFace(face.box, subject, None, track, error.what)
         return SceneFace(face.box, subject, cancelable, track)

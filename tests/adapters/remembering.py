@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from anonymix_keystore import Keystore
-from anonymix_plugin import Anonymixer, CancelableFace
-from anonymix_plugin.images import ChannelOrder
+from anonymix_plugin import Anonymixer, AnonymixError, CancelableFace
+from anonymix_plugin.images import ChannelOrder, decode_photo
 
 
 class RememberingMixer:
@@ -48,7 +44,7 @@ class RememberingMixer:
                 image, subject=subject, scope=scope, version=version, enrol=enrol, channel_order=channel_order
             )
 
-        content = _content(image, channel_order)
+        content = None if hasattr(image, "read") else _content(image, channel_order)
         if content is None or version is not None:
             return make()
         if subject is None:
@@ -67,12 +63,10 @@ class RememberingMixer:
         return known
 
 
-def _content(image: Any, order: str) -> bytes | None:
-    if isinstance(image, np.ndarray):
-        shown = image[..., ::-1] if order == "bgr" and image.ndim == 3 else image
-        return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(shown).tobytes()).digest()
-    if isinstance(image, bytes):
-        return hashlib.sha256(image).digest()
-    if isinstance(image, str | os.PathLike) and Path(image).is_file():
-        return hashlib.sha256(Path(image).read_bytes()).digest()
-    return None
+def _content(image: Any, order: ChannelOrder) -> bytes | None:
+    """The same bytes for the same photo, given as a file or as an array; None leaves it to the mixer."""
+    try:
+        pixels = decode_photo(image, channel_order=order).pixels
+    except (AnonymixError, TypeError):
+        return None
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()

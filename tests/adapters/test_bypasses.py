@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -64,13 +65,26 @@ def bgr(pixels: Pixels) -> Pixels:
 # --- OpenCV -----------------------------------------------------------------------------------------
 
 
+def _row(pixels: Pixels) -> np.ndarray:
+    """A photo's first face, as `FaceDetectorYN.detect` has it."""
+    detector = cv2.FaceDetectorYN.create(str(locate("yunet")), "", (pixels.shape[1], pixels.shape[0]))
+    return np.asarray(detector.detect(bgr(pixels))[1][0])
+
+
 def test_opencv_embeds_nothing_but_its_own_crops(stage: Stage) -> None:
     rehearsal = stage.open("opencv")
-    recogniser, before = rehearsal.client, len(rehearsal.seen())
+    recogniser = rehearsal.client
     crop = bgr(recogniser_crops([YuNet(locate("yunet")).detect(decode_photo(stage.photo))[0]])[0])
-    for foreign in (crop, crop.view(opencv_adapter.ProtectedCrop), stage.photo):
+    with subject(stage.person.name):
+        made = recogniser.alignCrop(bgr(stage.photo), _row(stage.photo))
+    before = len(rehearsal.seen())
+    with pytest.raises(ValueError, match="read-only"):
+        made[:] = crop
+    for foreign in (crop, crop.view(opencv_adapter.ProtectedCrop), stage.photo, made * 0 + crop):
         with pytest.raises(BypassError):
             recogniser.feature(foreign)
+    assert recogniser.feature(made[:, ::-1]).shape == (1, 128)  # a mirrored crop is still a protected one
+    before += 1
     with pytest.raises(SubjectNeededError):
         recogniser.alignCrop(bgr(stage.photo), np.array([[100, 100, 200, 200, *[0] * 11]], np.float32))
     with subject(stage.person.name):
@@ -91,8 +105,6 @@ def test_opencv_takes_the_face_that_the_box_says(
     both[:, :640] = stage.photo
     with Image.open(Path(str(stage.other.enrolled))) as other:
         both[200:560, 640:] = other.convert("RGB").resize((360, 360))
-    import cv2
-
     detector = cv2.FaceDetectorYN.create(str(locate("yunet")), "", (1000, 640))
     _, rows = detector.detect(bgr(both))
     right = max(rows, key=lambda row: row[0])
