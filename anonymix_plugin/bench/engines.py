@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anonymix_plugin.bench.clock import Clock, Times
+from anonymix_plugin.bench.onnx_graph import onnx_graph
 from anonymix_plugin.generator import OpenVinoGenerator, PublishedWeights
 from anonymix_plugin.values import Floats
 
@@ -80,6 +81,7 @@ def _candidates(weights: PublishedWeights, code: Floats, *, compile_too: bool) -
         "OpenVINO float32, no strips": _by_openvino(OpenVinoGenerator(weights, strips={}), code),
         "OpenVINO bfloat16 allowed": _by_openvino(OpenVinoGenerator(weights, precision="bf16"), code),
     }
+    found["ONNX Runtime"] = _by_onnx_runtime(weights, code)
     if compile_too:
         compiled: Any = torch.compile(MobileStyleGan(weights))
         found["torch.compile"] = _by_torch(compiled, codes)
@@ -100,6 +102,24 @@ def _by_torch(module: Any, codes: Any) -> _Draw:
 def _by_openvino(generator: OpenVinoGenerator, code: Floats) -> _Draw:
     generator.prepare()
     return lambda: generator.draw(code, 512)
+
+
+def _by_onnx_runtime(weights: PublishedWeights, code: Floats) -> _Draw:
+    import onnxruntime
+
+    model, fixed = onnx_graph(weights.synthesis, 512)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [item.name for item in session.get_inputs()]
+    given = dict(zip(names, (code, *fixed), strict=True))
+
+    def draw() -> Floats:
+        picture: Floats = session.run(None, given)[0]
+        return picture
+
+    return draw
 
 
 def _channels_last(module: MobileStyleGan) -> MobileStyleGan:

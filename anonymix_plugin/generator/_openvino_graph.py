@@ -69,30 +69,50 @@ def synthesis_graph(
         size: 512 or 1024.
         strips: Block -> number of strips, a power of two; 1 where a block is missing.
     """
-    return _Builder(weights, size, strips).build()
+    import openvino
+    from openvino import opset13
+
+    builder = GraphBuilder(opset13, weights, size, strips)
+    return SynthesisGraph(openvino.Model([builder.picture()], builder.inputs, "synthesis"), builder.fixed)
 
 
-class _Builder:
-    def __init__(self, weights: SynthesisWeights, size: int, strips: Mapping[int, int]) -> None:
-        from openvino import opset13
+class GraphBuilder:
+    """Builds the graph with any library's operations.
 
-        self._op = opset13
+    Args:
+        op: OpenVINO's operations, or a module with the same ones.
+        weights: The published weights.
+        size: 512 or 1024.
+        strips: Block -> number of strips.
+    """
+
+    def __init__(self, op: Any, weights: SynthesisWeights, size: int, strips: Mapping[int, int]) -> None:
+        self._op = op
         self._weights, self._size, self._strips = weights, size, strips
-        self._code = opset13.parameter([1, LAYERS.total, W_DIM], np.float32, name="w_plus")
-        self._one = opset13.parameter([1], np.float32, name="one")
+        self._code = op.parameter([1, LAYERS.total, W_DIM], np.float32, name="w_plus")
+        self._one = op.parameter([1], np.float32, name="one")
         self._inputs: list[Node] = [self._code, self._one]
         self._fixed: list[Floats] = [np.ones(1, np.float32)]
 
-    def build(self) -> SynthesisGraph:
-        import openvino
+    @property
+    def inputs(self) -> list[Node]:
+        """The graph's inputs: the code and those of `fixed`."""
+        return list(self._inputs)
 
+    @property
+    def fixed(self) -> tuple[Floats, ...]:
+        """What the inputs but the first are to be set to."""
+        return tuple(self._fixed)
+
+    def picture(self) -> Node:
+        """Build everything; returns the output."""
         weights, op = self._weights, self._op
         x = op.multiply(_constant(op, weights.constant), self._modulation(weights.stem.modulation, 0))
         x = self._convolution(x, weights.stem.weight, weights.stem.bias, _bands(weights.blocks[0]), pad=1)
         noise = self._noise(weights.stem)
         for index, block in enumerate(weights.blocks):
             x, noise = self._block(index, block, x, noise)
-        return SynthesisGraph(openvino.Model([x], self._inputs, "synthesis"), tuple(self._fixed))
+        return x
 
     def _block(self, index: int, block: BlockWeights, x: Node, noise: Node) -> tuple[Node, Node]:
         op, last = self._op, index == BLOCKS - 1
@@ -106,12 +126,13 @@ class _Builder:
         for start in range(0, rows, rows // count):
             end = start + rows // count
             strip = _Strip(start, end, rows)
-            y = self._upsampled(self._rows(x, *strip.read), self._rows(noise, *strip.read), scales)
+            band_noise = self._rows(noise, strip.read, rows)
+            y = self._upsampled(self._rows(x, strip.read, rows), band_noise, scales)
             y = self._separable(y, block.conv1, None, strip)
-            y = self._activated(y, self._rows(noise1, *strip.middle), inner)
+            y = self._activated(y, self._rows(noise1, strip.middle, 2 * rows), inner)
             y = self._separable(y, block.conv2, order, strip)
             if head is not None:
-                y = self._head(self._activated(y, self._rows(noise2, 2 * start, 2 * end), head))
+                y = self._head(self._activated(y, self._rows(noise2, (2 * start, 2 * end), 2 * rows), head))
             parts.append(y)
         return (parts[0] if count == 1 else op.concat(parts, 2)), noise2
 
@@ -193,10 +214,10 @@ class _Builder:
         self._fixed.append(np.ascontiguousarray(conv.noise))
         return node
 
-    def _rows(self, x: Node, start: int, end: int) -> Node:
-        op = self._op
-        whole = int(x.get_shape()[2] if hasattr(x, "get_shape") else x.output(0).get_shape()[2])
-        if (start, end) == (0, whole):
+    def _rows(self, x: Node, wanted: tuple[int, int], count: int) -> Node:
+        """Some of the `count` rows of x."""
+        op, (start, end) = self._op, wanted
+        if wanted == (0, count):
             return x
         step, axis = _integers(op, [1]), _integers(op, [2])
         return op.slice(x, _integers(op, [start]), _integers(op, [end]), step, axis)
