@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self, TypedDict, Unpack, overload
@@ -16,7 +16,7 @@ import numpy as np
 
 from anonymix_keystore import Keystore, KeystoreError, SubjectKey, Unlock
 from anonymix_plugin.claims import Claim, claimed
-from anonymix_plugin.errors import AnonymixError, DamagedModelError, UsageError
+from anonymix_plugin.errors import AnonymixError, DamagedModelError, ModelError, UsageError
 from anonymix_plugin.faces import Detector, FacePolicy, Scrfd, YuNet
 from anonymix_plugin.generator import (
     Engine,
@@ -34,13 +34,15 @@ from anonymix_plugin.mixer.roads import FastRoad, RefineRoad, Road
 from anonymix_plugin.mixer.weights import load_mixer_weights
 from anonymix_plugin.models import locate, weights_hash
 from anonymix_plugin.pipeline import Reader, Stopwatch
-from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
+from anonymix_plugin.quality import LEAST_QUALITY
+from anonymix_plugin.recognisers import MeasuringRecogniser, load_recogniser, torch_recogniser
 from anonymix_plugin.streaming import Stream, in_two_stages
 from anonymix_plugin.unlocking import unlock_without_asking
 from anonymix_plugin.values import CancelableFace, Floats, Pixels, ReadFace
 
 if TYPE_CHECKING:  # these import torch, which takes seconds and which the fast road does without
     from anonymix_plugin.encoder import Encoder
+    from anonymix_plugin.mixer.presets import PresetName
     from anonymix_plugin.mixer.refine import RefineSettings, RefineStep
 
 RoadName = Literal["fast", "refine"]
@@ -119,8 +121,9 @@ class MixerOptions(TypedDict, total=False):
     threads: int
     mixer_weights: Path | None
     encoder_weights: Path | None
-    refinement: RefineSettings | None
+    refinement: RefineSettings | PresetName | None
     progress: Callable[[RefineStep], None] | None
+    min_quality: float
 
 
 class Anonymixer:
@@ -143,8 +146,13 @@ class Anonymixer:
         mixer_weights: Safetensors file made by `anonymix train mapper` for a generator of your own; None
             takes the shipped one.
         encoder_weights: The same, made by `anonymix train encoder`.
-        refinement: Weights and schedule of the refine road; None takes the paper's.
+        refinement: Settings of the refine road, from the fast road's code on, or the name of a preset:
+            "anchored" (the default: the paper's losses and schedule towards the keyed anchor), "quick"
+            (few steps of the same), "paper" and "paper-code" (FaceAnonyMixer by the paper and by the
+            authors' code; they start from the photo's own code, whatever the policy says).
         progress: Called after each step of the refine road.
+        min_quality: The least quality of a face, the same at enrolment and probe; 0 takes every face. The
+            measure and what the default refuses stand in `anonymix_plugin.quality`.
 
     Raises:
         MissingModelError: Weights are not on this machine.
@@ -173,8 +181,9 @@ class Anonymixer:
         threads: int = 0,
         mixer_weights: Path | None = None,
         encoder_weights: Path | None = None,
-        refinement: RefineSettings | None = None,
+        refinement: RefineSettings | PresetName | None = None,
         progress: Callable[[RefineStep], None] | None = None,
+        min_quality: float = LEAST_QUALITY,
     ) -> None:
         self._keystore, self._owns_keystore = keystore, False
         self._policy = policy or MixingPolicy()
@@ -182,9 +191,10 @@ class Anonymixer:
         # Compiling is most of what opening takes, and the compilers leave the interpreter alone.
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="anonymix-load") as pool:
             drawing = pool.submit(_generator, generator, engine, threads)
-            seeing = [pool.submit(load_recogniser, name) for name in _RECOGNISERS]
+            seeing = [pool.submit(_measuring, name) for name in _RECOGNISERS]
             finder = _detector(detector)
-            encoder = self._encoder(encoder_weights)
+            own_code = road == "refine" and refinement in {"paper", "paper-code"}
+            encoder = self._encoder(encoder_weights, needed=own_code)
             arcface, sface = (future.result() for future in seeing)
             self._generator: Generator = drawing.result()
         self._reader = Reader(
@@ -193,10 +203,11 @@ class Anonymixer:
             sface=sface,
             subspace=weights.subspace,
             encoder=encoder,
-            attributes=self._policy.attributes,
+            attributes=AttributePolicy.FULL if own_code else self._policy.attributes,
             faces=faces,
             limits=limits,
             framing=road == "refine",
+            min_quality=min_quality,
         )
         self._size = min(512, max(self._generator.sizes)) if size is None else size
         if self._size not in self._generator.sizes:
@@ -209,7 +220,9 @@ class Anonymixer:
         mixer = FastMixer(self._generator, weights, self._policy)
         self._road: Road = FastRoad(mixer)
         if road == "refine":
-            self._road = _refine_road(mixer, _detector(detector), refinement, progress, generator)
+            self._road = _refine_road(
+                mixer, weights.centre, _detector(detector), refinement, progress, generator
+            )
         used = {"generator": self._generator.weights_hash(), "mixer": weights.sha256}
         used |= {name: weights_hash(name) for name in (*_RECOGNISERS, detector)}
         if encoder is not None:
@@ -273,8 +286,8 @@ class Anonymixer:
         """The mixing policy."""
         return self._policy
 
-    def _encoder(self, path: Path | None) -> Encoder | None:
-        if self._policy.attributes is AttributePolicy.NONE:
+    def _encoder(self, path: Path | None, *, needed: bool) -> Encoder | None:
+        if self._policy.attributes is AttributePolicy.NONE and not needed:
             return None
         from anonymix_plugin.encoder import load_encoder
 
@@ -499,6 +512,7 @@ class Anonymixer:
             fingerprint=self._fingerprint,
             road=self._road.name,
             engine=self.engine,
+            quality=read.quality,
             source=read.face.photo.source,
             timings=MappingProxyType(seconds),
         )
@@ -524,23 +538,51 @@ def _generator(file: Path | None, engine: Engine, threads: int) -> Generator:
 
 def _refine_road(
     mixer: FastMixer,
+    centre: Floats,
     detector: Detector,
-    settings: RefineSettings | None,
+    refinement: RefineSettings | PresetName | None,
     progress: Callable[[RefineStep], None] | None,
     generator: Path | None,
-) -> RefineRoad:
+) -> Road:
     from anonymix_plugin.mixer.attributes import load_attribute_distance
+    from anonymix_plugin.mixer.presets import PRESETS, RefinePreset
     from anonymix_plugin.mixer.refine import Refiner, RefineSettings
+    from anonymix_plugin.mixer.swap import LayerSwap
+    from anonymix_plugin.mixer.swap_road import SwapRoad
 
     reference = _generator(generator, "torch", 0) if generator else load_reference_generator()
+    size = min(512, max(reference.sizes))
+    if isinstance(refinement, RefineSettings):
+        preset = RefinePreset(refinement)
+    else:
+        if refinement is not None and refinement not in PRESETS:
+            raise UsageError(
+                f"there is no preset {refinement!r}",
+                where="refinement",
+                fix="use one of " + ", ".join(PRESETS),
+            )
+        preset = PRESETS[refinement or "anchored"]
+        preset = replace(preset, settings=replace(preset.settings, size=size))
+    attributes = load_attribute_distance()
     refiner = Refiner(
         reference,
         {name: torch_recogniser(name) for name in _RECOGNISERS},
-        settings or RefineSettings(size=min(512, max(reference.sizes))),
-        attributes=load_attribute_distance(),
+        preset.settings,
+        attributes=attributes,
         detector=detector,
     )
-    return RefineRoad(mixer, refiner, progress)
+    if preset.swap is None or preset.inversion is None:
+        return RefineRoad(mixer, refiner, progress)
+    swap = LayerSwap(reference, centre, preset.swap)
+    inversion = replace(preset.inversion, size=size)
+    return SwapRoad(reference, swap, refiner, inversion, attributes, progress)
+
+
+def _measuring(name: str) -> MeasuringRecogniser:
+    recogniser = load_recogniser(name)
+    if not isinstance(recogniser, MeasuringRecogniser):
+        raise ModelError("this recogniser does not measure how well it sees a face", where=name)
+    return recogniser
 
 
 def _detector(name: DetectorName) -> Detector:

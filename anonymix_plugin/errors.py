@@ -85,6 +85,12 @@ class SeveralFacesError(PhotoError):
     code = "several_faces"
 
 
+class LowQualityError(PhotoError):
+    """The face is too poor to be told from others: blurred, dark, covered, turned away, or no face."""
+
+    code = "low_quality"
+
+
 class KeyUnavailableError(AnonymixError):
     """No key can be had: unknown subject, revoked key, locked or missing keystore."""
 

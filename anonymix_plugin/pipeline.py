@@ -14,7 +14,8 @@ from anonymix_plugin.faces import Detector, FacePolicy, ffhq_crop, recogniser_cr
 from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo
 from anonymix_plugin.mixer.policy import AttributePolicy
 from anonymix_plugin.mixer.subspace import IdentitySubspace, joint_embedding
-from anonymix_plugin.recognisers import Recogniser
+from anonymix_plugin.quality import measure_quality, require_quality
+from anonymix_plugin.recognisers import MeasuringRecogniser
 from anonymix_plugin.values import Floats, Photo, Pixels, ReadFace
 
 if TYPE_CHECKING:
@@ -52,26 +53,28 @@ class Reader:
         faces: What to do where a photo shows several faces.
         limits: What is refused before decoding.
         framing: Whether the FFHQ crop is wanted even if nothing is kept (the refine road compares with it).
+        min_quality: The least quality of a face that is read (`quality.measure_quality`).
     """
 
     def __init__(
         self,
         *,
         detector: Detector,
-        arcface: Recogniser,
-        sface: Recogniser,
+        arcface: MeasuringRecogniser,
+        sface: MeasuringRecogniser,
         subspace: IdentitySubspace,
         encoder: Encoder | None,
         attributes: AttributePolicy,
         faces: FacePolicy = "largest",
         limits: ImageLimits | None = None,
         framing: bool = False,
+        min_quality: float = 0.0,
     ) -> None:
         self._detector, self._arcface, self._sface = detector, arcface, sface
         self._subspace, self._encoder, self._attributes = subspace, encoder, attributes
         self._faces: FacePolicy = faces
         self._limits = limits or ImageLimits()
-        self._framing = framing
+        self._framing, self._min_quality = framing, min_quality
         # The recognisers are small: side by side they take as long as the slower one alone.
         self._beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="anonymix-embed")
 
@@ -83,7 +86,10 @@ class Reader:
     def read(self, photo: Photo, watch: Stopwatch) -> list[ReadFace]:
         """Read the faces of one photo, as many as the policy for several faces says.
 
+        Under the policy "all", faces of too little quality (bystanders out of focus) are left out.
+
         Raises:
+            LowQualityError: The face, or every one of them, is of too little quality.
             NoFaceError: No face was found.
             SeveralFacesError: More than one was found and the policy is "error".
         """
@@ -94,23 +100,34 @@ class Reader:
             wanted = self._framing or self._attributes is not AttributePolicy.NONE
             framed = np.stack([ffhq_crop(face, ENCODER_CROP) for face in faces]) if wanted else None
         with watch.stage("embed"):
-            people = self._subspace.project(self._joint(crops))
+            joint, lengths = self._joint(crops)
+            people = self._subspace.project(joint)
+            grades = [
+                measure_quality(face, crop, float(arcface), float(sface))
+                for face, crop, (arcface, sface) in zip(faces, crops, lengths, strict=True)
+            ]
+            passed = [i for i, grade in enumerate(grades) if grade.value >= self._min_quality]
+            if not passed:
+                require_quality(grades[0], self._min_quality, photo.source)
         kept: Floats | None = None
         if self._encoder is not None and framed is not None and self._attributes is not AttributePolicy.NONE:
             with watch.stage("encode"):
                 kept = self._encoder.encode(framed)
         return [
             ReadFace(
-                face,
+                faces[i],
                 people[i],
                 crops[i],
                 None if kept is None else kept[i],
                 None if framed is None else framed[i],
+                grades[i].value,
             )
-            for i, face in enumerate(faces)
+            for i in passed
         ]
 
-    def _joint(self, crops: Pixels) -> Floats:
-        arcface = self._beside.submit(self._arcface.embed, crops)
-        sface = self._sface.embed(crops)
-        return joint_embedding(arcface.result(), sface)
+    def _joint(self, crops: Pixels) -> tuple[Floats, Floats]:
+        """Joint embeddings (N, 640), and what they are joined of: lengths (N, 2)."""
+        beside = self._beside.submit(self._arcface.embed_with_lengths, crops)
+        sface, sface_lengths = self._sface.embed_with_lengths(crops)
+        arcface, arcface_lengths = beside.result()
+        return joint_embedding(arcface, sface), np.stack([arcface_lengths, sface_lengths], axis=1)

@@ -67,6 +67,7 @@ class ReadFace:
         crop: (112, 112, 3) uint8 RGB, aligned for recognisers.
         kept: (3, 512) float32, the photo's own style vectors, or None where the policy keeps nothing.
         framed: (256, 256, 3) uint8 RGB in FFHQ framing, or None where nobody needs it.
+        quality: How good the face is to recognisers, > 0; 1 is ordinary (`quality.Quality.value`).
     """
 
     face: Face = field(repr=False)
@@ -74,6 +75,7 @@ class ReadFace:
     crop: Pixels = field(repr=False)
     kept: Floats | None = field(repr=False)
     framed: Pixels | None = field(repr=False)
+    quality: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,7 @@ class CancelableFace:
         key_version: Version of the key, 1, 2, ...
         fingerprint: Mixer fingerprint, 32 hex digits.
         road: "fast" or "refine".
+        quality: How good the photo's face was, > 0; 1 is ordinary.
         engine: What drew it; faces of one engine are the same bytes, faces of two the same face.
         timings: Seconds by stage: decode, detect, align, embed, encode, mix, generate, total.
     """
@@ -101,4 +104,5 @@ class CancelableFace:
     road: str
     source: str = ""
     engine: str = ""
+    quality: float = 1.0
     timings: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}), repr=False)

@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from anonymix_plugin import Anonymixer, AttributePolicy, DamagedModelError, MixingPolicy
 from anonymix_plugin.encoder import EncoderNetwork, save_encoder
+from anonymix_plugin.errors import LowQualityError, UsageError
 from anonymix_plugin.evaluation.keys import SeededKeys
 from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.images import decode_photo
@@ -121,3 +123,31 @@ def test_an_encoder_for_another_generator_is_refused(
     save_encoder(EncoderNetwork(8, 4), path, centre=zeros, basis=eye, generator_hash="other", about={})
     with pytest.raises(DamagedModelError, match="another generator"):
         Anonymixer(SeededKeys(3), policy=MixingPolicy(AttributePolicy.POSE), encoder_weights=path)
+
+
+def test_presets_have_fingerprints_of_their_own_and_unknown_ones_are_refused(
+    mixers: dict[AttributePolicy, Anonymixer],
+) -> None:
+    assert mixers
+    seen = set()
+    for preset in ("anchored", "quick", "paper", "paper-code"):
+        with Anonymixer(SeededKeys(3), road="refine", refinement=preset) as mixer:
+            seen.add(mixer.fingerprint)
+    assert len(seen) == 4
+    with pytest.raises(UsageError, match="paper-code"):
+        Anonymixer(SeededKeys(3), road="refine", refinement="papery")  # type: ignore[arg-type]
+
+
+def test_poor_faces_are_refused_alike_at_enrolment_and_probe_unless_told_otherwise(
+    mixers: dict[AttributePolicy, Anonymixer], photos: list[Path]
+) -> None:
+    mixer = mixers[AttributePolicy.NONE]
+    clear = decode_photo(photos[0]).pixels
+    blurred = cv2.GaussianBlur(clear, (0, 0), 30)
+    for enrol in (True, False):
+        with pytest.raises(LowQualityError, match="blurred"):
+            mixer.protect(blurred, subject="one", enrol=enrol)
+    assert mixer.protect(clear, subject="one").quality > 0.9
+    with Anonymixer(SeededKeys(3), min_quality=0) as anything:
+        assert anything.protect(blurred, subject="one").quality < 0.75
+        assert anything.fingerprint == mixer.fingerprint  # the gate changes no face

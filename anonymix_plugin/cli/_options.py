@@ -48,6 +48,15 @@ class Road(StrEnum):
     REFINE = "refine"
 
 
+class Refinement(StrEnum):
+    """Presets of the refine road."""
+
+    ANCHORED = "anchored"
+    QUICK = "quick"
+    PAPER = "paper"
+    PAPER_CODE = "paper-code"
+
+
 class Several(StrEnum):
     """What to do with several faces."""
 
@@ -93,6 +102,23 @@ PolicyOption = Annotated[
 ]
 RoadOption = Annotated[
     Road, typer.Option(help="One forward pass, or the optimisation on top (slow without a GPU).")
+]
+RefinementOption = Annotated[
+    Refinement | None,
+    typer.Option(
+        help="Preset of the refine road: towards a keyed anchor, in few steps, or as FaceAnonyMixer has it.",
+        show_default=False,
+    ),
+]
+MinQualityOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-quality",
+        metavar="Q",
+        min=0,
+        help="Refuse faces that are poorer than this: 1 is ordinary, .75 the default, 0 takes every face.",
+        show_default=False,
+    ),
 ]
 SeveralOption = Annotated[Several, typer.Option(help="What to do where a photo shows several faces.")]
 DetectorOption = Annotated[DetectorName, typer.Option(help="What finds faces.")]
@@ -176,11 +202,16 @@ def opened_mixer(
     generator: Path | None = None,
     mixer_weights: Path | None = None,
     encoder_weights: Path | None = None,
+    refinement: Refinement | None = None,
+    min_quality: float | None = None,
     progress: Callable[[RefineStep], None] | None = None,
 ) -> Iterator[Anonymixer]:
     """A mixer over an open keystore, which it leaves open."""
     from anonymix_plugin.anonymixer import Anonymixer
+    from anonymix_plugin.quality import LEAST_QUALITY
 
+    if refinement is not None and road is not Road.REFINE:
+        raise UsageError("--refinement belongs to the refine road", fix="add --road refine")
     mixer = Anonymixer(
         store,
         road=road.value,
@@ -192,6 +223,8 @@ def opened_mixer(
         generator=generator,
         mixer_weights=mixer_weights,
         encoder_weights=encoder_weights,
+        refinement=None if refinement is None else refinement.value,
+        min_quality=LEAST_QUALITY if min_quality is None else min_quality,
         progress=progress,
     )
     with mixer:

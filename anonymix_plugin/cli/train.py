@@ -189,3 +189,51 @@ def measure_encoder(
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text + "\n")
     typer.echo(text)
+
+
+@app.command("measure-quality")
+def measure_quality(
+    people: Annotated[Path, typer.Argument(help="Folder with one sub-folder of photos per person.")],
+    limit: Annotated[int, typer.Option(help="People at most, spread evenly.", min=2)] = 160,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where JSON goes.")] = None,
+) -> None:
+    """Measure what the quality gate refuses: photos that are blurred, small, covered, dark, noisy."""
+    import json
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from anonymix_plugin.evaluation.gate import measure_gate, pairs_of_people
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.mixer.weights import load_mixer_weights
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.quality import LEAST_QUALITY
+    from anonymix_plugin.recognisers import ArcFace, SFace
+
+    with _progress() as bar:
+        report = _staged(bar)
+        figures = measure_gate(
+            pairs_of_people(people, limit),
+            YuNet(locate("yunet")),
+            ArcFace(locate("arcface-mbf")),
+            SFace(locate("sface")),
+            load_mixer_weights().subspace,
+            LEAST_QUALITY,
+            lambda done, total: report("people", done, total),
+        )
+    table = Table("photo", "face found", "quality", "likeness of codes", f"refused at {LEAST_QUALITY}")
+    for row in figures.spoilt:
+        table.add_row(
+            row.name, f"{row.found:.0%}", f"{row.quality:.2f}", f"{row.likeness:.2f}", f"{row.refused:.0%}"
+        )
+    console = Console()
+    console.print(table)
+    table = Table("limit", "ordinary photos refused", "unusable among those that pass")
+    for discard in figures.discard:
+        table.add_row(
+            f"{discard.limit:.2f}", f"{discard.ordinary_refused:.1%}", f"{discard.unusable_left:.1%}"
+        )
+    console.print(table)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(asdict(figures), indent=2) + "\n")

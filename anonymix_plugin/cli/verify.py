@@ -19,8 +19,10 @@ from anonymix_plugin.cli._options import (
     GeneratorOption,
     JsonOption,
     KeystoreOption,
+    MinQualityOption,
     MixerWeightsOption,
     PolicyOption,
+    RefinementOption,
     Road,
     RoadOption,
     ScopeOption,
@@ -76,6 +78,8 @@ def verify(
     ] = "fmr-0.1%",
     policy: PolicyOption = None,
     road: RoadOption = Road.FAST,
+    refinement: RefinementOption = None,
+    min_quality: MinQualityOption = None,
     faces: SeveralOption = Several.LARGEST,
     detector: DetectorOption = DetectorName.YUNET,
     engine: EngineOption = EngineName.AUTO,
@@ -130,6 +134,8 @@ def verify(
             generator=generator,
             mixer_weights=mixer_weights,
             encoder_weights=encoder_weights,
+            refinement=refinement,
+            min_quality=min_quality,
         ) as mixer,
     ):
         verifier = Verifier(recogniser, threshold)

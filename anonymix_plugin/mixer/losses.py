@@ -74,17 +74,18 @@ def pairwise_distance(embeddings: torch.Tensor) -> torch.Tensor:
     return 1 - (cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1))
 
 
-def identity_loss(embeddings: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
+def identity_loss(embeddings: torch.Tensor, anchor: torch.Tensor | None) -> torch.Tensor:
     """L_idp: near the anchor, and near each other.
 
     Args:
         embeddings: (N, dim) embeddings of the drawn face and its augmentations, of any length.
-        anchor: (dim,), of any length.
+        anchor: (dim,), of any length; None for the paper's own loss, which has no anchor.
 
     Returns:
         A scalar, 0..4.
     """
-    return anchor_loss(embeddings, anchor) + pairwise_distance(embeddings)
+    apart = pairwise_distance(embeddings)
+    return apart if anchor is None else anchor_loss(embeddings, anchor) + apart
 
 
 def attribute_loss(drawn: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

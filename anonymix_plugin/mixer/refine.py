@@ -60,6 +60,9 @@ class RefineSettings:
         anonymity: Weight of L_anon, >= 0.
         identity: Weight of L_idp, >= 0.
         attributes: Weight of L_attr, >= 0.
+        anchored: Whether L_idp pulls towards the keyed anchor, too. The paper has no anchor: there L_idp is
+            the mean distance of the augmented looks from each other, and two photos of a person that are
+            refined apart have nothing to meet at.
         margin: The cosine with the real person that L_anon aims at, -1..1.
         augmentations: Augmented looks at the face in each step, >= 0.
         layers: The style inputs that move; None for the generator's identity group.
@@ -77,6 +80,7 @@ class RefineSettings:
     anonymity: float = 10.0
     identity: float = 10.0
     attributes: float = 0.15
+    anchored: bool = True
     margin: float = 0.0
     augmentations: int = 5
     layers: range | None = None
@@ -269,7 +273,7 @@ class Refiner:
             photo_attributes: (S, S, 3) uint8 RGB, the real face in FFHQ framing.
             schedule: The key; it draws the augmentations.
             anchors: Name of each recogniser -> (dim,) direction that both enrolment and probe can compute,
-                as `anchors` does.
+                as `anchors` does; not looked at where the settings have no anchor.
             progress: Called after each step. What it raises ends the refinement.
 
         Returns:
@@ -287,7 +291,7 @@ class Refiner:
             torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
         ):
             code = code.clone()
-            aim = self._aim(code, photo_crop, photo_attributes, anchors)
+            aim = self._aim(code, photo_crop, photo_attributes, anchors if self.settings.anchored else None)
             refined, losses, stopped = self._optimise(code, aim, schedule, progress)
         return RefineResult(refined.reshape(w_plus.shape), losses, stopped)
 
@@ -306,13 +310,7 @@ class Refiner:
         best, waited = math.inf, 0
         to_crop: Matrix | None = None
         for step in range(settings.steps):
-            drawn = self._generator.synthesise(torch.cat((before, moving, after), dim=1), settings.size)
-            if not drawn.requires_grad:
-                raise UsageError(
-                    "this generator has no gradients", where="generator", fix="load it on its torch engine"
-                )
-            _finite(drawn, step, "the picture")
-            picture = drawn.clamp(-1, 1)  # what is saved is cut off too
+            picture = self._picture(torch.cat((before, moving, after), dim=1), step)
             if to_crop is None or (settings.realign_every and step % settings.realign_every == 0):
                 to_crop = self._alignment(picture.detach())
             looks = keyed_augmentations(schedule, step, settings.augmentations)
@@ -334,6 +332,24 @@ class Refiner:
         _finite(result, len(losses), "the refined code")
         return result, tuple(losses), len(losses) < settings.steps
 
+    def _picture(self, code: torch.Tensor, step: int) -> torch.Tensor:
+        """Draw (1, layers, w_dim), with gradients, cut off as what is saved is."""
+        drawn = self._generator.synthesise(code, self.settings.size)
+        if not drawn.requires_grad:
+            raise UsageError(
+                "this generator has no gradients", where="generator", fix="load it on its torch engine"
+            )
+        return self._sound(drawn, step, "the picture").clamp(-1, 1)
+
+    def _embeddings(
+        self, picture: torch.Tensor, to_crop: Matrix, looks: tuple[Augmentation, ...]
+    ) -> dict[str, torch.Tensor]:
+        """Embeddings of a picture, (1 + looks, dim) for each recogniser, the plain look first."""
+        every = (Augmentation(), *looks)
+        crops = sample_crops(picture, to_crop, np.stack([look.move(CROP) for look in every]), CROP)
+        crops = jitter(crops, every)
+        return {name: module(crops) for name, module in self._recognisers.items()}
+
     def _losses(
         self,
         picture: torch.Tensor,
@@ -343,27 +359,39 @@ class Refiner:
         step: int,
     ) -> tuple[torch.Tensor, RefineStep]:
         settings = self.settings
-        every = (Augmentation(), *looks)
-        crops = sample_crops(picture, to_crop, np.stack([look.move(CROP) for look in every]), CROP)
-        crops = jitter(crops, every)
         anonymity, identity = [], []
-        for name, module in self._recognisers.items():
-            embeddings = module(crops)
+        for name, embeddings in self._embeddings(picture, to_crop, looks).items():
             anonymity.append(anonymity_loss(embeddings[:1], aim.real[name], settings.margin))
-            identity.append(identity_loss(embeddings, aim.anchors[name]))
+            anchor = aim.anchors[name] if settings.anchored else None
+            identity.append(identity_loss(embeddings, anchor))
         parts = {
             "anonymity": torch.stack(anonymity).mean(),
             "identity": torch.stack(identity).mean(),
             "attributes": attribute_loss(self._attributes.features(picture), aim.attributes),
         }
+        return self._weighed(parts, step)
+
+    def _weighed(self, parts: Mapping[str, torch.Tensor], step: int) -> tuple[torch.Tensor, RefineStep]:
+        """The weighted sum of the losses, and the entry that tells of them."""
         for name, loss in parts.items():
-            _finite(loss, step, f"the loss of {name}")
-        total = torch.stack([getattr(settings, name) * loss for name, loss in parts.items()]).sum()
+            self._sound(loss, step, f"the loss of {name}")
+        total = torch.stack([getattr(self.settings, name) * loss for name, loss in parts.items()]).sum()
         values = {name: float(loss.detach()) for name, loss in parts.items()}
-        return total, RefineStep(step, float(total.detach()), **values, learning_rate=settings.rate(step))
+        rate = self.settings.rate(step)
+        return total, RefineStep(step, float(total.detach()), **values, learning_rate=rate)
+
+    @staticmethod
+    def _sound(values: torch.Tensor, step: int, what: str) -> torch.Tensor:
+        """The values, if all of them are finite."""
+        _finite(values, step, what)
+        return values
 
     def _aim(
-        self, code: torch.Tensor, photo_crop: Pixels, photo_attributes: Pixels, anchors: Mapping[str, Anchor]
+        self,
+        code: torch.Tensor,
+        photo_crop: Pixels,
+        photo_attributes: Pixels,
+        anchors: Mapping[str, Anchor] | None,
     ) -> _Aim:
         crop = _as_tensor(photo_crop, "photo_crop", least=CROP, most=CROP).to(code.device)
         framed = _as_tensor(photo_attributes, "photo_attributes", least=16).to(code.device)
@@ -371,6 +399,8 @@ class Refiner:
         with torch.no_grad():
             for name, module in self._recognisers.items():
                 real[name] = module(crop)[0]
+                if anchors is None:
+                    continue
                 anchor = np.asarray(anchors.get(name, ()), np.float32)
                 if anchor.shape != tuple(real[name].shape) or not np.isfinite(anchor).all():
                     raise UsageError(

@@ -39,19 +39,7 @@ class _OnnxRecogniser:
         return self.embed_with_lengths(crops)[0]
 
     def embed_with_lengths(self, crops: Pixels) -> tuple[Floats, Floats]:
-        """Embed crops, and say how long each embedding was before it was brought to length 1.
-
-        The length falls where the network sees little of a face; `quality` makes use of that.
-
-        Args:
-            crops: (N, input_size, input_size, 3) uint8 RGB, N >= 0.
-
-        Returns:
-            (N, dim) float32, each row of length 1, and (N,) float32, > 0.
-
-        Raises:
-            BadArrayError: The array has another shape or dtype.
-        """
+        """See `MeasuringRecogniser.embed_with_lengths`."""
         checked(crops, self.input_size)
         if not len(crops):
             return np.zeros((0, self.dim), np.float32), np.zeros(0, np.float32)

@@ -55,6 +55,22 @@ class Recogniser(Protocol):
         ...
 
 
+@runtime_checkable
+class MeasuringRecogniser(Recogniser, Protocol):
+    """A recogniser that can say how long its embeddings were before they were brought to length 1."""
+
+    def embed_with_lengths(self, crops: Pixels) -> tuple[Floats, Floats]:
+        """Embed crops, (N, input_size, input_size, 3) uint8 RGB.
+
+        Returns:
+            (N, dim) float32, each row of length 1, and (N,) float32, the lengths before, > 0.
+
+        Raises:
+            BadArrayError: The array has another shape or dtype.
+        """
+        ...
+
+
 def checked(crops: npt.NDArray[Any], size: int) -> Pixels:
     """The crops, if they are what a recogniser takes.
 

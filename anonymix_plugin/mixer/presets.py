@@ -1,0 +1,55 @@
+"""The refine road's settings that have a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal
+
+from anonymix_plugin.mixer.inversion import InversionSettings
+from anonymix_plugin.mixer.refine import RefineSettings
+from anonymix_plugin.mixer.swap import SwapScheme
+
+PresetName = Literal["anchored", "quick", "paper", "paper-code"]
+
+
+@dataclass(frozen=True)
+class RefinePreset:
+    """Where the optimisation starts, and how it goes on.
+
+    Attributes:
+        settings: Losses and schedule.
+        swap: The paper's layer scheme to start from; None starts from the fast road's code.
+        inversion: How the photo's own code is found for a layer scheme.
+    """
+
+    settings: RefineSettings
+    swap: SwapScheme | None = None
+    inversion: InversionSettings | None = None
+
+
+PRESETS: Final[Mapping[str, RefinePreset]] = MappingProxyType(
+    {
+        # The paper's losses and schedule from the fast road's code, towards the keyed anchor.
+        "anchored": RefinePreset(RefineSettings()),
+        # The same in few, larger steps: the fast road's code is near already.
+        "quick": RefinePreset(
+            RefineSettings(
+                steps=8,
+                learning_rate=0.02,
+                decay_at=(0.5, 0.75),
+                augmentations=1,
+                realign_every=4,
+                patience=0,
+            )
+        ),
+        # FaceAnonyMixer as the paper has it, and as the authors' code has it; one photo at a time.
+        "paper": RefinePreset(
+            RefineSettings(anchored=False, patience=0), "key-identity", InversionSettings()
+        ),
+        "paper-code": RefinePreset(
+            RefineSettings(anchored=False, patience=0), "key-coarse", InversionSettings()
+        ),
+    }
+)
