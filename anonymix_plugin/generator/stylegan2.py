@@ -46,6 +46,11 @@ def stylegan2_layers(style_inputs: int) -> LayerGroups:
     return LayerGroups(coarse=range(3), identity=range(3, 8), fine=range(8, style_inputs))
 
 
+def offered_sizes(resolution: int) -> tuple[int, ...]:
+    """The sizes in pixels that a generator offers: its own, and halves of it down to 256."""
+    return tuple(size for size in (256, 512, 1024) if size <= resolution) or (resolution,)
+
+
 def upsample(pictures: torch.Tensor) -> torch.Tensor:
     """Double the resolution: zeros between pixels, then the filter 1 3 3 1 along both axes.
 
@@ -199,9 +204,7 @@ class StyleGan2(nn.Module):
         self.z_dim, self.w_dim = weights.z_dim, weights.w_dim
         self.resolution, self.source = weights.resolution, weights.format
         self.layers = stylegan2_layers(weights.style_inputs)
-        self.sizes: tuple[int, ...] = tuple(size for size in (256, 512, 1024) if size <= self.resolution) or (
-            self.resolution,
-        )
+        self.sizes = offered_sizes(self.resolution)
         self.drawn_size = min(_PREFERRED, self.resolution)
         self.mapping = MappingNetwork(weights)
         self.constant = _frozen(_tensor(weights, "constant")[None])

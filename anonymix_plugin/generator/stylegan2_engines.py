@@ -4,32 +4,50 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.generator._checkpoint import open_checkpoint
 from anonymix_plugin.generator.protocol import Generator
-from anonymix_plugin.generator.stylegan2 import StyleGan2, load_stylegan2
+from anonymix_plugin.generator.stylegan2 import StyleGan2
+from anonymix_plugin.generator.stylegan2_formats import stylegan2_weights
 from anonymix_plugin.generator.stylegan2_openvino import OpenVinoStyleGan2
+from anonymix_plugin.generator.stylegan2_weights import StyleGan2Weights
 
 
-def on_engine(reference: StyleGan2, engine: str = "auto", *, threads: int = 0) -> Generator:
+def on_engine(weights: StyleGan2Weights, engine: str = "auto", *, threads: int = 0) -> Generator:
     """Put a generator on an engine.
 
     Args:
-        reference: The torch module.
-        engine: "torch" is the reference itself, with gradients; "cuda" draws on a GPU; "openvino" and "auto"
-            draw on the CPU, compiled.
-        threads: CPU threads of the compiled engine, 0 for its own choice.
+        weights: The generator's.
+        engine: "torch" is the reference, with gradients; "cuda" is the reference on a GPU, in batches;
+            "openvino" is compiled for the processor; "auto" takes OpenVINO, and the reference where OpenVINO
+            can't be had on this machine.
+        threads: CPU threads of the OpenVINO engine, 0 for its own choice.
 
     Raises:
-        UsageError: The engine needs a device that is not there.
+        UsageError: There is no such engine, or it can't run here and was asked for by name.
     """
     if engine == "torch":
-        return reference
+        return StyleGan2(weights)
     if engine == "cuda":
         from anonymix_plugin.generator.torch_engine import TorchGenerator
 
-        return TorchGenerator(reference)  # type: ignore[arg-type]  # it needs no more of its reference than this has
-    return OpenVinoStyleGan2(reference, threads=threads)
+        # In half precision an activation times its style can leave the range of numbers.
+        reference = StyleGan2(weights)
+        return TorchGenerator(reference, precision="float32")  # type: ignore[arg-type]  # all it asks for is there
+    if engine not in {"auto", "openvino"}:
+        raise UsageError(f"there is no engine {engine!r}", where="engine", fix="take auto, openvino or torch")
+    made = OpenVinoStyleGan2(weights, threads=threads)
+    try:
+        made.prepare()
+    except (ImportError, RuntimeError) as error:
+        if engine == "openvino":
+            raise UsageError(
+                f"OpenVINO can't draw on this machine: {error}", where="engine", fix="use the engine auto"
+            ) from error
+        return StyleGan2(weights)
+    return made
 
 
 def load_own_generator(path: Path, engine: str = "auto", *, threads: int = 0) -> Generator:
-    """Load a checkpoint and put it on an engine; see `load_stylegan2` and `on_engine`."""
-    return on_engine(load_stylegan2(path), engine, threads=threads)
+    """Load a checkpoint and put it on an engine; see `stylegan2.load_stylegan2` and `on_engine`."""
+    return on_engine(stylegan2_weights(open_checkpoint(path)), engine, threads=threads)

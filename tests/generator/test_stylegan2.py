@@ -13,7 +13,7 @@ from stylegan2_checkpoints import Plan, Weights, random_weights, rosinality, wri
 from stylegan2_reference import TAPS, convolved, drawn, mapped, modulated, upsampled
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator import Generator
+from anonymix_plugin.generator import ArrayGenerator, Generator
 from anonymix_plugin.generator._checkpoint import open_checkpoint
 from anonymix_plugin.generator.stylegan2 import (
     ModulatedConv,
@@ -23,6 +23,7 @@ from anonymix_plugin.generator.stylegan2 import (
     stylegan2_layers,
     upsample,
 )
+from anonymix_plugin.generator.stylegan2_engines import load_own_generator
 from anonymix_plugin.generator.stylegan2_formats import stylegan2_weights
 from anonymix_plugin.generator.stylegan2_openvino import OpenVinoStyleGan2
 
@@ -147,17 +148,47 @@ def test_large_generators_draw_smaller_sizes_as_averages(
     assert torch.allclose(generator.synthesise(w_plus, size), averages, atol=1e-5)
 
 
-def test_openvino_draws_the_same(generator: StyleGan2) -> None:
-    engine = OpenVinoStyleGan2(generator, threads=1)
+@pytest.mark.parametrize("clamp", [None, 0.7])
+def test_openvino_draws_the_same(file: Path, clamp: float | None) -> None:
+    weights = replace(stylegan2_weights(open_checkpoint(file)), clamp=clamp)
+    engine, reference = OpenVinoStyleGan2(weights, threads=1), StyleGan2(weights)
     assert isinstance(engine, Generator)
-    w_plus = code(generator, 2)
+    assert isinstance(engine, ArrayGenerator)
+    w_plus = code(reference, 2)
     drawn_by_engine = engine.synthesise(w_plus, 64)
-    assert torch.allclose(drawn_by_engine, generator.synthesise(w_plus, 64), atol=1e-4)
+    assert torch.allclose(drawn_by_engine, reference.synthesise(w_plus, 64), atol=1e-4)
     assert torch.equal(drawn_by_engine[1:], engine.synthesise(w_plus[1:], 64))
-    assert engine.weights_hash() == generator.weights_hash()
-    assert torch.equal(engine.map(w_plus[0]), generator.map(w_plus[0]))
+    assert engine.weights_hash() == reference.weights_hash()
+    assert torch.equal(engine.map(w_plus[0]), reference.map(w_plus[0]))
+    assert np.array_equal(engine.map_arrays(w_plus[0].numpy()), reference.map_arrays(w_plus[0].numpy()))
     with pytest.raises(UsageError, match="10, 32"):
         engine.synthesise(w_plus[:, 1:], 64)
+    with pytest.raises(UsageError, match="64"):
+        engine.synthesise(w_plus, 32)
+
+
+def test_openvino_averages_like_the_reference(tmp_path: Path) -> None:
+    plan = Plan(512, width=4, layers=1, channels=(2,) * 9)
+    file = write(tmp_path / "g.pt", rosinality(random_weights(plan)))
+    weights = stylegan2_weights(open_checkpoint(file))
+    engine, reference = OpenVinoStyleGan2(weights, threads=1), StyleGan2(weights)
+    w_plus = code(reference, 1)
+    assert torch.allclose(engine.synthesise(w_plus, 256), reference.synthesise(w_plus, 256), atol=1e-4)
+
+
+def test_engines_are_chosen_by_name(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(load_own_generator(file, "torch"), StyleGan2)
+    assert isinstance(load_own_generator(file, "auto"), OpenVinoStyleGan2)
+    with pytest.raises(UsageError, match="no engine 'tpu'"):
+        load_own_generator(file, "tpu")
+
+    def broken(self: OpenVinoStyleGan2) -> None:
+        raise RuntimeError("no such processor")
+
+    monkeypatch.setattr(OpenVinoStyleGan2, "prepare", broken)
+    assert isinstance(load_own_generator(file, "auto"), StyleGan2)
+    with pytest.raises(UsageError, match="no such processor"):
+        load_own_generator(file, "openvino")
 
 
 def test_arrays_are_drawn_one_by_one(generator: StyleGan2) -> None:
