@@ -13,11 +13,12 @@ from stylegan2_checkpoints import Plan, Weights, random_weights, rosinality, wri
 from stylegan2_reference import TAPS, convolved, drawn, mapped, modulated, upsampled
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator import ArrayGenerator, Generator
+from anonymix_plugin.generator import ArrayGenerator, Generator, TorchGenerator
 from anonymix_plugin.generator._checkpoint import open_checkpoint
 from anonymix_plugin.generator.stylegan2 import (
     ModulatedConv,
     StyleGan2,
+    filter_kernel,
     load_stylegan2,
     smooth,
     stylegan2_layers,
@@ -95,15 +96,20 @@ def test_a_modulated_convolution_is_modulate_demodulate_convolve(
 
 def test_the_filters_are_scipys(file: Path) -> None:
     x = RANDOM.standard_normal((1, 3, 6, 6))
-    assert np.abs(upsample(torch.from_numpy(x)).numpy() - upsampled(x)).max() < 1e-12
+    assert (
+        np.abs(upsample(torch.from_numpy(x), filter_kernel(3).double()).numpy() - upsampled(x)).max() < 1e-12
+    )
     odd = RANDOM.standard_normal((1, 2, 9, 9))
     padded = np.pad(odd[0], ((0, 0), (1, 1), (1, 1)))
     expected = [signal.convolve2d(plane, np.outer(TAPS, TAPS) / 16, mode="valid") for plane in padded]
-    assert np.abs(smooth(torch.from_numpy(odd))[0].numpy() - np.stack(expected)).max() < 1e-12
+    assert (
+        np.abs(smooth(torch.from_numpy(odd), filter_kernel(2).double())[0].numpy() - np.stack(expected)).max()
+        < 1e-12
+    )
 
 
 def test_an_even_picture_stays_even_away_from_the_edges() -> None:
-    flat = upsample(torch.ones(1, 3, 8, 8))
+    flat = upsample(torch.ones(1, 3, 8, 8), filter_kernel(3))
     assert torch.allclose(flat[:, :, 2:-2, 2:-2], torch.ones(1, 3, 12, 12))
 
 
@@ -189,6 +195,14 @@ def test_engines_are_chosen_by_name(file: Path, monkeypatch: pytest.MonkeyPatch)
     assert isinstance(load_own_generator(file, "auto"), StyleGan2)
     with pytest.raises(UsageError, match="no such processor"):
         load_own_generator(file, "openvino")
+
+
+def test_it_draws_in_batches_on_a_device(file: Path, generator: StyleGan2) -> None:
+    batched = TorchGenerator(load_stylegan2(file), "cpu", batch=2, precision="float32")  # type: ignore[arg-type]
+    w_plus = code(generator, 3).numpy()
+    assert np.abs(batched.draw(w_plus, 64) - generator.draw(w_plus, 64)).max() < 1e-5
+    assert batched.weights_hash() == generator.weights_hash()
+    assert np.array_equal(batched.map_arrays(w_plus[0]), generator.map_arrays(w_plus[0]))
 
 
 def test_arrays_are_drawn_one_by_one(generator: StyleGan2) -> None:
