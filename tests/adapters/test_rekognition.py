@@ -13,8 +13,20 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
-from servers import ACCESS_KEY, ALICE, BOB, SECRET, SessionMixer, photo, recognition, session_mixer, witness
-from servers._witness import pictures
+from servers import (
+    ACCESS_KEY,
+    ALICE,
+    BOB,
+    SECRET,
+    SessionMixer,
+    blank,
+    photo,
+    pictures,
+    recognition,
+    session_mixer,
+    trial,
+    witness,
+)
 from servers.rekognition import MAX_BYTES, RekognitionService, S3Service
 
 from anonymix_adapters import (
@@ -24,10 +36,12 @@ from anonymix_adapters import (
     NotProtectedError,
     SdkVersionError,
     SubjectNeededError,
+    conformance,
     gate_of,
     renew,
 )
 from anonymix_adapters import rekognition as adapter
+from anonymix_adapters.drill import drill
 from anonymix_keystore import KeyRevokedError, UnknownSubjectError
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
@@ -88,6 +102,20 @@ def index(client: Any, subject: str, person: str, mood: str = "neutral") -> str:
 def found(client: Any, person: str, mood: str = "smiling") -> list[str]:
     answer = client.search_faces_by_image(CollectionId=STAFF, Image={"Bytes": bytes_of(person, mood)})
     return [match["Face"]["ExternalImageId"] for match in answer["FaceMatches"]]
+
+
+@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
+def test_conformance(
+    check: Callable[[conformance.Trial], None], mixer: SessionMixer, service: RekognitionService
+) -> None:
+    check(trial(adapter, mixer, lambda: connect(service)))
+
+
+def test_the_breach_drill_passes(mixer: SessionMixer, service: RekognitionService) -> None:
+    people = trial(adapter, mixer, lambda: connect(service)).people
+    report = drill(adapter, mixer, people, options={"connect": lambda: connect(service)})
+    assert report.passed, report.to_text()
+    assert service.collections == {}
 
 
 def test_a_person_is_enrolled_verified_rotated_and_enrolled_anew(
@@ -202,28 +230,16 @@ def test_inputs_past_the_mixer_are_refused(
 
 
 def test_a_photo_without_a_face_and_a_cancelable_face_are_refused(
-    client: Any, service: RekognitionService, noise: bytes
+    client: Any, service: RekognitionService
 ) -> None:
     with pytest.raises(NoFaceError):
-        client.index_faces(CollectionId=STAFF, Image={"Bytes": noise}, ExternalImageId="alice")
+        client.index_faces(CollectionId=STAFF, Image={"Bytes": blank()}, ExternalImageId="alice")
     assert service.received == []
     index(client, "alice", ALICE)
     (sent,) = pictures(service.received)
     with pytest.raises(AlreadyProtectedError):
         client.index_faces(CollectionId=STAFF, Image={"Bytes": sent}, ExternalImageId="alice")
     assert len(service.received) == 1
-
-
-@pytest.fixture
-def noise() -> bytes:
-    import io
-
-    import numpy as np
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(1).integers(0, 255, (300, 300, 3), np.uint8)).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def test_s3_objects_are_fetched_and_mixed_where_a_client_is_given(

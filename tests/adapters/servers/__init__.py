@@ -1,7 +1,17 @@
 """Local back ends that speak the wire formats of commercial APIs, for tests."""
 
 from servers._recognition import Recognition
-from servers._rig import ALICE, BOB, SessionMixer, photo, recognition, session_mixer, trial, witness
+from servers._rig import (
+    ALICE,
+    BOB,
+    SessionMixer,
+    blank,
+    photo,
+    recognition,
+    session_mixer,
+    trial,
+    witness,
+)
 from servers._service import LocalService, Received
 from servers._signatures import ACCESS_KEY, SECRET
 from servers._witness import Witness, pictures
@@ -16,6 +26,7 @@ __all__ = [
     "Recognition",
     "SessionMixer",
     "Witness",
+    "blank",
     "photo",
     "pictures",
     "recognition",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from anonymix_adapters.conformance import Person, Trial
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
@@ -128,6 +130,13 @@ def session_mixer(folder: Path, need: Callable[[str], Path] | None = None) -> It
     photo(ALICE)
     with store(folder / "keystore.db") as keystore:
         yield SessionMixer(keystore)
+
+
+def blank() -> bytes:
+    """A picture without a face."""
+    stream = io.BytesIO()
+    Image.new("RGB", (300, 300), (120, 130, 140)).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def trial(adapter: Any, mixer: Any, connect: Callable[[], Any]) -> Trial:

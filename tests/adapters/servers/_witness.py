@@ -68,7 +68,8 @@ class Witness:
         if name in self._read:
             return
         sent = _windows(payload)
-        for window in sent[np.isin(sent, self._files)]:
+        places = np.searchsorted(self._files, sent) % len(self._files)
+        for window in sent[self._files[places] == sent]:
             assert len(set(window.tobytes())) < _WINDOW - 1, "a piece of an original file left"
         for pixels in self._pixels:
             row = pixels[len(pixels) // 2 : len(pixels) // 2 + 96]

@@ -1,0 +1,295 @@
+"""Face++'s client and adapter over a socket, judged by what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from servers import (
+    ALICE,
+    BOB,
+    SessionMixer,
+    blank,
+    photo,
+    pictures,
+    recognition,
+    session_mixer,
+    trial,
+    witness,
+)
+from servers.facepp import KEY, MAX_BYTES, SECRET_KEY, FacePlusPlusService
+
+from anonymix_adapters import (
+    AdapterError,
+    BypassError,
+    DoubleProtectionError,
+    SubjectNeededError,
+    conformance,
+    gate_of,
+)
+from anonymix_adapters import facepp as adapter
+from anonymix_adapters.drill import drill
+from anonymix_adapters.facepp import ApiError, FacePlusPlus, FaceToken, Patience, Url
+from anonymix_keystore import KeyRevokedError
+from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
+
+STAFF = "staff"
+SOON = Patience(timeout=5.0, pause=0.01)
+
+
+@pytest.fixture
+def mixer(tmp_path: Path, model: Callable[[str], Path]) -> Iterator[SessionMixer]:
+    with session_mixer(tmp_path, model) as made:
+        yield made
+
+
+@pytest.fixture
+def service(mixer: SessionMixer) -> Iterator[FacePlusPlusService]:
+    with FacePlusPlusService(recognition()) as running:
+        yield running
+
+
+def connect(service: FacePlusPlusService, patience: Patience = SOON) -> FacePlusPlus:
+    return FacePlusPlus(KEY, SECRET_KEY, url=service.url, patience=patience)
+
+
+@pytest.fixture
+def plain(service: FacePlusPlusService) -> Iterator[FacePlusPlus]:
+    with connect(service) as client:
+        client.create_face_set(STAFF)
+        service.received.clear()
+        yield client
+
+
+@pytest.fixture
+def client(service: FacePlusPlusService, mixer: SessionMixer, plain: FacePlusPlus) -> Iterator[FacePlusPlus]:
+    assert plain
+    with connect(service) as made:
+        yield adapter.protect(made, mixer)
+
+
+def enrol(client: FacePlusPlus, mixer: SessionMixer, subject: str, person: str) -> str:
+    with mixer.subject(subject, enrol=True):
+        token = client.detect(photo(person)).faces[0].face_token
+    client.set_user_id(token, subject)
+    client.add_faces(STAFF, [token])
+    return token
+
+
+def found(client: FacePlusPlus, person: str, mood: str = "smiling") -> list[str]:
+    answer = client.search(photo(person, mood), STAFF)
+    return [m.user_id for m in answer.results if m.confidence >= answer.thresholds["1e-3"]]
+
+
+@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
+def test_conformance(
+    check: Callable[[conformance.Trial], None], mixer: SessionMixer, service: FacePlusPlusService
+) -> None:
+    check(trial(adapter, mixer, lambda: connect(service)))
+
+
+def test_the_breach_drill_passes(mixer: SessionMixer, service: FacePlusPlusService) -> None:
+    people = trial(adapter, mixer, lambda: connect(service)).people
+    report = drill(adapter, mixer, people, options={"connect": lambda: connect(service)})
+    assert report.passed, report.to_text()
+    assert service.sets == {}
+
+
+def test_from_enrolment_to_a_new_key_no_photo_leaves(
+    client: FacePlusPlus, plain: FacePlusPlus, mixer: SessionMixer, service: FacePlusPlusService
+) -> None:
+    enrol(client, mixer, "alice", ALICE)
+    enrol(client, mixer, "bob", BOB)
+    with mixer.subject("alice"):
+        assert found(client, ALICE) == ["alice"]
+        assert found(client, BOB) == []
+        alike = client.compare(photo(ALICE), photo(ALICE, "smiling"))
+        assert (alike.confidence or 0) >= alike.thresholds["1e-3"]
+    mixer.keystore.rotate("alice")
+    with mixer.subject("alice"):
+        assert found(client, ALICE) == []
+    assert witness().clear(service.received) == 7
+    assert all(len(picture) <= MAX_BYTES for picture in pictures(service.received))
+    assert found(plain, ALICE) == []
+
+
+def test_a_gallery_is_searched_without_a_name(
+    service: FacePlusPlusService, mixer: SessionMixer, plain: FacePlusPlus
+) -> None:
+    with adapter.protect(connect(service), mixer, keys="gallery") as client:
+        enrol(client, mixer, "alice", ALICE)
+        enrol(client, mixer, "bob", BOB)
+        assert [found(client, ALICE), found(client, BOB)] == [["alice"], ["bob"]]
+        with pytest.raises(SubjectNeededError, match="detect it inside"):
+            client.add_faces(STAFF, [client.detect(photo(ALICE)).faces[0].face_token])
+    assert witness().clear(service.received) == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (Url("https://photos.example/alice.jpg"), BypassError),
+        (FaceToken("f" * 32), BypassError),
+        ("alice.jpg", UsageError),
+        (None, UsageError),
+        ([0.1] * 512, UsageError),
+    ],
+)
+def test_inputs_past_the_mixer_are_refused(
+    client: FacePlusPlus,
+    service: FacePlusPlusService,
+    mixer: SessionMixer,
+    given: object,
+    error: type[Exception],
+) -> None:
+    mixer.keystore.issue("alice")
+    with mixer.subject("alice"):
+        for call in (
+            lambda: client.detect(given),  # type: ignore[arg-type]
+            lambda: client.compare(photo(ALICE), given),  # type: ignore[arg-type]
+            lambda: client.search(given, STAFF),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(error):
+                call()
+    assert service.received == []
+
+
+def test_a_token_of_a_photo_is_neither_added_nor_compared(
+    client: FacePlusPlus, plain: FacePlusPlus, mixer: SessionMixer
+) -> None:
+    token = plain.detect(photo(ALICE)).faces[0].face_token
+    with pytest.raises(BypassError, match="not made through the mixer"):
+        client.add_faces(STAFF, [token])
+    own = enrol(client, mixer, "alice", ALICE)
+    with pytest.raises(BypassError):
+        client.compare(FaceToken(own), FaceToken(token))
+    assert client.compare(FaceToken(own), FaceToken(own)).confidence == pytest.approx(100)
+
+
+def test_tokens_of_an_earlier_process_are_known_from_their_records(
+    client: FacePlusPlus, service: FacePlusPlusService, mixer: SessionMixer
+) -> None:
+    token = enrol(client, mixer, "alice", ALICE)
+    with adapter.protect(connect(service), mixer) as later:
+        assert later.compare(FaceToken(token), FaceToken(token)).confidence == pytest.approx(100)
+
+
+def test_addresses_are_fetched_by_the_host_and_mixed(
+    service: FacePlusPlusService, mixer: SessionMixer, plain: FacePlusPlus
+) -> None:
+    asked = []
+
+    def fetch(address: str) -> bytes:
+        asked.append(address)
+        return photo(ALICE).read_bytes()
+
+    with (
+        adapter.protect(connect(service), mixer, fetch=fetch) as client,
+        mixer.subject("alice", enrol=True),
+    ):
+        assert len(client.detect(Url("https://photos.example/1")).faces) == 1
+    assert asked == ["https://photos.example/1"]
+    assert witness().clear(service.received) == 1
+    assert b"photos.example" not in service.received[0].body
+
+
+def test_photos_that_cannot_be_used_are_not_sent(
+    client: FacePlusPlus, service: FacePlusPlusService, mixer: SessionMixer
+) -> None:
+    with mixer.subject("alice", enrol=True):
+        with pytest.raises(NoFaceError):
+            client.detect(blank())
+        assert service.received == []
+        client.detect(photo(ALICE))
+        with pytest.raises(AlreadyProtectedError):
+            client.detect(pictures(service.received)[0])
+    with pytest.raises(SubjectNeededError):
+        client.detect(photo(ALICE))
+    assert len(service.received) == 1
+
+
+def test_too_many_queries_are_waited_for_and_sent_again_as_they_were(
+    client: FacePlusPlus, service: FacePlusPlusService, mixer: SessionMixer
+) -> None:
+    service.fail(403, {"error_message": "CONCURRENCY_LIMIT_EXCEEDED"}, times=2)
+    service.hang_up()
+    with mixer.subject("alice", enrol=True):
+        assert len(client.detect(photo(ALICE)).faces) == 1
+    assert len(service.received) == 4
+    assert len({request.body for request in service.received}) == 1
+    assert mixer.drawn == 1
+    assert witness().clear(service.received) == 4
+
+
+def test_what_cannot_be_repeated_is_not(plain: FacePlusPlus, service: FacePlusPlusService) -> None:
+    service.fail(500, {"error_message": "INTERNAL_ERROR"}, after_the_work=True)
+    with pytest.raises(ApiError, match="INTERNAL_ERROR") as caught:
+        plain.create_face_set("visitors")
+    assert (caught.value.status, caught.value.reason) == (500, "INTERNAL_ERROR")
+    assert len(service.received) == 1
+    service.fail(400, {"error_message": "INVALID_OUTER_ID"})
+    with pytest.raises(ApiError, match="INVALID_OUTER_ID"):
+        plain.face_set("nowhere")
+    assert len(service.received) == 2
+
+
+def test_a_time_out_ends_in_an_error_without_secrets(
+    service: FacePlusPlusService, mixer: SessionMixer
+) -> None:
+    with adapter.protect(connect(service, Patience(timeout=0.3, attempts=2, pause=0.01)), mixer) as client:
+        service.stall(0.8, times=2)
+        with mixer.subject("alice", enrol=True), pytest.raises(ApiError, match="ReadTimeout") as caught:
+            client.detect(photo(ALICE))
+        assert SECRET_KEY not in repr(caught.value) + str(caught.value) + repr(client)
+        assert caught.value.__cause__ is None
+    assert witness().clear(service.received) == 2
+
+
+def test_an_answer_that_is_none_is_an_error(plain: FacePlusPlus, service: FacePlusPlusService) -> None:
+    service.fail(200, {"faces": [{"face_token": 7}]})
+    with pytest.raises(ApiError, match="not what the API's documentation says"):
+        plain.detect(photo(ALICE))
+
+
+def test_a_rotation_between_detection_and_enrolment_leaves_nothing_behind(
+    client: FacePlusPlus, plain: FacePlusPlus, mixer: SessionMixer
+) -> None:
+    with mixer.subject("alice", enrol=True):
+        token = client.detect(photo(ALICE)).faces[0].face_token
+    mixer.keystore.rotate("alice")
+    with pytest.raises(KeyRevokedError):
+        client.add_faces(STAFF, [token])
+    assert plain.face_set(STAFF).face_tokens == []
+
+
+def test_removals_are_written_down(client: FacePlusPlus, mixer: SessionMixer) -> None:
+    gate = gate_of(client)
+    assert gate is not None
+    first = enrol(client, mixer, "alice", ALICE)
+    enrol(client, mixer, "bob", BOB)
+    client.remove_faces(STAFF, [first])
+    assert [item.subject for item in gate.entries(STAFF)] == ["bob"]
+    client.delete_face_set(STAFF)
+    assert gate.entries() == []
+
+
+def test_it_is_undone_and_never_done_twice(
+    service: FacePlusPlusService, mixer: SessionMixer, plain: FacePlusPlus
+) -> None:
+    with connect(service) as client:
+        assert adapter.protect(adapter.protect(client, mixer), mixer) is client
+        with pytest.raises(DoubleProtectionError):
+            adapter.protect(client, mixer, keys="gallery")
+        adapter.unprotect(client)
+        assert gate_of(client) is None
+        client.detect(photo(ALICE))
+        assert mixer.drawn == 0
+    with pytest.raises(AdapterError, match="no FacePlusPlus client"):
+        adapter.protect(object(), mixer)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", ["http://api.example/", "ftp://api.example/", "api.example"])
+def test_addresses_that_would_give_the_secret_away_are_refused(url: str) -> None:
+    with pytest.raises(AdapterError):
+        FacePlusPlus(KEY, SECRET_KEY, url=url)
