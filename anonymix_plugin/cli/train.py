@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -127,6 +127,9 @@ def mapper(
     dims: Annotated[int, typer.Option(help="Numbers of a person that pass.", min=2)] = 24,
     keyed_dims: Annotated[int, typer.Option(help="Dimensions that keys turn them into.", min=2)] = 48,
     reach: Annotated[float, typer.Option(help="Length of a person's part of a style vector.")] = 7.0,
+    population: Annotated[
+        bool, typer.Option("--population", help="Let drawn faces tell the subspace how people differ.")
+    ] = False,
 ) -> None:
     """Fit the mixer's weights: identity subspace on photos of people, identity map on drawn pairs."""
     from anonymix_plugin.faces import YuNet
@@ -135,7 +138,7 @@ def mapper(
     from anonymix_plugin.training.mapper import SHIPPED_MARKS, Embedder, MapperRecipe, train_mapper
 
     embedder = Embedder(YuNet(locate("yunet")), load_recogniser("arcface-mbf"), load_recogniser("sface"))
-    recipe = MapperRecipe(pairs=count, dims=dims, keyed_dims=keyed_dims, reach=reach)
+    recipe = MapperRecipe(pairs=count, dims=dims, keyed_dims=keyed_dims, reach=reach, population=population)
     with _progress() as bar:
         train_mapper(
             _reference(generator),
@@ -147,6 +150,81 @@ def mapper(
             _staged(bar),
             children or SHIPPED_MARKS,
         )
+
+
+@app.command()
+def curve(
+    people: Annotated[Path, typer.Option(help="Folder with one sub-folder of photos per person.")],
+    lfw: Annotated[Path, typer.Option(help="Folder of Labeled Faces in the Wild, whose view 1 judges.")],
+    folder: _Folder = _PAIRS,
+    count: _Count = 3500,
+    dims: Annotated[str, typer.Option(help="Counts of dimensions, separated by commas.")] = (
+        "8,12,16,24,32,48,64,96,128"
+    ),
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where JSON goes.")] = None,
+) -> None:
+    """Walk along the numbers of a person that pass: accuracy against what a thief could rebuild."""
+    import json
+    from dataclasses import asdict
+
+    import numpy as np
+    from rich.table import Table
+
+    from anonymix_plugin.errors import UsageError
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.recognisers import load_recogniser
+    from anonymix_plugin.training.curve import PARTS, PhotoPairs, dims_curve, read_view1_pairs
+    from anonymix_plugin.training.mapper import Embedder, embed_files, people_of
+    from anonymix_plugin.training.pairs import pair_path
+    from anonymix_plugin.verification import THRESHOLDS
+
+    try:
+        counts = [int(word) for word in dims.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{dims!r} is no list of numbers", where="--dims", fix="8,16,24") from error
+    detector, arcface, sface = (
+        YuNet(locate("yunet")),
+        load_recogniser("arcface-mbf"),
+        load_recogniser("sface"),
+    )
+    embedder = Embedder(detector, arcface, sface)
+    rows = read_view1_pairs(lfw)
+    places = sorted({path for one, other, _ in rows for path in (one, other)})
+    folder.mkdir(parents=True, exist_ok=True)
+    with _progress() as bar:
+        report = _staged(bar)
+
+        def embedded(stage: str, paths: list[Path], cache: str, by: Embedder = embedder) -> Any:
+            return embed_files(by, paths, folder / cache, lambda done, total: report(stage, done, total))
+
+        drawn, found = embedded("pairs", [pair_path(folder, i) for i in range(count)], "embeddings.npy")
+        paths, who = people_of(people)
+        photos, shown = embedded("people", paths, "people.npy")
+        judged, seen = embedded("view 1", places, "view1.npy", Embedder(detector, arcface, sface, "central"))
+    number = {path: i for i, path in enumerate(places)}
+    usable = [(number[one], number[other], same) for one, other, same in rows]
+    usable = [row for row in usable if seen[row[0]] and seen[row[1]]]
+    first, second, same = (np.array(column) for column in zip(*usable, strict=True))
+    pairs = PhotoPairs(judged, first, second, same)
+    limits = {name: THRESHOLDS[name]["fmr-0.1%"] for name in PARTS}
+    points = {
+        source: dims_curve(counts, photos[shown], who[shown], population, pairs, limits)
+        for source, population in (("people", None), ("people and drawn faces", drawn[found]))
+    }
+    table = Table("learned on", "dims", "EER of codes", "strangers' spread", "rebuilt", *PARTS)
+    for source, walked in points.items():
+        for point in walked:
+            accepted = [f"{point.accepted[name]:.1%}" for name in PARTS]
+            values = (f"{point.eer:.4f}", f"{point.spread:.2f}", f"{point.rebuilt:.2f}")
+            table.add_row(source, str(point.dims), *values, *accepted)
+    console = Console()
+    console.print(table)
+    console.print(f"{len(usable)} of {len(rows)} pairs of view 1; a face was found in both photos of these.")
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        kept = {source: [asdict(point) for point in walked] for source, walked in points.items()}
+        output.write_text(json.dumps(kept, indent=2) + "\n")
 
 
 @app.command("measure-encoder")

@@ -79,15 +79,22 @@ def fit_subspace(
     dims: int,
     ridge: float = 2.0,
     doubt: float = 0.3,
+    population: Floats | None = None,
 ) -> IdentitySubspace:
     """Learn a subspace from photos of people of whom there are several photos each.
+
+    How photos of one person differ can be learned from few people, because all of them differ alike. How
+    people differ from each other can not: n people span n - 1 directions. `population` helps there, with
+    people of whom there is one photo each, or who do not exist.
 
     Args:
         embeddings: (N, 640) float32 joint embeddings.
         people: (N,) int64, who is on each.
-        dims: How many directions to keep, less than the number of people.
+        dims: How many directions to keep, less than the number of people and of the population together.
         ridge: Added to the within-person scatter, in multiples of its mean eigenvalue.
         doubt: Photos whose cosine with the median of their person is below this are left out: label noise.
+        population: (M, 640) float32 joint embeddings of M other people, one each. Its scatter counts as much
+            as that between the people of the photos.
 
     Returns:
         The subspace.
@@ -96,9 +103,12 @@ def fit_subspace(
         BadArrayError: If there are too few people for that many directions.
     """
     names = np.unique(people)
-    if not 0 < dims < len(names):
+    most = len(names) - 1 + (0 if population is None else len(population))
+    if not 0 < dims <= min(most, embeddings.shape[1]):
         raise BadArrayError(
-            f"{len(names)} people allow 1 to {len(names) - 1} directions, not {dims}", where="dims"
+            f"{len(names)} people and a population of {most + 1 - len(names)} allow 1 to"
+            f" {min(most, embeddings.shape[1])} directions, not {dims}",
+            where="dims",
         )
     trusted = np.ones(len(embeddings), dtype=bool)
     for name in names:
@@ -115,6 +125,10 @@ def fit_subspace(
     within += np.eye(len(within)) * ridge * np.trace(within) / len(within)
     mean = centres.mean(axis=0)
     between = (centres - mean).T @ (centres - mean) / len(names)
+    if population is not None:
+        others = population.astype(np.float64) - population.mean(axis=0, dtype=np.float64)
+        scatter = others.T @ others / len(others)
+        between = between / np.trace(between) + scatter / np.trace(scatter)
     values, vectors = np.linalg.eigh(within)
     whitening = vectors / np.sqrt(values) @ vectors.T
     _, discriminants = np.linalg.eigh(whitening @ between @ whitening)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from anonymix_plugin.errors import PhotoError, UsageError
-from anonymix_plugin.faces import Detector, recogniser_crop, select_faces
+from anonymix_plugin.faces import Detector, FacePolicy, recogniser_crop, select_faces
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.subspace import IdentitySubspace, fit_subspace, joint_embedding
@@ -50,6 +50,7 @@ class MapperRecipe:
         ridge: Penalty of the regression.
         reach: Mean length of a person's part of a style vector; the generator's own variation has about 10.
         adult_shift: How far the centre moves away from children, in standard deviations.
+        population: Whether drawn faces tell the subspace how people differ, beside the people of the photos.
     """
 
     pairs: int
@@ -58,19 +59,23 @@ class MapperRecipe:
     ridge: float = 5.0
     reach: float = 7.0
     adult_shift: float = 0.6
+    population: bool = False
 
 
 class Embedder:
     """Photo to joint embedding, by the detector and the recognisers of the mixer."""
 
-    def __init__(self, detector: Detector, arcface: Recogniser, sface: Recogniser) -> None:
+    def __init__(
+        self, detector: Detector, arcface: Recogniser, sface: Recogniser, faces: FacePolicy = "largest"
+    ) -> None:
         self._detector, self._arcface, self._sface = detector, arcface, sface
+        self._faces: FacePolicy = faces
 
     def embed(self, path: Path) -> Floats | None:
-        """Return the joint embedding, (640,) float32, of the largest face; None where there is no face."""
+        """Return the joint embedding, (640,) float32, of one face; None where there is no face."""
         photo = decode_photo(path)
         try:
-            face = select_faces(self._detector.detect(photo), "largest", photo)[0]
+            face = select_faces(self._detector.detect(photo), self._faces, photo)[0]
         except PhotoError:
             return None
         crop = recogniser_crop(face)[None]
@@ -183,7 +188,8 @@ def train_mapper(
     photos, shown = embed_files(
         embedder, paths, pairs / "people.npy", lambda done, total: progress("people", done, total)
     )
-    subspace = fit_subspace(photos[shown], who[shown], dims=recipe.dims)
+    population = drawn[found] if recipe.population else None
+    subspace = fit_subspace(photos[shown], who[shown], dims=recipe.dims, population=population)
     axes = latent_axes(generator)
     centre = torch.from_numpy(axes.centre)
     styles = np.stack([pair_codes(generator, centre, 1, int(number)).styles for number in numbers])
