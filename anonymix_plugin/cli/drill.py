@@ -48,7 +48,11 @@ def drill(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Rehearse a breach: enrol, leak, rotate, delete, enrol anew, on a back end and a keystore of its own."""
+    """Rehearse a breach in front of one back end.
+
+    People are enrolled and verified, templates leak, all keys are rotated, old entries are deleted, people are
+    enrolled anew and verified again. Keystore and back end are made for it; nothing of yours is touched.
+    """
     found = list(entry_points(group=_GROUP, name="run"))
     if not found:
         raise UsageError("no adapters are installed", where="drill", fix="pip install anonymix-plugin")
