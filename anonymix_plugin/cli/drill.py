@@ -50,8 +50,8 @@ def drill(
 ) -> None:
     """Rehearse a breach in front of one back end.
 
-    People are enrolled and verified, templates leak, all keys are rotated, old entries are deleted, people are
-    enrolled anew and verified again. Keystore and back end are made for it; nothing of yours is touched.
+    People are enrolled and verified, templates leak, all keys are rotated, old entries are deleted, people
+    are enrolled anew and verified again. Keystore and back end are made for it; nothing of yours is touched.
     """
     found = list(entry_points(group=_GROUP, name="run"))
     if not found:
