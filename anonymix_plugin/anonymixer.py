@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self, TypedDict, Unpack, overload
@@ -435,12 +437,13 @@ class Anonymixer:
         """Turn any number of photos of any subjects into cancelable faces, in constant memory.
 
         Photos are read (decode, detect, align, embed) in one thread and drawn in another, while the caller
-        uses the face before. A photo or a key that can't be used makes an outcome with an error and does
+        uses the face before; a generator that draws in batches (a GPU) is given whole batches, which several
+        threads read. A photo or a key that can't be used makes an outcome with an error and does
         not stop the rest. Leaving the loop or closing the iterator stops both threads.
 
         Args:
             requests: Photos and whose they are. They are asked for in another thread, a few in advance:
-                at most 3 + 2 * `ahead` before their outcome is taken.
+                at most 3 + 2 * `ahead` before their outcome is taken, or five batches.
             ahead: How many photos may wait between two stations; each may be as large as `limits` allow.
 
         Yields:
@@ -467,16 +470,52 @@ class Anonymixer:
             except (AnonymixError, KeystoreError) as error:
                 return Outcome(request.source, (), error)
 
-        def draw(waiting: _Waiting | Outcome) -> Outcome:
-            if isinstance(waiting, Outcome):
-                return waiting
-            try:
-                faces = [self._draw(face, waiting.key, waiting.watch) for face in waiting.faces]
-            except AnonymixError as error:
-                return Outcome(waiting.source, (), error)
-            return Outcome(waiting.source, tuple(faces), None)
+        batch = int(getattr(self._generator, "batch", 1))
+        if batch == 1:
+            yield from in_two_stages(requests, read, self._drawn, ahead=ahead)
+            return
+        # A generator that draws many at once (a GPU) is fed by several readers, group after group.
+        readers = max(1, min(batch, (os.cpu_count() or 2) - 1))
+        with ThreadPoolExecutor(readers, thread_name_prefix="anonymix-reader") as pool:
 
-        return in_two_stages(requests, read, draw, ahead=ahead)
+            def read_all(group: tuple[PhotoRequest, ...]) -> list[_Waiting | Outcome]:
+                return list(pool.map(read, group))
+
+            groups = in_two_stages(_grouped(requests, batch), read_all, self._drawn_together, ahead=1)
+            with closing(groups):
+                for outcomes in groups:
+                    yield from outcomes
+
+    def _drawn(self, waiting: _Waiting | Outcome) -> Outcome:
+        return self._drawn_together([waiting])[0]
+
+    def _drawn_together(self, group: Sequence[_Waiting | Outcome]) -> list[Outcome]:
+        """Draw the faces of all photos that could be read in one call of the generator."""
+        ready: list[tuple[_Waiting, list[Floats]]] = []
+        outcomes = dict(enumerate(item for item in group))
+        for place, item in enumerate(group):
+            if isinstance(item, _Waiting):
+                try:
+                    ready.append((item, [self._mixed(face, item.key, item.watch) for face in item.faces]))
+                except AnonymixError as error:
+                    outcomes[place] = Outcome(item.source, (), error)
+        codes = [code for _, own in ready for code in own]
+        pictures, seconds = self._pictures(codes)
+        place_of = {id(item): place for place, item in enumerate(group)}
+        for item, own in ready:
+            mine, pictures = pictures[: len(own)], pictures[len(own) :]
+            outcomes[place_of[id(item)]] = self._outcome(item, mine, seconds)
+        return [outcome for outcome in outcomes.values() if isinstance(outcome, Outcome)]
+
+    def _outcome(self, item: _Waiting, pictures: Floats, seconds: float) -> Outcome:
+        try:
+            faces = [
+                self._face(read, item.key, picture, item.watch, seconds)
+                for read, picture in zip(item.faces, pictures, strict=True)
+            ]
+        except AnonymixError as error:
+            return Outcome(item.source, (), error)
+        return Outcome(item.source, tuple(faces), None)
 
     def _key(self, subject: str | None, scope: str, version: int | None, *, enrol: bool) -> SubjectKey:
         if subject is None:
@@ -493,15 +532,32 @@ class Anonymixer:
         watch = Stopwatch()
         photo = self._reader.decode(image, watch, order)
         faces = self._reader.read(photo, watch)
-        return [self._draw(face, key, watch) for face in faces]
+        codes = [self._mixed(face, key, watch) for face in faces]
+        pictures, seconds = self._pictures(codes)
+        return [
+            self._face(face, key, picture, watch, seconds)
+            for face, picture in zip(faces, pictures, strict=True)
+        ]
 
-    def _draw(self, read: ReadFace, key: SubjectKey, watch: Stopwatch) -> CancelableFace:
-        schedule = KeySchedule(key.material)
+    def _mixed(self, read: ReadFace, key: SubjectKey, watch: Stopwatch) -> Floats:
         with watch.stage("mix"):
-            code = self._road.code(read, schedule, key.material)
-        with watch.stage("generate"):
-            pixels = _to_pixels(pictures_of(self._generator, code[None], self._size)[0])
-        seconds = dict(watch.seconds)
+            return self._road.code(read, KeySchedule(key.material), key.material)
+
+    def _pictures(self, codes: Sequence[Floats]) -> tuple[Floats, float]:
+        """Draw all of them; returns pictures and seconds for each."""
+        if not codes:
+            return np.zeros((0, 3, self._size, self._size), np.float32), 0.0
+        started = time.perf_counter()
+        pictures = pictures_of(self._generator, np.stack(codes), self._size)
+        return pictures, (time.perf_counter() - started) / len(codes)
+
+    def _face(
+        self, read: ReadFace, key: SubjectKey, picture: Floats, watch: Stopwatch, drawing: float
+    ) -> CancelableFace:
+        started = time.perf_counter()
+        pixels = _to_pixels(picture)
+        drawing += time.perf_counter() - started
+        seconds = {**watch.seconds, "generate": drawing}
         seconds["total"] = sum(seconds.values())
         return CancelableFace(
             pixels=pixels,
@@ -583,6 +639,13 @@ def _measuring(name: str) -> MeasuringRecogniser:
     if not isinstance(recogniser, MeasuringRecogniser):
         raise ModelError("this recogniser does not measure how well it sees a face", where=name)
     return recogniser
+
+
+def _grouped(requests: Iterable[PhotoRequest], size: int) -> Iterator[tuple[PhotoRequest, ...]]:
+    """Groups of `size`, the last one smaller."""
+    rest = iter(requests)
+    while group := tuple(islice(rest, size)):
+        yield group
 
 
 def _detector(name: DetectorName) -> Detector:

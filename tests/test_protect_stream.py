@@ -150,3 +150,35 @@ def test_memory_stays_flat(mixer: Anonymixer, london: list[Path]) -> None:
 @pytest.mark.timeout(7200)
 def test_memory_stays_flat_over_2000_photos(mixer: Anonymixer, london: list[Path]) -> None:
     assert grown(mixer, london, settle=1000, count=2000) < 0.05
+
+
+# --- generators that draw in batches ----------------------------------------------------------------
+
+
+def test_a_generator_of_batches_is_given_whole_batches(
+    mixer: Anonymixer, london: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anonymix_plugin.generator import OpenVinoGenerator
+
+    drawn: list[int] = []
+    draw = mixer.generator.draw  # type: ignore[attr-defined]
+    assert isinstance(mixer.generator, OpenVinoGenerator)
+
+    def counted(codes: object, size: int) -> object:
+        drawn.append(len(codes))  # type: ignore[arg-type]
+        return draw(codes, size)
+
+    monkeypatch.setattr(mixer.generator, "batch", 3, raising=False)
+    monkeypatch.setattr(mixer.generator, "draw", counted)
+    requests = [
+        PhotoRequest(photo, who)
+        for photo, who in zip(
+            [*london[:2], b"no image", *london[2:4]], ["alice", "bob", "alice", "nobody", "bob"], strict=True
+        )
+    ]
+    outcomes = list(mixer.protect_stream(requests))
+    assert drawn == [2, 1]  # of five photos in groups of three, one can't be read and one has no key
+    assert [outcome.error is None for outcome in outcomes] == [True, True, False, False, True]
+    alone = mixer.protect(london[1], subject="bob")
+    assert outcomes[1].faces[0].pixels.tobytes() == alone.pixels.tobytes()
+    assert sum(outcomes[1].faces[0].timings.values()) > 0

@@ -52,7 +52,7 @@ class TorchGenerator:
             raise UsageError(
                 "torch finds no GPU", where=device, fix="use the engine auto, or install torch for your GPU"
             )
-        self._device, self._batch = torch.device(device), batch
+        self._device, self.batch = torch.device(device), batch
         self._precision: Precision = precision
         self._reference = reference.to(self._device)
         for parameter in self._reference.parameters():
@@ -91,10 +91,10 @@ class TorchGenerator:
             if self._device.type == "cuda":
                 self._draw_captured(w_plus, size, pictures)
             else:
-                for start in range(0, len(w_plus), self._batch):
-                    codes = self._filled(w_plus[start : start + self._batch])
+                for start in range(0, len(w_plus), self.batch):
+                    codes = self._filled(w_plus[start : start + self.batch])
                     drawn = self._pass(torch.from_numpy(codes).to(self._device), size)
-                    pictures[start : start + self._batch] = drawn.numpy()[: len(w_plus) - start]
+                    pictures[start : start + self.batch] = drawn.numpy()[: len(w_plus) - start]
         return pictures
 
     def _pass(self, codes: torch.Tensor, size: int) -> torch.Tensor:
@@ -105,7 +105,7 @@ class TorchGenerator:
 
     def _filled(self, codes: Floats) -> Floats:
         """Codes up to the size of a batch, by repeating the first."""
-        missing = self._batch - len(codes)
+        missing = self.batch - len(codes)
         whole = codes if not missing else np.concatenate([codes, np.repeat(codes[:1], missing, axis=0)])
         return np.ascontiguousarray(whole, np.float32)
 
@@ -117,11 +117,11 @@ class TorchGenerator:
         if graph is None:
             graph = self._graphs[size] = _Graph(self, size)
         waiting: tuple[int, int] | None = None  # the batch whose pictures are under way, and its slot
-        for number, start in enumerate(range(0, len(w_plus), self._batch)):
+        for number, start in enumerate(range(0, len(w_plus), self.batch)):
             slot = number % 2
-            graph.launch(self._filled(w_plus[start : start + self._batch]), slot)
+            graph.launch(self._filled(w_plus[start : start + self.batch]), slot)
             if waiting is not None:
-                graph.collect(waiting[1], pictures[waiting[0] : waiting[0] + self._batch])
+                graph.collect(waiting[1], pictures[waiting[0] : waiting[0] + self.batch])
             waiting = (start, slot)
         if waiting is not None:
             graph.collect(waiting[1], pictures[waiting[0] :])
@@ -131,7 +131,7 @@ class _Graph:  # pragma: no cover
     """A captured pass of one size, with pinned memory on the way in and, twice, on the way out."""
 
     def __init__(self, owner: TorchGenerator, size: int) -> None:
-        device, batch = owner._device, owner._batch
+        device, batch = owner._device, owner.batch
         shape = (batch, owner.layers.total, owner.w_dim)
         cuda: Any = torch.cuda  # half of it has no types
         self._copying = cuda.Stream(device)
