@@ -13,7 +13,7 @@ import torch
 from anonymix_plugin.encoder._e4e_network import INPUT, E4eNetwork, Kind, shape_of
 from anonymix_plugin.encoder._encoder import Encoder, load_encoder
 from anonymix_plugin.errors import BadArrayError, CheckpointError
-from anonymix_plugin.generator._checkpoint import Array, CheckpointFile, Tensor, open_checkpoint
+from anonymix_plugin.generator._checkpoint import Array, CheckpointFile, Tensor, open_checkpoint, shown
 from anonymix_plugin.generator.protocol import LayerGroups
 from anonymix_plugin.generator.stylegan2 import stylegan2_layers
 from anonymix_plugin.generator.stylegan2_formats import stylegan2_weights
@@ -141,7 +141,7 @@ def _kind(file: CheckpointFile) -> Kind:
     kinds: dict[str, Kind] = {known: known for known in get_args(Kind)}
     if not isinstance(kind, str) or kind not in kinds:
         raise CheckpointError(
-            f"its opts name no encoder that is known, but {str(kind)[:60]!r}",
+            f"its opts name no encoder that is known, but {shown(kind)!r}",
             where=str(file.path),
             fix="supported: " + ", ".join(kinds),
         )
@@ -163,7 +163,7 @@ def _network(state: dict[str, Any], kind: Kind, where: str) -> E4eNetwork:
     shapes = {name: value.shape for name, value in state.items()}
     large = [name for name, shape in shapes.items() if any(not 0 < n <= _MAX_WIDTH for n in shape)]
     if large:
-        raise CheckpointError(f"{_PREFIX}{large[0][:80]} has shape {shapes[large[0]]}", where=where)
+        raise CheckpointError(f"{_PREFIX}{shown(large[0])} has shape {shapes[large[0]]}", where=where)
     try:
         shape = shape_of(shapes)
     except KeyError as error:
@@ -176,7 +176,7 @@ def _network(state: dict[str, Any], kind: Kind, where: str) -> E4eNetwork:
     for name in sorted(expected.keys() | shapes.keys()):
         if name not in shapes or name not in expected:
             wrong = "is missing" if name in expected else "is there, which no IR-SE-50 has"
-            raise CheckpointError(f"{_PREFIX}{name[:80]} {wrong}", where=where)
+            raise CheckpointError(f"{_PREFIX}{shown(name)} {wrong}", where=where)
         if math.prod(expected[name].shape) != math.prod(shapes[name]) or (
             expected[name].ndim > 1 and tuple(expected[name].shape) != shapes[name]
         ):

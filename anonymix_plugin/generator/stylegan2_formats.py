@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from anonymix_plugin.errors import CheckpointError
-from anonymix_plugin.generator._checkpoint import Array, CheckpointFile, Module, Tensor
+from anonymix_plugin.generator._checkpoint import Array, CheckpointFile, Module, Tensor, shown
 from anonymix_plugin.generator.stylegan2_naming import GENFORCE, NVIDIA, ROSINALITY, Naming
 from anonymix_plugin.generator.stylegan2_weights import StyleGan2Weights
 from anonymix_plugin.values import Floats
@@ -58,7 +58,7 @@ def stylegan2_weights(file: CheckpointFile) -> StyleGan2Weights:
         if name in models:
             members = _members(models[name], where)
             return _Reader(members, GENFORCE, where).weights(_centre(members.get("truncation.w_avg"), where))
-    raise _unknown(where, ", ".join(str(key)[:30] for key in list(content)[:8]))
+    raise _unknown(where, ", ".join(shown(key) for key in list(content)[:8]))
 
 
 def _unknown(where: str, found: str) -> CheckpointError:
@@ -77,7 +77,7 @@ def _members(value: Any, where: str) -> dict[str, Value]:
     members: dict[str, Value] = {}
     for name, member in value.items():
         if not isinstance(name, str) or not isinstance(member, Tensor | Array):
-            raise CheckpointError(f"{str(name)[:80]} is no tensor", where=where)
+            raise CheckpointError(f"{shown(name)} is no tensor", where=where)
         members[name] = member
     return members
 
@@ -110,7 +110,7 @@ def _from_nvidia(network: Any, where: str) -> StyleGan2Weights:
             linear = attribute == "activation" and value == "linear"  # the affine maps of styles
             if value != supported and not linear:
                 raise CheckpointError(
-                    f"{name} has {attribute} {str(value)[:20]!r}; only {supported!r} is supported",
+                    f"{name} has {attribute} {shown(value)!r}; only {supported!r} is supported",
                     where=where,
                 )
         if "conv_clamp" in module.state:
@@ -231,7 +231,7 @@ class _Reader:
         for key in sorted(self.members.keys() - self._used):
             if not self.naming.ignored.fullmatch(key):
                 raise CheckpointError(
-                    f"it has {key[:80]}, which a plain StyleGAN2 does not have", where=self.where
+                    f"it has {shown(key)}, which a plain StyleGAN2 does not have", where=self.where
                 )
             if key.endswith((".kernel", ".resample_filter")):
                 self._check_filter(key)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anonymix_plugin.errors import DamagedModelError
-from anonymix_plugin.generator._checkpoint import CheckpointFile, open_checkpoint
+from anonymix_plugin.generator._checkpoint import CheckpointFile, open_checkpoint, shown
 from anonymix_plugin.generator.stylegan2 import StyleGan2
 from anonymix_plugin.generator.stylegan2_formats import stylegan2_weights
 
@@ -118,7 +118,7 @@ def _encoder_kind(file: CheckpointFile) -> str:
     members = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(members, dict) or not any(str(name).startswith("encoder.") for name in members):
         return ""
-    return str(kind)[:60] if isinstance(kind, str) else "of a kind that the file does not name"
+    return shown(kind) if isinstance(kind, str) else "of a kind that the file does not name"
 
 
 def _belongs(generator_hash: str, path: Path | None) -> str:

@@ -231,6 +231,37 @@ def test_lists_that_double_cost_nothing(tmp_path: Path) -> None:
         load_stylegan2(file)
 
 
+def test_values_without_end_are_never_spelled_out(weights: Weights, tmp_path: Path) -> None:
+    endless: Any = []
+    for _ in range(200):
+        endless = [endless, endless]
+    content = rosinality(weights)
+    content["g_ema"]["style.1.bias"] = endless
+    with pytest.raises(CheckpointError, match=r"style\.1\.bias is no tensor"):
+        load_stylegan2(write(tmp_path / "a.pt", content))
+
+    def name_it(network: Network) -> None:
+        network.synthesis.b8.architecture = endless
+        network.synthesis.b16.__dict__["_kind"] = endless
+
+    file = write_nvidia(tmp_path / "g.pkl", weights, marker=tmp_path / "ran", change=name_it)
+    with pytest.raises(CheckpointError, match=r"synthesis\.b8 has architecture 'a list'"):
+        load_stylegan2(file)
+    doubled = b"\x80\x02]" + b"".join(b"q\x00h\x00\x86" for _ in range(200))
+    (tmp_path / "d.pkl").write_bytes(doubled[:2] + b"ctorch\ndevice\n" + doubled[2:] + b"\x85R.")
+    with pytest.raises(CheckpointError, match="holds str"):
+        load_stylegan2(tmp_path / "d.pkl")
+
+
+def test_a_zip_file_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anonymix_plugin.generator._checkpoint._files._MAX_MEMBERS", 10)
+    with zipfile.ZipFile(tmp_path / "many.pt", "w") as archive:
+        for number in range(11):
+            archive.writestr(f"archive/data/{number}", b"")
+    with pytest.raises(CheckpointError, match="more than 10 members"):
+        load_stylegan2(tmp_path / "many.pt")
+
+
 def test_too_many_instructions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anonymix_plugin.generator._checkpoint._machine.MAX_STEPS", 1000)
     file = tmp_path / "bomb.pkl"

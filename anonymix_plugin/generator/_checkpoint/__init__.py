@@ -8,6 +8,7 @@ callable ever comes out of the file, and no memory is set aside for data that is
 """
 
 from anonymix_plugin.generator._checkpoint._files import CheckpointFile, open_checkpoint
+from anonymix_plugin.generator._checkpoint._machine import shown
 from anonymix_plugin.generator._checkpoint._values import Array, Module, Tensor
 
-__all__ = ["Array", "CheckpointFile", "Module", "Tensor", "open_checkpoint"]
+__all__ = ["Array", "CheckpointFile", "Module", "Tensor", "open_checkpoint", "shown"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from anonymix_plugin.errors import CheckpointError, MissingModelError
-from anonymix_plugin.generator._checkpoint._machine import Machine
+from anonymix_plugin.generator._checkpoint._machine import Machine, shown
 from anonymix_plugin.generator._checkpoint._names import names
 from anonymix_plugin.generator._checkpoint._values import DAMAGED, Storage, storage_of
 
@@ -163,68 +163,85 @@ class _Piece:
         return self.view
 
 
+class _Archive:
+    """A zip file whose members are checked against their CRC when they are read."""
+
+    def __init__(self, data: bytes, where: str) -> None:
+        self._where = where
+        self._last: tuple[str, bytes] = ("", b"")
+        # Before the zip module makes an object of a few hundred bytes for each entry of 46 bytes.
+        if data.count(b"PK\x01\x02") > _MAX_MEMBERS:
+            raise CheckpointError(f"a zip file of more than {_MAX_MEMBERS:,} members", where=where)
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(data))
+            self.members = self._zip.infolist()
+        except _ZIP_FAULTS as error:
+            raise CheckpointError("truncated or damaged: no zip file", where=where, fix=DAMAGED) from error
+
+    def read(self, name: str) -> bytes:
+        """Read a member; the last one is kept, for tensors that share one."""
+        if self._last[0] != name:
+            try:
+                self._last = (name, self._zip.read(name))
+            except _ZIP_FAULTS as error:
+                raise CheckpointError(
+                    f"the member {shown(name[-60:])} is damaged", where=self._where, fix=DAMAGED
+                ) from error
+        return self._last[1]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class _Member:
-    """Bytes of a member of a zip file, checked against its CRC when they are read."""
+    """Bytes of a member of a zip file."""
 
-    archive: zipfile.ZipFile
+    archive: _Archive
     name: str
-    where: str
 
     def __call__(self) -> bytes:
-        try:
-            return self.archive.read(self.name)
-        except _ZIP_FAULTS as error:
-            raise CheckpointError(
-                f"the member {self.name[-60:]!r} is damaged", where=self.where, fix=DAMAGED
-            ) from error
+        return self.archive.read(self.name)
 
 
 def _zip_content(data: bytes, where: str) -> Any:
     """Torch's files since 1.6: a zip of data.pkl and one member for each storage, none of it compressed."""
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-        members = archive.infolist()
-    except _ZIP_FAULTS as error:
-        raise CheckpointError("truncated or damaged: no zip file", where=where, fix=DAMAGED) from error
-    sizes: dict[str, int] = {}
-    for member in members[:_MAX_MEMBERS]:
+    archive = _Archive(data, where)
+    names_there: set[str] = set()
+    for member in archive.members:
         # Torch never compresses, so that whatever is compressed would unpack to more than was fetched.
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             raise CheckpointError(
-                f"the member {member.filename[-60:]!r} is compressed or encrypted, which torch never does",
+                f"the member {shown(member.filename[-60:])} is compressed or encrypted; torch does neither",
                 where=where,
                 fix=DAMAGED,
             )
-        sizes[member.filename] = member.file_size
-    pickles = [name for name in sizes if name.endswith("/data.pkl") and name.count("/") == 1]
+        names_there.add(member.filename)
+    pickles = [name for name in names_there if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
         raise CheckpointError("a zip file, but none of torch's", where=where, fix=DAMAGED)
     root = pickles[0].removesuffix("data.pkl")
-    if f"{root}constants.pkl" in sizes:
+    if f"{root}constants.pkl" in names_there:
         raise CheckpointError(
             "a TorchScript program, which is code", where=where, fix="use the checkpoint with plain weights"
         )
-    if f"{root}byteorder" in sizes and _Member(archive, f"{root}byteorder", where)() != b"little":
+    if f"{root}byteorder" in names_there and archive.read(f"{root}byteorder") != b"little":
         raise CheckpointError("written on a big-endian machine; that is not supported", where=where)
     storages: dict[str, Storage] = {}
 
     def storage(identity: Any) -> Storage:
         if not (isinstance(identity, tuple) and len(identity) >= 5 and identity[0] == "storage"):
             raise CheckpointError("a reference to something that is no tensor", where=where, fix=DAMAGED)
-        name = f"{root}data/{identity[2]}"
-        if name not in sizes:
-            raise CheckpointError(f"the data of a tensor are missing: {name[-60:]!r}", where=where)
+        name = f"{root}data/{shown(identity[2])}"
+        if name not in names_there:
+            raise CheckpointError(f"the data of a tensor are missing: {shown(name[-60:])}", where=where)
         if name not in storages:
             found = storage_of(identity[1], identity[4])
-            found.read = _Member(archive, name, where)
+            found.read = _Member(archive, name)
             storages[name] = found
         return storages[name]
 
     def refused(_: Any) -> Storage:
         raise CheckpointError("a file within a tensor", where=where, fix=DAMAGED)
 
-    stream = io.BytesIO(_Member(archive, pickles[0], where)())
+    stream = io.BytesIO(archive.read(pickles[0]))
     return Machine(names(refused), where, storage).run(stream)
 
 

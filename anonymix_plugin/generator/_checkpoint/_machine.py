@@ -228,7 +228,7 @@ class Machine:
     def _named(self, module: str, name: str) -> Name:
         text = f"{module}.{name}"
         if text not in self._names:
-            raise self._fault(f"it asks for {_shown(text)}, which is no part of any weights")
+            raise self._fault(f"it asks for {shown(text)}, which is no part of any weights")
         return self._names[text]
 
     def _reduce(self, _: Any) -> None:
@@ -252,9 +252,14 @@ class Machine:
         self._stack.append(self._persistent(self._stack.pop()))
 
 
-def _shown(text: str) -> str:
-    """A name as it may stand in a message, whatever the file holds."""
-    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
+def shown(value: Any) -> str:
+    """What a file holds as it may stand in a message: short, printable, and never spelled out if nested.
+
+    Lists that hold one list twice, nested two hundred deep, are a kilobyte in a file and without end as text.
+    """
+    if not isinstance(value, str | int | float | None):
+        return f"a {type(value).__name__}"
+    printable = "".join(letter if letter.isprintable() else "?" for letter in str(value)[:200])
     return printable if len(printable) <= 80 else printable[:77] + "..."
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from anonymix_plugin.errors import CheckpointError
-from anonymix_plugin.generator._checkpoint._machine import Name
+from anonymix_plugin.generator._checkpoint._machine import Name, shown
 from anonymix_plugin.generator._checkpoint._values import (
     DAMAGED,
     NUMBER_TYPES,
@@ -41,8 +41,8 @@ def names(nested: Callable[[bytes], Storage]) -> dict[str, Name]:
         "torch._utils._rebuild_parameter_with_state": _first,
         "torch._tensor._rebuild_from_type_v2": _typed,
         "torch.storage._load_from_bytes": nested,
-        "torch.Size": tuple,
-        "torch.device": lambda *parts: ":".join(map(str, parts)),
+        "torch.Size": _listed,
+        "torch.device": lambda *parts: ":".join(map(shown, parts)),
         "torch_utils.persistence._reconstruct_persistent_obj": _module,
         "numpy.dtype": _number_type,
         "dnnlib.tflib.network.Network": _tensorflow,
@@ -107,7 +107,7 @@ def _encoded(text: Any, encoding: Any) -> bytes:
 def _module(meta: Any) -> Module:
     if not (isinstance(meta, dict) and isinstance(meta.get("state"), dict)):
         raise CheckpointError("a network without content", fix=DAMAGED)
-    return Module(str(meta.get("class_name"))[:80], meta["state"])
+    return Module(shown(meta.get("class_name")), meta["state"])
 
 
 def _tensorflow(*_: Any) -> Any:
