@@ -68,7 +68,7 @@ def test_a_store_is_made_where_the_home_says(run, home: Path) -> None:
 def test_without_a_home_the_users_data_folder_is_used(monkeypatch) -> None:
     monkeypatch.delenv("ANONYMIX_HOME")
     monkeypatch.setattr(
-        "anonymix_plugin.cli.keys.platformdirs.user_data_path", lambda name: Path("/data") / name
+        "anonymix_plugin.cli.keys._opening.platformdirs.user_data_path", lambda name: Path("/data") / name
     )
     assert default_keystore() == Path("/data/anonymix/keystore.db")
 
@@ -103,14 +103,14 @@ def test_the_passphrase_is_asked_for_on_a_terminal_alone(run, monkeypatch) -> No
     run("init")
     monkeypatch.delenv("ANONYMIX_PASSPHRASE")
     run("list", fails=UnlockUnavailableError)
-    monkeypatch.setattr("anonymix_plugin.cli.keys._on_terminal", lambda: True)
+    monkeypatch.setattr("anonymix_plugin.cli.keys._opening.on_terminal", lambda: True)
     asked: list[dict[str, Any]] = []
 
     def prompt(text: str, **options: Any) -> str:
         asked.append({"text": text, **options})
         return SECRET
 
-    monkeypatch.setattr("anonymix_plugin.cli.keys.typer.prompt", prompt)
+    monkeypatch.setattr("anonymix_plugin.cli.keys._opening.typer.prompt", prompt)
     with open_keystore():
         pass
     assert asked == [{"text": "Passphrase", "hide_input": True, "confirmation_prompt": False, "err": True}]
@@ -156,9 +156,11 @@ def test_what_can_not_be_undone_is_confirmed(run, monkeypatch) -> None:
         ("rotate", "--all", "--reason", "breach"),
     ):
         run(*words, fails=UsageError)
-    monkeypatch.setattr("anonymix_plugin.cli.keys._on_terminal", lambda: True)
+    monkeypatch.setattr("anonymix_plugin.cli.keys._opening.on_terminal", lambda: True)
     questions: list[str] = []
-    monkeypatch.setattr("anonymix_plugin.cli.keys.typer.confirm", lambda text, **_: questions.append(text))
+    monkeypatch.setattr(
+        "anonymix_plugin.cli.keys._output.typer.confirm", lambda text, **_: questions.append(text)
+    )
     run("rotate", "alice", "--reason", "breach")
     assert questions == ["Erase the old keys of alice for good?"]
 
@@ -332,7 +334,7 @@ def test_stores_are_locked_and_relocked_in_other_ways(run, tmp_path: Path, monke
 
 
 def test_key_services_are_found_by_what_the_store_says(monkeypatch) -> None:
-    from anonymix_plugin.cli import keys
+    from anonymix_plugin.cli.keys._opening import new_unlock
 
     monkeypatch.setenv("VAULT_ADDR", "https://vault.example")
     monkeypatch.setenv("VAULT_TOKEN", "t")
@@ -343,7 +345,7 @@ def test_key_services_are_found_by_what_the_store_says(monkeypatch) -> None:
         ("keyring", {}),
     ):
         assert unlock_for(kind, params, bytes).kind == kind
-    assert "alias/new" in repr(keys._new_unlock(None, False, False, "alias/new"))
+    assert "alias/new" in repr(new_unlock(None, False, False, "alias/new"))
     with pytest.raises(UnlockUnavailableError):
         unlock_for("quantum", {}, bytes)
 

@@ -1,0 +1,9 @@
+"""`anonymix keys`: look after the keystore."""
+
+from anonymix_plugin.cli.keys import _care, _life, _store
+from anonymix_plugin.cli.keys._app import app
+from anonymix_plugin.cli.keys._opening import default_keystore, open_keystore
+
+__all__ = ["app", "default_keystore", "open_keystore"]
+
+_COMMANDS = (_life, _care, _store)  # importing them is what adds their commands

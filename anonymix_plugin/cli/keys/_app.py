@@ -1,0 +1,41 @@
+"""The command group, and the options that most of its commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anonymix_plugin.unlocking import PASSPHRASE_VARIABLE
+
+app = typer.Typer(no_args_is_help=True, help="Make, show and look after the keys of subjects.")
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--keystore",
+        envvar="ANONYMIX_KEYSTORE",
+        metavar="PATH",
+        help="The keystore's file.",
+        show_default=False,
+    ),
+]
+DescriptorOption = Annotated[
+    int | None,
+    typer.Option(
+        "--passphrase-fd",
+        metavar="N",
+        min=0,
+        help=f"Read the passphrase from this file descriptor; otherwise {PASSPHRASE_VARIABLE} or a prompt.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Don't ask before doing what can't be undone.")]
+ScopeOption = Annotated[str, typer.Option(help="The application or gallery that the key belongs to.")]
+ScopeFilter = Annotated[str | None, typer.Option("--scope", help="This scope alone.", show_default=False)]
+SubjectArgument = Annotated[
+    str, typer.Argument(metavar="SUBJECT", help="The subject's id in your application.")
+]
+ReasonOption = Annotated[str, typer.Option(help="Why, for the audit trail.")]

@@ -1,0 +1,201 @@
+"""Commands that look after people and the store: forget, due, audit, verify, rewrap."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from anonymix_keystore import RETENTION
+from anonymix_plugin.cli.keys._app import (
+    DescriptorOption,
+    JsonOption,
+    ReasonOption,
+    ScopeFilter,
+    StoreOption,
+    YesOption,
+    app,
+)
+from anonymix_plugin.cli.keys._opening import open_keystore
+from anonymix_plugin.cli.keys._output import confirm, print_json, progress_bar, say
+from anonymix_plugin.errors import UsageError
+
+_MOST_FACTS = 300
+_EXIT_KEYSTORE = 4
+
+
+@app.command("forget")
+def forget(
+    subject: Annotated[str | None, typer.Argument(metavar="[SUBJECT]", show_default=False)] = None,
+    *,
+    unused_days: Annotated[
+        float | None,
+        typer.Option(
+            "--unused-days", min=1, help="Forget all who were not seen for so long.", show_default=False
+        ),
+    ] = None,
+    scope: ScopeFilter = None,
+    reason: ReasonOption = "",
+    yes: YesOption = False,
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase everything about a person and print the receipt: the entries it names remain in back ends."""
+    if (subject is None) == (unused_days is None):
+        raise UsageError("name a subject, or say --unused-days")
+    whom = f"all who were not seen for {unused_days:g} days" if subject is None else subject
+    confirm(yes, f"Erase everything about {whom} for good?")
+    with open_keystore(keystore, passphrase_fd) as store:
+        if subject is not None:
+            receipts = [store.forget(subject, scope, reason=reason)]
+        else:
+            limit = timedelta(days=unused_days or 0)
+            receipts = list(store.forget_unused(limit, scope, reason=reason or "retention"))
+    if as_json:
+        print_json([{**asdict(receipt), "clean": receipt.clean} for receipt in receipts])
+        return
+    for receipt in receipts:
+        left = (
+            "nothing is left in the store"
+            if receipt.clean
+            else "traces are left: close all readers and retry"
+        )
+        typer.echo(
+            f"Erased {receipt.keys} keys, {receipt.enrolments} enrolments and"
+            f" {receipt.originals} originals; {left}."
+        )
+        typer.echo(f"Attested by audit line {receipt.epoch} ({receipt.code}).")
+        for item in receipt.entries:
+            typer.echo(f"Still to delete: {item.adapter} / {item.collection} / {item.external_id}")
+    if not receipts:
+        typer.echo("Nobody is due.")
+
+
+@app.command("due")
+def due(
+    scope: ScopeFilter = None,
+    *,
+    fingerprint: Annotated[
+        str | None, typer.Option(help="The mixer's fingerprint in use.", show_default=False)
+    ] = None,
+    unused_days: Annotated[
+        float, typer.Option("--unused-days", min=1, help="Retention limit in days since the last use.")
+    ] = RETENTION.days,
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what is due: entries to delete, subjects to enrol anew or to forget, jobs to resume."""
+    with open_keystore(keystore, passphrase_fd) as store:
+        work = list(store.due(scope, fingerprint=fingerprint))
+        unused = list(store.unused_since(timedelta(days=unused_days), scope))
+        jobs = [job for job in store.jobs() if job.finished is None]
+    if as_json:
+        print_json(
+            {
+                "work": [asdict(item) for item in work],
+                "unused": [asdict(item) for item in unused],
+                "unfinished_jobs": [asdict(job) for job in jobs],
+            }
+        )
+        return
+    table = Table("subject", "scope", "back end", "collection", "entry", "key", "delete", "enrol", "why")
+    for item in work:
+        marks = ("yes" if mark else "" for mark in (item.delete, item.enrol))
+        names = (item.subject, item.scope, item.adapter, item.collection, item.external_id)
+        key = f"{item.version} → {item.current_version or 'none'}"
+        table.add_row(*map(escape, names), key, *marks, item.why)
+    Console().print(table if work else "No work is due in back ends.")
+    for use in unused:
+        typer.echo(f"To forget: {use.subject} in {use.scope}, last used {use.used}.")
+    for job in jobs:
+        typer.echo(f"To resume: job {job.job} ({job.kind}), {job.done} keys done.")
+
+
+@app.command("audit")
+def audit(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Export with chain codes to this file.", show_default=False),
+    ] = None,
+    *,
+    after: Annotated[int, typer.Option(min=0, help="Only lines after this number.")] = 0,
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show or export the audit trail."""
+    with open_keystore(keystore, passphrase_fd) as store:
+        if output is not None:
+            with output.open("x") as file:
+                count = store.export_audit(file)
+            say(as_json, f"Exported {count} lines to {output}.", lines=count, output=str(output))
+            return
+        lines = list(store.audit(after))
+    if as_json:
+        print_json(lines)
+        return
+    table = Table("line", "time (UTC)", "actor", "action", "facts")
+    for line in lines:
+        seq, action, actor = (str(line.pop(name)) for name in ("seq", "action", "actor"))
+        moment = datetime.fromtimestamp(line.pop("time"), UTC)
+        facts = json.dumps(line, sort_keys=True)
+        shown = facts if len(facts) <= _MOST_FACTS else facts[:_MOST_FACTS] + "…"
+        table.add_row(seq, f"{moment:%Y-%m-%d %H:%M:%S}", escape(actor), action, escape(shown))
+    Console().print(table)
+
+
+@app.command("verify")
+def verify(
+    export: Annotated[
+        Path | None, typer.Option(help="Check this exported audit trail, too.", show_default=False)
+    ] = None,
+    *,
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every row, every key, the audit trail and the anchor; exit code 4 if anything is wrong."""
+    with open_keystore(keystore, passphrase_fd) as store:
+        found = store.verify()
+        lines = None
+        if export is not None:
+            with export.open() as file:
+                lines = store.check_audit_export(file)
+    if as_json:
+        print_json({**asdict(found), "ok": found.ok, "exported_lines": lines})
+    else:
+        typer.echo(
+            f"{found.rows} rows, {found.keys} living keys, {found.lines} audit lines, epoch {found.epoch}."
+        )
+        if lines is not None:
+            typer.echo(f"The export's {lines} lines are this store's.")
+        if not found.anchored:
+            typer.echo("No anchor was compared: an old copy of the whole file could not be told.")
+        for finding in found.findings:
+            typer.echo(f"{finding.code}: {finding.what}", err=True)
+        typer.echo("All is well." if found.ok else "The store is damaged: restore a backup.")
+    if not found.ok:
+        raise typer.Exit(_EXIT_KEYSTORE)
+
+
+@app.command("rewrap")
+def rewrap(
+    *,
+    reason: ReasonOption = "",
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Wrap all keys anew under the next wrapping key; resumes an interrupted job."""
+    with open_keystore(keystore, passphrase_fd) as store, progress_bar("Re-wrapping keys") as show:
+        job = store.resume(progress=show) or store.rewrap_all(reason=reason, progress=show)
+    say(as_json, f"Job {job.job} ({job.kind}): {job.done} keys done.", **asdict(job))

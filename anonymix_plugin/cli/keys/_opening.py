@@ -1,0 +1,132 @@
+"""Opening the keystore: where it lies, and what it is locked up with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import platformdirs
+import typer
+
+from anonymix_keystore import (
+    AnchorFile,
+    AwsKms,
+    EnvironmentUnlock,
+    KeyFileUnlock,
+    KeyringUnlock,
+    Keystore,
+    KmsUnlock,
+    StoreMissingError,
+    Unlock,
+    UnlockUnavailableError,
+    VaultTransit,
+)
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.unlocking import PASSPHRASE_VARIABLE, unlock_for
+
+ANCHOR_VARIABLE = "ANONYMIX_ANCHOR"
+_MOST_PASSPHRASE_BYTES = 65_536
+
+
+def default_keystore() -> Path:
+    """Where the keystore lies unless told otherwise: ``ANONYMIX_HOME``, or the user's data folder."""
+    home = os.environ.get("ANONYMIX_HOME")
+    folder = Path(home) if home else platformdirs.user_data_path("anonymix")
+    return folder / "keystore.db"
+
+
+def open_keystore(
+    path: Path | None = None, passphrase_fd: int | None = None, *, accept_rollback: str = ""
+) -> Keystore:
+    """Open the keystore, asking for what it is locked up with.
+
+    A passphrase comes from the file descriptor, else from ``ANONYMIX_PASSPHRASE``, else from a
+    prompt; a key file is named by ``ANONYMIX_KEYFILE``; other ways find their secret themselves.
+    Where ``ANONYMIX_ANCHOR`` names an anchor file, the store is compared with it.
+
+    Args:
+        path: The file; by default ``ANONYMIX_KEYSTORE``, else ``default_keystore()``.
+        passphrase_fd: File descriptor with the passphrase on its first line.
+        accept_rollback: A reason to take an old file as the current one.
+
+    Raises:
+        KeystoreError: It is missing, can't be unlocked, or is damaged.
+        UsageError: The file descriptor can't be read.
+    """
+    place = place_of(path)
+    try:
+        kind, params = Keystore.locked_by(place)
+    except StoreMissingError as error:
+        raise StoreMissingError(
+            error.what, where=error.where, fix="make one with: anonymix keys init"
+        ) from None
+    unlock = unlock_for(kind, params, lambda: passphrase_from(passphrase_fd))
+    return Keystore.open(place, unlock, anchor=anchor_in_use(), accept_rollback=accept_rollback)
+
+
+def anchor_in_use() -> AnchorFile | None:
+    named = os.environ.get(ANCHOR_VARIABLE)
+    return AnchorFile(named) if named else None
+
+
+def place_of(path: Path | None) -> Path:
+    if path is not None:
+        return path
+    named = os.environ.get("ANONYMIX_KEYSTORE")
+    return Path(named) if named else default_keystore()
+
+
+def passphrase_from(descriptor: int | None, *, prompt: str = "Passphrase", confirm: bool = False) -> bytes:
+    if descriptor is not None:
+        return read_line(descriptor)
+    # In bytes, so that a passphrase is the same however the terminal decodes it.
+    text = os.environ.get(PASSPHRASE_VARIABLE)
+    if text:
+        return os.fsencode(text)
+    return asked(prompt, confirm=confirm)
+
+
+def on_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def asked(prompt: str, *, confirm: bool) -> bytes:
+    if not on_terminal():
+        raise UnlockUnavailableError(
+            "no passphrase, and no terminal to ask on", fix=f"use --passphrase-fd or {PASSPHRASE_VARIABLE}"
+        )
+    typed: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
+    return typed.encode()
+
+
+def read_line(descriptor: int) -> bytes:
+    try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            line = file.readline(_MOST_PASSPHRASE_BYTES)
+    except OSError as error:
+        raise UsageError(
+            f"can't read the passphrase: {error.strerror}", where=f"--passphrase-fd {descriptor}"
+        ) from None
+    return line.rstrip(b"\r\n")
+
+
+def new_unlock(
+    key_file: Path | None,
+    environment: bool,
+    keyring: bool,
+    aws_kms: str | None = None,
+    vault: str | None = None,
+) -> Unlock | None:
+    """The unlock that options name, or ``None`` for a passphrase."""
+    if sum((key_file is not None, environment, keyring, aws_kms is not None, vault is not None)) > 1:
+        raise UsageError("a keystore is locked in one way", fix="choose one of the options")
+    if key_file is not None:
+        return KeyFileUnlock(key_file) if key_file.exists() else KeyFileUnlock.generate(key_file)
+    if environment:
+        return EnvironmentUnlock()
+    if keyring:
+        return KeyringUnlock().generate()
+    if aws_kms is not None:
+        return KmsUnlock(AwsKms(aws_kms))
+    return None if vault is None else KmsUnlock(VaultTransit(vault))

@@ -1,0 +1,82 @@
+"""What the commands print, and what they ask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from anonymix_keystore import KeyInfo, Progress
+from anonymix_plugin.cli.keys import _opening
+from anonymix_plugin.errors import UsageError
+
+
+def print_json(content: object) -> None:
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+
+
+def _described(info: KeyInfo) -> dict[str, object]:
+    return {
+        "subject": info.subject,
+        "scope": info.scope,
+        "kind": "subject" if info.subject else "gallery",
+        "version": info.version,
+        "state": info.state.value,
+        "created": info.created.isoformat(),
+        "until": info.until.isoformat() if info.until else None,
+        "ended": info.ended.isoformat() if info.ended else None,
+        "alias": info.alias,
+    }
+
+
+_COLOURS = {"active": "green", "retired": "yellow", "compromised": "bold red", "destroyed": "dim"}
+
+
+def print_keys(infos: Iterable[KeyInfo], as_json: bool) -> None:
+    if as_json:
+        print_json([_described(info) for info in infos])
+        return
+    table = Table("subject", "scope", "version", "state", "created", "until", "ended")
+    for info in infos:
+        state = info.state.value
+        dates = (
+            f"{moment:%Y-%m-%d %H:%M}" if moment else "" for moment in (info.created, info.until, info.ended)
+        )
+        table.add_row(
+            escape(info.subject) or "[italic](gallery)",
+            escape(info.scope),
+            str(info.version),
+            f"[{_COLOURS[state]}]{state}",
+            *dates,
+        )
+    Console().print(table)
+
+
+def say(as_json: bool, sentence: str, **facts: object) -> None:
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo(sentence)
+
+
+def confirm(yes: bool, question: str) -> None:
+    if yes:
+        return
+    if not _opening.on_terminal():
+        raise UsageError(f"{question} Nobody is there to answer", fix="say --yes")
+    typer.confirm(question, abort=True, err=True)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[Progress], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda step: bar.update(task, completed=step.seen, total=step.total)

@@ -1,0 +1,206 @@
+"""Commands for the store as a whole: init, status, backup, restore, change-unlock."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from anonymix_keystore import (
+    AnchorFile,
+    KeyFileUnlock,
+    Keystore,
+    PassphraseUnlock,
+    StoreExistsError,
+    Unlock,
+)
+from anonymix_plugin.cli.keys._app import DescriptorOption, JsonOption, StoreOption, app
+from anonymix_plugin.cli.keys._opening import (
+    ANCHOR_VARIABLE,
+    asked,
+    new_unlock,
+    open_keystore,
+    passphrase_from,
+    place_of,
+    read_line,
+)
+from anonymix_plugin.cli.keys._output import print_json, say
+
+NEW_PASSPHRASE_VARIABLE = "ANONYMIX_NEW_PASSPHRASE"  # noqa: S105 - a name
+
+
+@app.command("init")
+def init(
+    *,
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key-file", help="Lock by this key file (made if it is missing).", show_default=False),
+    ] = None,
+    environment: Annotated[
+        bool, typer.Option("--environment", help="Lock by the variable ANONYMIX_KEY.")
+    ] = False,
+    keyring: Annotated[bool, typer.Option("--keyring", help="Lock by the system's keyring.")] = False,
+    aws_kms: Annotated[
+        str | None,
+        typer.Option("--aws-kms", metavar="KEY_ID", help="Lock by an AWS KMS key.", show_default=False),
+    ] = None,
+    vault: Annotated[
+        str | None,
+        typer.Option("--vault", metavar="KEY", help="Lock by a Vault transit key.", show_default=False),
+    ] = None,
+    anchor: Annotated[
+        Path | None,
+        typer.Option("--anchor", help="Make an anchor here and tie the store to it.", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a new keystore; locked by a passphrase unless told otherwise."""
+    place = place_of(keystore)
+    if place.exists():
+        raise StoreExistsError("there is already a file here", where=str(place))
+    unlock = new_unlock(key_file, environment, keyring, aws_kms, vault)
+    if unlock is None:
+        unlock = PassphraseUnlock(passphrase_from(passphrase_fd, prompt="New passphrase", confirm=True))
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    Keystore.create(place, unlock, anchor=AnchorFile.create(anchor) if anchor else None).close()
+    tied = f" Set {ANCHOR_VARIABLE}={anchor} from now on." if anchor else ""
+    say(as_json, f"Made {place}, locked by {unlock.kind}.{tied}", keystore=str(place), unlock=unlock.kind)
+
+
+@app.command("status")
+def status(
+    keystore: StoreOption = None, passphrase_fd: DescriptorOption = None, as_json: JsonOption = False
+) -> None:
+    """Show how many keys there are and how the store is locked."""
+    kind, _ = Keystore.locked_by(place_of(keystore))
+    with open_keystore(keystore, passphrase_fd) as store:
+        states: dict[str, int] = {}
+        for info in store.list():
+            states[info.state.value] = states.get(info.state.value, 0) + 1
+        facts: dict[str, object] = {
+            "keystore": str(store.path),
+            "unlock": kind,
+            "epoch": store.epoch,
+            "scopes": list(store.scopes()),
+            "keys": states,
+        }
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(show_header=False)
+    for name, value in facts.items():
+        shown = value
+        if isinstance(value, dict):
+            shown = ", ".join(f"{count} {state}" for state, count in value.items()) or "none"
+        elif isinstance(value, list):
+            shown = ", ".join(value) or "none"
+        table.add_row(name, escape(str(shown)))
+    Console().print(table)
+
+
+@app.command("backup")
+def backup(
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="The backup to make.")],
+    *,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key-file", help="Lock the backup by this key file.", show_default=False),
+    ] = None,
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an encrypted backup, locked by a key file or by the passphrase."""
+    unlock: Unlock
+    with open_keystore(keystore, passphrase_fd) as store:
+        if key_file is not None:
+            unlock = KeyFileUnlock(key_file)
+        else:
+            unlock = PassphraseUnlock(passphrase_from(None, prompt="Passphrase of the backup", confirm=True))
+        info = store.backup(output, unlock)
+    say(
+        as_json,
+        f"Wrote {output} (epoch {info.epoch}), locked by {info.unlock}.",
+        **asdict(info),
+        file=str(output),
+    )
+
+
+@app.command("restore")
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")],
+    *,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="What the backup is locked by.", show_default=False)
+    ] = None,
+    accept_rollback: Annotated[
+        str,
+        typer.Option(help="With an anchor: the reason to go on from this older state.", show_default=False),
+    ] = "",
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the store from a backup in place, where there must be none."""
+    place = place_of(keystore)
+    unlock = KeyFileUnlock(key_file) if key_file else PassphraseUnlock(passphrase_from(passphrase_fd))
+    info = Keystore.restore(source, place, unlock)
+    if accept_rollback:
+        open_keystore(place, None, accept_rollback=accept_rollback).close()
+    say(as_json, f"Restored {place} (epoch {info.epoch}).", **asdict(info), keystore=str(place))
+
+
+@app.command("change-unlock")
+def change_unlock(
+    *,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key-file", help="Lock by this key file (made if it is missing).", show_default=False),
+    ] = None,
+    environment: Annotated[
+        bool, typer.Option("--environment", help="Lock by the variable ANONYMIX_KEY.")
+    ] = False,
+    keyring: Annotated[bool, typer.Option("--keyring", help="Lock by the system's keyring.")] = False,
+    aws_kms: Annotated[
+        str | None,
+        typer.Option("--aws-kms", metavar="KEY_ID", help="Lock by an AWS KMS key.", show_default=False),
+    ] = None,
+    vault: Annotated[
+        str | None,
+        typer.Option("--vault", metavar="KEY", help="Lock by a Vault transit key.", show_default=False),
+    ] = None,
+    new_passphrase_fd: Annotated[
+        int | None,
+        typer.Option(
+            "--new-passphrase-fd",
+            metavar="N",
+            min=0,
+            help="Read the new passphrase here.",
+            show_default=False,
+        ),
+    ] = None,
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lock the store up in another way, by a new passphrase unless told otherwise."""
+    with open_keystore(keystore, passphrase_fd) as store:
+        unlock = new_unlock(key_file, environment, keyring, aws_kms, vault)
+        if unlock is None:
+            if new_passphrase_fd is None and os.environ.get(NEW_PASSPHRASE_VARIABLE):
+                text = os.fsencode(os.environ[NEW_PASSPHRASE_VARIABLE])
+            elif new_passphrase_fd is not None:
+                text = read_line(new_passphrase_fd)
+            else:
+                text = asked("New passphrase", confirm=True)
+            unlock = PassphraseUnlock(text)
+        store.change_unlock(unlock)
+    say(as_json, f"The store is locked by {unlock.kind} now.", unlock=unlock.kind)
