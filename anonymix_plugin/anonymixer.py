@@ -291,13 +291,9 @@ class Anonymixer:
     def _encoder(self, path: Path | None, *, needed: bool) -> Encoder | None:
         if self._policy.attributes is AttributePolicy.NONE and not needed:
             return None
-        from anonymix_plugin.encoder import load_encoder
+        from anonymix_plugin.encoder import load_encoder, load_own_encoder
 
-        if path is None:
-            return load_encoder()
-        from anonymix_plugin.encoder._e4e import load_own_encoder
-
-        return load_own_encoder(path)
+        return load_encoder() if path is None else load_own_encoder(path)
 
     def close(self) -> None:
         """Forget what was derived from keys, and close the keystore if `open` opened it."""

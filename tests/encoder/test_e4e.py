@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anonymix_plugin.encoder._e4e import E4eEncoder, load_e4e, load_own_encoder
+from anonymix_plugin.encoder import E4eEncoder, load_e4e, load_own_encoder
 from anonymix_plugin.errors import BadArrayError, CheckpointError, DamagedModelError
 from anonymix_plugin.generator.stylegan2 import load_stylegan2
 

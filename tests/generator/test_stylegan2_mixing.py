@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from stylegan2_checkpoints import Plan, random_weights, rosinality, write
 
+from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_plugin import Anonymixer, AttributePolicy, DamagedModelError, MixingPolicy, UsageError
+from anonymix_plugin.cli import main
 from anonymix_plugin.encoder import EncoderNetwork, save_encoder
 from anonymix_plugin.evaluation.keys import SeededKeys
 from anonymix_plugin.generator.protocol import pictures_of
@@ -17,6 +21,7 @@ from anonymix_plugin.generator.stylegan2 import StyleGan2, load_stylegan2
 from anonymix_plugin.generator.stylegan2_openvino import OpenVinoStyleGan2
 from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.key_schedule import KeySchedule
+from anonymix_plugin.mixer.refine import RefineSettings
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
 from anonymix_plugin.training.latent import latent_axes
 
@@ -164,3 +169,45 @@ def test_an_encoder_of_ones_own_keeps_pose(
         assert face.pixels.shape == (64, 64, 3)
     with pytest.raises(DamagedModelError, match="encoder's weights were learned for another generator"):
         Anonymixer(SeededKeys(3), policy=policy, **options)  # type: ignore[arg-type]
+
+
+def test_the_refine_road_runs_on_it(needed: None, file: Path, mixer_weights: Path, photo: Path) -> None:
+    steps: list[float] = []
+    settings = RefineSettings(steps=2, size=64, augmentations=0)
+    with Anonymixer(
+        SeededKeys(3),
+        road="refine",
+        generator=file,
+        mixer_weights=mixer_weights,
+        engine="torch",
+        refinement=settings,
+        progress=lambda step: steps.append(step.total),
+    ) as opened:
+        face = opened.protect(photo, subject="alice")
+    assert len(steps) == 2
+    assert steps[1] < steps[0]
+    assert face.pixels.shape == (64, 64, 3)
+
+
+def test_the_command_line_takes_it(
+    needed: None,
+    file: Path,
+    mixer_weights: Path,
+    photo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANONYMIX_PASSPHRASE", "swordfish and chips")
+    monkeypatch.setenv("ANONYMIX_KEYSTORE", str(tmp_path / "keys.db"))
+    cheap = Argon2Cost(memory_kib=8_192, passes=1, lanes=1)
+    Keystore.create(tmp_path / "keys.db", PassphraseUnlock("swordfish and chips", cost=cheap)).close()
+    own = ["--generator", str(file), "--mixer-weights", str(mixer_weights), "--engine", "torch"]
+    out = tmp_path / "out"
+    command = ["protect", str(photo), "--subject", "alice", "--enrol", "-o", str(out), "--json"]
+    assert main([*command, *own]) == 0
+    capsys.readouterr()
+    (made,) = out.glob("*.png")
+    assert cv2.imread(str(made)).shape == (64, 64, 3)
+    assert main([*command, *own[:2], "--force"]) == 5
+    assert "another generator" in json.loads(capsys.readouterr().out)["error"]["what"]
