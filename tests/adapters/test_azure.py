@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from remembering import RememberingMixer
 from servers import (
     ALICE,
     BOB,
@@ -17,6 +18,7 @@ from servers import (
     photo,
     pictures,
     recognition,
+    run_example,
     session_mixer,
     trial,
     witness,
@@ -120,6 +122,31 @@ def test_conformance(
     check(trial(adapter, mixer, lambda: adapter.Clients.connect(service.url, KEY)))
 
 
+@pytest.fixture
+def account(service: AzureFaceService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The environment that leads to the local server."""
+    patch = monkeypatch
+    patch.setenv("AZURE_FACE_ENDPOINT", service.url)
+    patch.setenv("AZURE_FACE_KEY", KEY)
+    return patch
+
+
+def test_the_example_runs_as_it_stands(
+    account: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: AzureFaceService
+) -> None:
+    run_example("azure", account, capsys)
+    assert len(pictures(service.received)) >= 4
+
+
+@pytest.mark.long
+def test_twenty_people_go_through_the_breach_drill(
+    account: pytest.MonkeyPatch, adapter_mixer: RememberingMixer, londoners: list[conformance.Person]
+) -> None:
+    assert account
+    report = drill(adapter, adapter_mixer, londoners)
+    assert report.passed, report.to_text()
+
+
 def test_the_breach_drill_passes(mixer: SessionMixer, service: AzureFaceService) -> None:
     def make() -> adapter.Clients:
         return adapter.Clients.connect(service.url, KEY)
@@ -219,7 +246,9 @@ def test_inputs_past_the_mixer_are_refused(
 
 def test_liveness_sessions_are_refused(service: AzureFaceService, mixer: SessionMixer) -> None:
     with adapter.protect(connect(service, FaceSessionClient), mixer) as sessions:
-        body = {"livenessOperationMode": "Passive", "deviceCorrelationId": "1"}
+        body = face_models.CreateLivenessWithVerifySessionContent(
+            liveness_operation_mode="Passive", device_correlation_id="1"
+        )
         with pytest.raises(BypassError, match="nothing was sent"):
             sessions.create_liveness_session(dict(body))
         with pytest.raises(BypassError, match="nothing was sent"):

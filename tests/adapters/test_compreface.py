@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from remembering import RememberingMixer
 from servers import (
     ALICE,
     BOB,
@@ -15,6 +16,7 @@ from servers import (
     photo,
     pictures,
     recognition,
+    run_example,
     session_mixer,
     trial,
     witness,
@@ -81,6 +83,31 @@ def test_conformance(
     check: Callable[[conformance.Trial], None], mixer: SessionMixer, service: CompreFaceService
 ) -> None:
     check(trial(adapter, mixer, lambda: connect(service)))
+
+
+@pytest.fixture
+def account(service: CompreFaceService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The environment that leads to the local server."""
+    patch = monkeypatch
+    patch.setenv("COMPREFACE_URL", f"http://{service.host}")
+    patch.setenv("COMPREFACE_RECOGNITION_KEY", RECOGNITION_KEY)
+    return patch
+
+
+def test_the_example_runs_as_it_stands(
+    account: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: CompreFaceService
+) -> None:
+    run_example("compreface", account, capsys)
+    assert len(pictures(service.received)) >= 4
+
+
+@pytest.mark.long
+def test_twenty_people_go_through_the_breach_drill(
+    account: pytest.MonkeyPatch, adapter_mixer: RememberingMixer, londoners: list[conformance.Person]
+) -> None:
+    assert account
+    report = drill(adapter, adapter_mixer, londoners)
+    assert report.passed, report.to_text()
 
 
 def test_the_breach_drill_passes(mixer: SessionMixer, service: CompreFaceService) -> None:

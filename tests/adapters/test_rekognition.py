@@ -13,6 +13,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
+from remembering import RememberingMixer
 from servers import (
     ACCESS_KEY,
     ALICE,
@@ -23,6 +24,7 @@ from servers import (
     photo,
     pictures,
     recognition,
+    run_example,
     session_mixer,
     trial,
     witness,
@@ -109,6 +111,33 @@ def test_conformance(
     check: Callable[[conformance.Trial], None], mixer: SessionMixer, service: RekognitionService
 ) -> None:
     check(trial(adapter, mixer, lambda: connect(service)))
+
+
+@pytest.fixture
+def account(service: RekognitionService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The environment that leads to the local server."""
+    patch = monkeypatch
+    patch.setenv("AWS_ENDPOINT_URL_REKOGNITION", service.url)
+    patch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    return patch
+
+
+def test_the_example_runs_as_it_stands(
+    account: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: RekognitionService
+) -> None:
+    run_example("rekognition", account, capsys)
+    assert len(pictures(service.received)) >= 4
+
+
+@pytest.mark.long
+def test_twenty_people_go_through_the_breach_drill(
+    account: pytest.MonkeyPatch, adapter_mixer: RememberingMixer, londoners: list[conformance.Person]
+) -> None:
+    assert account
+    report = drill(adapter, adapter_mixer, londoners)
+    assert report.passed, report.to_text()
 
 
 def test_the_breach_drill_passes(mixer: SessionMixer, service: RekognitionService) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from remembering import RememberingMixer
 from servers import (
     ACCESS_KEY,
     ALICE,
@@ -19,6 +20,7 @@ from servers import (
     photo,
     pictures,
     recognition,
+    run_example,
     session_mixer,
     trial,
     witness,
@@ -102,6 +104,32 @@ def test_conformance(
     check: Callable[[conformance.Trial], None], mixer: SessionMixer, service: TencentService
 ) -> None:
     check(trial(adapter, mixer, lambda: connect(service)))
+
+
+@pytest.fixture
+def account(service: TencentService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The environment that leads to the local server."""
+    patch = monkeypatch
+    patch.setenv("TENCENTCLOUD_IAI_ENDPOINT", f"http://{service.host}")
+    patch.setenv("TENCENTCLOUD_SECRET_ID", ACCESS_KEY)
+    patch.setenv("TENCENTCLOUD_SECRET_KEY", SECRET)
+    return patch
+
+
+def test_the_example_runs_as_it_stands(
+    account: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: TencentService
+) -> None:
+    run_example("tencent", account, capsys)
+    assert len(pictures(service.received)) >= 4
+
+
+@pytest.mark.long
+def test_twenty_people_go_through_the_breach_drill(
+    account: pytest.MonkeyPatch, adapter_mixer: RememberingMixer, londoners: list[conformance.Person]
+) -> None:
+    assert account
+    report = drill(adapter, adapter_mixer, londoners)
+    assert report.passed, report.to_text()
 
 
 def test_the_breach_drill_passes(mixer: SessionMixer, service: TencentService) -> None:

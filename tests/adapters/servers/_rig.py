@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import runpy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,8 +19,11 @@ from PIL import Image
 from anonymix_adapters.conformance import Person, Trial
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_plugin import Anonymixer, BadArrayError, CancelableFace
+from anonymix_plugin import anonymixer as anonymixer_module
 from anonymix_plugin.claims import Claim, claimed
+from anonymix_plugin.demo import people as people_module
 from anonymix_plugin.evaluation.keys import SeededKeys
+from anonymix_plugin.generator import Generator, load_generator
 from anonymix_plugin.images import ChannelOrder
 from servers._recognition import Recognition
 from servers._witness import Witness
@@ -143,3 +147,27 @@ def trial(adapter: Any, mixer: Any, connect: Callable[[], Any]) -> Trial:
     """An adapter on trial with three people; keys from a seed leave no room for chance."""
     people = [Person(name, photo(name), photo(name, "smiling")) for name in (ALICE, BOB, "003")]
     return Trial(adapter, mixer, people, {"connect": connect}, genuine=1.0, impostors=0.0)
+
+
+_load_once = cache(load_generator)
+_sample_people = people_module.sample_people
+
+
+@cache
+def _people_once(generator: Generator, count: int) -> tuple[people_module.Person, ...]:
+    return tuple(_sample_people(generator, count))
+
+
+def run_example(name: str, patch: pytest.MonkeyPatch, said: pytest.CaptureFixture[str]) -> None:
+    """Run an example as it stands; it tells Anna from Ben, and the old key from the new.
+
+    The generator is compiled, and the people of the examples are drawn, once a session.
+    """
+    example = Path(__file__).resolve().parents[3] / "examples" / f"adapter_{name}.py"
+    assert len(example.read_text(encoding="utf-8").splitlines()) < 40
+    patch.setattr(anonymixer_module, "load_generator", _load_once)
+    patch.setattr(people_module, "sample_people", _people_once)
+    runpy.run_path(str(example), run_name="__main__")
+    scores = dict(line.split(":", 1) for line in said.readouterr().out.splitlines() if ":" in line)
+    again, stranger, renewed = (float(scores[key]) for key in ("anna again", "ben as anna", "new key"))
+    assert again > max(stranger, renewed)
