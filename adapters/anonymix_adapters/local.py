@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -84,7 +85,7 @@ def finder() -> Detector:
 
 def bgr(face: CancelableFace) -> Pixels:
     """A cancelable face in OpenCV's order of channels."""
-    return np.ascontiguousarray(face.pixels[..., ::-1])
+    return np.asarray(cv2.cvtColor(face.pixels, cv2.COLOR_RGB2BGR), np.uint8)
 
 
 class Recorder:
