@@ -91,7 +91,7 @@ def test_shipped_mixer_weights_are_refused(generator: StyleGan2) -> None:
         FastMixer(generator, load_mixer_weights(), MixingPolicy())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def needed(model: Callable[[str], Path]) -> None:
     for name in ("yunet", "arcface-mbf", "sface"):
         model(name)
@@ -102,7 +102,7 @@ def photo(shared_data: Path) -> Path:
     return shared_data / "london" / "001_neutral.jpg"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def mixer(needed: None, file: Path, mixer_weights: Path) -> Iterator[Anonymixer]:
     with Anonymixer(SeededKeys(3), generator=file, mixer_weights=mixer_weights, threads=1) as opened:
         yield opened
