@@ -175,10 +175,19 @@ def _alternatives(result: BenchResult) -> Table:
 
 
 def _cold(result: BenchResult) -> Table:
-    columns = ("total s", "interpreter", "imports", "opening", "first face", "MB then", "MB after more")
+    columns = (
+        "total s",
+        "interpreter",
+        "imports",
+        "opening",
+        "first face",
+        "processor s",
+        "MB then",
+        "MB after more",
+    )
     table = _table("Cold start: a fresh process to its first face", "run", *columns)
     for number, cold in enumerate(result.cold_starts, 1):
-        seconds = (cold.total, cold.interpreter, cold.imports, cold.opening, cold.first)
+        seconds = (cold.total, cold.interpreter, cold.imports, cold.opening, cold.first, cold.cpu)
         memory = (f"{cold.peak_first / 1e6:.0f}", f"{cold.peak_many / 1e6:.0f} ({cold.faces} faces)")
         table.add_row(str(number), *(f"{value:.2f}" for value in seconds), *memory)
     return table

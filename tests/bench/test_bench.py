@@ -110,6 +110,7 @@ def test_a_fresh_process_makes_its_first_face_without_torch(cold: ColdStart) -> 
     assert not cold.torch
     assert cold.total == pytest.approx(cold.interpreter + cold.imports + cold.opening + cold.first)
     assert min(cold.interpreter, cold.imports, cold.opening, cold.first) > 0
+    assert 0 < cold.cpu < 2.5 * cold.total
 
 
 def test_a_fresh_process_stays_small(cold: ColdStart) -> None:

@@ -292,14 +292,13 @@ def test_a_batch_is_filled_up_so_that_bytes_do_not_depend_on_it(
     assert np.array_equal(batched.draw(codes[2:], SIZE), drawn[2:])
 
 
-@pytest.mark.parametrize("name", ["arcface-mbf", "facenet"])
-def test_bfloat16_keeps_the_face(
-    weights: PublishedWeights, codes: Floats, expected: Floats, name: str, model: Callable[[str], Path]
+def test_float16_keeps_the_face(
+    weights: PublishedWeights, codes: Floats, expected: Floats, model: Callable[[str], Path]
 ) -> None:
-    model(name)
-    coarse = TorchGenerator(MobileStyleGan(weights), "cpu", batch=1, precision="bfloat16")
-    drawn = coarse.draw(codes[:1], SIZE)
-    assert np.abs(drawn - expected[:1]).max() > 1e-3  # it is in use
-    assert (
-        cosines(embedded(drawn, expected[:1], name), embedded(expected[:1], expected[:1], name)).min() >= 0.99
-    )
+    half = TorchGenerator(MobileStyleGan(weights), "cpu", batch=1, precision="float16")
+    drawn = half.draw(codes[:1], SIZE)
+    assert np.abs(drawn - expected[:1]).max() > 1e-4  # it is in use
+    for name in ("arcface-mbf", "facenet"):
+        model(name)
+        same = embedded(expected[:1], expected[:1], name)
+        assert cosines(embedded(drawn, expected[:1], name), same).min() >= 0.999
