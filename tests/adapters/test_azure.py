@@ -23,6 +23,7 @@ from servers import (
     trial,
     witness,
 )
+from servers.__main__ import KINDS
 from servers.azure import KEY, MAX_BYTES, MIN_BYTES, AzureFaceService
 
 from anonymix_adapters import (
@@ -125,10 +126,9 @@ def test_conformance(
 @pytest.fixture
 def account(service: AzureFaceService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The environment that leads to the local server."""
-    patch = monkeypatch
-    patch.setenv("AZURE_FACE_ENDPOINT", service.url)
-    patch.setenv("AZURE_FACE_KEY", KEY)
-    return patch
+    for name, value in KINDS["azure"][1](service).items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
 
 
 def test_the_example_runs_as_it_stands(

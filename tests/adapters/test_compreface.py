@@ -21,6 +21,7 @@ from servers import (
     trial,
     witness,
 )
+from servers.__main__ import KINDS
 from servers.compreface import (
     DETECTION_KEY,
     MAX_BYTES,
@@ -88,10 +89,9 @@ def test_conformance(
 @pytest.fixture
 def account(service: CompreFaceService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The environment that leads to the local server."""
-    patch = monkeypatch
-    patch.setenv("COMPREFACE_URL", f"http://{service.host}")
-    patch.setenv("COMPREFACE_RECOGNITION_KEY", RECOGNITION_KEY)
-    return patch
+    for name, value in KINDS["compreface"][1](service).items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
 
 
 def test_the_example_runs_as_it_stands(

@@ -20,6 +20,7 @@ from servers import (
     trial,
     witness,
 )
+from servers.__main__ import KINDS
 from servers.facepp import KEY, MAX_BYTES, SECRET_KEY, FacePlusPlusService
 
 from anonymix_adapters import (
@@ -94,11 +95,9 @@ def test_conformance(
 @pytest.fixture
 def account(service: FacePlusPlusService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The environment that leads to the local server."""
-    patch = monkeypatch
-    patch.setenv("FACEPP_URL", service.url)
-    patch.setenv("FACEPP_API_KEY", KEY)
-    patch.setenv("FACEPP_API_SECRET", SECRET_KEY)
-    return patch
+    for name, value in KINDS["facepp"][1](service).items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
 
 
 def test_the_example_runs_as_it_stands(

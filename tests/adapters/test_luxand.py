@@ -20,6 +20,7 @@ from servers import (
     trial,
     witness,
 )
+from servers.__main__ import KINDS
 from servers.luxand import TOKEN, LuxandService
 
 from anonymix_adapters import BypassError, SubjectNeededError, conformance, gate_of
@@ -63,10 +64,9 @@ def test_conformance(
 @pytest.fixture
 def account(service: LuxandService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The environment that leads to the local server."""
-    patch = monkeypatch
-    patch.setenv("LUXAND_URL", service.url)
-    patch.setenv("LUXAND_TOKEN", TOKEN)
-    return patch
+    for name, value in KINDS["luxand"][1](service).items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
 
 
 def test_the_example_runs_as_it_stands(

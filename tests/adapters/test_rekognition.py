@@ -29,6 +29,7 @@ from servers import (
     trial,
     witness,
 )
+from servers.__main__ import KINDS
 from servers.rekognition import MAX_BYTES, RekognitionService, S3Service
 
 from anonymix_adapters import (
@@ -116,12 +117,9 @@ def test_conformance(
 @pytest.fixture
 def account(service: RekognitionService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The environment that leads to the local server."""
-    patch = monkeypatch
-    patch.setenv("AWS_ENDPOINT_URL_REKOGNITION", service.url)
-    patch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-    patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    return patch
+    for name, value in KINDS["rekognition"][1](service).items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
 
 
 def test_the_example_runs_as_it_stands(

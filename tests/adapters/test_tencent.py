@@ -25,6 +25,7 @@ from servers import (
     trial,
     witness,
 )
+from servers.__main__ import KINDS
 from servers.tencent import MAX_BASE64, TencentService, refuse
 
 from anonymix_adapters import (
@@ -109,11 +110,9 @@ def test_conformance(
 @pytest.fixture
 def account(service: TencentService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The environment that leads to the local server."""
-    patch = monkeypatch
-    patch.setenv("TENCENTCLOUD_IAI_ENDPOINT", f"http://{service.host}")
-    patch.setenv("TENCENTCLOUD_SECRET_ID", ACCESS_KEY)
-    patch.setenv("TENCENTCLOUD_SECRET_KEY", SECRET)
-    return patch
+    for name, value in KINDS["tencent"][1](service).items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
 
 
 def test_the_example_runs_as_it_stands(
