@@ -296,13 +296,17 @@ class _Planner:
             raise UsageError(f"{action} needs either {image} or {url}; nothing was sent", where=NAME)
         many = image == "Images"
         if addresses:
-            return [fetched(self.gate, each, self._fetch) for each in (addresses if many else [addresses])]
-        return [_decoded(each, image) for each in (texts if many else [texts])]
+            return [fetched(self.gate, each, self._fetch) for each in _listed(addresses, many=many)]
+        return [_decoded(each, image) for each in _listed(texts, many=many)]
 
     def _forget(self, gone: Callable[[str], bool]) -> None:
         for entry in self.gate.entries(COLLECTION):
             if gone(entry.external_id):
                 self.gate.removed(entry)
+
+
+def _listed(value: Any, *, many: bool) -> list[Any]:
+    return list(value) if many else [value]
 
 
 def _decoded(text: Any, name: str) -> bytes:
