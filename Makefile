@@ -6,7 +6,7 @@ DATA ?= ../shared/data
 # Idle threads that spin steal the cores from the engine next door.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-long test-crash test-keystore coverage-keystore test-adapters lint types imports format bench bench-keystore figures models train-mapper train-encoder clean help
+.PHONY: demo test test-long test-crash test-keystore coverage-keystore test-adapters lint types imports format bench bench-keystore evaluate figures models train-mapper train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -72,6 +72,9 @@ bench: models            ## faces on this machine: latency, cold start, throughp
 
 bench-keystore: $(VENV)/.ready   ## a million subjects, beside the raw cost of SQLite and AES-GCM
 	$(BIN)/python -m anonymix_keystore._bench
+
+evaluate: models         ## proof on LFW, a quick look at 200 pairs: out/evaluation/index.html
+	$(BIN)/anonymix evaluate lfw --data $(DATA)/lfw --limit 200 --output out/evaluation
 
 figures: models          ## accuracy, anonymity and renewal on the London set: out/figures.json
 	$(BIN)/anonymix figures --data $(DATA)/london --output out/figures.json

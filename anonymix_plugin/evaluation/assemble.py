@@ -175,13 +175,13 @@ def _attacks(on: Protection, mixer: Anonymixer, detector: YuNet, choice: Choice)
         "with-key": WithKey,
         "key-guessing": KeyGuessing,
         "reencode": lambda: ReEncoding(
-            load_encoder(), generator, detector, attempts=30 if choice.quick else 200
+            load_encoder(), generator, detector, attempts=20 if choice.quick else 200
         ),
         "preimage": lambda: PreImageSearch(
             generator,
             np.asarray(load_mixer_weights().centre, np.float32),
             choice.cache / "candidates",
-            candidates=30 if choice.quick else 300,
+            candidates=20 if choice.quick else 300,
         ),
     }
     # The slow road makes no hundreds of further faces.

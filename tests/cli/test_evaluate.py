@@ -1,0 +1,125 @@
+"""`anonymix evaluate` from the command line: whole on a few real photos, and told what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anonymix_plugin.cli import main
+from anonymix_plugin.evaluation.report.schema import Report
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def made(shared_data: Path, model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on six people of the London set, by one recogniser, with all that needs no long drawing."""
+    for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
+        model(name)
+    folder = tmp_path_factory.mktemp("evaluation")
+    london = shared_data / "london"
+    people = sorted({path.name[:3] for path in london.glob("*_neutral.jpg")})[:4]
+    with (folder / "pairs.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["first", "second", "same"])
+        writer.writerows((f"{one}_neutral.jpg", f"{one}_smiling.jpg", 1) for one in people)
+        writer.writerow([f"{people[0]}_neutral.jpg", f"{people[1]}_smiling.jpg", 0])
+        writer.writerow([f"{people[2]}_neutral.jpg", f"{people[3]}_smiling.jpg", 0])
+        writer.writerow(["gone.jpg", f"{people[3]}_smiling.jpg", 0])
+    with (folder / "groups.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["person", "group"])
+        writer.writerows((f"{one}_neutral.jpg", "all") for one in people)
+    arguments = [
+        *("evaluate", "pairs", "--data", folder / "pairs.csv", "--root", london, "-o", folder / "out"),
+        *("--cache", folder / "cache", "--judges", "sface", "--rivals", "blur", "--rival-pairs", "6"),
+        *("--attacks", "direct,with-key,linkage", "--replicates", "20", "--groups", folder / "groups.csv"),
+        *("--require", "psr>=.5", "--require", "eer-unprotected<=.2"),
+    ]
+    (folder / "code").write_text(str(main([str(argument) for argument in arguments])))
+    return folder
+
+
+def test_it_ends_well_and_its_json_meets_the_schema(made: Path) -> None:
+    assert (made / "code").read_text() == "0"
+    report = Report.model_validate_json((made / "out" / "metrics.json").read_text())
+    assert report.protocol.people == 4
+    assert {notice.kind: notice.count for notice in report.protocol.notices} == {"missing_photo": 1}
+    assert {part.scenario for part in report.two_class} == {"unprotected", "own-key", "claimed", "one-key"}
+    assert [part.holds for part in report.requirements] == [True, True]
+    assert {part.name for part in report.protections} == {"anonymix", "blur"}
+    assert report.groups
+    assert report.traits
+    assert report.provenance.fingerprint
+    assert report.provenance.command[0] == "anonymix"
+
+
+def test_no_number_of_the_json_is_not_a_number(made: Path) -> None:
+    text = (made / "out" / "metrics.json").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    json.loads(text)
+
+
+def test_the_page_is_whole_and_asks_nobody_for_anything(made: Path) -> None:
+    page = (made / "out" / "index.html").read_text()
+    assert page.count("<svg") == page.count("</svg>") > 6
+    assert "<script" not in page
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert not re.findall(r"https?://", page)
+    assert "<img" not in page  # no photos unless somebody says so
+    assert "var(--ink)" in page
+    assert "#0102" not in page
+    assert "Blur" in page
+    assert "psr&gt;=.5" in page
+    for person in ("001_neutral", "002_neutral"):
+        assert person not in page
+
+
+def test_scores_stand_in_tables_without_names(made: Path) -> None:
+    with (made / "out" / "scores" / "one-key-sface.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 6
+    assert {row["same"] for row in rows} == {"0", "1"}
+    assert all(-1 <= float(row["score"]) <= 1 for row in rows)
+    assert "neutral" not in (made / "out" / "scores" / "unprotected-sface.csv").read_text()
+
+
+def test_bad_calls_are_refused_before_anything_is_loaded(run: Run, tmp_path: Path) -> None:
+    base = ("evaluate", "folder", "--data", tmp_path)
+    for more, message in (
+        (("--require", "speed<=1"), "no such metric"),
+        (("--require", "eer<.1"), "no requirement"),
+        (("--attacks", "magic"), "no 'magic'"),
+        (("--rivals", "masks"), "no 'masks'"),
+        (("--judges", " , "), "no judge"),
+        (("--groups", tmp_path / "gone.csv"), "groups can't be read"),
+        (("--exclude", tmp_path / "gone.txt"), "list of people can't be read"),
+        (("--root", tmp_path), "--root is for"),
+        ((), "no photos in sub-folders"),
+    ):
+        ended = run(*base, "-o", tmp_path / "out", *more)
+        assert ended.code == 2, message
+        assert message in ended.err
+        assert "Traceback" not in ended.err
+
+
+def test_bad_calls_are_told_in_json(run: Run, tmp_path: Path) -> None:
+    ended = run("evaluate", "lfw", "--data", tmp_path, "-o", tmp_path / "out", "--json")
+    assert ended.code == 2
+    assert ended.json["error"]["code"] == "usage"
+
+
+def test_one_photo_per_person_is_told(run: Run, tmp_path: Path) -> None:
+    for person in ("a", "b"):
+        (tmp_path / "people" / person).mkdir(parents=True)
+        (tmp_path / "people" / person / "1.jpg").write_bytes(person.encode())
+    ended = run("evaluate", "folder", "--data", tmp_path / "people", "-o", tmp_path / "out")
+    assert ended.code == 2
+    assert "of none of the 2 people there are two photos" in ended.err
