@@ -538,18 +538,22 @@ def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "defa
 
             client = protect(DeepFace, mixer, keys=keys, scope=scope)
             model = DeepFace.build_model("SFace")
-            recorder, plain = Recorder(), type(model).predict
+            # DeepFace keeps one model for all: a rehearsal inside another records on top of it.
+            recorder, plain, before_it = Recorder(), model.predict, vars(model).get("predict")
 
             def predict(crops: Any) -> Any:
                 for crop in crops if crops.ndim == 4 else crops[None]:
                     recorder.note((crop * 255).astype(np.uint8)[..., ::-1])
-                return plain(model, crops)
+                return plain(crops)
 
             model.predict = predict
             try:
                 yield _DeepFaceRehearsal(client, Path(folder) / "faces.db", recorder)
             finally:
-                del model.predict
+                if before_it is None:
+                    del model.predict
+                else:
+                    model.predict = before_it
         finally:
             os.environ.pop("DEEPFACE_HOME")
             if before is not None:
