@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from anonymix_adapters._rest_pictures import file_of
 from anonymix_adapters.errors import AdapterError, BackEndError
 from anonymix_adapters.sdk import Sdk
+from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
     import httpx
@@ -105,12 +106,19 @@ class Patience:
         attempts: Tries in all, 1 for none but the first.
         pause: Seconds before the second try; it doubles from try to try, with jitter.
         longest: Seconds that no single pause exceeds, whatever the API asks for.
+
+    Raises:
+        UsageError: There is no try at all, or a time is negative.
     """
 
     timeout: float = 10.0
     attempts: int = 4
     pause: float = 0.25
     longest: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.timeout <= 0 or min(self.pause, self.longest) < 0:
+            raise UsageError("patience needs a try and times that are not negative", where=repr(self))
 
 
 class RestClient:

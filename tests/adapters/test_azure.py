@@ -48,6 +48,7 @@ from azure.ai.vision.face import aio as face_aio
 from azure.ai.vision.face import models as face_models
 from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import HttpResponseError, ServiceResponseError
+from azure.core.rest import HttpRequest
 
 STAFF = "staff"
 GROUP = f"largepersongroups/{STAFF}"
@@ -241,6 +242,16 @@ def test_inputs_past_the_mixer_are_refused(
             clients.faces.group(face_ids=[foreign, foreign])
         with pytest.raises(UsageError):
             clients.faces.detect(iter([content(ALICE)]), **HOW)
+    assert service.received == []
+
+
+def test_a_picture_where_none_belongs_is_refused(clients: adapter.Clients, service: AzureFaceService) -> None:
+    for method, path in (("POST", f"{GROUP}/train"), ("PUT", GROUP), ("POST", "detect/new")):
+        request = HttpRequest(
+            method, path, content=content(ALICE), headers={"Content-Type": "application/octet-stream"}
+        )
+        with pytest.raises(BypassError, match="nothing was sent"):
+            clients.administration.send_request(request)
     assert service.received == []
 
 

@@ -316,6 +316,12 @@ def test_it_is_undone_and_never_done_twice(
         adapter.protect(object(), mixer)  # type: ignore[arg-type]
 
 
+def test_patience_needs_at_least_one_try() -> None:
+    for wrong in ({"attempts": 0}, {"timeout": 0.0}, {"pause": -1.0}):
+        with pytest.raises(UsageError, match="patience"):
+            Patience(**wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("url", ["http://api.example/", "ftp://api.example/", "api.example"])
 def test_addresses_that_would_give_the_secret_away_are_refused(url: str) -> None:
     with pytest.raises(AdapterError):

@@ -44,6 +44,7 @@ from anonymix_adapters import (
     renew,
 )
 from anonymix_adapters import rekognition as adapter
+from anonymix_adapters.candidates import search_candidates
 from anonymix_adapters.drill import drill
 from anonymix_keystore import KeyRevokedError, UnknownSubjectError
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
@@ -189,6 +190,17 @@ def test_a_gallery_is_searched_without_a_name(
     assert [match["User"]["UserId"] for match in answer["UserMatches"]] == ["alice"]
     assert witness().clear(service.received) == 5
     client.close()
+
+
+def test_a_small_gallery_is_searched_with_each_candidates_own_key(
+    service: RekognitionService, mixer: SessionMixer
+) -> None:
+    with adapter.rehearse(mixer, connect=lambda: connect(service)) as stage:
+        for name in (ALICE, BOB):
+            stage.enrol(name, photo(name))
+        found = search_candidates(stage.verify, photo(BOB, "smiling"), [ALICE, BOB, "nobody"])
+    assert (found.subject, found.tried, found.keyless) == (BOB, 2, ("nobody",))
+    assert witness().clear(service.received) == 4
 
 
 def test_two_photos_are_compared_under_one_key(client: Any, mixer: SessionMixer) -> None:

@@ -95,7 +95,8 @@ class Routes:
         if method == "POST" and path in _BY_ID:
             self._check_ids(_json(body))
             return Plan()
-        if not any(re.fullmatch(verbs, method) and form.fullmatch(path) for verbs, form in _WITHOUT):
+        known = any(re.fullmatch(verbs, method) and form.fullmatch(path) for verbs, form in _WITHOUT)
+        if not known or _kind(content_type) not in {"", "application/json"}:
             raise refused(
                 self.gate, f"{method} {path}", "reads pictures past the mixer, or is not known to it"
             )
@@ -150,6 +151,10 @@ class Routes:
                 where=self.gate.adapter,
                 fix="detect the photo through this protected client",
             )
+
+
+def _kind(content_type: str) -> str:
+    return content_type.split(";", maxsplit=1)[0].strip().lower()
 
 
 def _json(body: Any) -> dict[str, Any]:

@@ -81,7 +81,8 @@ class _Front(Front):
         try:
             self.gate.record(faces["file"], whose, collection=self._collection, external_id=answer.image_id)
         except Exception as error:
-            back = Call("delete_face", Example, "DELETE", f"recognition/faces/{quote(answer.image_id, safe='')}")
+            path = f"recognition/faces/{quote(answer.image_id, safe='')}"
+            back = Call("delete_face", Example, "DELETE", path)
             self.gate.take_back(lambda: send(back), error)
             raise
         return answer
