@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -221,6 +222,13 @@ def test_codes_are_mapped_the_same_on_every_engine(
     assert np.array_equal(mapped[1:2], styles_of(engine, z[1:2]))
 
 
+def test_a_code_is_mapped_to_the_committed_bytes(weights: PublishedWeights) -> None:
+    """It goes into every face under a key; if it changes, so do all faces, and FORMAT_VERSION must."""
+    style = weights.mapping.apply(np.linspace(-2, 2, 512, dtype=np.float32)[None])
+    found = hashlib.sha256(style.astype("<f4").tobytes()).hexdigest()
+    assert found == "1171d29e68a07430365c316f75e3fd2eab32125841d5c7cf2399847c7e6ba4ea"
+
+
 @pytest.mark.parametrize("shape", [(1, 22, 512), (1, 23, 511), (23, 512)])
 def test_codes_of_another_shape_are_refused(engine: OpenVinoGenerator, shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="23, 512"):
@@ -292,6 +300,7 @@ def test_a_batch_is_filled_up_so_that_bytes_do_not_depend_on_it(
     assert np.array_equal(batched.draw(codes[2:], SIZE), drawn[2:])
 
 
+@pytest.mark.long  # processors without half precision are slow at it
 def test_float16_keeps_the_face(
     weights: PublishedWeights, codes: Floats, expected: Floats, model: Callable[[str], Path]
 ) -> None:
