@@ -471,12 +471,12 @@ def test_the_adapter_itself_costs_little(
     def fastest(call: Callable[[], object]) -> float:
         times = []
         for _ in range(8):
-            start = time.perf_counter()
+            start = time.thread_time()
             call()
-            times.append(time.perf_counter() - start)
+            times.append(time.thread_time() - start)
         return min(times)
 
     with mixer.subject("alice"):
         through = fastest(lambda: found(client, ALICE, "neutral"))
     past = fastest(lambda: plain.search_faces_by_image(CollectionId=STAFF, Image={"Bytes": sent}))
-    assert through - past < 0.05  # 5 ms on an idle machine; this one may be busy
+    assert through - past < 0.02  # 5 ms on an idle machine; a busy one takes longer for the same
