@@ -376,6 +376,8 @@ def test_it_is_undone_and_never_done_twice(service: AzureFaceService, mixer: Ses
         assert adapter.protect(adapter.protect(client, mixer), mixer) is client
         with pytest.raises(DoubleProtectionError):
             adapter.protect(client, mixer, keys="gallery")
+        with pytest.raises(DoubleProtectionError):
+            adapter.protect(client, mixer, fetch=lambda _: b"")
         adapter.unprotect(client)
         client.detect(content(ALICE), **HOW)
         assert mixer.drawn == 0

@@ -308,6 +308,8 @@ def test_it_is_undone_and_never_done_twice(
         assert adapter.protect(adapter.protect(client, mixer), mixer) is client
         with pytest.raises(DoubleProtectionError):
             adapter.protect(client, mixer, keys="gallery")
+        with pytest.raises(DoubleProtectionError):
+            adapter.protect(client, mixer, fetch=lambda _: b"")
         adapter.unprotect(client)
         assert gate_of(client) is None
         client.detect(photo(ALICE))

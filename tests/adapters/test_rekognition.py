@@ -412,6 +412,8 @@ def test_protection_is_taken_off_again_and_never_put_on_twice(
     assert mixer.drawn == 1
     with pytest.raises(DoubleProtectionError):
         adapter.protect(client, mixer, keys="gallery")
+    with pytest.raises(DoubleProtectionError):
+        adapter.protect(client, mixer, detect="protect")
     adapter.unprotect(client)
     with pytest.raises(NotProtectedError):
         adapter.unprotect(client)

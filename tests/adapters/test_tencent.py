@@ -327,6 +327,8 @@ def test_it_is_undone_and_never_done_twice(service: TencentService, mixer: Sessi
     assert adapter.protect(adapter.protect(client, mixer), mixer) is client
     with pytest.raises(DoubleProtectionError):
         adapter.protect(client, mixer, keys="gallery")
+    with pytest.raises(DoubleProtectionError):
+        adapter.protect(client, mixer, detect="protect")
     adapter.unprotect(client)
     assert vars(client) == before
     with pytest.raises(AdapterError, match="no IaiClient"):

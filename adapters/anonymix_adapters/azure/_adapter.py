@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from anonymix_adapters._rest_gate import CloudGate
 from anonymix_adapters._rest_pictures import Fetch
 from anonymix_adapters.azure._routes import LIMIT, Routes
 from anonymix_adapters.errors import AdapterError, DoubleProtectionError
@@ -50,7 +51,8 @@ def protect(
         AdapterError: It is no Face client.
         DoubleProtectionError: It is protected already, in another way.
     """
-    return install(target, Gate(mixer, NAME, keys=keys, scope=scope), fetch=fetch)
+    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, fetch=fetch)
+    return install(target, gate, fetch=fetch)
 
 
 def unprotect(target: Any) -> Any:

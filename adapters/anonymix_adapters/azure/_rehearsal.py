@@ -11,10 +11,11 @@ from typing import Any
 
 from anonymix_adapters._rest_pictures import best
 from anonymix_adapters._rest_rehearsal import CloudRehearsal, Wire
-from anonymix_adapters.azure._adapter import NAME, SDKS, install
+from anonymix_adapters.azure._adapter import NAME, SDKS, protect
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
+from anonymix_adapters.wrapping import need_gate
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ def rehearse(
     for sdk in SDKS:
         sdk.load()
     connect = connect or _from_environment
-    gate, wire = Gate(mixer, NAME, keys=keys, scope=scope), Wire()
-    mixed, plain = connect(), connect()
+    mixed, plain, wire = connect(), connect(), Wire()
     for client in (mixed.faces, mixed.administration):
-        install(client, gate)
+        protect(client, mixer, keys=keys, scope=scope)
         _watch(client, wire)
+    gate = need_gate(mixed.faces)
     group = f"anonymix-rehearsal-{uuid.uuid4().hex}"
     groups = plain.administration.large_person_group
     groups.create(group, name=group, recognition_model="recognition_04")

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from anonymix_adapters._rest import Call, Send
 from anonymix_adapters._rest_front import Front, put_in_front
+from anonymix_adapters._rest_gate import CloudGate
 from anonymix_adapters._rest_pictures import refused
 from anonymix_adapters.compreface._client import CompreFace, Example
 from anonymix_adapters.encoding import ImageLimit
@@ -50,7 +51,8 @@ def protect(
     """
     if detect not in {"refuse", "protect"}:
         raise UsageError(f"detect can't be {detect!r}", where="detect", fix="use 'refuse' or 'protect'")
-    return install(target, Gate(mixer, NAME, keys=keys, scope=scope), detect=detect)
+    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, detect=detect)
+    return install(target, gate, detect=detect)
 
 
 def unprotect(target: CompreFace) -> CompreFace:

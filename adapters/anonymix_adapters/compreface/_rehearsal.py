@@ -10,11 +10,12 @@ from typing import Any, Final
 from anonymix_adapters._rest import ApiError
 from anonymix_adapters._rest_pictures import best
 from anonymix_adapters._rest_rehearsal import CloudRehearsal, Wire
-from anonymix_adapters.compreface._adapter import NAME, SDKS, install
+from anonymix_adapters.compreface._adapter import NAME, SDKS, protect
 from anonymix_adapters.compreface._client import CompreFace
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
+from anonymix_adapters.wrapping import need_gate
 
 _ACCEPTED: Final = 0.85
 """CompreFace answers with similarities and leaves the threshold to its host; this is a usual one."""
@@ -42,8 +43,8 @@ def rehearse(
     """
     SDKS[0].check()
     connect = connect or _from_environment
-    gate, wire = Gate(mixer, NAME, keys=keys, scope=scope), Wire()
-    client, plain = install(connect(), gate), connect()
+    client = protect(connect(), mixer, keys=keys, scope=scope)
+    gate, plain, wire = need_gate(client), connect(), Wire()
     client.watch(wire)
     with client, plain:
         stage = _Rehearsal(gate, client, plain, client.collection, wire)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 
 from anonymix_adapters._rest import Call, Send
 from anonymix_adapters._rest_front import Front, put_in_front
+from anonymix_adapters._rest_gate import CloudGate
 from anonymix_adapters._rest_pictures import Fetch, refused
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import BypassError, SubjectNeededError
@@ -57,7 +58,8 @@ def protect(
     Raises:
         AdapterError: As `put_in_front` says.
     """
-    return install(target, Gate(mixer, NAME, keys=keys, scope=scope), fetch=fetch)
+    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, fetch=fetch)
+    return install(target, gate, fetch=fetch)
 
 
 def unprotect(target: FacePlusPlus) -> FacePlusPlus:

@@ -12,10 +12,11 @@ from anonymix_adapters._rest import ApiError
 from anonymix_adapters._rest_pictures import best
 from anonymix_adapters._rest_rehearsal import CloudRehearsal, Wire
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.facepp._adapter import NAME, SDKS, install
+from anonymix_adapters.facepp._adapter import NAME, SDKS, protect
 from anonymix_adapters.facepp._client import US, FacePlusPlus, Searched
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
+from anonymix_adapters.wrapping import need_gate
 
 _RATE = "1e-3"
 
@@ -39,8 +40,8 @@ def rehearse(
     """
     SDKS[0].check()
     connect = connect or _from_environment
-    gate, wire = Gate(mixer, NAME, keys=keys, scope=scope), Wire()
-    client, plain = install(connect(), gate), connect()
+    client = protect(connect(), mixer, keys=keys, scope=scope)
+    gate, plain, wire = need_gate(client), connect(), Wire()
     client.watch(wire)
     collection = f"anonymix-rehearsal-{uuid.uuid4().hex}"
     with client, plain:

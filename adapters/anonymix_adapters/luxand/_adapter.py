@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from anonymix_adapters._rest import Call, Send
 from anonymix_adapters._rest_front import Front, put_in_front
+from anonymix_adapters._rest_gate import CloudGate
 from anonymix_adapters._rest_pictures import Fetch
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
@@ -50,7 +51,8 @@ def protect(
     Raises:
         AdapterError: As `put_in_front` says.
     """
-    return install(target, Gate(mixer, NAME, keys=keys, scope=scope), fetch=fetch)
+    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, fetch=fetch)
+    return install(target, gate, fetch=fetch)
 
 
 def unprotect(target: Luxand) -> Luxand:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from anonymix_adapters._rest_gate import CloudGate
 from anonymix_adapters._rest_pictures import draw, encoded, refused
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import AdapterError, BypassError
@@ -108,7 +109,8 @@ def protect(
     """
     if detect not in {"refuse", "protect"}:
         raise UsageError(f"DetectFaces can't be {detect!r}", where="detect", fix="use 'refuse' or 'protect'")
-    return install(target, Gate(mixer, NAME, keys=keys, scope=scope), detect=detect, s3=s3)
+    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, detect=detect, s3=s3)
+    return install(target, gate, detect=detect, s3=s3)
 
 
 def unprotect(target: Any) -> Any:

@@ -9,9 +9,10 @@ from typing import Any
 
 from anonymix_adapters._rest_pictures import best
 from anonymix_adapters._rest_rehearsal import CloudRehearsal, Wire
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
-from anonymix_adapters.rekognition._adapter import NAME, SDKS, Detection, install
+from anonymix_adapters.rekognition._adapter import SDKS, Detection, protect
+from anonymix_adapters.wrapping import need_gate
 
 
 @contextmanager
@@ -35,8 +36,8 @@ def rehearse(
     """
     boto3 = SDKS[0].load()
     connect = connect or (lambda: boto3.client("rekognition"))
-    gate, wire = Gate(mixer, NAME, keys=keys, scope=scope), Wire()
-    client, plain = install(connect(), gate, detect=detect), connect()
+    client = protect(connect(), mixer, keys=keys, scope=scope, detect=detect)
+    gate, plain, wire = need_gate(client), connect(), Wire()
 
     def note(request: Any, **_: Any) -> None:
         wire(request.body)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
+from anonymix_adapters._rest_gate import CloudGate
 from anonymix_adapters._rest_pictures import Fetch, draw, fetched, refused
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import AdapterError, EnrolmentError
@@ -76,7 +77,8 @@ def protect(
     """
     if detect not in {"refuse", "protect"}:
         raise UsageError(f"DetectFace can't be {detect!r}", where="detect", fix="use 'refuse' or 'protect'")
-    return install(target, Gate(mixer, NAME, keys=keys, scope=scope), detect=detect, fetch=fetch)
+    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, detect=detect, fetch=fetch)
+    return install(target, gate, detect=detect, fetch=fetch)
 
 
 def unprotect(target: Any) -> Any:

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from anonymix_adapters._rest_pictures import best
 from anonymix_adapters._rest_rehearsal import CloudRehearsal, Wire
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
-from anonymix_adapters.tencent._adapter import COLLECTION, NAME, SDKS, Detection, install
+from anonymix_adapters.tencent._adapter import COLLECTION, SDKS, Detection, protect
+from anonymix_adapters.wrapping import need_gate
 
 _ACCEPTED: Final = 50.0
 """Tencent's documents on face model 3.0: false match rate .1 % at 40, .01 % at 50, .001 % at 60."""
@@ -40,8 +41,8 @@ def rehearse(
     """
     SDKS[0].load()
     connect = connect or _from_environment
-    gate, wire = Gate(mixer, NAME, keys=keys, scope=scope), Wire()
-    client, plain = install(connect(), gate, detect=detect), connect()
+    client = protect(connect(), mixer, keys=keys, scope=scope, detect=detect)
+    gate, plain, wire = need_gate(client), connect(), Wire()
     _watch(client, wire)
     group = f"anonymix-rehearsal-{uuid.uuid4().hex}"
     plain.call_json("CreateGroup", {"GroupId": group, "GroupName": group, "FaceModelVersion": "3.0"})
