@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from anonymix_plugin.cli._options import EngineName, EngineOption, PolicyOption, Road, RoadOption
+from anonymix_plugin.cli._options import (
+    DetectorName,
+    EngineName,
+    EngineOption,
+    PolicyOption,
+    Road,
+    RoadOption,
+)
 from anonymix_plugin.cli._report import EXIT_SOME_FAILED, print_json
 from anonymix_plugin.errors import UsageError
 
@@ -83,6 +90,9 @@ def evaluate(
             metavar="NAMES", help="Recognisers, with commas; PACKAGE.MODULE:FACTORY for one of your own."
         ),
     ] = "facenet,arcface-mbf,sface",
+    detector: Annotated[
+        DetectorName, typer.Option(help="What finds faces for judges, rivals and attackers.")
+    ] = DetectorName.YUNET,
     policy: PolicyOption = None,
     road: RoadOption = Road.FAST,
     engine: EngineOption = EngineName.OPENVINO,
@@ -222,6 +232,7 @@ def evaluate(
                 protocol=compared,
                 output=output,
                 judges=judge_names,
+                detector=detector.value,
                 policy="" if policy is None else policy.value,
                 road=road.value,
                 engine=engine.value,

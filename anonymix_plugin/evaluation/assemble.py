@@ -40,7 +40,7 @@ from anonymix_plugin.evaluation.report.schema import Report
 from anonymix_plugin.evaluation.requirements import Requirement
 from anonymix_plugin.evaluation.run import MixerFacts, Settings, evaluate
 from anonymix_plugin.evaluation.scores import EmbeddingStore, Extractor, Panel, load_judges
-from anonymix_plugin.faces import YuNet
+from anonymix_plugin.faces import Detector, Scrfd, YuNet
 from anonymix_plugin.generator import Engine
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 from anonymix_plugin.mixer.weights import load_mixer_weights
@@ -54,6 +54,7 @@ class Choice:
     protocol: Protocol
     output: Path
     judges: Sequence[str]
+    detector: str
     policy: str
     road: str
     engine: str
@@ -84,8 +85,8 @@ def run_choice(
         AnonymixError: Whatever stops it; what was computed is in the cache.
     """
     store = EmbeddingStore(choice.cache)
-    detector = YuNet(locate("yunet"))
-    identity = f"yunet {weights_hash('yunet')}"
+    detector: Detector = YuNet(locate("yunet")) if choice.detector == "yunet" else Scrfd(locate("scrfd-500m"))
+    identity = f"{choice.detector} {weights_hash(choice.detector)}"
     panel = Panel(load_judges(choice.judges), detector, identity)
     features = FeatureJudge(choice.features) if choice.features else None
     extractor = Extractor(
@@ -143,7 +144,7 @@ def run_choice(
 def _rival(
     name: str,
     mixer: Anonymixer,
-    detector: YuNet,
+    detector: Detector,
     keys: SeededKeys,
     choice: Choice,
     policy: MixingPolicy,
@@ -164,7 +165,7 @@ def _rival(
     return MixerProtection(refined, choice.key_seed, name="refine", title="Anonymix, refine road (paper)")
 
 
-def _attacks(on: Protection, mixer: Anonymixer, detector: YuNet, choice: Choice) -> list[Attack]:
+def _attacks(on: Protection, mixer: Anonymixer, detector: Detector, choice: Choice) -> list[Attack]:
     generator = mixer.generator
     makers: dict[str, Callable[[], Attack]] = {
         "direct": Direct,
