@@ -10,8 +10,7 @@ The graph computes what `mobilestylegan.MobileStyleGan` computes, in an order th
 - Factors that only follow each other are one factor: the upsampling's modulation, the next convolution's
   and the 1/2 of the Haar transform.
 - Noise maps are inputs, not constants: as constants they would be added to the biases beforehand, which
-  makes 225 MB out of 1.4 MB, to be read again for each face. For the same reason a factor of one that the
-  optimiser can't see stands before them: it lets scaling, noise, activation and modulation be one loop.
+  makes 225 MB out of 1.4 MB, to be compiled at each start.
 - Large layers are drawn in strips of a few rows, each through all of a block, so that what lies between
   two layers stays in the cache. A strip takes as many rows of its neighbours as its convolutions reach
   for; every pixel is computed from the same numbers in the same order as without strips.
@@ -41,8 +40,8 @@ from anonymix_plugin.values import Floats
 
 Node = Any  # OpenVINO's nodes and outputs have no types of their own for mypy
 
-STRIPS: Mapping[int, int] = {4: 4, 5: 8, 6: 16}
-"""Block -> how many strips: 32 rows of the block's output each, about 4 MB between layers."""
+STRIPS: Mapping[int, int] = {5: 4, 6: 8}
+"""Block -> how many strips: 64 rows of the block's output each, about 8 MB between layers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +89,8 @@ class GraphBuilder:
         self._op = op
         self._weights, self._size, self._strips = weights, size, strips
         self._code = op.parameter([1, LAYERS.total, W_DIM], np.float32, name="w_plus")
-        self._one = op.parameter([1], np.float32, name="one")
-        self._inputs: list[Node] = [self._code, self._one]
-        self._fixed: list[Floats] = [np.ones(1, np.float32)]
+        self._inputs: list[Node] = [self._code]
+        self._fixed: list[Floats] = []
 
     @property
     def inputs(self) -> list[Node]:
@@ -181,8 +179,7 @@ class GraphBuilder:
 
     def _activated(self, x: Node, noise: Node, scale: Node) -> Node:
         op = self._op
-        x = op.add(op.multiply(x, self._one), noise)
-        return op.multiply(op.prelu(x, _constant(op, np.array([SLOPE]))), scale)
+        return op.multiply(op.prelu(op.add(x, noise), _constant(op, np.array([SLOPE]))), scale)
 
     def _modulation(self, values: Affine, layer: int) -> Node:
         """(1, C, 1, 1)."""
