@@ -45,6 +45,12 @@ _SETTINGS: Final[dict[Any, Any]] = {
     "legend.frameon": False,
     "legend.labelcolor": _INK,
 }
+_SHORT: Final = {
+    "unprotected": "unprotected",
+    "own-key": "a key each",
+    "claimed": "claimed key",
+    "one-key": "one key",
+}
 _LINES: Final = (
     ("unprotected", _SOFT, ":"),
     ("own-key", _BRAND, "-"),
@@ -77,7 +83,7 @@ def own_and_chance(part: OneClass, threshold: float | None) -> Markup:
     return _chart(paint, (3.5, 1.9), f"Scores of {part.scenario} by {part.judge}")
 
 
-def det(parts: Sequence[TwoClass], titles: dict[str, str]) -> Markup:
+def det(parts: Sequence[TwoClass]) -> Markup:
     """DET curves of all scenarios of one judge, both axes logarithmic."""
 
     def paint(axes: Axes) -> None:
@@ -92,7 +98,7 @@ def det(parts: Sequence[TwoClass], titles: dict[str, str]) -> Markup:
                     np.maximum(points[:, 1], 1e-4),
                     color=colour,
                     linestyle=style,
-                    label=titles.get(scenario, scenario),
+                    label=_SHORT[scenario],
                     drawstyle="steps-post",
                 )
         axes.plot([1e-5, 1], [1e-5, 1], color=_LINE, linewidth=1)
@@ -177,15 +183,12 @@ def _svg(figure: Figure, about: str) -> Markup:
     text = re.sub(r"(<svg[^>]*?) (?:width|height)=\"[^\"]*\"", r"\1", text, count=1)
     text = re.sub(r"(<svg[^>]*?) (?:width|height)=\"[^\"]*\"", r"\1", text, count=1)
     text = re.sub(r" xmlns(?::xlink)?=\"[^\"]*\"", "", text)
-    text = re.sub(r"font(?:-family)?: ([^;\"]*?)'[^\"]*", lambda found: _font(found.group(0)), text)
+    # The page's own font: matplotlib's families are not on every machine.
+    text = re.sub(r"font: (?:[^;\"]*? )?([\d.]+px)[^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"font-family: [^;\"]*;?", "", text)
     text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
     label = str(escape(about))
     # Matplotlib escapes what it writes; nothing else is in there.
     return Markup(text.replace("<svg", f'<svg class="chart" role="img" aria-label="{label}"', 1))  # noqa: S704
-
-
-def _font(style: str) -> str:
-    size = re.search(r"([\d.]+)px", style)
-    return f"font-size: {size.group(1)}px" if size else "font-size: 9px"

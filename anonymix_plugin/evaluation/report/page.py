@@ -86,9 +86,7 @@ def _charts(report: Report, thresholds: dict[str, float | None]) -> dict[str, An
             for part in report.one_class
             if not part.scenario.endswith("same-photo")
         },
-        "det": {
-            name: det([part for part in report.two_class if part.judge == name], TITLES) for name in names
-        },
+        "det": {name: det([part for part in report.two_class if part.judge == name]) for name in names},
         "link": {
             (part.scenario, part.judge): linkability_curve(part)
             for part in report.linkability
