@@ -172,6 +172,10 @@ class Extractor:
         finally:
             # An interrupt, too, leaves what was finished on the disk.
             pool.shutdown(wait=True, cancel_futures=True)
+            for future, picture in running.items():
+                if not future.cancelled() and future.exception() is None:
+                    for name, entry in future.result().items():
+                        self.store.put(spaces[name], picture, entry)
             self.store.flush()
         kind = protection.name if protection is not None else "original"
         self.made[kind] = self.made.get(kind, 0) + len(wanted)
