@@ -458,9 +458,7 @@ def test_a_generator_that_draws_no_picture_is_an_error(
     mixer: Anonymixer, one: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    monkeypatch.setattr(
-        mixer.generator, "draw", lambda *_: np.full((1, 3, 512, 512), np.nan, np.float32)
-    )
+    monkeypatch.setattr(mixer.generator, "draw", lambda *_: np.full((1, 3, 512, 512), np.nan, np.float32))
     with pytest.raises(AnonymixError, match="no picture"):
         mixer.protect(one, subject="alice")
 
