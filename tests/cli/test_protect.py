@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import signal
@@ -457,7 +458,7 @@ def _second_time(action: Callable[[], None]) -> Callable[..., Any]:
 def test_an_interrupt_in_the_middle_leaves_whole_files_alone(
     run, one: Path, one_smiling: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FastMixer, "mix", _second_time(lambda: os.kill(os.getpid(), signal.SIGINT)))
+    monkeypatch.setattr(FastMixer, "mix", _second_time(_thread.interrupt_main))
     # A shell starts background jobs with interrupts ignored; the test is about those that are not.
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -472,7 +473,7 @@ def test_an_interrupt_in_the_middle_leaves_whole_files_alone(
 
 
 def test_sigterm_while_writing_leaves_nothing(one: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_encode.os, "fsync", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(_encode.os, "fsync", lambda _: _thread.interrupt_main(signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         main(["protect", str(one), "--subject", "alice", "-o", str(out)])
     assert ended.value.code == 143
