@@ -149,5 +149,5 @@ def test_poor_faces_are_refused_alike_at_enrolment_and_probe_unless_told_otherwi
             mixer.protect(blurred, subject="one", enrol=enrol)
     assert mixer.protect(clear, subject="one").quality > 0.9
     with Anonymixer(SeededKeys(3), min_quality=0) as anything:
-        assert anything.protect(blurred, subject="one").quality < 0.75
+        assert anything.protect(blurred, subject="one").quality < 0.7
         assert anything.fingerprint == mixer.fingerprint  # the gate changes no face

@@ -116,7 +116,7 @@ MinQualityOption = Annotated[
         "--min-quality",
         metavar="Q",
         min=0,
-        help="Refuse faces that are poorer than this: 1 is ordinary, .75 the default, 0 takes every face.",
+        help="Refuse faces that are poorer than this: 1 is ordinary, .7 the default, 0 takes every face.",
         show_default=False,
     ),
 ]
