@@ -105,9 +105,9 @@ def fit_subspace(
     names = np.unique(people)
     most = len(names) - 1 + (0 if population is None else len(population))
     if not 0 < dims <= min(most, embeddings.shape[1]):
+        others = "" if population is None else f" and {len(population)} others"
         raise BadArrayError(
-            f"{len(names)} people and a population of {most + 1 - len(names)} allow 1 to"
-            f" {min(most, embeddings.shape[1])} directions, not {dims}",
+            f"{len(names)} people{others} allow 1 to {min(most, embeddings.shape[1])} directions, not {dims}",
             where="dims",
         )
     trusted = np.ones(len(embeddings), dtype=bool)
