@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from anonymix_plugin.encoder import Encoder
@@ -14,6 +13,7 @@ from anonymix_plugin.evaluation.protections._values import KeyName
 from anonymix_plugin.faces import Detector, ffhq_crop
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.images import decode_photo
+from anonymix_plugin.mixer import swap
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.training.pairs import to_pixels, to_w_plus
 from anonymix_plugin.values import Floats, Pixels
@@ -52,7 +52,8 @@ class LayerSwap:
         truncation: float = 0.7,
     ) -> None:
         self._detector, self._encoder, self._generator = detector, encoder, generator
-        self._centre, self._keys, self._truncation = centre, keys, truncation
+        self._swap = swap.LayerSwap(generator, centre, truncation=truncation)
+        self._keys = keys
         self.fingerprint = f"layer swap {truncation} {encoder.sha256} {generator.weights_hash()} keys {seed}"
 
     def protect(self, photo: Path, key: KeyName) -> Pixels:
@@ -62,9 +63,7 @@ class LayerSwap:
             raise NoFaceError("no face was found", where=str(photo))
         styles = self._encoder.encode(ffhq_crop(faces[0], 256)[None])[0]
         material = self._keys.at(key.subject, key.version, key.scope).material
-        noise = KeySchedule(material).gaussian("synthetic code", self._generator.z_dim).astype(np.float32)
-        style = self._generator.map(torch.from_numpy(noise)[None])[0].numpy()
-        styles[1] = self._centre + self._truncation * (style - self._centre)
-        code = to_w_plus(self._generator, torch.from_numpy(styles)[None])
+        own = to_w_plus(self._generator, torch.from_numpy(styles)[None])[0].numpy()
+        code = torch.from_numpy(self._swap.mix(own, KeySchedule(material)))[None]
         with torch.inference_mode():
             return to_pixels(self._generator.synthesise(code, _SIDE)[0], _SIDE)
