@@ -81,7 +81,9 @@ figures: models          ## accuracy, anonymity and renewal on the London set: o
 
 train-mapper: models     ## make anonymix_plugin/weights/mixer.safetensors again (hours: draws 3,500 pairs)
 	$(BIN)/anonymix train pairs --count 3500 --pairs out/pairs
-	$(BIN)/anonymix train mapper --count 3500 --pairs out/pairs --people $(DATA)/pins -o out/mixer.safetensors
+	$(BIN)/anonymix train subspace --count 3500 --pairs out/pairs --people $(DATA)/pins -o out/subspace.safetensors
+	$(BIN)/anonymix train mapper --count 3500 --pairs out/pairs --subspace out/subspace.safetensors \
+	    --work out/mapper -o out/mixer.safetensors
 
 train-encoder: models    ## make anonymix_plugin/weights/encoder.safetensors again
 	$(BIN)/anonymix train pairs --count 3500 --pairs out/pairs

@@ -2,13 +2,14 @@
 
 For each group of layers g (coarse, identity, fine), in whitened latent coordinates:
 
-    x_g = person * M_g R_k u  +  P_g y_g
+    x_g = person * M_g(R_k u)  +  P_g y_g
 
 u is the person's code in the identity subspace (d numbers, length 1), R_k the key's rotation into D >= d
-dimensions, M_g the learned map into the latent space, P_g the projection onto everything that M_g does not
-reach. y_g is the key's synthetic code, or the photo's own where the attribute policy keeps it. P_g keeps
-both out of the directions that carry identity: the key's code can't drown the person, and what is kept of
-the photo can't bring the person's own identity back through the front door.
+dimensions, M_g the learned map into the latent space (nothing for the fine layers, where the weights say
+so), P_g the projection onto everything that is not the person's. y_g is the key's synthetic code, or the
+photo's own where the attribute policy keeps it. P_g keeps both out of the directions that carry identity:
+the key's code can't drown the person, and what is kept of the photo can't bring the person's own identity
+back through the front door.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from anonymix_plugin.errors import DamagedModelError, UsageError
-from anonymix_plugin.generator import Generator, styles_of
+from anonymix_plugin.generator import Generator, LayerGroups, styles_of
+from anonymix_plugin.mixer.identity_map import IdentityMap, Matrix, product
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.policy import MixingPolicy
 from anonymix_plugin.mixer.weights import MixerWeights
@@ -30,8 +31,6 @@ from anonymix_plugin.values import Floats
 
 GROUPS = ("coarse", "identity", "fine")
 _CACHED_KEYS = 1024
-
-Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,8 +68,9 @@ class FastMixer:
         self._centre = weights.centre.astype(np.float64)
         # basis = axes * deviations, so its inverse is its transpose over the squared deviations.
         self._inverse = (self._basis / np.square(self._basis).sum(axis=0)).T
-        self._person = weights.person.astype(np.float64)
-        self._spans = [np.linalg.qr(matrix)[0] for matrix in self._person]
+        self._map = IdentityMap(weights.person, weights.bend, weights.removed)
+        self._spans = _spans(weights)
+        self._counts = _counts(generator.layers, weights.identity_end)
         self._cache: OrderedDict[bytes, _KeyParts] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -97,17 +97,17 @@ class FastMixer:
                 f"a person's code has shape ({self._weights.subspace.dims},), not {person.shape}"
             )
         parts = self._parts(schedule, key_name)
-        turned = _product(parts.rotation, person)
+        turned = product(parts.rotation, person)
         rest = parts.synthetic.copy()
         if self.policy.attributes.keeps_coarse:
             rest[0] = self._kept(0, kept)
         if self.policy.attributes.keeps_fine:
             rest[2] = self._kept(2, kept)
-        codes = self.policy.person * np.stack([_product(matrix, turned) for matrix in self._person]) + rest
-        offsets = np.stack([_product(self._basis, code) for code in codes])
+        moved = self._map(turned)
+        rest[: len(moved)] += self.policy.person * moved
+        offsets = np.stack([product(self._basis, code) for code in rest])
         styles: Floats = (self._centre + offsets).astype(np.float32)
-        layers = self._generator.layers
-        return np.repeat(styles, [len(layers.coarse), len(layers.identity), len(layers.fine)], axis=0)
+        return np.repeat(styles, self._counts, axis=0)
 
     def forget(self) -> None:
         """Drop everything that was derived from keys."""
@@ -117,13 +117,13 @@ class FastMixer:
     def _kept(self, group: int, kept: Floats | None) -> Matrix:
         if kept is None:
             raise UsageError(f"the attribute policy {self.policy.attributes} needs the photo's own code")
-        own = _product(self._inverse, kept[group].astype(np.float64) - self._centre)
+        own = product(self._inverse, kept[group].astype(np.float64) - self._centre)
         return self.policy.kept * self._outside(group, own)
 
     def _outside(self, group: int, code: Matrix) -> Matrix:
         """Take the directions that carry identity out of a whitened code."""
         span = self._spans[group]
-        return code - _product(span, _product(span.T, code))
+        return code - product(span, product(span.T, code))
 
     def _parts(self, schedule: KeySchedule, key_name: bytes) -> _KeyParts:
         name = hashlib.sha256(key_name).digest()
@@ -142,12 +142,26 @@ class FastMixer:
         rotation = schedule.rotation("person", self._weights.keyed_dims, self._weights.subspace.dims)
         noise = schedule.gaussian("synthetic code", self._generator.z_dim).astype(np.float32)
         style = styles_of(self._generator, noise[None])[0].astype(np.float64)
-        synthetic = self.policy.key * _product(self._inverse, style - self._centre)
+        synthetic = self.policy.key * product(self._inverse, style - self._centre)
         return _KeyParts(
             rotation, np.stack([self._outside(group, synthetic) for group in range(len(GROUPS))])
         )
 
 
-def _product(matrix: Matrix, vector: Matrix) -> Matrix:
-    """Multiply without BLAS, whose threads cost more than such small products and sum in varying order."""
-    return np.asarray(np.einsum("ij,j->i", matrix, vector))
+def _spans(weights: MixerWeights) -> list[Matrix]:
+    """Orthonormal directions that are the person's, (512, S) for each group."""
+    if weights.span is not None:
+        return [weights.span.astype(np.float64)] * len(GROUPS)
+    spans = [np.linalg.qr(matrix.astype(np.float64))[0] for matrix in weights.person]
+    return spans + [spans[-1]] * (len(GROUPS) - len(spans))
+
+
+def _counts(layers: LayerGroups, identity_end: int | None) -> list[int]:
+    """How many style inputs each group has in the mixer."""
+    end = layers.identity.stop if identity_end is None else identity_end
+    if not layers.coarse.stop < end <= layers.total:
+        raise DamagedModelError(
+            f"the mixer's weights end identity at layer {end} of {layers.total}",
+            fix="reinstall anonymix-plugin, or train them again: anonymix train mapper",
+        )
+    return [len(layers.coarse), end - layers.coarse.stop, layers.total - end]

@@ -8,12 +8,16 @@ embedding end here: what leaves this module is a many-to-one function of the pho
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from anonymix_plugin.errors import BadArrayError
+from anonymix_plugin.errors import BadArrayError, DamagedModelError
 from anonymix_plugin.values import Floats
 
 Matrix = npt.NDArray[np.float64]
@@ -43,6 +47,29 @@ class IdentitySubspace:
 
     mean: Floats
     directions: Floats
+
+    def save(self, path: Path, about: dict[str, str]) -> None:
+        """Write a safetensors file with `about` (what it was learned from) as its metadata."""
+        tensors = {"subspace.mean": self.mean, "subspace.directions": self.directions}
+        ready = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        save_file(ready, path, {"about": json.dumps(about, sort_keys=True)})
+
+    @classmethod
+    def read(cls, path: Path) -> IdentitySubspace:
+        """Read what `save` wrote, or the subspace of a file of mixer weights.
+
+        Raises:
+            DamagedModelError: The file is missing, no safetensors file, or holds no subspace.
+        """
+        try:
+            with safe_open(path, framework="np") as file:
+                return cls(file.get_tensor("subspace.mean"), file.get_tensor("subspace.directions"))
+        except (OSError, SafetensorError) as error:
+            raise DamagedModelError(
+                f"no identity subspace can be read ({error})",
+                where=str(path),
+                fix="make one: anonymix train subspace",
+            ) from error
 
     @property
     def dims(self) -> int:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from anonymix_plugin.errors import DamagedModelError
+from anonymix_plugin.mixer.identity_map import Bend
 from anonymix_plugin.mixer.subspace import IdentitySubspace
 from anonymix_plugin.values import Floats
 
@@ -29,9 +30,15 @@ class MixerWeights:
         basis: (512, 512) float32, whitened latent coordinates -> style vector: its columns are the principal
             axes of w, scaled to one standard deviation, the largest first.
         person: (groups, 512, D) float32, keyed code of a person (D numbers, length 1) -> whitened
-            coordinates of the coarse, the identity and the fine layers.
+            coordinates of the coarse, the identity and, where there are three groups, the fine layers.
+            With two groups, the fine layers have nothing of the person.
         generator_hash: `weights_hash()` of the generator that this belongs to.
         sha256: Hash of the file, for the fingerprint.
+        bend: What a small network adds to the linear map.
+        removed: (512,) float32, a whitened direction of length 1 that no person moves along, or None.
+        span: (512, S) float32, orthonormal: whitened directions that are the person's, and that neither the
+            key nor the photo moves along. None: the span of each group's linear map.
+        identity_end: The first style input that counts as fine; None for the generator's own.
     """
 
     subspace: IdentitySubspace
@@ -40,6 +47,10 @@ class MixerWeights:
     person: Floats
     generator_hash: str
     sha256: str = ""
+    bend: Bend | None = None
+    removed: Floats | None = None
+    span: Floats | None = None
+    identity_end: int | None = None
 
     @property
     def keyed_dims(self) -> int:
@@ -55,8 +66,16 @@ class MixerWeights:
             "latent.basis": self.basis,
             "mapper.person": self.person,
         }
-        ready = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-        save_file(ready, path, {"generator": self.generator_hash, "about": json.dumps(about, sort_keys=True)})
+        if self.bend is not None:
+            tensors |= {f"mapper.bend.{name}": value for name, value in self.bend.tensors().items()}
+        if self.removed is not None:
+            tensors["mapper.removed"] = self.removed
+        if self.span is not None:
+            tensors["mapper.span"] = self.span
+        metadata = {"generator": self.generator_hash, "about": json.dumps(about, sort_keys=True)}
+        if self.identity_end is not None:
+            metadata["identity_end"] = str(self.identity_end)
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path, metadata)
 
 
 @lru_cache(maxsize=4)
@@ -71,6 +90,8 @@ def load_mixer_weights(path: Path = SHIPPED) -> MixerWeights:
         with safe_open(path, framework="np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             metadata = file.metadata() or {}
+        prefix = "mapper.bend."
+        bend = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
         return MixerWeights(
             subspace=IdentitySubspace(tensors["subspace.mean"], tensors["subspace.directions"]),
             centre=tensors["latent.centre"],
@@ -78,8 +99,12 @@ def load_mixer_weights(path: Path = SHIPPED) -> MixerWeights:
             person=tensors["mapper.person"],
             generator_hash=metadata["generator"],
             sha256=digest,
+            bend=Bend.of_tensors(bend) if bend else None,
+            removed=tensors.get("mapper.removed"),
+            span=tensors.get("mapper.span"),
+            identity_end=int(metadata["identity_end"]) if "identity_end" in metadata else None,
         )
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DamagedModelError(
             f"the mixer's own weights can't be read ({error})",
             where=str(path),

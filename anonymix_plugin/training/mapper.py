@@ -1,6 +1,6 @@
-"""Training of the mixer's own weights: the identity subspace and the map from keyed code to latent code.
+"""The linear map from keyed code to latent code: what tuning starts from.
 
-The map is learned on people who do not exist. Drawn faces are embedded by ArcFace and SFace; the D strongest
+It is learned on people who do not exist. Drawn faces are embedded by ArcFace and SFace; the D strongest
 principal directions of those embeddings are what recognisers can see of the generator's faces, and ridge
 regression says which way in the latent space goes with each of them (an inverse regression: it answers with
 the mean code of all faces that look so to the recognisers, so that pose, light and background, which they
@@ -15,7 +15,7 @@ from them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,19 +23,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anonymix_plugin.errors import PhotoError, UsageError
-from anonymix_plugin.faces import Detector, FacePolicy, recogniser_crop, select_faces
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator import Generator
-from anonymix_plugin.images import decode_photo
-from anonymix_plugin.mixer.subspace import IdentitySubspace, fit_subspace, joint_embedding
+from anonymix_plugin.mixer.subspace import IdentitySubspace
 from anonymix_plugin.mixer.weights import MixerWeights
-from anonymix_plugin.recognisers import Recogniser
+from anonymix_plugin.training.embedding import Embedder, embed_pairs
 from anonymix_plugin.training.latent import LatentAxes, latent_axes
-from anonymix_plugin.training.pairs import pair_codes, pair_path
+from anonymix_plugin.training.pairs import pair_codes
 from anonymix_plugin.values import Floats
 
 Matrix = npt.NDArray[np.float64]
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 SHIPPED_MARKS = Path(__file__).parent / "children.json"
 
 
@@ -45,85 +42,17 @@ class MapperRecipe:
 
     Attributes:
         pairs: How many pairs of series 1 are used (those with one style vector for all layers).
-        dims: Numbers of a person that pass the subspace.
-        keyed_dims: Dimensions into which keys turn them, at least `dims`.
+        keyed_dims: Dimensions into which keys turn a person's numbers, at least as many as they are.
         ridge: Penalty of the regression.
         reach: Mean length of a person's part of a style vector; the generator's own variation has about 10.
         adult_shift: How far the centre moves away from children, in standard deviations.
-        population: Whether drawn faces tell the subspace how people differ, beside the people of the photos.
     """
 
     pairs: int
-    dims: int = 24
-    keyed_dims: int = 48
+    keyed_dims: int = 64
     ridge: float = 5.0
     reach: float = 7.0
     adult_shift: float = 0.6
-    population: bool = False
-
-
-class Embedder:
-    """Photo to joint embedding, by the detector and the recognisers of the mixer."""
-
-    def __init__(
-        self, detector: Detector, arcface: Recogniser, sface: Recogniser, faces: FacePolicy = "largest"
-    ) -> None:
-        self._detector, self._arcface, self._sface = detector, arcface, sface
-        self._faces: FacePolicy = faces
-
-    def embed(self, path: Path) -> Floats | None:
-        """Return the joint embedding, (640,) float32, of one face; None where there is no face."""
-        photo = decode_photo(path)
-        try:
-            face = select_faces(self._detector.detect(photo), self._faces, photo)[0]
-        except PhotoError:
-            return None
-        crop = recogniser_crop(face)[None]
-        joint: Floats = joint_embedding(self._arcface.embed(crop), self._sface.embed(crop))[0]
-        return joint
-
-
-def embed_files(
-    embedder: Embedder, paths: Sequence[Path], cache: Path, progress: Callable[[int, int], None]
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Embed many files, going on from a cache that an interrupted run left.
-
-    Args:
-        embedder: What embeds.
-        paths: The photos.
-        cache: A .npy file, (N, 640) float32; rows not done yet hold NaN, rows without a face infinity.
-        progress: Called with done and total.
-
-    Returns:
-        Embeddings (N, 640) float32 and which of them show a face, (N,) bool.
-    """
-    rows = np.full((len(paths), 640), np.nan, np.float32)
-    if cache.exists():
-        old = np.load(cache, allow_pickle=False)
-        rows[: len(old)] = old[: len(rows)]
-    for i, path in enumerate(paths):
-        if np.isnan(rows[i, 0]):
-            found = embedder.embed(path)
-            rows[i] = np.inf if found is None else found
-            if i % 500 == 499:
-                np.save(cache, rows)
-        progress(i + 1, len(paths))
-    np.save(cache, rows)
-    return rows, np.asarray(np.isfinite(rows[:, 0]))
-
-
-def people_of(folder: Path) -> tuple[list[Path], npt.NDArray[np.int64]]:
-    """List the photos of a folder with one sub-folder per person, and who is on each."""
-    people = sorted(entry for entry in folder.iterdir() if entry.is_dir())
-    paths, who = [], []
-    for number, person in enumerate(people):
-        for photo in sorted(person.iterdir()):
-            if photo.suffix.lower() in IMAGE_SUFFIXES:
-                paths.append(photo)
-                who.append(number)
-    if not paths:
-        raise UsageError("no photos in sub-folders, one per person", where=str(folder))
-    return paths, np.array(who, np.int64)
 
 
 def marked_children(path: Path, generator_hash: str, pairs: int) -> npt.NDArray[np.bool_]:
@@ -154,59 +83,39 @@ def marked_children(path: Path, generator_hash: str, pairs: int) -> npt.NDArray[
     return np.isin(np.arange(pairs), marked if owner == generator_hash else [])
 
 
-def train_mapper(
+def train_linear_map(
     generator: Generator,
     embedder: Embedder,
     pairs: Path,
-    people: Path,
+    subspace: IdentitySubspace,
     recipe: MapperRecipe,
-    output: Path,
     progress: Callable[[str, int, int], None],
     marks: Path = SHIPPED_MARKS,
-) -> MixerWeights:
-    """Make the mixer's weights and write them.
+) -> tuple[MixerWeights, int]:
+    """Fit the linear map on the drawn pairs.
 
     Args:
         generator: Whose latent space.
         embedder: The recognisers of the mixer.
         pairs: Folder with the drawn pairs.
-        people: Folder with one sub-folder of photos per person, for the subspace.
+        subspace: What passes of a person.
         recipe: How.
-        output: The safetensors file.
         progress: Called with stage, done and total.
         marks: Which pairs show a child; see `marked_children`.
+
+    Returns:
+        The weights, and how many drawn faces the map was fitted to.
     """
     children = marked_children(marks, generator.weights_hash(), recipe.pairs)
-    numbers = np.arange(recipe.pairs)
-    drawn, found = embed_files(
-        embedder,
-        [pair_path(pairs, int(number)) for number in numbers],
-        pairs / "embeddings.npy",
-        lambda done, total: progress("pairs", done, total),
-    )
-    paths, who = people_of(people)
-    photos, shown = embed_files(
-        embedder, paths, pairs / "people.npy", lambda done, total: progress("people", done, total)
-    )
-    population = drawn[found] if recipe.population else None
-    subspace = fit_subspace(photos[shown], who[shown], dims=recipe.dims, population=population)
+    drawn, found = embed_pairs(embedder, pairs, recipe.pairs, progress)
     axes = latent_axes(generator)
     centre = torch.from_numpy(axes.centre)
-    styles = np.stack([pair_codes(generator, centre, 1, int(number)).styles for number in numbers])
+    styles = np.stack([pair_codes(generator, centre, 1, number).styles for number in range(recipe.pairs)])
     whole = found & (styles[:, 0] == styles[:, 2]).all(axis=1)
     weights = fit_mapper(
         axes, subspace, styles[:, 0], drawn, whole, children, recipe, generator.weights_hash()
     )
-    weights.save(
-        output,
-        {
-            "recipe": repr(recipe),
-            "drawn faces used": str(int(whole.sum())),
-            "people of the subspace": str(len(np.unique(who[shown]))),
-            "photos of the subspace": str(int(shown.sum())),
-        },
-    )
-    return weights
+    return weights, int(whole.sum())
 
 
 def fit_mapper(
@@ -230,7 +139,16 @@ def fit_mapper(
         children: (N,) bool, which were marked as children; where none is, nothing leans away from them.
         recipe: Settings.
         generator_hash: Hash of the generator.
+
+    Raises:
+        UsageError: There are more numbers of a person than dimensions that keys turn them into.
     """
+    if recipe.keyed_dims < subspace.dims:
+        raise UsageError(
+            f"{subspace.dims} numbers of a person don't fit into {recipe.keyed_dims} keyed dimensions",
+            where="--keyed-dims",
+            fix=f"use at least {subspace.dims}",
+        )
     whitened = axes.whiten(styles).astype(np.float64)
     codes, seen = whitened[whole], embeddings[whole].astype(np.float64)
     seen = seen - seen.mean(axis=0)
@@ -252,6 +170,7 @@ def fit_mapper(
         basis=axes.basis,
         person=np.repeat(person[None], 3, axis=0).astype(np.float32),
         generator_hash=generator_hash,
+        removed=young.astype(np.float32) if young.any() else None,
     )
 
 

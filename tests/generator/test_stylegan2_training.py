@@ -59,7 +59,7 @@ def test_mixer_weights_are_fitted_to_it(generator: StyleGan2, tmp_path: Path) ->
     embeddings = np.zeros((800, 640), np.float32)
     embeddings[:, :6] = whitened[:, 2:8]
     subspace = IdentitySubspace(np.zeros(640, np.float32), np.eye(640, 4, dtype=np.float32))
-    recipe = MapperRecipe(pairs=800, dims=4, keyed_dims=6)
+    recipe = MapperRecipe(pairs=800, keyed_dims=6)
     children = marked_children(SHIPPED_MARKS, generator.weights_hash(), 800)
     weights = fit_mapper(
         axes,

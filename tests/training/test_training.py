@@ -13,15 +13,10 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator import LayerGroups
 from anonymix_plugin.mixer.subspace import IdentitySubspace
 from anonymix_plugin.mixer.weights import load_mixer_weights
+from anonymix_plugin.training.embedding import embed_files, people_of
 from anonymix_plugin.training.encoder import EncoderRecipe, train_encoder
 from anonymix_plugin.training.latent import LatentAxes, latent_axes
-from anonymix_plugin.training.mapper import (
-    MapperRecipe,
-    child_direction,
-    embed_files,
-    fit_mapper,
-    people_of,
-)
+from anonymix_plugin.training.mapper import MapperRecipe, child_direction, fit_mapper
 from anonymix_plugin.training.pairs import draw_pairs, mean_style, pair_codes, pair_path, to_w_plus
 
 RANDOM = np.random.Generator(np.random.Philox(9))
@@ -114,7 +109,7 @@ def test_the_map_finds_the_directions_that_recognisers_see_and_leaves_children_o
     embeddings[:, 0] += 0.3 * whitened[:, 9]
     embeddings += 0.01 * RANDOM.standard_normal(embeddings.shape)
     subspace = IdentitySubspace(np.zeros(640, np.float32), np.eye(640, 4, dtype=np.float32))
-    recipe = MapperRecipe(pairs=count, dims=4, keyed_dims=seen, reach=5.0)
+    recipe = MapperRecipe(pairs=count, keyed_dims=seen, reach=5.0)
     styles = (whitened @ axes.basis.T).astype(np.float32)
     weights = fit_mapper(
         axes, subspace, styles, embeddings.astype(np.float32), np.ones(count, bool), children, recipe, "toy"

@@ -1,0 +1,75 @@
+"""States of unfinished training runs, as safetensors: parameters, Adam's moments and the step."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from anonymix_plugin.errors import UsageError
+
+
+def save_state(
+    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, step: int, about: dict[str, str]
+) -> None:
+    """Write a state; the file is there in full or not at all.
+
+    Args:
+        path: Where to.
+        module: Whose parameters and buffers.
+        optimiser: One of the Adam family.
+        step: How many steps are done.
+        about: What the run is of; `load_state` refuses another.
+    """
+    tensors = {f"module.{name}": value.detach().contiguous() for name, value in module.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        for name, value in state.items():
+            tensors[f"optimiser.{index}.{name}"] = value.detach().clone().contiguous()
+    partial = path.with_suffix(".part")
+    save_file(tensors, partial, {**about, "step": str(step)})
+    partial.replace(path)
+
+
+def load_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, about: dict[str, str]) -> int:
+    """Read a state and return how many steps are done; 0 where there is no file.
+
+    Raises:
+        UsageError: The file can't be read, or is of another run.
+    """
+    if not path.exists():
+        return 0
+    again = "remove the file, or name another --work"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"the state of a run can't be read ({error})", where=str(path), fix=again) from error
+    done = int(metadata.pop("step", "0"))
+    if metadata != about:
+        raise UsageError("the state is of a run with other settings", where=str(path), fix=again)
+    module.load_state_dict(
+        {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
+    )
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".", 2)
+            moments.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+    return done
+
+
+def one_cycle(step: int, steps: int, *, warm: float = 0.2) -> float:
+    """Share of the peak learning rate at a step: up over the share `warm` of the steps, then a cosine down.
+
+    After Smith and Topin 2018 (arXiv 1708.07120), without its change of momentum.
+    """
+    rise = max(1.0, warm * steps)
+    if step < rise:
+        return 0.04 + 0.96 * (step + 1) / rise if step + 1 < rise else 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, steps - rise)))

@@ -1,0 +1,491 @@
+"""A student of the generator: a cheap, differentiable way from latent code to a recogniser's crop.
+
+Tuning the identity map needs gradients of embeddings with respect to codes, thousands of times; the whole
+generator and a detector in the loop would take days on a CPU. Layers from 128 px on carry little of what
+recognisers see (exchanged for another code's, the embedding keeps a cosine of .94 to .96), so the student
+stops at the generator's own features of 64 px. A small head paints a picture of 128 px from them, first
+after the true picture and then after the embeddings of the true picture, and the crop is cut where a linear
+regression on the code expects the landmarks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
+
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.faces import RECOGNISER_TEMPLATE, Detector, recogniser_crop, umeyama
+from anonymix_plugin.generator import ArrayGenerator, LayerGroups
+from anonymix_plugin.mixer.weights import MixerWeights
+from anonymix_plugin.recognisers import Recogniser
+from anonymix_plugin.training.checkpoint import load_state, one_cycle, save_state
+from anonymix_plugin.training.pairs import DRAWN_SIZE, to_pixels
+from anonymix_plugin.values import Floats, Photo, Pixels
+
+BLOCKS = 4
+"""Blocks of the generator that the student runs: to 64 px."""
+
+SEEN_LAYERS = 13
+"""Style inputs that those blocks have; the others can't be learned through the student."""
+
+PICTURE = 128
+"""Side of the picture that the head paints."""
+
+CROP = 112
+_LANDMARK_AXES = 64  # whitened coordinates of each group that landmarks are guessed from
+_LANDMARK_RIDGE = 30.0
+
+Matrix = npt.NDArray[np.float64]
+
+
+@runtime_checkable
+class FeatureGenerator(Protocol):
+    """A generator whose inner features can be had, with gradients."""
+
+    @property
+    def layers(self) -> LayerGroups:  # noqa: D102 - described by `protocol.Generator`
+        ...
+
+    def features(self, w_plus: torch.Tensor, blocks: int) -> torch.Tensor:
+        """Run the stem and the first `blocks` blocks: (N, layers, 512) to (N, C, S, S) float32."""
+        ...
+
+    def map(self, z: torch.Tensor) -> torch.Tensor:
+        """Map Gaussian codes (N, z_dim) float32 to style vectors (N, w_dim) float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class StudentRecipe:
+    """How the student's head is trained.
+
+    Attributes:
+        examples: Faces that are drawn for it; one in ten is held out.
+        pixel_epochs: Passes with the loss of pixels alone.
+        epochs: Passes with the loss of embeddings added.
+        batch: Examples a step.
+        learning_rate: Peak of the one-cycle schedule of AdamW.
+        channels: Width of the head.
+        seed: Seed of the codes, the weights and the order.
+    """
+
+    examples: int = 700
+    pixel_epochs: int = 3
+    epochs: int = 9
+    batch: int = 8
+    learning_rate: float = 2e-3
+    channels: int = 128
+    seed: int = 11
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Drawn faces that the head learns from.
+
+    Attributes:
+        features: (N, C, 64, 64) float16, a memory map.
+        pictures: (N, 128, 128, 3) uint8 RGB.
+        codes: (N, 2, 512) float32, whitened coordinates of the coarse and the identity layers.
+        landmarks: (N, 5, 2) float32 in sides of the picture; NaN where no face was found.
+        embeddings: Recogniser -> (N, dim) float32 of the face drawn in full; NaN likewise.
+    """
+
+    features: npt.NDArray[np.float16]
+    pictures: Pixels
+    codes: Floats
+    landmarks: Floats
+    embeddings: Mapping[str, Floats]
+
+    @property
+    def found(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool: on which of them a face was found."""
+        return np.asarray(np.isfinite(self.landmarks[:, 0, 0]))
+
+
+class Head(nn.Module):
+    """Features of 64 px -> picture of 128 px."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(features, channels, 1)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.leave = nn.Conv2d(channels, 12, 3, padding=1)
+        self.register_buffer("mean", torch.zeros(1, features, 1, 1))
+        self.register_buffer("deviation", torch.ones(1, features, 1, 1))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(N, C, 64, 64) float32 -> (N, 3, 128, 128) float32 RGB, nominally in -1..1."""
+        x = F.leaky_relu(self.enter((features - self.mean) / self.deviation), 0.2)
+        y = F.leaky_relu(self.first(x), 0.2)
+        x = x + F.leaky_relu(self.second(y), 0.2)
+        return F.pixel_shuffle(self.leave(x), 2)
+
+
+def crop_grid(landmarks: Matrix) -> torch.Tensor:
+    """Where a recogniser's crop takes its pixels from.
+
+    Args:
+        landmarks: (5, 2) in sides of the picture.
+
+    Returns:
+        (1, 112, 112, 2) float32 for `grid_sample`.
+    """
+    to_crop = umeyama(landmarks * PICTURE - 0.5, RECOGNISER_TEMPLATE)
+    back = np.linalg.inv(np.vstack([to_crop, [0, 0, 1]]))
+    y, x = np.mgrid[:CROP, :CROP]
+    places = np.stack([x, y, np.ones_like(x)], axis=-1) @ back.T
+    return torch.from_numpy(((places[..., :2] + 0.5) / PICTURE * 2 - 1).astype(np.float32))[None]
+
+
+def cut(pictures: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
+    """Cut (N, 3, 128, 128) pictures by (N or 1, 112, 112, 2) grids: (N, 3, 112, 112) in -1..1."""
+    grids = grids.expand(len(pictures), -1, -1, -1)
+    return F.grid_sample(pictures.clamp(-1, 1), grids, align_corners=False, padding_mode="border")
+
+
+class Landmarks:
+    """Where the landmarks of a drawn face lie, guessed from its code by ridge regression."""
+
+    def __init__(self, codes: Floats, landmarks: Floats) -> None:
+        places = landmarks.reshape(len(landmarks), -1).astype(np.float64)
+        self.mean = places.mean(axis=0)
+        inputs = self._inputs(codes)
+        gram = inputs.T @ inputs + _LANDMARK_RIDGE * np.eye(inputs.shape[1])
+        self._weights = np.linalg.solve(gram, inputs.T @ (places - self.mean))
+
+    def guess(self, codes: Floats) -> Matrix:
+        """(N, 2, 512) whitened codes -> (N, 5, 2) float64 in sides of the picture."""
+        places = self._inputs(codes) @ self._weights + self.mean
+        return np.asarray(places.reshape(len(codes), 5, 2))
+
+    @staticmethod
+    def _inputs(codes: Floats) -> Matrix:
+        flat = codes[:, :, :_LANDMARK_AXES].reshape(len(codes), -1).astype(np.float64)
+        return np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
+
+
+class Student(nn.Module):
+    """Whitened codes of the coarse and the identity layers -> embeddings of the face, with gradients.
+
+    Args:
+        generator: Gives the features; frozen.
+        weights: Centre and basis of the latent space.
+        head: Trained by `train_head`; frozen here.
+        landmarks: Where the crop lies.
+        recognisers: Name -> frozen module that takes (N, 3, 112, 112) crops.
+    """
+
+    def __init__(
+        self,
+        generator: FeatureGenerator,
+        weights: MixerWeights,
+        head: Head,
+        landmarks: Landmarks,
+        recognisers: Mapping[str, nn.Module],
+    ) -> None:
+        super().__init__()
+        self._generator, self._landmarks = generator, landmarks
+        self._recognisers = dict(recognisers)
+        self.head = head.requires_grad_(False).eval()
+        self.register_buffer("basis", torch.from_numpy(weights.basis), persistent=False)
+        self.register_buffer("centre", torch.from_numpy(weights.centre), persistent=False)
+        self.basis: torch.Tensor
+        self.centre: torch.Tensor
+
+    def forward(self, codes: torch.Tensor) -> dict[str, torch.Tensor]:
+        """(N, 2, 512) float32 -> name -> (N, dim) float32, rows of length 1."""
+        picture = self.head(self._generator.features(spread(self._generator, self.styles(codes)), BLOCKS))
+        places = self._landmarks.guess(codes.detach().numpy())
+        crops = cut(picture, torch.cat([crop_grid(five) for five in places]))
+        return {name: F.normalize(module(crops), dim=1) for name, module in self._recognisers.items()}
+
+    def styles(self, codes: torch.Tensor) -> torch.Tensor:
+        """(N, 2, 512) whitened coordinates -> (N, 2, 512) style vectors."""
+        return self.centre + codes @ self.basis.T
+
+
+def spread(generator: FeatureGenerator, styles: torch.Tensor) -> torch.Tensor:
+    """(N, 2 or 3, 512) style vectors -> (N, layers, 512): the second reaches to `SEEN_LAYERS`."""
+    coarse = len(generator.layers.coarse)
+    rest = generator.layers.total - SEEN_LAYERS
+    counts = torch.tensor([coarse, SEEN_LAYERS - coarse, rest])
+    last = styles[:, 2:] if styles.shape[1] > 2 else torch.zeros_like(styles[:, :1])
+    return torch.repeat_interleave(torch.cat([styles[:, :2], last], dim=1), counts, dim=1)
+
+
+def make_student(
+    drawer: ArrayGenerator,
+    generator: FeatureGenerator,
+    weights: MixerWeights,
+    detector: Detector,
+    recognisers: Mapping[str, Recogniser],
+    modules: Mapping[str, nn.Module],
+    recipe: StudentRecipe,
+    folder: Path,
+    progress: Callable[[str, int, int, Mapping[str, float]], None],
+) -> Student:
+    """Draw examples, train the head on them and put the student together; goes on where a run stopped.
+
+    Args:
+        drawer: The fast engine of the generator.
+        generator: The same generator on torch.
+        weights: The linear map to start from.
+        detector: Finds the landmarks.
+        recognisers: Name -> what looks at the true pictures.
+        modules: The same recognisers as frozen torch modules.
+        recipe: How.
+        folder: Where everything goes.
+        progress: Called with a stage, done, total and the held-out figures.
+    """
+    examples = draw_examples(
+        drawer,
+        generator,
+        weights,
+        detector,
+        recognisers,
+        folder,
+        recipe,
+        lambda done, total: progress("examples", done, total, {}),
+    )
+    epochs = recipe.pixel_epochs + recipe.epochs
+    head = train_head(
+        examples,
+        modules,
+        recipe,
+        folder / "head.safetensors",
+        lambda epoch, figures: progress("head", epoch, epochs, figures),
+    )
+    found = examples.found
+    landmarks = Landmarks(examples.codes[found], examples.landmarks[found])
+    return Student(generator, weights, head, landmarks, modules)
+
+
+def draw_examples(
+    drawer: ArrayGenerator,
+    generator: FeatureGenerator,
+    weights: MixerWeights,
+    detector: Detector,
+    recognisers: Mapping[str, Recogniser],
+    folder: Path,
+    recipe: StudentRecipe,
+    progress: Callable[[int, int], None],
+) -> Examples:
+    """Draw what the head learns from, or go on where an earlier run stopped.
+
+    The codes are those that the mixer makes, spread wider: persons of half to one and a half times the
+    length, keys of truncation .1 to .5, and in four of ten the coarse layers of another person.
+
+    Args:
+        drawer: The fast engine; draws the true pictures.
+        generator: The reference on torch; gives the features.
+        weights: The linear map to start from.
+        detector: Finds the landmarks.
+        recognisers: What looks at the true pictures.
+        folder: Where features.npy (4 MiB an example), drawn.npz and about.json go.
+        recipe: How many, and the seed.
+        progress: Called with done and total.
+
+    Raises:
+        UsageError: The folder holds examples of another recipe, generator or map.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {
+        "examples": recipe.examples,
+        "seed": recipe.seed,
+        "generator": weights.generator_hash,
+        "map": f"{float(np.abs(weights.person).sum()):.6e}",
+    }
+    note, table, cache = folder / "about.json", folder / "drawn.npz", folder / "features.npy"
+    count, done = recipe.examples, 0
+    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != about:
+        raise UsageError(
+            "the folder holds examples of another recipe", where=str(folder), fix="name another --work"
+        )
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "pictures": np.zeros((count, PICTURE, PICTURE, 3), np.uint8),
+        "codes": np.zeros((count, 2, 512), np.float32),
+        "landmarks": np.full((count, 5, 2), np.nan, np.float32),
+    }
+    if table.exists() and cache.exists():
+        with np.load(table, allow_pickle=False) as old:
+            done = int(old["done"])
+            arrays = {name: old[name] for name in old.files if name != "done"}
+        features = np.lib.format.open_memmap(cache, mode="r+")
+    else:
+        with torch.inference_mode():
+            shape = generator.features(torch.zeros(1, generator.layers.total, 512), BLOCKS).shape
+        features = np.lib.format.open_memmap(cache, mode="w+", dtype=np.float16, shape=(count, *shape[1:]))
+        note.write_text(json.dumps(about), encoding="utf-8")
+    for number in range(done, count):
+        codes, w_plus = _example(generator, weights, recipe.seed, number)
+        arrays["codes"][number] = codes
+        with torch.inference_mode():
+            features[number] = generator.features(torch.from_numpy(w_plus), BLOCKS)[0].numpy()
+        image = torch.from_numpy(drawer.draw(w_plus, DRAWN_SIZE)[0])
+        arrays["pictures"][number] = to_pixels(image, PICTURE)
+        photo = Photo(to_pixels(image, DRAWN_SIZE), f"example {number}")
+        faces = detector.detect(photo)
+        if faces:
+            face = min(faces, key=lambda one: float(np.abs(one.landmarks.mean(0) - DRAWN_SIZE / 2).sum()))
+            arrays["landmarks"][number] = face.landmarks / DRAWN_SIZE
+            crop = recogniser_crop(face)[None]
+            for name, recogniser in recognisers.items():
+                seen = recogniser.embed(crop)[0]
+                if name not in arrays:
+                    arrays[name] = np.full((count, len(seen)), np.nan, np.float32)
+                arrays[name][number] = seen
+        if number % 50 == 49 or number == count - 1:
+            features.flush()
+            partial = table.with_suffix(".part.npz")
+            np.savez(partial, allow_pickle=False, done=np.array(number + 1), **arrays)
+            partial.replace(table)
+        progress(number + 1, count)
+    return Examples(
+        features,
+        np.asarray(arrays["pictures"], np.uint8),
+        np.asarray(arrays["codes"], np.float32),
+        np.asarray(arrays["landmarks"], np.float32),
+        {name: np.asarray(arrays[name], np.float32) for name in recognisers},
+    )
+
+
+def _example(
+    generator: FeatureGenerator, weights: MixerWeights, seed: int, number: int
+) -> tuple[Floats, Floats]:
+    """Whitened codes (2, 512) and W+ code (1, layers, 512) of one example."""
+    random = np.random.Generator(np.random.Philox(key=seed, counter=number << 64))
+    person = weights.person[0].astype(np.float64)
+    inverse = (weights.basis / np.square(weights.basis).sum(axis=0)).T.astype(np.float64)
+    noise = torch.from_numpy(random.standard_normal((1, 512), np.float32))
+    with torch.inference_mode():
+        synthetic = inverse @ (generator.map(noise)[0].numpy().astype(np.float64) - weights.centre)
+
+    def somebody() -> Matrix:
+        code = random.standard_normal(weights.keyed_dims)
+        code *= random.uniform(0.5, 1.4) / np.linalg.norm(code)
+        return np.asarray(person @ code + random.uniform(0.1, 0.5) * synthetic)
+
+    coarse = somebody()
+    identity = coarse if random.uniform() < 0.6 else somebody()
+    codes = np.stack([coarse, identity, random.uniform(0.1, 0.5) * synthetic])
+    styles = (weights.centre + codes @ weights.basis.T.astype(np.float64)).astype(np.float32)
+    w_plus = spread(generator, torch.from_numpy(styles)[None]).numpy()
+    return codes[:2].astype(np.float32), w_plus
+
+
+def train_head(
+    examples: Examples,
+    recognisers: Mapping[str, nn.Module],
+    recipe: StudentRecipe,
+    output: Path,
+    progress: Callable[[int, dict[str, float]], None],
+) -> Head:
+    """Train the head and write it; a file that is there already is read.
+
+    Args:
+        examples: From `draw_examples`.
+        recognisers: Name -> frozen module; the names are those of the examples' embeddings.
+        recipe: How.
+        output: The safetensors file; beside it, until it is done, the state of an unfinished run.
+        progress: Called after each epoch with its number and the held-out figures: "pixels" (mean absolute
+            difference, of 255) and for each recogniser the mean cosine with the face drawn in full.
+    """
+    if output.exists():
+        return _read_head(Head(examples.features.shape[1], recipe.channels), output, recipe)
+    found = np.flatnonzero(examples.found)
+    learn, held = found[found % 10 != 0], found[found % 10 == 0]
+    grid = crop_grid(np.asarray(examples.landmarks[found].mean(axis=0), np.float64))
+    torch.manual_seed(recipe.seed)
+    head = Head(examples.features.shape[1], recipe.channels)
+    some = examples.features[learn[:60]].astype(np.float32)
+    head.mean.copy_(torch.from_numpy(some.mean(axis=(0, 2, 3)))[None, :, None, None])
+    head.deviation.copy_(torch.from_numpy(some.std(axis=(0, 2, 3)) + 1e-3)[None, :, None, None])
+    optimiser = torch.optim.AdamW(head.parameters(), recipe.learning_rate, weight_decay=1e-4)
+    epochs = recipe.pixel_epochs + recipe.epochs
+    steps = max(1, len(learn) // recipe.batch)
+    about, state = {"recipe": repr(recipe)}, output.with_name("head-unfinished.safetensors")
+    done = load_state(state, head, optimiser, about) // steps
+    for epoch in range(done, epochs):
+        order = np.random.Generator(np.random.Philox(key=recipe.seed, counter=epoch << 64)).permutation(learn)
+        for number in range(steps):
+            batch = np.sort(order[number * recipe.batch : (number + 1) * recipe.batch])
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate * one_cycle(
+                    epoch * steps + number, epochs * steps, warm=0.3
+                )
+            picture = head(torch.from_numpy(examples.features[batch].astype(np.float32)))
+            loss = (picture - _as_tensor(examples.pictures[batch])).abs().mean()
+            if epoch >= recipe.pixel_epochs:
+                likeness = _likeness(picture, grid, recognisers, examples, batch)
+                loss = loss + torch.stack([1 - cosines.mean() for cosines in likeness.values()]).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        save_state(state, head, optimiser, (epoch + 1) * steps, about)
+        progress(epoch + 1, _judge_head(head, grid, recognisers, examples, held))
+    save_file(head.state_dict(), output, about)
+    state.unlink(missing_ok=True)
+    return head
+
+
+def _as_tensor(pictures: Pixels) -> torch.Tensor:
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _likeness(
+    pictures: torch.Tensor,
+    grid: torch.Tensor,
+    recognisers: Mapping[str, nn.Module],
+    examples: Examples,
+    numbers: npt.NDArray[np.int64],
+) -> dict[str, torch.Tensor]:
+    """Cosines between painted faces and the same faces drawn in full, (N,) for each recogniser."""
+    crops = cut(pictures, grid)
+    return {
+        name: F.cosine_similarity(module(crops), torch.from_numpy(examples.embeddings[name][numbers]))
+        for name, module in recognisers.items()
+    }
+
+
+def _judge_head(
+    head: Head,
+    grid: torch.Tensor,
+    recognisers: Mapping[str, nn.Module],
+    examples: Examples,
+    held: npt.NDArray[np.int64],
+) -> dict[str, float]:
+    figures: dict[str, list[float]] = {}
+    with torch.inference_mode():
+        for start in range(0, len(held), 10):
+            batch = held[start : start + 10]
+            picture = head(torch.from_numpy(examples.features[batch].astype(np.float32)))
+            missed = (picture - _as_tensor(examples.pictures[batch])).abs().mean(dim=(1, 2, 3)) * 127.5
+            figures.setdefault("pixels", []).extend(missed.tolist())
+            for name, cosines in _likeness(picture, grid, recognisers, examples, batch).items():
+                figures.setdefault(name, []).extend(cosines.tolist())
+    return {name: float(np.mean(values)) for name, values in figures.items()}
+
+
+def _read_head(head: Head, path: Path, recipe: StudentRecipe) -> Head:
+    with safe_open(path, framework="pt") as file:
+        if (file.metadata() or {}).get("recipe") != repr(recipe):
+            raise UsageError(
+                "the head was trained by another recipe", where=str(path), fix="name another --work"
+            )
+        head.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return head

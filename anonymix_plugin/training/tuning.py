@@ -1,0 +1,288 @@
+"""Tuning of the identity map through the generator and the recognisers.
+
+The linear map that regression finds says which way faces change with what recognisers see, but not how far
+they get: two codes of one person at a cosine of .9 came out as faces at .7. Here the map itself learns, from
+the embeddings of the faces that it makes (drawn by the `Student`).
+
+A step takes keyed codes of some people, twice each: a code uniform on the unit sphere, as a key's rotation
+leaves it, and a second one as far from it as two photos of a person are. All of them share one key, which is
+the hardest case. Every pair of faces then goes through a logistic loss with a fixed threshold,
+
+    L = mean over same   softplus(s (t - cos))  +  mean over others  softplus(s (cos - t)),
+
+for each recogniser, so that same and other people fall on the sides of t where recognisers expect them. How
+far a person may move a style vector is bounded, which keeps faces where the generator draws well.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
+
+from anonymix_plugin.mixer.identity_map import Bend
+from anonymix_plugin.mixer.weights import MixerWeights
+from anonymix_plugin.training.checkpoint import load_state, one_cycle, save_state
+from anonymix_plugin.training.student import SEEN_LAYERS, FeatureGenerator, Student
+
+GROUPS = 2
+"""Coarse and identity: the groups that a tuned map moves."""
+
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TuningRecipe:
+    """How the identity map is tuned.
+
+    Attributes:
+        steps: Steps of Adam.
+        batch: Faces a step, two of each person.
+        linear_rate: Peak learning rate of the linear map.
+        bend_rate: Peak learning rate of the network.
+        hidden: Width of the network.
+        axes: Whitened coordinates of each group that the network moves.
+        slope: s of the loss.
+        threshold: t of the loss, a cosine.
+        likeness: Mean cosine of two codes of a person, and its deviation.
+        key: Truncation of the keys' synthetic codes, as the mixing policy has it.
+        length: How far a person may move a style vector before that costs.
+        length_weight: What it costs then.
+        seed: Seed of codes, keys and network.
+    """
+
+    steps: int = 600
+    batch: int = 16
+    linear_rate: float = 0.01
+    bend_rate: float = 0.002
+    hidden: int = 256
+    axes: int = 96
+    slope: float = 12.0
+    threshold: float = 0.4
+    likeness: tuple[float, float] = (0.72, 0.13)
+    key: float = 0.3
+    length: float = 9.5
+    length_weight: float = 0.02
+    seed: int = 3
+
+
+class TunableMap(nn.Module):
+    """The map of `mixer.identity_map` with gradients.
+
+    Args:
+        weights: The linear map to start from.
+        recipe: Size of the network. It starts as nothing: its last layer is zero.
+        removed: (512,) float64, the direction that nobody moves along; zeros for none.
+    """
+
+    scale = 8.0
+
+    def __init__(self, weights: MixerWeights, recipe: TuningRecipe, removed: Matrix) -> None:
+        super().__init__()
+        dims = weights.keyed_dims
+        self.linear = nn.Parameter(torch.from_numpy(weights.person[:GROUPS].copy()))
+        self.first = nn.Linear(dims, recipe.hidden)
+        self.second = nn.Linear(recipe.hidden, recipe.hidden)
+        self.last = nn.Linear(recipe.hidden, GROUPS * recipe.axes)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+        self.register_buffer("removed", torch.from_numpy(removed.astype(np.float32)), persistent=False)
+        self.removed: torch.Tensor
+
+    def forward(self, keyed: torch.Tensor) -> torch.Tensor:
+        """(N, D) float32 keyed codes of length 1 -> (N, 2, 512) float32 whitened coordinates."""
+        codes = torch.einsum("gij,nj->ngi", self.linear, keyed)
+        hidden = F.silu(self.second(F.silu(self.first(self.scale * keyed))))
+        added = self.last(hidden).view(len(keyed), GROUPS, -1)
+        codes = codes + F.pad(added, (0, codes.shape[-1] - added.shape[-1]))
+        return codes - (codes @ self.removed)[..., None] * self.removed
+
+    def tuned(self, weights: MixerWeights, span: torch.Tensor) -> MixerWeights:
+        """The weights with this map in the place of the one that they had."""
+
+        def arrays(layer: nn.Linear) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+            return layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()
+
+        return replace(
+            weights,
+            person=self.linear.detach().numpy().copy(),
+            bend=Bend(self.scale, arrays(self.first), arrays(self.second), arrays(self.last)),
+            removed=self.removed.numpy().copy() if bool(self.removed.any()) else None,
+            span=span.numpy().copy(),
+            identity_end=SEEN_LAYERS,
+        )
+
+
+@dataclass(frozen=True)
+class TuningStep:
+    """What one step showed, before it moved the map.
+
+    Attributes:
+        step: Its number, from 0.
+        loss: The whole loss.
+        length: Mean length of the person's part of the style vectors.
+        same: Recogniser -> mean and deviation of the cosines of faces of one person.
+        others: The same for faces of two people.
+    """
+
+    step: int
+    loss: float
+    length: float
+    same: dict[str, tuple[float, float]]
+    others: dict[str, tuple[float, float]]
+
+    def separation(self, name: str) -> float:
+        """D' of a recogniser: the distance of the means over the root of the summed variances."""
+        (same, one), (others, two) = self.same[name], self.others[name]
+        return (same - others) / max(1e-9, float(np.hypot(one, two)))
+
+
+def tune(
+    student: Student,
+    generator: FeatureGenerator,
+    weights: MixerWeights,
+    removed: Matrix,
+    recipe: TuningRecipe,
+    folder: Path,
+    progress: Callable[[TuningStep], None],
+    *,
+    save_every: int = 25,
+) -> MixerWeights:
+    """Tune the map, going on where an earlier run stopped.
+
+    Args:
+        student: From codes to embeddings.
+        generator: Maps the keys' Gaussian codes.
+        weights: The linear map to start from.
+        removed: (512,) float64, whitened direction that nobody moves along; zeros for none.
+        recipe: How.
+        folder: Where the state of the run (tuning.safetensors) and its log (tuning.jsonl) go.
+        progress: Called after each step.
+        save_every: Steps between states.
+
+    Returns:
+        The tuned weights.
+
+    Raises:
+        UsageError: The folder holds the state of a run with other settings.
+    """
+    torch.manual_seed(recipe.seed)
+    network = TunableMap(weights, recipe, removed)
+    span = torch.linalg.qr(torch.from_numpy(weights.person[1]))[0]
+    optimiser = torch.optim.Adam(
+        [
+            {"params": [network.linear], "peak": recipe.linear_rate},
+            {
+                "params": [*network.first.parameters(), *network.second.parameters()],
+                "peak": recipe.bend_rate,
+            },
+            {"params": [*network.last.parameters()], "peak": recipe.bend_rate},
+        ]
+    )
+    about = {"recipe": json.dumps(asdict(recipe), sort_keys=True), "generator": weights.generator_hash}
+    state = folder / "tuning.safetensors"
+    done = load_state(state, network, optimiser, about)
+    same, others = _pairs(recipe.batch)
+    with (folder / "tuning.jsonl").open("a", encoding="utf-8") as log:
+        for step in range(done, recipe.steps):
+            began = time.monotonic()
+            random = np.random.Generator(np.random.Philox(key=recipe.seed, counter=step << 64))
+            keyed = some_codes(random, recipe.batch, weights.keyed_dims, recipe.likeness)
+            moved = network(torch.from_numpy(keyed))
+            codes = moved + _key_part(generator, weights, span, random, recipe.key)
+            entry, loss = _judge(student, moved, codes, same, others, recipe, step)
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * one_cycle(step, recipe.steps, warm=0.05)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            log.write(json.dumps({**asdict(entry), "seconds": round(time.monotonic() - began, 2)}) + "\n")
+            if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
+                log.flush()
+                save_state(state, network, optimiser, step + 1, about)
+            progress(entry)
+    return network.tuned(weights, span)
+
+
+def some_codes(
+    random: np.random.Generator, count: int, dims: int, likeness: tuple[float, float]
+) -> npt.NDArray[np.float32]:
+    """Keyed codes of count / 2 people, (count, dims) float32 of length 1: first all of them, then again.
+
+    The second code of a person has a cosine with the first that is normal with mean and deviation
+    `likeness`, between .3 and .97.
+    """
+    people = count // 2
+    first = _unit(random.standard_normal((people, dims)))
+    cosine = np.clip(random.normal(*likeness, (people, 1)), 0.3, 0.97)
+    aside = random.standard_normal((people, dims))
+    aside = _unit(aside - (aside * first).sum(axis=1, keepdims=True) * first)
+    second = cosine * first + np.sqrt(1 - np.square(cosine)) * aside
+    return np.concatenate([first, second]).astype(np.float32)
+
+
+def _unit(rows: Matrix) -> Matrix:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def _pairs(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which pairs of a batch, (batch, batch) bool above the diagonal, show one person, and which two."""
+    above = torch.triu(torch.ones(batch, batch), 1).bool()
+    same = torch.zeros(batch, batch, dtype=torch.bool)
+    first = torch.arange(batch // 2)
+    same[first, first + batch // 2] = True
+    return same, above & ~same
+
+
+def _key_part(
+    generator: FeatureGenerator,
+    weights: MixerWeights,
+    span: torch.Tensor,
+    random: np.random.Generator,
+    truncation: float,
+) -> torch.Tensor:
+    """The key's synthetic code outside the person's span, (512,) whitened: one key for the whole batch."""
+    inverse = (weights.basis / np.square(weights.basis).sum(axis=0)).T
+    noise = torch.from_numpy(random.standard_normal((1, 512), np.float32))
+    with torch.no_grad():
+        style = generator.map(noise)[0].numpy() - weights.centre
+        synthetic = truncation * torch.from_numpy((inverse @ style).astype(np.float32))
+        return synthetic - span @ (span.T @ synthetic)
+
+
+def _judge(
+    student: Student,
+    moved: torch.Tensor,
+    codes: torch.Tensor,
+    same: torch.Tensor,
+    others: torch.Tensor,
+    recipe: TuningRecipe,
+    step: int,
+) -> tuple[TuningStep, torch.Tensor]:
+    """The loss of a batch, and what the log keeps of it."""
+    losses, near, far = [], {}, {}
+    for name, embeddings in student(codes).items():
+        cosines = embeddings @ embeddings.T
+        losses.append(
+            F.softplus(recipe.slope * (recipe.threshold - cosines[same])).mean()
+            + F.softplus(recipe.slope * (cosines[others] - recipe.threshold)).mean()
+        )
+        near[name], far[name] = _summary(cosines[same]), _summary(cosines[others])
+    length = (moved @ student.basis.T).norm(dim=-1)
+    loss = torch.stack(losses).sum() + recipe.length_weight * F.relu(length - recipe.length).square().mean()
+    entry = TuningStep(step, float(loss.detach()), float(length.detach().mean()), near, far)
+    return entry, loss
+
+
+def _summary(cosines: torch.Tensor) -> tuple[float, float]:
+    values = cosines.detach()
+    return float(values.mean()), float(values.std())

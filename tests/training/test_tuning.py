@@ -1,0 +1,297 @@
+"""The student sees what the generator draws, and tuning through it brings people apart; both can stop."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.generator import LayerGroups
+from anonymix_plugin.mixer.identity_map import IdentityMap
+from anonymix_plugin.mixer.subspace import IdentitySubspace
+from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
+from anonymix_plugin.training.checkpoint import load_state, one_cycle, save_state
+from anonymix_plugin.training.student import (
+    SEEN_LAYERS,
+    Head,
+    Landmarks,
+    Student,
+    StudentRecipe,
+    crop_grid,
+    cut,
+    draw_examples,
+    spread,
+    train_head,
+)
+from anonymix_plugin.training.tuning import TunableMap, TuningRecipe, TuningStep, some_codes, tune
+from anonymix_plugin.values import Face, Photo
+
+DIMS = 8
+TEMPLATE = np.array([[0.38, 0.47], [0.62, 0.47], [0.5, 0.62], [0.39, 0.73], [0.61, 0.73]])
+
+
+class BandGenerator:
+    """Six bands of the picture, each with a brightness that the identity layers' style says."""
+
+    name = "bands"
+    z_dim = w_dim = 512
+    layers = LayerGroups(range(4), range(4, 11), range(11, 23))
+    sizes = (512,)
+
+    def map(self, z: torch.Tensor) -> torch.Tensor:
+        return z
+
+    def features(self, w_plus: torch.Tensor, blocks: int) -> torch.Tensor:
+        assert blocks == 4
+        levels = torch.tanh(w_plus[:, SEEN_LAYERS - 1, :DIMS])
+        rows = torch.repeat_interleave(levels, 64 // DIMS, dim=1)
+        return rows[:, None, :, None].expand(-1, 4, -1, 64)
+
+    def draw(self, w_plus: np.ndarray, size: int) -> np.ndarray:
+        features = self.features(torch.from_numpy(w_plus), 4)[:, :3]
+        return F.interpolate(features, size=(size, size)).numpy()
+
+    def map_arrays(self, z: np.ndarray) -> np.ndarray:
+        return z
+
+    def weights_hash(self) -> str:
+        return "bands"
+
+
+class BandRecogniser(nn.Module):
+    """The mean brightness of each row of the crop, as an embedding; on arrays and on tensors."""
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        rows = crops.mean(dim=(1, 3))
+        return F.normalize(F.avg_pool1d(rows[:, None], 7)[:, 0], dim=1)
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        return self(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1).numpy()
+
+
+class Everywhere:
+    """A detector that finds a face in the middle of each picture but every fifth."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def detect(self, photo: Photo) -> list[Face]:
+        self.asked += 1
+        if self.asked % 5 == 0:
+            return []
+        side = photo.pixels.shape[0]
+        return [Face(photo, (100, 100, 400, 450), (TEMPLATE * side).astype(np.float32), 0.9)]
+
+
+def toy_weights() -> MixerWeights:
+    random = np.random.Generator(np.random.Philox(2))
+    person = np.zeros((3, 512, DIMS), np.float32)
+    person[:, :DIMS] = random.standard_normal((DIMS, DIMS)) @ np.diag(np.linspace(1.5, 0.1, DIMS))
+    return MixerWeights(
+        subspace=IdentitySubspace(np.zeros(640, np.float32), np.eye(640, DIMS, dtype=np.float32)),
+        centre=np.zeros(512, np.float32),
+        basis=np.eye(512, dtype=np.float32),
+        person=person,
+        generator_hash="bands",
+    )
+
+
+def toy_student(weights: MixerWeights) -> Student:
+    """A student whose head paints the features' first channels as they are."""
+    head = Head(4, 4)
+    landmarks = Landmarks(np.zeros((4, 2, 512), np.float32), np.repeat(TEMPLATE[None], 4, axis=0))
+    with torch.no_grad():
+        for part in head.parameters():
+            part.zero_()
+        head.enter.weight[:, :, 0, 0] = torch.eye(4)
+        head.leave.weight[:, 0, 1, 1] = 1.0
+    return Student(BandGenerator(), weights, head, landmarks, {"bands": BandRecogniser()})
+
+
+RECIPE = TuningRecipe(steps=40, batch=8, hidden=16, axes=12, linear_rate=0.02, bend_rate=0.004, length=5.0)
+NOBODY = np.zeros(512)
+
+
+def run(folder: Path, recipe: TuningRecipe = RECIPE, stop: int | None = None) -> list[TuningStep]:
+    """Tune toy weights; raise after step `stop`, as an interruption does."""
+    steps: list[TuningStep] = []
+
+    def watch(step: TuningStep) -> None:
+        steps.append(step)
+        if step.step == stop:
+            raise KeyboardInterrupt
+
+    folder.mkdir(exist_ok=True)
+    weights = toy_weights()
+    tuned = tune(toy_student(weights), BandGenerator(), weights, NOBODY, recipe, folder, watch, save_every=10)
+    tuned.save(folder / "tuned.safetensors", {"made": "in a test"})
+    return steps
+
+
+def separation(weights: MixerWeights) -> float:
+    """d' between same and other people under no key, for 200 people that training did not see."""
+    codes = some_codes(np.random.Generator(np.random.Philox(99)), 400, DIMS, RECIPE.likeness)
+    mapped = IdentityMap(weights.person[:2], weights.bend, weights.removed)
+    moved = np.stack([mapped(code.astype(np.float64)) for code in codes]).astype(np.float32)
+    with torch.no_grad():
+        seen = toy_student(weights)(torch.from_numpy(moved))["bands"].numpy()
+    same = (seen[:200] * seen[200:]).sum(axis=1)
+    others = (seen[:199] * seen[201:]).sum(axis=1)
+    return float((same.mean() - others.mean()) / np.hypot(same.std(), others.std()))
+
+
+def test_tuning_brings_people_apart(tmp_path: Path) -> None:
+    steps = run(tmp_path, replace(RECIPE, steps=150, batch=32))
+    assert np.mean([step.loss for step in steps[-10:]]) < 0.8 * np.mean([step.loss for step in steps[:10]])
+    assert separation(load_mixer_weights(tmp_path / "tuned.safetensors")) > separation(toy_weights()) + 0.03
+    lines = (tmp_path / "tuning.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(150))
+
+
+def test_an_interrupted_run_ends_at_the_same_weights(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "halves", stop=25)
+    again = run(tmp_path / "halves")
+    assert again[0].step == 20  # the last state was written after 20 steps
+    whole, halves = (
+        load_mixer_weights(tmp_path / name / "tuned.safetensors") for name in ("whole", "halves")
+    )
+    np.testing.assert_allclose(whole.person, halves.person, atol=1e-5)
+    assert whole.bend is not None
+    assert halves.bend is not None
+    np.testing.assert_allclose(whole.bend.last[0], halves.bend.last[0], atol=1e-5)
+
+
+def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, replace(RECIPE, steps=10))
+    with pytest.raises(UsageError, match="other settings"):
+        run(tmp_path, replace(RECIPE, steps=10, seed=4))
+
+
+def test_the_mixer_maps_as_training_did(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    weights = toy_weights()
+    removed = np.zeros(512)
+    removed[3] = 1
+    network = TunableMap(weights, RECIPE, removed)
+    nn.init.normal_(network.last.weight, std=0.3)
+    nn.init.normal_(network.last.bias, std=0.3)
+    span = torch.linalg.qr(torch.from_numpy(weights.person[1]))[0]
+    network.tuned(weights, span).save(tmp_path / "w.safetensors", {})
+    read = load_mixer_weights(tmp_path / "w.safetensors")
+    assert read.identity_end == SEEN_LAYERS
+    assert read.person.shape == (2, 512, DIMS)
+    keyed = some_codes(np.random.Generator(np.random.Philox(3)), 6, DIMS, (0.7, 0.1))
+    with torch.no_grad():
+        expected = network(torch.from_numpy(keyed)).numpy()
+    mapped = IdentityMap(read.person, read.bend, read.removed)
+    for code, wanted in zip(keyed, expected, strict=True):
+        np.testing.assert_allclose(mapped(code.astype(np.float64)), wanted, atol=2e-5)
+        assert abs(mapped(code.astype(np.float64))[:, 3]).max() < 1e-6
+
+
+def test_people_of_a_batch_are_as_alike_as_asked() -> None:
+    codes = some_codes(np.random.Generator(np.random.Philox(0)), 4000, 64, (0.72, 0.13))
+    np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1, atol=1e-5)
+    same = (codes[:2000] * codes[2000:]).sum(axis=1)
+    assert same.mean() == pytest.approx(0.72, abs=0.02)
+    assert same.std() == pytest.approx(0.13, abs=0.02)
+    others = (codes[:1999] * codes[2001:]).sum(axis=1)
+    assert others.std() == pytest.approx(1 / 8, abs=0.01)
+
+
+RECIPE_OF_STUDENT = StudentRecipe(examples=40, pixel_epochs=2, epochs=2, channels=16, batch=4)
+
+
+def examples_in(folder: Path, detector: Everywhere, recipe: StudentRecipe = RECIPE_OF_STUDENT, stop: int = 0):
+    def watch(done: int, total: int) -> None:
+        assert total == recipe.examples
+        if done == stop:
+            raise KeyboardInterrupt
+
+    generator, seen = BandGenerator(), {"bands": BandRecogniser()}
+    return draw_examples(generator, generator, toy_weights(), detector, seen, folder, recipe, watch)  # type: ignore[arg-type, dict-item]
+
+
+def test_the_head_learns_to_paint_what_the_generator_draws(tmp_path: Path) -> None:
+    examples = examples_in(tmp_path, Everywhere())
+    assert examples.found.sum() == 32
+    shown: list[dict[str, float]] = []
+    modules = {"bands": BandRecogniser()}
+    recipe = RECIPE_OF_STUDENT
+    head = train_head(examples, modules, recipe, tmp_path / "head.safetensors", lambda _, f: shown.append(f))
+    assert len(shown) == 4
+    assert shown[-1]["pixels"] < shown[0]["pixels"]
+    assert shown[-1]["bands"] > 0.9
+    again = train_head(
+        examples, modules, recipe, tmp_path / "head.safetensors", lambda *_: pytest.fail("again")
+    )
+    assert all(torch.equal(a, b) for a, b in zip(head.parameters(), again.parameters(), strict=True))
+    with pytest.raises(UsageError, match="another recipe"):
+        train_head(examples, modules, replace(recipe, seed=1), tmp_path / "head.safetensors", lambda *_: None)
+
+
+def test_examples_go_on_where_they_stopped_and_belong_to_one_recipe(tmp_path: Path) -> None:
+    recipe = replace(RECIPE_OF_STUDENT, examples=60)
+    with pytest.raises(KeyboardInterrupt):
+        examples_in(tmp_path / "a", Everywhere(), recipe, stop=55)
+    detector = Everywhere()
+    rest = examples_in(tmp_path / "a", detector, recipe)
+    assert detector.asked == 10  # the first 50 were kept
+    whole = examples_in(tmp_path / "b", Everywhere(), recipe)
+    assert np.array_equal(rest.codes, whole.codes)
+    assert np.array_equal(rest.features[:], whole.features[:])
+    with pytest.raises(UsageError, match="another recipe"):
+        examples_in(tmp_path / "a", Everywhere(), replace(recipe, seed=5))
+
+
+def test_a_crop_is_cut_where_the_landmarks_are() -> None:
+    picture = torch.zeros(1, 3, 128, 128)
+    x, y = (TEMPLATE[2] * 128).astype(int)  # the tip of the nose
+    picture[:, :, y - 2 : y + 3, x - 2 : x + 3] = 1
+    crop = cut(picture, crop_grid(TEMPLATE))[0, 0]
+    row, column = np.unravel_index(int(crop.argmax()), crop.shape)
+    assert abs(column - 56) < 4
+    assert abs(row - 72) < 5
+
+
+def test_styles_of_a_tuned_map_reach_to_the_layers_that_the_student_sees() -> None:
+    styles = torch.arange(3.0)[None, :, None].expand(1, 3, 512)
+    layers = spread(BandGenerator(), styles)[0, :, 0].tolist()
+    assert layers == [0.0] * 4 + [1.0] * 9 + [2.0] * 10
+
+
+def test_states_keep_moments_and_step(tmp_path: Path) -> None:
+    module = nn.Linear(3, 2)
+    optimiser = torch.optim.Adam(module.parameters(), 0.1)
+    module(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    save_state(tmp_path / "s.safetensors", module, optimiser, 7, {"of": "a test"})
+    other = nn.Linear(3, 2)
+    fresh = torch.optim.Adam(other.parameters(), 0.1)
+    assert load_state(tmp_path / "none", other, fresh, {}) == 0
+    assert load_state(tmp_path / "s.safetensors", other, fresh, {"of": "a test"}) == 7
+    assert torch.equal(module.weight, other.weight)
+    states = (optimiser.state_dict()["state"], fresh.state_dict()["state"])
+    assert torch.equal(states[0][0]["exp_avg_sq"], states[1][0]["exp_avg_sq"])
+    with pytest.raises(UsageError, match="other settings"):
+        load_state(tmp_path / "s.safetensors", other, fresh, {"of": "another"})
+    (tmp_path / "s.safetensors").write_bytes(b"not a state")
+    with pytest.raises(UsageError, match="can't be read"):
+        load_state(tmp_path / "s.safetensors", other, fresh, {"of": "a test"})
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
+    rates = [one_cycle(step, 100) for step in range(100)]
+    assert max(rates) == pytest.approx(1, abs=1e-3)
+    assert 15 <= int(np.argmax(rates)) <= 25
+    assert rates[0] < 0.1
+    assert rates[-1] < 0.01
