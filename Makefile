@@ -6,7 +6,7 @@ DATA ?= ../shared/data
 # Idle threads that spin steal the cores from the engine next door.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-long test-crash test-keystore coverage-keystore test-adapters lint types imports format bench bench-keystore evaluate figures models train-mapper train-encoder clean help
+.PHONY: demo test test-long test-crash test-keystore coverage-keystore test-adapters lint types imports format bench bench-keystore evaluate figures gallery models train-mapper train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -78,6 +78,9 @@ evaluate: models         ## proof on LFW, a quick look at 200 pairs: out/evaluat
 
 figures: models          ## accuracy, anonymity and renewal on the London set: out/figures.json
 	$(BIN)/anonymix figures --data $(DATA)/london --output out/figures.json
+
+gallery: models         ## the pictures of docs/gallery.md
+	$(BIN)/anonymix gallery --output docs/images
 
 train-mapper: models     ## make anonymix_plugin/weights/mixer.safetensors again (hours: draws 3,500 pairs)
 	$(BIN)/anonymix train pairs --count 3500 --pairs out/pairs

@@ -67,6 +67,9 @@ class _Commands(LazyGroup):
             "Prove what it keeps and protects, on your data: accuracy, attacks, rivals, as a page.",
             _MAKERS,
         ),
+        "gallery": LazyCommand(
+            "anonymix_plugin.cli.gallery:gallery", "Pictures of what it does, failures included.", _MAKERS
+        ),
         "figures": LazyCommand(
             "anonymix_plugin.cli.figures:figures", "Measure accuracy, anonymity and renewal.", _MAKERS
         ),

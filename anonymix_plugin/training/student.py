@@ -82,7 +82,7 @@ class StudentRecipe:
 
     examples: int = 700
     pixel_epochs: int = 3
-    epochs: int = 9
+    epochs: int = 6
     batch: int = 8
     learning_rate: float = 2e-3
     channels: int = 128

@@ -4,11 +4,11 @@ The linear map that regression finds says which way faces change with what recog
 they get: two codes of one person at a cosine of .9 came out as faces at .7. Here the map itself learns, from
 the embeddings of the faces that it makes (drawn by the `Student`).
 
-A step takes keyed codes of some people, twice each: a code uniform on the unit sphere, as a key's rotation
-leaves it, and a second one as far from it as two photos of a person are. All of them share one key, which is
-the hardest case. Every pair of faces then goes through a logistic loss with a fixed threshold,
+A step takes keyed codes of some people, a few each: uniform on the unit sphere, as a key's rotation leaves
+them, and as far from each other as photos of a person are. All of them share one key, which is the hardest
+case. Every pair of faces then goes through a logistic loss with fixed thresholds,
 
-    L = mean over same   softplus(s (t - cos))  +  mean over others  softplus(s (cos - t)),
+    L = mean over same   softplus(s (t + m - cos))  +  mean over others  softplus(s (cos - t + m)),
 
 for each recogniser, so that same and other people fall on the sides of t where recognisers expect them. How
 far a person may move a style vector is bounded, which keeps faces where the generator draws well.
@@ -45,13 +45,15 @@ class TuningRecipe:
 
     Attributes:
         steps: Steps of Adam.
-        batch: Faces a step, two of each person.
+        people: People a step.
+        photos: Faces of each of them.
         linear_rate: Peak learning rate of the linear map.
         bend_rate: Peak learning rate of the network.
         hidden: Width of the network.
         axes: Whitened coordinates of each group that the network moves.
         slope: s of the loss.
         threshold: t of the loss, a cosine.
+        margin: m of the loss.
         likeness: Mean cosine of two codes of a person, and its deviation.
         key: Truncation of the keys' synthetic codes, as the mixing policy has it.
         length: How far a person may move a style vector before that costs.
@@ -59,14 +61,16 @@ class TuningRecipe:
         seed: Seed of codes, keys and network.
     """
 
-    steps: int = 600
-    batch: int = 16
-    linear_rate: float = 0.01
-    bend_rate: float = 0.002
+    steps: int = 700
+    people: int = 6
+    photos: int = 3
+    linear_rate: float = 0.004
+    bend_rate: float = 0.001
     hidden: int = 256
     axes: int = 96
     slope: float = 12.0
-    threshold: float = 0.4
+    threshold: float = 0.38
+    margin: float = 0.07
     likeness: tuple[float, float] = (0.72, 0.13)
     key: float = 0.3
     length: float = 9.5
@@ -190,12 +194,12 @@ def tune(
     about = {"recipe": json.dumps(asdict(recipe), sort_keys=True), "generator": weights.generator_hash}
     state = folder / "tuning.safetensors"
     done = load_state(state, network, optimiser, about)
-    same, others = _pairs(recipe.batch)
+    same, others = _pairs(recipe.people, recipe.photos)
     with (folder / "tuning.jsonl").open("a", encoding="utf-8") as log:
         for step in range(done, recipe.steps):
             began = time.monotonic()
             random = np.random.Generator(np.random.Philox(key=recipe.seed, counter=step << 64))
-            keyed = some_codes(random, recipe.batch, weights.keyed_dims, recipe.likeness)
+            keyed = some_codes(random, recipe.people, recipe.photos, weights.keyed_dims, recipe.likeness)
             moved = network(torch.from_numpy(keyed))
             codes = moved + _key_part(generator, weights, span, random, recipe.key)
             entry, loss = _judge(student, moved, codes, same, others, recipe, step)
@@ -214,33 +218,32 @@ def tune(
 
 
 def some_codes(
-    random: np.random.Generator, count: int, dims: int, likeness: tuple[float, float]
+    random: np.random.Generator, people: int, photos: int, dims: int, likeness: tuple[float, float]
 ) -> npt.NDArray[np.float32]:
-    """Keyed codes of count / 2 people, (count, dims) float32 of length 1: first all of them, then again.
+    """Keyed codes of some people, (people * photos, dims) float32 of length 1, person by person.
 
-    The second code of a person has a cosine with the first that is normal with mean and deviation
-    `likeness`, between .3 and .97.
+    The codes of a person have a cosine of c with each other, which is normal over people with mean and
+    deviation `likeness`, between .3 and .97: the person times the root of c, and directions of their own
+    that are orthogonal to the person and, in high dimensions, nearly so to each other.
     """
-    people = count // 2
-    first = _unit(random.standard_normal((people, dims)))
-    cosine = np.clip(random.normal(*likeness, (people, 1)), 0.3, 0.97)
-    aside = random.standard_normal((people, dims))
-    aside = _unit(aside - (aside * first).sum(axis=1, keepdims=True) * first)
-    second = cosine * first + np.sqrt(1 - np.square(cosine)) * aside
-    return np.concatenate([first, second]).astype(np.float32)
+    centre = _unit(random.standard_normal((people, 1, dims)))
+    cosine = np.clip(random.normal(*likeness, (people, 1, 1)), 0.3, 0.97)
+    aside = random.standard_normal((people, photos, dims))
+    aside = _unit(aside - (aside * centre).sum(axis=-1, keepdims=True) * centre)
+    codes = np.sqrt(cosine) * centre + np.sqrt(1 - cosine) * aside
+    return codes.reshape(-1, dims).astype(np.float32)
 
 
 def _unit(rows: Matrix) -> Matrix:
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
 
 
-def _pairs(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which pairs of a batch, (batch, batch) bool above the diagonal, show one person, and which two."""
-    above = torch.triu(torch.ones(batch, batch), 1).bool()
-    same = torch.zeros(batch, batch, dtype=torch.bool)
-    first = torch.arange(batch // 2)
-    same[first, first + batch // 2] = True
-    return same, above & ~same
+def _pairs(people: int, photos: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which pairs of a batch, (N, N) bool above the diagonal, show one person, and which two."""
+    who = torch.repeat_interleave(torch.arange(people), photos)
+    above = torch.triu(torch.ones(len(who), len(who)), 1).bool()
+    same = who[:, None] == who[None]
+    return same & above, ~same & above
 
 
 def _key_part(
@@ -273,8 +276,8 @@ def _judge(
     for name, embeddings in student(codes).items():
         cosines = embeddings @ embeddings.T
         losses.append(
-            F.softplus(recipe.slope * (recipe.threshold - cosines[same])).mean()
-            + F.softplus(recipe.slope * (cosines[others] - recipe.threshold)).mean()
+            F.softplus(recipe.slope * (recipe.threshold + recipe.margin - cosines[same])).mean()
+            + F.softplus(recipe.slope * (cosines[others] - recipe.threshold + recipe.margin)).mean()
         )
         near[name], far[name] = _summary(cosines[same]), _summary(cosines[others])
     length = (moved @ student.basis.T).norm(dim=-1)

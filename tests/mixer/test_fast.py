@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from anonymix_plugin.errors import BadArrayError, DamagedModelError, UsageError
 from anonymix_plugin.generator import LayerGroups
 from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.fingerprint import fingerprint
+from anonymix_plugin.mixer.identity_map import Bend
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 from anonymix_plugin.mixer.subspace import IdentitySubspace, fit_subspace
@@ -123,6 +125,62 @@ def test_what_is_kept_never_reaches_the_directions_of_identity() -> None:
         difference = inverse @ (mix(road, person(), key, KEPT) - mix(road, person(), key, -KEPT))[layer]
         assert np.linalg.norm(difference) > 0.1
         assert np.abs(WEIGHTS.person[group].T @ difference).max() < 1e-4
+
+
+def bent_weights() -> MixerWeights:
+    """Weights as tuning makes them: two groups, a network, a direction that is left out, a shared span."""
+    hidden = 7
+
+    def layer(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            RANDOM.standard_normal((rows, columns)).astype(np.float32),
+            RANDOM.standard_normal(rows).astype(np.float32),
+        )
+
+    return replace(
+        WEIGHTS,
+        person=WEIGHTS.person[:2],
+        bend=Bend(8.0, layer(hidden, KEYED), layer(hidden, hidden), layer(2 * 5, hidden)),
+        removed=np.eye(W, dtype=np.float32)[4],
+        span=np.linalg.qr(WEIGHTS.person[1])[0].astype(np.float32),
+        identity_end=7,
+    )
+
+
+def test_layers_behind_the_end_of_identity_have_nothing_of_the_person() -> None:
+    road = FastMixer(LinearGenerator(), bent_weights(), MixingPolicy())
+    moved = np.abs(mix(road, person(1), bytes(32)) - mix(road, person(2), bytes(32))).max(axis=1) > 1e-4
+    assert np.array_equal(moved, np.arange(9) < 7)
+
+
+def test_the_network_bends_the_widest_axes_and_nobody_moves_along_what_is_left_out() -> None:
+    bent, key = bent_weights(), bytes(32)
+    straight = replace(bent, bend=None)
+    with_it, without = (
+        mix(FastMixer(LinearGenerator(), weights, MixingPolicy()), person(), key)
+        for weights in (bent, straight)
+    )
+    inverse = np.linalg.inv(bent.basis.astype(float))
+    added = (with_it - without)[[0, 2]] @ inverse.T
+    assert (np.abs(added[:, [0, 1, 2, 3]]) > 1e-3).all()
+    assert np.abs(added[:, 4:]).max() < 1e-3  # the fifth axis is the one that is left out
+    other = mix(FastMixer(LinearGenerator(), bent, MixingPolicy()), person(3), key)
+    assert np.abs((inverse @ (with_it - other)[0])[4]) < 1e-4
+
+
+def test_tuned_weights_come_back_from_their_file(tmp_path: Path) -> None:
+    bent = bent_weights()
+    bent.save(tmp_path / "w.safetensors", {"made": "in a test"})
+    read = load_mixer_weights(tmp_path / "w.safetensors")
+    roads = [FastMixer(LinearGenerator(), weights, MixingPolicy()) for weights in (bent, read)]
+    codes = [mix(road, person(), bytes(32)) for road in roads]
+    assert np.array_equal(codes[0], codes[1])
+
+
+@pytest.mark.parametrize("end", [2, 10])
+def test_an_end_of_identity_that_the_generator_does_not_have_is_refused(end: int) -> None:
+    with pytest.raises(DamagedModelError, match="end identity at layer"):
+        FastMixer(LinearGenerator(), replace(bent_weights(), identity_end=end), MixingPolicy())
 
 
 def test_a_photo_without_its_own_code_is_refused_where_one_is_needed() -> None:

@@ -153,8 +153,8 @@ def mapper(
     reach: Annotated[float, typer.Option(help="Length of a person's part of a style vector.")] = 7.0,
     steps: Annotated[
         int, typer.Option(help="Steps of tuning through the generator; 0 leaves the linear map.", min=0)
-    ] = 600,
-    batch: Annotated[int, typer.Option(help="Faces a step of tuning, an even number.", min=4)] = 16,
+    ] = 700,
+    batch: Annotated[int, typer.Option(help="People a step of tuning, three faces each.", min=2)] = 6,
     examples: Annotated[int, typer.Option(help="Faces that the student learns from.", min=60)] = 700,
     work: Annotated[Path, typer.Option(help="Where unfinished work, the student and the log go.")] = Path(
         "out/mapper"
@@ -184,8 +184,6 @@ def mapper(
             where="--generator",
             fix="leave the linear map: --steps 0",
         )
-    if batch % 2:
-        raise UsageError(f"{batch} is odd; a batch has two faces of each person", where="--batch")
     recipe = MapperRecipe(pairs=count, keyed_dims=keyed_dims, reach=reach)
     passed = IdentitySubspace.read(subspace)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +197,7 @@ def mapper(
         if steps:
             student, tuning = (
                 StudentRecipe(examples=examples),
-                TuningRecipe(steps=steps, batch=batch, seed=seed),
+                TuningRecipe(steps=steps, people=batch, seed=seed),
             )
             settings |= {"student": student, "tuning": tuning}
             weights = _tuned(bar, source, weights, student, tuning, work, threads, card)
