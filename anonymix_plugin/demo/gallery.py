@@ -86,6 +86,9 @@ def make_gallery(
     judge: Verifier,
     folder: Path,
     progress: Callable[[int, int], None] = lambda *_: None,
+    *,
+    people: int = MOST_PEOPLE,
+    photos: int = PHOTOS,
 ) -> GalleryFigures:
     """Make gallery.jpg, failures.jpg and what the judge says of all pictures.
 
@@ -96,10 +99,12 @@ def make_gallery(
         judge: Embeds photos and cancelable faces; one that the mixer never saw.
         folder: Where the two pictures go.
         progress: Called with done and total.
+        people: How many people, at least 2.
+        photos: Photos of each, at least 2.
     """
     shown: list[_Shown] = []
     with Anonymixer(SeededKeys(1)) as mixer:
-        for number, person in enumerate(sample_people(generator, MOST_PEOPLE, photos=PHOTOS)):
+        for number, person in enumerate(sample_people(generator, people, photos=photos)):
             for sample in person.photos:
                 photo = decode_photo(sample.data)
                 crop = ffhq_crop(select_faces(detector.detect(photo), "largest", photo)[0], 256)
@@ -117,7 +122,7 @@ def make_gallery(
                         tuple(judge.embed(face) for face in faces),
                     )
                 )
-                progress(len(shown), MOST_PEOPLE * PHOTOS)
+                progress(len(shown), people * photos)
     _sheet(shown, judge).save(folder / "gallery.jpg", quality=88)
     _failures(shown, judge).save(folder / "failures.jpg", quality=88)
     return _figures(shown, judge)

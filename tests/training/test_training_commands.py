@@ -1,0 +1,64 @@
+"""`anonymix train`: what it writes can be used, its card says how it was made, bad input is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anonymix_plugin.cli import main
+from anonymix_plugin.mixer.subspace import IdentitySubspace
+from anonymix_plugin.mixer.weights import SHIPPED
+
+
+@pytest.fixture
+def few_people(shared_data: Path, tmp_path: Path) -> Path:
+    """Four people with five photos each."""
+    folder = tmp_path / "people"
+    for person in sorted(entry for entry in (shared_data / "pins").iterdir() if entry.is_dir())[:4]:
+        (folder / person.name).mkdir(parents=True)
+        for photo in sorted(person.iterdir())[:5]:
+            (folder / person.name / photo.name).symlink_to(photo)
+    return folder
+
+
+def test_a_subspace_is_learned_from_photos_and_says_what_it_was_learned_from(
+    few_people: Path, tmp_path: Path, model: Callable[[str], Path]
+) -> None:
+    for name in ("yunet", "arcface-mbf", "sface"):
+        model(name)
+    output = tmp_path / "subspace.safetensors"
+    common = ["--pairs", str(tmp_path / "pairs"), "--people-only", "-o", str(output)]
+    assert main(["train", "subspace", "--people", str(few_people), "--dims", "3", *common]) == 0
+    subspace = IdentitySubspace.read(output)
+    assert subspace.dims == 3
+    photos = np.load(tmp_path / "pairs" / "people.npy")
+    codes = subspace.project(photos[np.isfinite(photos[:, 0])])
+    assert len(codes) >= 18
+    card = (tmp_path / "subspace.safetensors.md").read_text()
+    assert hashlib.sha256(output.read_bytes()).hexdigest() in card
+    assert "people: 4" in card
+    assert "dims: 3" in card
+
+
+def test_the_subspace_of_shipped_weights_can_be_read_on_its_own() -> None:
+    assert IdentitySubspace.read(SHIPPED).directions.shape[0] == 640
+
+
+def test_a_file_without_a_subspace_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"nothing")
+    code = main(["train", "mapper", "--subspace", str(bad), "-o", str(tmp_path / "out.safetensors")])
+    assert code == 5
+    assert "anonymix train subspace" in capsys.readouterr().err
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_people_without_folders_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "people").mkdir()
+    command = ["train", "subspace", "--people", str(tmp_path / "people"), "-o", str(tmp_path / "s")]
+    assert main([*command, "--pairs", str(tmp_path / "pairs"), "--people-only"]) == 2
+    assert "one per person" in capsys.readouterr().err
