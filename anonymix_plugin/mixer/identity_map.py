@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,23 +17,28 @@ Matrix = npt.NDArray[np.float64]
 class Bend:
     """A network with two hidden layers of SiLU (Hendrycks and Gimpel 2016) that adds to the linear map.
 
+    What is added is (f(v) - f(-v)) / 2. An odd function of codes that a key spreads evenly over the sphere
+    has a mean of zero: the network can't move everybody towards one type of face.
+
     Attributes:
         scale: The code, of length 1, is multiplied by this first, so that its numbers are of order 1.
         first: (H, D) float32 and its bias (H,).
         second: (H, H) float32 and its bias (H,).
-        last: (groups * axes, H) float32 and its bias: the widest `axes` whitened coordinates of each group.
+        last: (groups * axes, H) float32: the widest `axes` whitened coordinates of each group.
     """
 
     scale: float
     first: tuple[Floats, Floats]
     second: tuple[Floats, Floats]
-    last: tuple[Floats, Floats]
+    last: Floats
 
     def tensors(self) -> dict[str, Floats]:
         """Return name -> array, for the file."""
-        found: dict[str, Floats] = {"scale": np.array([self.scale], np.float32)}
-        for name in ("first", "second", "last"):
-            weight, bias = getattr(self, name)
+        found: dict[str, Floats] = {
+            "scale": np.array([self.scale], np.float32),
+            "last.weight": self.last,
+        }
+        for name, (weight, bias) in (("first", self.first), ("second", self.second)):
             found |= {f"{name}.weight": weight, f"{name}.bias": bias}
         return found
 
@@ -44,10 +49,8 @@ class Bend:
         Raises:
             KeyError: One is missing.
         """
-        layers = [
-            (tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in ("first", "second", "last")
-        ]
-        return cls(float(tensors["scale"][0]), *layers)
+        first, second = ((tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in ("first", "second"))
+        return cls(float(tensors["scale"][0]), first, second, tensors["last.weight"])
 
 
 class IdentityMap:
@@ -62,28 +65,30 @@ class IdentityMap:
     def __init__(self, linear: Floats, bend: Bend | None = None, removed: Floats | None = None) -> None:
         self.linear = linear.astype(np.float64)
         self._removed = None if removed is None else removed.astype(np.float64)
-        self._scale = 1.0 if bend is None else bend.scale
-        self._layers = [] if bend is None else list(_doubles(bend))
+        self._bend = bend
+        if bend is not None:
+            self._hidden = [
+                (w.astype(np.float64), b.astype(np.float64)) for w, b in (bend.first, bend.second)
+            ]
+            self._last = bend.last.astype(np.float64)
 
     def __call__(self, keyed: Matrix) -> Matrix:
         """(D,) float64, a keyed code of length 1 -> (groups, 512) float64, whitened coordinates."""
         codes = np.stack([product(matrix, keyed) for matrix in self.linear])
-        if self._layers:
-            x = self._scale * keyed
-            for weight, bias in self._layers[:-1]:
-                x = product(weight, x) + bias
-                x = 0.5 * x * (1 + np.tanh(0.5 * x))  # x * sigmoid(x), without overflow
-            weight, bias = self._layers[-1]
-            added = (product(weight, x) + bias).reshape(len(codes), -1)
+        if self._bend is not None:
+            scaled = self._bend.scale * keyed
+            added = product(self._last, 0.5 * (self._through(scaled) - self._through(-scaled)))
+            added = added.reshape(len(codes), -1)
             codes[:, : added.shape[1]] += added
         if self._removed is not None:
             codes -= np.outer(codes @ self._removed, self._removed)
         return codes
 
-
-def _doubles(bend: Bend) -> Iterator[tuple[Matrix, Matrix]]:
-    for weight, bias in (bend.first, bend.second, bend.last):
-        yield weight.astype(np.float64), bias.astype(np.float64)
+    def _through(self, x: Matrix) -> Matrix:
+        for weight, bias in self._hidden:
+            x = product(weight, x) + bias
+            x = 0.5 * x * (1 + np.tanh(0.5 * x))  # x * sigmoid(x), without overflow
+        return x
 
 
 def product(matrix: Matrix, vector: Matrix) -> Matrix:

@@ -45,6 +45,8 @@ PICTURE = 128
 CROP = 112
 _LANDMARK_AXES = 64  # whitened coordinates of each group that landmarks are guessed from
 _LANDMARK_RIDGE = 30.0
+_LANDMARK_JITTER = 0.012  # in sides of the picture: about as far as a detector's landmarks scatter
+_LIGHT_JITTER = 0.12
 
 Matrix = npt.NDArray[np.float64]
 
@@ -207,11 +209,24 @@ class Student(nn.Module):
         self.basis: torch.Tensor
         self.centre: torch.Tensor
 
-    def forward(self, codes: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(N, 2, 512) float32 -> name -> (N, dim) float32, rows of length 1."""
+    def forward(
+        self, codes: torch.Tensor, random: np.random.Generator | None = None
+    ) -> dict[str, torch.Tensor]:
+        """(N, 2, 512) float32 -> name -> (N, dim) float32, rows of length 1.
+
+        With `random`, each crop is shifted, turned, scaled, brightened and given more or less contrast.
+        """
         picture = self.head(self._generator.features(spread(self._generator, self.styles(codes)), BLOCKS))
         places = self._landmarks.guess(codes.detach().numpy())
+        if random is not None:
+            places = places + random.normal(0, _LANDMARK_JITTER, places.shape)
         crops = cut(picture, torch.cat([crop_grid(five) for five in places]))
+        if random is not None:
+            shape = (len(crops), 1, 1, 1)
+            contrast, light = (
+                torch.from_numpy(random.normal(0, _LIGHT_JITTER, shape).astype(np.float32)) for _ in range(2)
+            )
+            crops = crops * (1 + contrast) + light
         return {name: F.normalize(module(crops), dim=1) for name, module in self._recognisers.items()}
 
     def styles(self, codes: torch.Tensor) -> torch.Tensor:

@@ -140,7 +140,7 @@ def bent_weights() -> MixerWeights:
     return replace(
         WEIGHTS,
         person=WEIGHTS.person[:2],
-        bend=Bend(8.0, layer(hidden, KEYED), layer(hidden, hidden), layer(2 * 5, hidden)),
+        bend=Bend(8.0, layer(hidden, KEYED), layer(hidden, hidden), layer(2 * 5, hidden)[0]),
         removed=np.eye(W, dtype=np.float32)[4],
         span=np.linalg.qr(WEIGHTS.person[1])[0].astype(np.float32),
         identity_end=7,

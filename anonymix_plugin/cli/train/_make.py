@@ -153,7 +153,7 @@ def mapper(
     reach: Annotated[float, typer.Option(help="Length of a person's part of a style vector.")] = 7.0,
     steps: Annotated[
         int, typer.Option(help="Steps of tuning through the generator; 0 leaves the linear map.", min=0)
-    ] = 700,
+    ] = 420,
     batch: Annotated[int, typer.Option(help="People a step of tuning, three faces each.", min=2)] = 6,
     examples: Annotated[int, typer.Option(help="Faces that the student learns from.", min=60)] = 700,
     work: Annotated[Path, typer.Option(help="Where unfinished work, the student and the log go.")] = Path(
