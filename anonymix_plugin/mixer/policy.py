@@ -42,7 +42,7 @@ class MixingPolicy:
     """
 
     attributes: AttributePolicy = AttributePolicy.NONE
-    person: float = 1.0
+    person: float = 1.3
     key: float = 0.3
     kept: float = 0.8
 

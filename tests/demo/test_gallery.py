@@ -31,7 +31,9 @@ def test_pictures_and_figures_of_two_people(tmp_path: Path, model: Callable[[str
     assert (figures.people, figures.photos) == (2, 4)
     keys = len(KEYS)
     assert figures.same[2].endswith(f"of {2 * keys}")
-    assert figures.original[2] == f"0 of {4 * keys}"
+    # People drawn by the generator are more like its cancelable faces than photos of people are.
+    assert int(figures.original[2].split()[0]) <= keys
+    assert figures.original[0] < figures.threshold - 0.2
     assert figures.strangers[2].endswith(f"of {4 * keys}")
     assert figures.same[0] > figures.strangers[0] + 0.2
     sheet = np.asarray(Image.open(tmp_path / "gallery.jpg").convert("RGB"))

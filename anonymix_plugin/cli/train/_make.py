@@ -91,7 +91,7 @@ def subspace(
     people: PeopleFolder,
     folder: PairsFolder = PAIRS,
     count: PairCount = 3500,
-    dims: Annotated[int, typer.Option(help="Numbers of a person that pass.", min=2)] = 64,
+    dims: Annotated[int, typer.Option(help="Numbers of a person that pass.", min=2)] = 48,
     population: Annotated[
         bool,
         typer.Option(
