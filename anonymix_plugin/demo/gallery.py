@@ -22,7 +22,7 @@ from anonymix_plugin.evaluation.keys import SeededKeys
 from anonymix_plugin.faces import Detector, ffhq_crop, select_faces
 from anonymix_plugin.generator import Generator, pictures_of
 from anonymix_plugin.images import decode_photo
-from anonymix_plugin.training.pairs import to_w_plus
+from anonymix_plugin.training.pairs import to_pixels, to_w_plus
 from anonymix_plugin.values import Floats, Pixels
 from anonymix_plugin.verification import Verifier
 
@@ -132,8 +132,9 @@ def _reconstruction(generator: Generator, encoder: Encoder, crop: Pixels) -> Pix
     import torch
 
     code = to_w_plus(generator, torch.from_numpy(encoder.encode(crop[None])))
-    drawn = pictures_of(generator, np.asarray(code.numpy(), np.float32), min(generator.sizes))[0]
-    return np.asarray(np.rint((drawn.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0))
+    size = min(generator.sizes)
+    drawn = pictures_of(generator, np.asarray(code.numpy(), np.float32), size)[0]
+    return to_pixels(torch.from_numpy(drawn), size)
 
 
 def _small(pixels: Pixels) -> Pixels:

@@ -85,12 +85,11 @@ class TunableMap(nn.Module):
     Args:
         weights: The linear map to start from.
         recipe: Size of the network. It starts as nothing: its last layer is zero.
-        removed: (512,) float64, the direction that nobody moves along; zeros for none.
     """
 
     scale = 8.0
 
-    def __init__(self, weights: MixerWeights, recipe: TuningRecipe, removed: Matrix) -> None:
+    def __init__(self, weights: MixerWeights, recipe: TuningRecipe) -> None:
         super().__init__()
         dims = weights.keyed_dims
         self.linear = nn.Parameter(torch.from_numpy(weights.person[:GROUPS].copy()))
@@ -98,7 +97,9 @@ class TunableMap(nn.Module):
         self.second = nn.Linear(recipe.hidden, recipe.hidden)
         self.last = nn.Linear(recipe.hidden, GROUPS * recipe.axes, bias=False)
         nn.init.zeros_(self.last.weight)
-        self.register_buffer("removed", torch.from_numpy(removed.astype(np.float32)), persistent=False)
+        nothing = np.zeros(weights.person.shape[1], np.float32)
+        removed = nothing if weights.removed is None else weights.removed.copy()
+        self.register_buffer("removed", torch.from_numpy(removed), persistent=False)
         self.removed: torch.Tensor
 
     def forward(self, keyed: torch.Tensor) -> torch.Tensor:
@@ -127,7 +128,6 @@ class TunableMap(nn.Module):
                 arrays(self.second),
                 self.last.weight.detach().numpy().copy(),
             ),
-            removed=self.removed.numpy().copy() if bool(self.removed.any()) else None,
             span=span.numpy().copy(),
             identity_end=SEEN_LAYERS,
         )
@@ -161,7 +161,6 @@ def tune(
     student: Student,
     generator: FeatureGenerator,
     weights: MixerWeights,
-    removed: Matrix,
     recipe: TuningRecipe,
     folder: Path,
     progress: Callable[[TuningStep], None],
@@ -174,7 +173,6 @@ def tune(
         student: From codes to embeddings.
         generator: Maps the keys' Gaussian codes.
         weights: The linear map to start from.
-        removed: (512,) float64, whitened direction that nobody moves along; zeros for none.
         recipe: How.
         folder: Where the state of the run (tuning.safetensors) and its log (tuning.jsonl) go.
         progress: Called after each step.
@@ -187,7 +185,7 @@ def tune(
         UsageError: The folder holds the state of a run with other settings.
     """
     torch.manual_seed(recipe.seed)
-    network = TunableMap(weights, recipe, removed)
+    network = TunableMap(weights, recipe)
     span = torch.linalg.qr(torch.from_numpy(weights.person[1]))[0]
     optimiser = torch.optim.Adam(
         [

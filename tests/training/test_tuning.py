@@ -118,7 +118,6 @@ def toy_student(weights: MixerWeights) -> Student:
 RECIPE = TuningRecipe(
     steps=40, people=4, photos=2, hidden=16, axes=12, linear_rate=0.02, bend_rate=0.004, length=5.0
 )
-NOBODY = np.zeros(512)
 
 
 def run(folder: Path, recipe: TuningRecipe = RECIPE, stop: int | None = None) -> list[TuningStep]:
@@ -132,7 +131,7 @@ def run(folder: Path, recipe: TuningRecipe = RECIPE, stop: int | None = None) ->
 
     folder.mkdir(exist_ok=True)
     weights = toy_weights()
-    tuned = tune(toy_student(weights), BandGenerator(), weights, NOBODY, recipe, folder, watch, save_every=10)
+    tuned = tune(toy_student(weights), BandGenerator(), weights, recipe, folder, watch, save_every=10)
     tuned.save(folder / "tuned.safetensors", {"made": "in a test"})
     return steps
 
@@ -180,10 +179,8 @@ def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
 
 def test_the_mixer_maps_as_training_did(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    weights = toy_weights()
-    removed = np.zeros(512)
-    removed[3] = 1
-    network = TunableMap(weights, RECIPE, removed)
+    weights = replace(toy_weights(), removed=np.eye(512, dtype=np.float32)[3])
+    network = TunableMap(weights, RECIPE)
     nn.init.normal_(network.last.weight, std=0.3)
     span = torch.linalg.qr(torch.from_numpy(weights.person[1]))[0]
     network.tuned(weights, span).save(tmp_path / "w.safetensors", {})

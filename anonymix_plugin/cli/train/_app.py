@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from anonymix_plugin.faces import FacePolicy
     from anonymix_plugin.generator import Generator
     from anonymix_plugin.training.embedding import Embedder
 
@@ -70,11 +71,11 @@ def reference_generator(file: Path | None) -> Generator:
     return load_reference_generator() if file is None else load_stylegan2(file)
 
 
-def embedder() -> Embedder:
+def embedder(faces: FacePolicy = "largest") -> Embedder:
     """The detector and the recognisers of the mixer."""
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.models import locate
     from anonymix_plugin.recognisers import load_recogniser
     from anonymix_plugin.training.embedding import Embedder
 
-    return Embedder(YuNet(locate("yunet")), load_recogniser("arcface-mbf"), load_recogniser("sface"))
+    return Embedder(YuNet(locate("yunet")), load_recogniser("arcface-mbf"), load_recogniser("sface"), faces)

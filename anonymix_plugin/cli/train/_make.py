@@ -268,5 +268,4 @@ def _tuned(
         work,
         drawn,
     )
-    removed = np.zeros(512) if weights.removed is None else weights.removed.astype(np.float64)
-    return tune(made, source, weights, removed, tuning, work, tuned)
+    return tune(made, source, weights, tuning, work, tuned)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from anonymix_plugin.cli.train._app import PAIRS, PairCount, PairsFolder, PeopleFolder, app, bars, staged
+from anonymix_plugin.cli.train._app import (
+    PAIRS,
+    PairCount,
+    PairsFolder,
+    PeopleFolder,
+    app,
+    bars,
+    embedder,
+    staged,
+)
 
 
 @app.command()
@@ -30,37 +39,28 @@ def curve(
     from rich.table import Table
 
     from anonymix_plugin.errors import UsageError
-    from anonymix_plugin.faces import YuNet
-    from anonymix_plugin.models import locate
-    from anonymix_plugin.recognisers import load_recogniser
     from anonymix_plugin.training.curve import PARTS, PhotoPairs, dims_curve, read_view1_pairs
-    from anonymix_plugin.training.embedding import Embedder, embed_files, people_of
-    from anonymix_plugin.training.pairs import pair_path
+    from anonymix_plugin.training.embedding import embed_files, embed_pairs, embed_people
     from anonymix_plugin.verification import THRESHOLDS
 
     try:
         counts = [int(word) for word in dims.split(",")]
     except ValueError as error:
         raise UsageError(f"{dims!r} is no list of numbers", where="--dims", fix="8,16,24") from error
-    detector, arcface, sface = (
-        YuNet(locate("yunet")),
-        load_recogniser("arcface-mbf"),
-        load_recogniser("sface"),
-    )
-    embedder = Embedder(detector, arcface, sface)
+    reader = embedder()
     rows = read_view1_pairs(lfw)
     places = sorted({path for one, other, _ in rows for path in (one, other)})
     folder.mkdir(parents=True, exist_ok=True)
     with bars() as bar:
         report = staged(bar)
-
-        def embedded(stage: str, paths: list[Path], cache: str, by: Embedder = embedder) -> Any:
-            return embed_files(by, paths, folder / cache, lambda done, total: report(stage, done, total))
-
-        drawn, found = embedded("pairs", [pair_path(folder, i) for i in range(count)], "embeddings.npy")
-        paths, who = people_of(people)
-        photos, shown = embedded("people", paths, "people.npy")
-        judged, seen = embedded("view 1", places, "view1.npy", Embedder(detector, arcface, sface, "central"))
+        drawn, found = embed_pairs(reader, folder, count, report)
+        photos, who = embed_people(reader, people, folder / "people.npy", report)
+        judged, seen = embed_files(
+            embedder("central"),
+            places,
+            folder / "view1.npy",
+            lambda done, total: report("view 1", done, total),
+        )
     number = {path: i for i, path in enumerate(places)}
     usable = [(number[one], number[other], same) for one, other, same in rows]
     usable = [row for row in usable if seen[row[0]] and seen[row[1]]]
@@ -68,7 +68,7 @@ def curve(
     pairs = PhotoPairs(judged, first, second, same)
     limits = {name: THRESHOLDS[name]["fmr-0.1%"] for name in PARTS}
     points = {
-        source: dims_curve(counts, photos[shown], who[shown], population, pairs, limits)
+        source: dims_curve(counts, photos, who, population, pairs, limits)
         for source, population in (("people", None), ("people and drawn faces", drawn[found]))
     }
     table = Table("learned on", "dims", "EER of codes", "strangers' spread", "rebuilt", *PARTS)
