@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 models: $(VENV)/.ready   ## fetch the weights that demo, tests and figures need
 	$(BIN)/anonymix models pull --group core
-	$(BIN)/anonymix models pull facenet scrfd-500m sface-int8 landmarks-106
+	$(BIN)/anonymix models pull facenet dlib-recognition scrfd-500m sface-int8 landmarks-106
 
 demo: $(VENV)/.ready     ## the whole story as a page: out/demo/index.html
 	$(BIN)/anonymix models pull --group core
@@ -82,15 +82,19 @@ figures: models          ## accuracy, anonymity and renewal on the London set: o
 gallery: models         ## the pictures of docs/gallery.md
 	$(BIN)/anonymix gallery --output docs/images
 
-train-mapper: models     ## make anonymix_plugin/weights/mixer.safetensors again (hours: draws 3,500 pairs)
+train-mapper: models     ## make anonymix_plugin/weights/mixer.safetensors again (hours)
+	$(BIN)/anonymix train subspace --people $(DATA)/pins --lfw $(DATA)/lfw -o out/subspace.safetensors
 	$(BIN)/anonymix train pairs --count 3500 --pairs out/pairs
-	$(BIN)/anonymix train subspace --count 3500 --pairs out/pairs --people $(DATA)/pins -o out/subspace.safetensors
 	$(BIN)/anonymix train mapper --count 3500 --pairs out/pairs --subspace out/subspace.safetensors \
-	    --work out/mapper -o out/mixer.safetensors
+	    --steps 420 --work out/mapper-first -o out/mixer-first.safetensors
+	$(BIN)/anonymix train mapper --start out/mixer-first.safetensors --subspace out/subspace.safetensors \
+	    --keyed-dims 40 --steps 700 --work out/mapper -o out/mixer.safetensors
 
-train-encoder: models    ## make anonymix_plugin/weights/encoder.safetensors again
+train-encoder: models    ## make anonymix_plugin/weights/encoder.safetensors again (after train-mapper)
 	$(BIN)/anonymix train pairs --count 3500 --pairs out/pairs
-	$(BIN)/anonymix train encoder --count 3500 --pairs out/pairs -o out/encoder.safetensors
+	$(BIN)/anonymix train encoder --count 3500 --pairs out/pairs -o out/encoder-first.safetensors
+	$(BIN)/anonymix train adapt-encoder --people $(DATA)/pins --encoder out/encoder-first.safetensors \
+	    --start out/mixer-first.safetensors --work out/mapper -o out/encoder.safetensors
 
 clean:                   ## remove what make made, but not the weights
 	rm -rf $(VENV) $(ADAPTERS) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

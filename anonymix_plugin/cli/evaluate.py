@@ -81,6 +81,14 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="People who must not appear, those trained on: one name a line."),
     ] = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDS",
+            help="lfw: folds of view 2, like 6-10; those that the mixer has not learned from by default.",
+            show_default=False,
+        ),
+    ] = None,
     development_share: Annotated[
         float, typer.Option(metavar="X", help="folder, pairs: share of the people for setting thresholds.")
     ] = 0.3,
@@ -94,6 +102,14 @@ def evaluate(
         DetectorName, typer.Option(help="What finds faces for judges, rivals and attackers.")
     ] = DetectorName.YUNET,
     policy: PolicyOption = None,
+    mixer_weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of `anonymix train mapper` in the place of the shipped ones.",
+            show_default=False,
+        ),
+    ] = None,
     road: RoadOption = Road.FAST,
     engine: EngineOption = EngineName.OPENVINO,
     shared_keys: Annotated[
@@ -220,7 +236,16 @@ def evaluate(
 
         labels = read_groups(groups) if groups else None
         names = read_names(exclude) if exclude else frozenset()
-        compared = _protocol(protocol, data, root, limit, names, seed, development_share)
+        compared = _protocol(
+            protocol,
+            data,
+            root,
+            limit,
+            names,
+            seed,
+            development_share,
+            _folds(folds, protocol, mixer_weights),
+        )
         for notice in compared.notices:
             if notice.count:
                 progress.note(f"{notice.count} × {notice.what}")
@@ -234,6 +259,7 @@ def evaluate(
                 judges=judge_names,
                 detector=detector.value,
                 policy="" if policy is None else policy.value,
+                mixer_weights=mixer_weights,
                 road=road.value,
                 engine=engine.value,
                 shared_keys=shared_keys,
@@ -277,6 +303,21 @@ def _names(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
     return names
 
 
+def _folds(text: str | None, name: ProtocolName, weights: Path | None) -> tuple[int, ...] | None:
+    """Which folds of LFW are tested on: those that were asked for, or that the mixer has not learned from."""
+    from anonymix_plugin.evaluation.protocols import LFW_FOLDS, parse_folds
+    from anonymix_plugin.mixer.weights import SHIPPED, load_mixer_weights
+
+    if text is not None:
+        if name is not ProtocolName.LFW:
+            raise UsageError("--folds is for lfw", where=text, fix="leave it out")
+        return parse_folds(text)
+    if name is not ProtocolName.LFW:
+        return None
+    learned = load_mixer_weights(weights or SHIPPED).subspace.lfw_folds
+    return tuple(fold for fold in range(1, LFW_FOLDS + 1) if fold not in learned)
+
+
 def _protocol(
     name: ProtocolName,
     data: Path,
@@ -285,13 +326,14 @@ def _protocol(
     exclude: frozenset[str],
     seed: int,
     share: float,
+    folds: tuple[int, ...] | None,
 ) -> Protocol:
     from anonymix_plugin.evaluation.protocols import folder_protocol, lfw_protocol, pairs_protocol
 
     if root is not None and name is not ProtocolName.PAIRS:
         raise UsageError("--root is for a CSV file of pairs", where=str(root), fix="leave it out")
     if name is ProtocolName.LFW:
-        return lfw_protocol(data, limit=limit, exclude=exclude, seed=seed)
+        return lfw_protocol(data, limit=limit, exclude=exclude, folds=folds, seed=seed)
     if name is ProtocolName.FOLDER:
         return folder_protocol(data, limit=limit, exclude=exclude, seed=seed, development_share=share)
     return pairs_protocol(data, root=root, limit=limit, exclude=exclude, seed=seed, development_share=share)

@@ -26,6 +26,9 @@ def figures(
     person: Annotated[float | None, typer.Option(help="How far the person's code moves the face.")] = None,
     key: Annotated[float | None, typer.Option(help="Truncation of the key's synthetic code.")] = None,
     kept: Annotated[float | None, typer.Option(help="Share of the photo's own code that is kept.")] = None,
+    judges: Annotated[
+        str, typer.Option(metavar="NAMES", help="Recognisers of the registry, with commas.")
+    ] = "facenet,dlib-recognition,arcface-mbf,sface",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure accuracy, anonymity and renewal on the London set, by recognisers seen and not seen."""
@@ -47,7 +50,7 @@ def figures(
         kept=settings.kept if kept is None else kept,
     )
     photos = london_photos(data, limit)
-    judges = [load_recogniser(name) for name in ("facenet", "arcface-mbf", "sface")]
+    panel = [load_recogniser(name.strip()) for name in judges.split(",")]
     with Progress(console=Console(stderr=True)) as bar:
         tasks: dict[str, object] = {}
 
@@ -59,7 +62,7 @@ def figures(
 
         result: LondonFigures = london_figures(
             photos,
-            judges,
+            panel,
             YuNet(locate("yunet")),
             shared_keys=shared_keys,
             seed=seed,
@@ -91,6 +94,7 @@ def figures(
         "the same two, LFW threshold",
         "genuine, one key",
         "impostor, one key",
+        "quality to photos",
     ):
         table.add_column(heading)
     for judge in result.judges:
@@ -108,5 +112,8 @@ def figures(
             else f"{judge.below_street_threshold:.2%}, {judge.renewal_at_street_threshold:.2%}",
             f"{first.genuine_mean:.2f} ± {first.genuine_deviation:.2f}",
             f"{first.impostor_mean:.2f} ± {first.impostor_deviation:.2f}",
+            "-"
+            if judge.quality is None or judge.least_quality is None
+            else f"{judge.quality:.2f}, least {judge.least_quality:.2f}",
         )
     Console().print(table)

@@ -33,8 +33,8 @@ class Encoder:
     def __init__(
         self, network: EncoderNetwork, centre: Floats, basis: Floats, *, generator_hash: str, sha256: str = ""
     ) -> None:
-        self._network = network.eval()
-        self._centre, self._basis = centre, basis[:, : network.latent]
+        self.network = network.eval()
+        self.centre, self.basis = centre, basis[:, : network.latent]
         self.generator_hash, self.sha256 = generator_hash, sha256
 
     def encode(self, crops: Pixels) -> Floats:
@@ -54,8 +54,8 @@ class Encoder:
                 f"crops are (N, S, S, 3) uint8, not {crops.shape} {crops.dtype}", where="crops"
             )
         with torch.inference_mode():
-            latent = self._network(as_input(crops)).numpy()
-        styles: Floats = (self._centre + latent @ self._basis.T).astype(np.float32)
+            latent = self.network(as_input(crops)).numpy()
+        styles: Floats = (self.centre + latent @ self.basis.T).astype(np.float32)
         return styles
 
 

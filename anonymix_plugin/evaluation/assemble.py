@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
-import numpy as np
-
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.encoder import load_encoder
 from anonymix_plugin.errors import ModelError
@@ -43,7 +41,7 @@ from anonymix_plugin.evaluation.scores import EmbeddingStore, Extractor, Panel, 
 from anonymix_plugin.faces import Detector, Scrfd, YuNet
 from anonymix_plugin.generator import Engine
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
-from anonymix_plugin.mixer.weights import load_mixer_weights
+from anonymix_plugin.mixer.weights import SHIPPED, MixerWeights, load_mixer_weights
 from anonymix_plugin.models import locate, weights_hash
 
 
@@ -56,6 +54,7 @@ class Choice:
     judges: Sequence[str]
     detector: str
     policy: str
+    mixer_weights: Path | None
     road: str
     engine: str
     shared_keys: int
@@ -104,7 +103,9 @@ def run_choice(
     step("opening the mixer")
     engine = cast("Engine", choice.engine)
     road = cast("Literal['fast', 'refine']", choice.road)
-    with Anonymixer(keys, policy=policy, road=road, engine=engine) as mixer:
+    with Anonymixer(
+        keys, policy=policy, road=road, engine=engine, mixer_weights=choice.mixer_weights
+    ) as mixer:
         protection = MixerProtection(mixer, choice.key_seed)
         rivals = [_rival(name, mixer, detector, keys, choice, policy) for name in choice.rivals]
 
@@ -141,6 +142,10 @@ def run_choice(
     return report
 
 
+def _weights(choice: Choice) -> MixerWeights:
+    return load_mixer_weights(choice.mixer_weights or SHIPPED)
+
+
 def _rival(
     name: str,
     mixer: Anonymixer,
@@ -159,9 +164,9 @@ def _rival(
             raise ModelError(
                 "the layer swap needs an encoder for this generator", fix="leave swap out of --rivals"
             )
-        centre = np.asarray(load_mixer_weights().centre, np.float32)
+        centre = _weights(choice).centre
         return LayerSwap(detector, encoder, mixer.generator, centre, keys, choice.key_seed)
-    refined = Anonymixer(keys, policy=policy, road="refine")
+    refined = Anonymixer(keys, policy=policy, road="refine", mixer_weights=choice.mixer_weights)
     return MixerProtection(refined, choice.key_seed, name="refine", title="Anonymix, refine road (paper)")
 
 
@@ -180,7 +185,7 @@ def _attacks(on: Protection, mixer: Anonymixer, detector: Detector, choice: Choi
         ),
         "preimage": lambda: PreImageSearch(
             generator,
-            np.asarray(load_mixer_weights().centre, np.float32),
+            _weights(choice).centre,
             choice.cache / "candidates",
             candidates=20 if choice.quick else 300,
         ),

@@ -33,7 +33,7 @@ from anonymix_plugin.evaluation.metrics import eer, error_rates, threshold_at_fm
 from anonymix_plugin.faces import Detector, box_crop, recogniser_crop, select_faces
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.policy import MixingPolicy
-from anonymix_plugin.recognisers import Recogniser
+from anonymix_plugin.recognisers import MeasuringRecogniser, Recogniser
 from anonymix_plugin.values import Floats, Photo, Pixels
 from anonymix_plugin.verification import THRESHOLDS
 
@@ -72,6 +72,11 @@ class JudgeFigures:
         street_threshold: The judge's threshold of FMR .1 % on LFW view 1, None where it was not measured.
         below_street_threshold: `below_threshold` at that threshold.
         renewal_at_street_threshold: `renewal_match_rate` at that threshold.
+        one_person: Mean and deviation of the cosine of a person's two photos under one key, over all keys.
+        quality: Mean length of the recogniser's embeddings of protected faces before they are normalised,
+            over that of the photos (see `anonymix_plugin.quality`): 1 where it sees protected faces as well
+            as photos. None for recognisers that do not tell.
+        least_quality: The least of a protected face, over the mean of the photos.
     """
 
     judge: str
@@ -88,6 +93,9 @@ class JudgeFigures:
     street_threshold: float | None
     below_street_threshold: float | None
     renewal_at_street_threshold: float | None
+    one_person: tuple[float, float]
+    quality: float | None
+    least_quality: float | None
 
     @property
     def one_key_eer(self) -> float:
@@ -117,9 +125,16 @@ class LondonFigures:
 
 @dataclass(frozen=True, eq=False)
 class _Embedded:
-    """Embeddings of everybody's two photos under one set of keys: judge -> (people, 2, dim)."""
+    """What judges see in everybody's two photos under one set of keys.
+
+    Attributes:
+        by_judge: Judge -> embeddings, (people, 2, dim).
+        lengths: Judge -> their lengths before they were normalised, (people, 2); of those that tell.
+        undetected: On how many pictures no face was found.
+    """
 
     by_judge: Mapping[str, Floats]
+    lengths: Mapping[str, Floats]
     undetected: int
 
 
@@ -208,6 +223,9 @@ def _judge(
         [np.einsum("pid,pjd->pij", plain.by_judge[name], entry).ravel() for entry in protected]
     )
     renewal = np.concatenate([np.einsum("pid,pjd->pij", a, b).ravel() for a, b in combinations(protected, 2)])
+    together = np.concatenate([np.einsum("pd,pd->p", entry[:, 0], entry[:, 1]) for entry in protected])
+    lengths = [entry.lengths[name] for entry in (*shared, own, renewed) if name in entry.lengths]
+    ordinary = float(plain.lengths[name].mean()) if lengths else 1.0
     return JudgeFigures(
         judge=name,
         seen_by_mixer=judge.seen_by_mixer,
@@ -223,6 +241,9 @@ def _judge(
         street_threshold=street,
         below_street_threshold=None if street is None else float((original < street).mean()),
         renewal_at_street_threshold=None if street is None else float((renewal >= street).mean()),
+        one_person=(float(together.mean()), float(together.std())),
+        quality=float(np.mean(lengths)) / ordinary if lengths else None,
+        least_quality=float(np.min(lengths)) / ordinary if lengths else None,
     )
 
 
@@ -255,6 +276,7 @@ def _embed(
     progress: Callable[[str, int, int], None],
 ) -> _Embedded:
     rows: dict[str, list[Floats]] = {judge.name: [] for judge in judges}
+    lengths: dict[str, list[Floats]] = {}
     undetected = 0
     for done, pair in enumerate(photos):
         crops: dict[str, list[Pixels]] = {"arcface-112": [], "box-160": []}
@@ -271,9 +293,18 @@ def _embed(
             crops["arcface-112"].append(recogniser_crop(face))
             crops["box-160"].append(box_crop(face, 160))
         for judge in judges:
-            embedded = judge.embed(np.stack(crops[judge.alignment]))
-            blank = [not crop.any() for crop in crops[judge.alignment]]
+            seen = np.stack(crops[judge.alignment])
+            blank = [not crop.any() for crop in seen]
+            if isinstance(judge, MeasuringRecogniser):
+                embedded, length = judge.embed_with_lengths(seen)
+                lengths.setdefault(judge.name, []).append(np.where(blank, 0.0, length).astype(np.float32))
+            else:
+                embedded = judge.embed(seen)
             embedded[blank] = 0.0
             rows[judge.name].append(embedded)
         progress(stage, done + 1, len(photos))
-    return _Embedded({name: np.stack(found) for name, found in rows.items()}, undetected)
+    return _Embedded(
+        {name: np.stack(found) for name, found in rows.items()},
+        {name: np.stack(found) for name, found in lengths.items()},
+        undetected,
+    )

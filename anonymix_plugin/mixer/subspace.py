@@ -9,6 +9,7 @@ embedding end here: what leaves this module is a many-to-one function of the pho
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from anonymix_plugin.errors import BadArrayError, DamagedModelError
 from anonymix_plugin.values import Floats
 
 Matrix = npt.NDArray[np.float64]
+
+_FOLDS = "lfw_view2_folds"
 
 
 def joint_embedding(arcface: Floats, sface: Floats) -> Floats:
@@ -43,16 +46,33 @@ class IdentitySubspace:
     Attributes:
         mean: (640,) float32, the mean joint embedding.
         directions: (640, d) float32, one discriminant direction a column, the strongest first.
+        lfw_folds: Folds of LFW's view 2, from 1, whose people it was learned from: no figure on them counts.
     """
 
     mean: Floats
     directions: Floats
+    lfw_folds: tuple[int, ...] = ()
 
     def save(self, path: Path, about: dict[str, str]) -> None:
         """Write a safetensors file with `about` (what it was learned from) as its metadata."""
         tensors = {"subspace.mean": self.mean, "subspace.directions": self.directions}
         ready = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-        save_file(ready, path, {"about": json.dumps(about, sort_keys=True)})
+        save_file(ready, path, {"about": json.dumps(about, sort_keys=True), **self.metadata()})
+
+    def metadata(self) -> dict[str, str]:
+        """Return what a file of it, or with it, says in its metadata."""
+        return {_FOLDS: ",".join(map(str, self.lfw_folds))} if self.lfw_folds else {}
+
+    @classmethod
+    def of_file(cls, tensors: Mapping[str, Floats], metadata: Mapping[str, str]) -> IdentitySubspace:
+        """Put it together from the tensors and the metadata of a file.
+
+        Raises:
+            KeyError: A tensor is missing.
+            ValueError: The metadata name no folds.
+        """
+        folds = tuple(int(word) for word in metadata.get(_FOLDS, "").split(",") if word)
+        return cls(tensors["subspace.mean"], tensors["subspace.directions"], folds)
 
     @classmethod
     def read(cls, path: Path) -> IdentitySubspace:
@@ -63,8 +83,9 @@ class IdentitySubspace:
         """
         try:
             with safe_open(path, framework="np") as file:
-                return cls(file.get_tensor("subspace.mean"), file.get_tensor("subspace.directions"))
-        except (OSError, SafetensorError) as error:
+                names = ("subspace.mean", "subspace.directions")
+                return cls.of_file({name: file.get_tensor(name) for name in names}, file.metadata() or {})
+        except (OSError, SafetensorError, ValueError) as error:
             raise DamagedModelError(
                 f"no identity subspace can be read ({error})",
                 where=str(path),

@@ -72,7 +72,11 @@ class MixerWeights:
             tensors["mapper.removed"] = self.removed
         if self.span is not None:
             tensors["mapper.span"] = self.span
-        metadata = {"generator": self.generator_hash, "about": json.dumps(about, sort_keys=True)}
+        metadata = {
+            "generator": self.generator_hash,
+            "about": json.dumps(about, sort_keys=True),
+            **self.subspace.metadata(),
+        }
         if self.identity_end is not None:
             metadata["identity_end"] = str(self.identity_end)
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path, metadata)
@@ -93,7 +97,7 @@ def load_mixer_weights(path: Path = SHIPPED) -> MixerWeights:
         prefix = "mapper.bend."
         bend = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
         return MixerWeights(
-            subspace=IdentitySubspace(tensors["subspace.mean"], tensors["subspace.directions"]),
+            subspace=IdentitySubspace.of_file(tensors, metadata),
             centre=tensors["latent.centre"],
             basis=tensors["latent.basis"],
             person=tensors["mapper.person"],

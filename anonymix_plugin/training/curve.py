@@ -106,6 +106,7 @@ def dims_curve(
     thresholds: Mapping[str, float],
     *,
     ridge: float = 1.0,
+    scatter_ridge: float = 2.0,
 ) -> list[CurvePoint]:
     """Walk along the counts of dimensions.
 
@@ -117,12 +118,13 @@ def dims_curve(
         pairs: To judge by; of people none of whom is among those learned from.
         thresholds: Recogniser -> cosine at FMR .1 % of unprotected photos.
         ridge: Penalty of the thief's regression.
+        scatter_ridge: The ridge of the fit.
     """
     known = photos if population is None else np.concatenate([photos, population])
     most = len(np.unique(people)) - 1 + (0 if population is None else len(population))
     points = []
     for count in (count for count in dims if count <= min(most, photos.shape[1])):
-        subspace = fit_subspace(photos, people, dims=count, population=population)
+        subspace = fit_subspace(photos, people, dims=count, ridge=scatter_ridge, population=population)
         codes = subspace.project(pairs.embeddings)
         scores = (codes[pairs.first] * codes[pairs.second]).sum(axis=1)
         seen = subspace.project(known)

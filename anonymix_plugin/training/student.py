@@ -27,6 +27,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that torch users e
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import RECOGNISER_TEMPLATE, Detector, recogniser_crop, umeyama
 from anonymix_plugin.generator import ArrayGenerator, LayerGroups
+from anonymix_plugin.mixer.identity_map import IdentityMap
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.recognisers import Recogniser
 from anonymix_plugin.training.checkpoint import load_state, one_cycle, save_state
@@ -42,11 +43,17 @@ SEEN_LAYERS = 13
 PICTURE = 128
 """Side of the picture that the head paints."""
 
+GROUPS = 2
+"""Coarse and identity: the groups of layers that a person moves here."""
+
+SHARE_OF_ONE = 0.7  # of the examples whose layers are all one person's
+
 CROP = 112
 _LANDMARK_AXES = 64  # whitened coordinates of each group that landmarks are guessed from
 _LANDMARK_RIDGE = 30.0
 _LANDMARK_JITTER = 0.012  # in sides of the picture: about as far as a detector's landmarks scatter
 _LIGHT_JITTER = 0.12
+_PAINTED_TOGETHER = 3
 
 Matrix = npt.NDArray[np.float64]
 
@@ -82,12 +89,12 @@ class StudentRecipe:
         seed: Seed of the codes, the weights and the order.
     """
 
-    examples: int = 700
-    pixel_epochs: int = 3
-    epochs: int = 6
+    examples: int = 1000
+    pixel_epochs: int = 2
+    epochs: int = 4
     batch: int = 8
     learning_rate: float = 2e-3
-    channels: int = 128
+    channels: int = 96
     seed: int = 11
 
 
@@ -175,6 +182,13 @@ class Landmarks:
         places = self._inputs(codes) @ self._weights + self.mean
         return np.asarray(places.reshape(len(codes), 5, 2))
 
+    def guess_with_gradients(self, codes: torch.Tensor) -> torch.Tensor:
+        """The same on tensors, (N, 2, 512) -> (N, 5, 2) float32."""
+        flat = codes[:, :, :_LANDMARK_AXES].reshape(len(codes), -1)
+        weights = torch.from_numpy(self._weights.astype(np.float32))
+        places = flat @ weights[:-1] + weights[-1] + torch.from_numpy(self.mean.astype(np.float32))
+        return places.view(len(codes), 5, 2)
+
     @staticmethod
     def _inputs(codes: Floats) -> Matrix:
         flat = codes[:, :, :_LANDMARK_AXES].reshape(len(codes), -1).astype(np.float64)
@@ -201,7 +215,7 @@ class Student(nn.Module):
         recognisers: Mapping[str, nn.Module],
     ) -> None:
         super().__init__()
-        self._generator, self._landmarks = generator, landmarks
+        self._generator, self.landmarks = generator, landmarks
         self._recognisers = dict(recognisers)
         self.head = head.requires_grad_(False).eval()
         self.register_buffer("basis", torch.from_numpy(weights.basis), persistent=False)
@@ -216,8 +230,8 @@ class Student(nn.Module):
 
         With `random`, each crop is shifted, turned, scaled, brightened and given more or less contrast.
         """
-        picture = self.head(self._generator.features(spread(self._generator, self.styles(codes)), BLOCKS))
-        places = self._landmarks.guess(codes.detach().numpy())
+        picture = self.paint(self.styles(codes))
+        places = self.landmarks.guess(codes.detach().numpy())
         if random is not None:
             places = places + random.normal(0, _LANDMARK_JITTER, places.shape)
         crops = cut(picture, torch.cat([crop_grid(five) for five in places]))
@@ -228,6 +242,18 @@ class Student(nn.Module):
             )
             crops = crops * (1 + contrast) + light
         return {name: F.normalize(module(crops), dim=1) for name, module in self._recognisers.items()}
+
+    def paint(self, styles: torch.Tensor) -> torch.Tensor:
+        """(N, 2, 512) style vectors -> (N, 3, 128, 128) float32 RGB, nominally in -1..1, with gradients.
+
+        A few faces at a time: what a batch of them needs does not fit into a processor's cache.
+        """
+        layers = spread(self._generator, styles)
+        parts = []
+        for few in torch.split(layers, _PAINTED_TOGETHER):
+            features = [self._generator.features(one, BLOCKS) for one in torch.split(few, 1)]
+            parts.append(self.head(torch.cat(features)))
+        return torch.cat(parts)
 
     def styles(self, codes: torch.Tensor) -> torch.Tensor:
         """(N, 2, 512) whitened coordinates -> (N, 2, 512) style vectors."""
@@ -259,7 +285,7 @@ def make_student(
     Args:
         drawer: The fast engine of the generator.
         generator: The same generator on torch.
-        weights: The linear map to start from.
+        weights: The map to start from.
         detector: Finds the landmarks.
         recognisers: Name -> what looks at the true pictures.
         modules: The same recognisers as frozen torch modules.
@@ -302,13 +328,14 @@ def draw_examples(
 ) -> Examples:
     """Draw what the head learns from, or go on where an earlier run stopped.
 
-    The codes are those that the mixer makes, spread wider: persons of half to one and a half times the
-    length, keys of truncation .1 to .5, and in four of ten the coarse layers of another person.
+    The codes are those that the mixer makes by the map that tuning starts from, spread wider: persons of half
+    to one and a half times the length, keys of truncation .1 to .5, and in three of ten the coarse layers of
+    another person.
 
     Args:
         drawer: The fast engine; draws the true pictures.
         generator: The reference on torch; gives the features.
-        weights: The linear map to start from.
+        weights: The map to start from.
         detector: Finds the landmarks.
         recognisers: What looks at the true pictures.
         folder: Where features.npy (4 MiB an example), drawn.npz and about.json go.
@@ -384,7 +411,7 @@ def _example(
 ) -> tuple[Floats, Floats]:
     """Whitened codes (2, 512) and W+ code (1, layers, 512) of one example."""
     random = np.random.Generator(np.random.Philox(key=seed, counter=number << 64))
-    person = weights.person[0].astype(np.float64)
+    mapped = IdentityMap(weights.person[:GROUPS], weights.bend, weights.removed)
     inverse = (weights.basis / np.square(weights.basis).sum(axis=0)).T.astype(np.float64)
     noise = torch.from_numpy(random.standard_normal((1, 512), np.float32))
     with torch.inference_mode():
@@ -392,12 +419,13 @@ def _example(
 
     def somebody() -> Matrix:
         code = random.standard_normal(weights.keyed_dims)
-        code *= random.uniform(0.5, 1.4) / np.linalg.norm(code)
-        return np.asarray(person @ code + random.uniform(0.1, 0.5) * synthetic)
+        moved = mapped(code / np.linalg.norm(code))
+        return np.asarray(random.uniform(0.5, 1.6) * moved + random.uniform(0.1, 0.5) * synthetic)
 
-    coarse = somebody()
-    identity = coarse if random.uniform() < 0.6 else somebody()
-    codes = np.stack([coarse, identity, random.uniform(0.1, 0.5) * synthetic])
+    person = somebody()
+    if random.uniform() >= SHARE_OF_ONE:
+        person[0] = somebody()[0]
+    codes = np.concatenate([person, random.uniform(0.1, 0.5) * synthetic[None]])
     styles = (weights.centre + codes @ weights.basis.T.astype(np.float64)).astype(np.float32)
     w_plus = spread(generator, torch.from_numpy(styles)[None]).numpy()
     return codes[:2].astype(np.float32), w_plus

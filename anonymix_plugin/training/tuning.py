@@ -4,23 +4,30 @@ The linear map that regression finds says which way faces change with what recog
 they get: two codes of one person at a cosine of .9 came out as faces at .7. Here the map itself learns, from
 the embeddings of the faces that it makes (drawn by the `Student`).
 
-A step takes keyed codes of some people, a few each: uniform on the unit sphere, as a key's rotation leaves
-them, and as far from each other as photos of a person are. All of them share one key, which is the hardest
-case. Every pair of faces then goes through a logistic loss with fixed thresholds,
+A step takes keyed codes of some people, a few each: uniform on the unit sphere of the dimensions into which a
+key turns people, and as far from each other as photos of a person are. All of them share one key, which is
+the hardest case. Every pair of faces then goes through a logistic loss with fixed thresholds,
 
     L = mean over same   softplus(s (t + m - cos))  +  mean over others  softplus(s (cos - t + m)),
 
-for each recogniser, so that same and other people fall on the sides of t where recognisers expect them. How
-far a person may move a style vector is bounded, which keeps faces where the generator draws well; and crops
-are shifted, turned and tinted a little, so that the map learns faces and not the pixels of two recognisers.
+for each recogniser, so that same and other people fall on the sides of t where recognisers expect them. To it
+comes 1 - r, r being Pearson's correlation between the cosines of faces and those of the codes that they were
+made from: faces should be as alike as codes, and not merely on the right side.
+
+How far a person may move a style vector is bounded, which keeps faces where the generator draws well; and
+crops are shifted, turned and tinted a little, so that the map learns faces and not the pixels of two
+recognisers.
+
+A map that was tuned before can be tuned on. It can be cut down, first, to the directions that recognisers see
+best (`visible`): the fewer there are, the further apart people can be in each.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +39,17 @@ from torch.nn import functional as F  # noqa: N812 - the name that torch users e
 from anonymix_plugin.mixer.identity_map import Bend
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.training.checkpoint import load_state, one_cycle, save_state
-from anonymix_plugin.training.student import SEEN_LAYERS, FeatureGenerator, Student
-
-GROUPS = 2
-"""Coarse and identity: the groups that a tuned map moves."""
+from anonymix_plugin.training.student import GROUPS, SEEN_LAYERS, FeatureGenerator, Student
+from anonymix_plugin.values import Floats
 
 Matrix = npt.NDArray[np.float64]
+
+THRESHOLDS: Mapping[str, float] = {"arcface-mbf": 0.32, "sface": 0.42}
+"""Where tuning wants the border between people: a little above the thresholds of FMR .1 % on photos."""
+
+_SCALE = 8.0  # brings the numbers of a code of length 1 to order 1
+_BORDER = 0.38  # for recognisers that have no threshold of their own
+_PROBES = 800  # faces that tell which directions recognisers see
 
 
 @dataclass(frozen=True)
@@ -50,19 +62,22 @@ class TuningRecipe:
         photos: Faces of each of them.
         linear_rate: Peak learning rate of the linear map.
         bend_rate: Peak learning rate of the network.
-        hidden: Width of the network.
-        axes: Whitened coordinates of each group that the network moves.
+        hidden: Width of the network, where it starts as nothing.
+        axes: Whitened coordinates of each group that the network moves, likewise.
         slope: s of the loss.
-        threshold: t of the loss, a cosine.
+        thresholds: Recogniser -> t of the loss, a cosine.
         margin: m of the loss.
+        faithful: Weight of 1 - r in the loss.
         likeness: Mean cosine of two codes of a person, and its deviation.
-        key: Truncation of the keys' synthetic codes, as the mixing policy has it.
+        dims: Dimensions into which one key turns people: as many as the subspace has. None means all of the
+            keyed ones.
+        keys: Least and greatest truncation of the keys' synthetic codes.
         length: How far a person may move a style vector before that costs.
         length_weight: What it costs then.
         seed: Seed of codes, keys and network.
     """
 
-    steps: int = 420
+    steps: int = 700
     people: int = 6
     photos: int = 3
     linear_rate: float = 0.004
@@ -70,10 +85,12 @@ class TuningRecipe:
     hidden: int = 256
     axes: int = 96
     slope: float = 12.0
-    threshold: float = 0.38
+    thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
     margin: float = 0.07
-    likeness: tuple[float, float] = (0.72, 0.13)
-    key: float = 0.3
+    faithful: float = 2.0
+    likeness: tuple[float, float] = (0.80, 0.11)
+    dims: int | None = 32
+    keys: tuple[float, float] = (0.2, 0.6)
     length: float = 8.0
     length_weight: float = 0.1
     seed: int = 3
@@ -83,20 +100,24 @@ class TunableMap(nn.Module):
     """The map of `mixer.identity_map` with gradients.
 
     Args:
-        weights: The linear map to start from.
-        recipe: Size of the network. It starts as nothing: its last layer is zero.
+        weights: The map to start from.
+        recipe: Size of the network where the weights have none. It starts as nothing then: its last layer
+            is zero.
     """
-
-    scale = 8.0
 
     def __init__(self, weights: MixerWeights, recipe: TuningRecipe) -> None:
         super().__init__()
-        dims = weights.keyed_dims
         self.linear = nn.Parameter(torch.from_numpy(weights.person[:GROUPS].copy()))
-        self.first = nn.Linear(dims, recipe.hidden)
-        self.second = nn.Linear(recipe.hidden, recipe.hidden)
-        self.last = nn.Linear(recipe.hidden, GROUPS * recipe.axes, bias=False)
-        nn.init.zeros_(self.last.weight)
+        if weights.bend is None:
+            self.scale = _SCALE
+            self.first = nn.Linear(weights.keyed_dims, recipe.hidden)
+            self.second = nn.Linear(recipe.hidden, recipe.hidden)
+            self.last = nn.Linear(recipe.hidden, GROUPS * recipe.axes, bias=False)
+            nn.init.zeros_(self.last.weight)
+        else:
+            self.scale = weights.bend.scale
+            self.first, self.second = _layer(*weights.bend.first), _layer(*weights.bend.second)
+            self.last = _layer(weights.bend.last)
         nothing = np.zeros(weights.person.shape[1], np.float32)
         removed = nothing if weights.removed is None else weights.removed.copy()
         self.register_buffer("removed", torch.from_numpy(removed), persistent=False)
@@ -116,7 +137,7 @@ class TunableMap(nn.Module):
     def tuned(self, weights: MixerWeights, span: torch.Tensor) -> MixerWeights:
         """The weights with this map in the place of the one that they had."""
 
-        def arrays(layer: nn.Linear) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        def arrays(layer: nn.Linear) -> tuple[Floats, Floats]:
             return layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()
 
         return replace(
@@ -131,6 +152,16 @@ class TunableMap(nn.Module):
             span=span.numpy().copy(),
             identity_end=SEEN_LAYERS,
         )
+
+
+def _layer(weight: Floats, bias: Floats | None = None) -> nn.Linear:
+    """A layer that starts from arrays."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        if bias is not None:
+            layer.bias.copy_(torch.from_numpy(bias))
+    return layer
 
 
 @dataclass(frozen=True)
@@ -205,10 +236,10 @@ def tune(
         for step in range(done, recipe.steps):
             began = time.monotonic()
             random = np.random.Generator(np.random.Philox(key=recipe.seed, counter=step << 64))
-            keyed = some_codes(random, recipe.people, recipe.photos, weights.keyed_dims, recipe.likeness)
-            moved = network(torch.from_numpy(keyed))
-            codes = moved + _key_part(generator, weights, span, random, recipe.key)
-            entry, loss = _judge(student, moved, codes, same, others, recipe, step, random)
+            keyed = torch.from_numpy(_keyed_codes(random, recipe, weights.keyed_dims))
+            moved = network(keyed)
+            codes = moved + _key_part(generator, weights, span, random, random.uniform(*recipe.keys))
+            entry, loss = _judge(student, keyed, moved, codes, same, others, recipe, step, random)
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * one_cycle(step, recipe.steps, warm=0.05)
             optimiser.zero_grad()
@@ -221,6 +252,59 @@ def tune(
                 save_state(state, network, optimiser, step + 1, about)
             progress(entry)
     return network.tuned(weights, span)
+
+
+def visible(
+    student: Student,
+    generator: FeatureGenerator,
+    weights: MixerWeights,
+    dims: int,
+    progress: Callable[[int, int], None],
+    *,
+    seed: int = 17,
+) -> MixerWeights:
+    """Cut a map down to the keyed directions that recognisers see best.
+
+    Faces of random codes are drawn under one key and embedded; a ridge regression of the embeddings on the
+    codes says how far each direction moves what recognisers see, and its left singular vectors which
+    directions move it furthest.
+
+    Args:
+        student: From codes to embeddings.
+        generator: Maps the key's Gaussian code.
+        weights: The map.
+        dims: How many directions stay, at most as many as there are.
+        progress: Called with faces drawn and their number.
+        seed: Of codes and key.
+    """
+    random = np.random.Generator(np.random.Philox(seed))
+    codes = _unit(random.standard_normal((_PROBES, weights.keyed_dims)))
+    network = TunableMap(weights, TuningRecipe())
+    span = torch.linalg.qr(torch.from_numpy(weights.person[1]))[0]
+    seen = []
+    with torch.inference_mode():
+        key = _key_part(generator, weights, span, random, 0.3)
+        for start in range(0, _PROBES, 20):
+            moved = network(torch.from_numpy(codes[start : start + 20].astype(np.float32))) + key
+            seen.append(torch.cat(list(student(moved).values()), dim=1).numpy())
+            progress(min(start + 20, _PROBES), _PROBES)
+    answers = np.concatenate(seen).astype(np.float64)
+    answers -= answers.mean(axis=0)
+    gram = codes.T @ codes + 0.4 * np.eye(weights.keyed_dims)
+    effect = np.linalg.solve(gram, codes.T @ answers)
+    kept = np.linalg.svd(effect, full_matrices=False)[0][:, :dims].astype(np.float32)
+    bend = weights.bend
+    if bend is not None:
+        bend = replace(bend, first=(bend.first[0] @ kept, bend.first[1]))
+    return replace(weights, person=weights.person @ kept, bend=bend)
+
+
+def _keyed_codes(random: np.random.Generator, recipe: TuningRecipe, keyed: int) -> Floats:
+    """Codes of a batch in the dimensions into which one key turns people, (N, keyed) float32."""
+    dims = keyed if recipe.dims is None else min(recipe.dims, keyed)
+    codes = some_codes(random, recipe.people, recipe.photos, dims, recipe.likeness)
+    turn = np.linalg.qr(random.standard_normal((keyed, dims)))[0]
+    return np.asarray(codes @ turn.T, np.float32)
 
 
 def some_codes(
@@ -270,6 +354,7 @@ def _key_part(
 
 def _judge(
     student: Student,
+    keyed: torch.Tensor,
     moved: torch.Tensor,
     codes: torch.Tensor,
     same: torch.Tensor,
@@ -280,11 +365,15 @@ def _judge(
 ) -> tuple[TuningStep, torch.Tensor]:
     """The loss of a batch, and what the log keeps of it."""
     losses, near, far = [], {}, {}
+    pairs = same | others
+    wanted = (keyed @ keyed.T)[pairs]
     for name, embeddings in student(codes, random).items():
         cosines = embeddings @ embeddings.T
+        border = recipe.thresholds.get(name, _BORDER)
         losses.append(
-            F.softplus(recipe.slope * (recipe.threshold + recipe.margin - cosines[same])).mean()
-            + F.softplus(recipe.slope * (cosines[others] - recipe.threshold + recipe.margin)).mean()
+            F.softplus(recipe.slope * (border + recipe.margin - cosines[same])).mean()
+            + F.softplus(recipe.slope * (cosines[others] - border + recipe.margin)).mean()
+            + recipe.faithful * (1 - torch.corrcoef(torch.stack([cosines[pairs], wanted]))[0, 1])
         )
         near[name], far[name] = _summary(cosines[same]), _summary(cosines[others])
     length = (moved @ student.basis.T).norm(dim=-1)

@@ -13,8 +13,10 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.evaluation.protocols import (
     Protocol,
     folder_protocol,
+    lfw_folds,
     lfw_protocol,
     pairs_protocol,
+    parse_folds,
     read_names,
 )
 from anonymix_plugin.evaluation.run import part_of
@@ -91,6 +93,35 @@ def test_people_who_were_trained_on_are_left_out_of_everything(shared_data: Path
     check(protocol)
     assert not gone & {sample.person for sample in (*protocol.samples, *protocol.development)}
     assert kinds(protocol)["excluded"] >= 1
+
+
+def test_folds_that_a_mixer_has_learned_from_are_left_out_of_test_and_thresholds(shared_data: Path) -> None:
+    people = lfw_folds(shared_data / "lfw")
+    assert len(people) == 10
+    assert not frozenset.union(*people[:5]) & frozenset.union(*people[5:])
+    protocol = lfw_protocol(shared_data / "lfw", limit=40, folds=range(6, 11))
+    check(protocol)
+    assert protocol.folds == 5
+    assert {sample.person for sample in protocol.samples} <= frozenset.union(*people[5:])
+    assert not {sample.person for sample in protocol.development} & frozenset.union(*people)
+    assert kinds(protocol)["folds_left_out"] == 3000
+    assert protocol.settings["folds"] == "6,7,8,9,10"
+    assert not protocol.official
+    with pytest.raises(UsageError, match="no fold 11"):
+        lfw_protocol(shared_data / "lfw", folds=[11])
+
+
+@pytest.mark.parametrize(
+    ("text", "folds"), [("6-10", (6, 7, 8, 9, 10)), ("3, 1", (1, 3)), ("2,4-5", (2, 4, 5))]
+)
+def test_folds_are_read(text: str, folds: tuple[int, ...]) -> None:
+    assert parse_folds(text) == folds
+
+
+@pytest.mark.parametrize("text", ["", "a", "5-1", "1-", "-3"])
+def test_what_names_no_folds_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="names no folds"):
+        parse_folds(text)
 
 
 def test_a_folder_that_is_not_lfw_is_told(tmp_path: Path) -> None:

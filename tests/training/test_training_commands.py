@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from anonymix_plugin.cli import main
 from anonymix_plugin.mixer.subspace import IdentitySubspace
-from anonymix_plugin.mixer.weights import SHIPPED
+from anonymix_plugin.mixer.weights import SHIPPED, load_mixer_weights
 
 
 @pytest.fixture
@@ -62,3 +63,30 @@ def test_people_without_folders_are_refused(tmp_path: Path, capsys: pytest.Captu
     command = ["train", "subspace", "--people", str(tmp_path / "people"), "-o", str(tmp_path / "s")]
     assert main([*command, "--pairs", str(tmp_path / "pairs"), "--people-only"]) == 2
     assert "one per person" in capsys.readouterr().err
+
+
+def test_a_map_gets_another_subspace_without_learning_anew(tmp_path: Path) -> None:
+    weights = load_mixer_weights(SHIPPED)
+    other = replace(weights.subspace, mean=weights.subspace.mean + 0.5, lfw_folds=(6,))
+    other.save(tmp_path / "other.safetensors", {})
+    output = tmp_path / "out.safetensors"
+    command = ["train", "mapper", "--start", str(SHIPPED), "--subspace", str(tmp_path / "other.safetensors")]
+    assert main([*command, "--steps", "0", "-o", str(output)]) == 0
+    made = load_mixer_weights(output)
+    assert made.subspace.lfw_folds == (6,)
+    np.testing.assert_array_equal(made.subspace.mean, other.mean)
+    np.testing.assert_array_equal(made.person, weights.person)
+    assert weights.sha256 in (tmp_path / "out.safetensors.md").read_text()
+
+
+def test_more_numbers_of_a_person_than_the_map_takes_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = load_mixer_weights(SHIPPED)
+    many = weights.keyed_dims + 1
+    directions = np.ones((640, many), np.float32)
+    replace(weights.subspace, directions=directions).save(tmp_path / "many.safetensors", {})
+    command = ["train", "mapper", "--start", str(SHIPPED), "--subspace", str(tmp_path / "many.safetensors")]
+    assert main([*command, "--steps", "0", "-o", str(tmp_path / "out.safetensors")]) == 2
+    assert f"{many} numbers" in capsys.readouterr().err
+    assert not (tmp_path / "out.safetensors").exists()

@@ -10,19 +10,22 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from toys import (
+    DIMS,
+    TEMPLATE,
+    BandGenerator,
+    BandRecogniser,
+    Everywhere,
+    toy_student,
+    toy_weights,
+)
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator import LayerGroups
 from anonymix_plugin.mixer.identity_map import IdentityMap
-from anonymix_plugin.mixer.subspace import IdentitySubspace
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
 from anonymix_plugin.training.checkpoint import load_state, one_cycle, save_state
 from anonymix_plugin.training.student import (
     SEEN_LAYERS,
-    Head,
-    Landmarks,
-    Student,
     StudentRecipe,
     crop_grid,
     cut,
@@ -30,90 +33,15 @@ from anonymix_plugin.training.student import (
     spread,
     train_head,
 )
-from anonymix_plugin.training.tuning import TunableMap, TuningRecipe, TuningStep, some_codes, tune
-from anonymix_plugin.values import Face, Photo
-
-DIMS = 8
-TEMPLATE = np.array([[0.38, 0.47], [0.62, 0.47], [0.5, 0.62], [0.39, 0.73], [0.61, 0.73]])
-
-
-class BandGenerator:
-    """Six bands of the picture, each with a brightness that the identity layers' style says."""
-
-    name = "bands"
-    z_dim = w_dim = 512
-    layers = LayerGroups(range(4), range(4, 11), range(11, 23))
-    sizes = (512,)
-
-    def map(self, z: torch.Tensor) -> torch.Tensor:
-        return z
-
-    def features(self, w_plus: torch.Tensor, blocks: int) -> torch.Tensor:
-        assert blocks == 4
-        levels = torch.tanh(w_plus[:, SEEN_LAYERS - 1, :DIMS])
-        rows = torch.repeat_interleave(levels, 64 // DIMS, dim=1)
-        return rows[:, None, :, None].expand(-1, 4, -1, 64)
-
-    def draw(self, w_plus: np.ndarray, size: int) -> np.ndarray:
-        features = self.features(torch.from_numpy(w_plus), 4)[:, :3]
-        return F.interpolate(features, size=(size, size)).numpy()
-
-    def map_arrays(self, z: np.ndarray) -> np.ndarray:
-        return z
-
-    def weights_hash(self) -> str:
-        return "bands"
-
-
-class BandRecogniser(nn.Module):
-    """The mean brightness of each row of the crop, as an embedding; on arrays and on tensors."""
-
-    def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        rows = crops.mean(dim=(1, 3))
-        return F.normalize(F.avg_pool1d(rows[:, None], 7)[:, 0], dim=1)
-
-    def embed(self, crops: np.ndarray) -> np.ndarray:
-        return self(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1).numpy()
-
-
-class Everywhere:
-    """A detector that finds a face in the middle of each picture but every fifth."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def detect(self, photo: Photo) -> list[Face]:
-        self.asked += 1
-        if self.asked % 5 == 0:
-            return []
-        side = photo.pixels.shape[0]
-        return [Face(photo, (100, 100, 400, 450), (TEMPLATE * side).astype(np.float32), 0.9)]
-
-
-def toy_weights() -> MixerWeights:
-    random = np.random.Generator(np.random.Philox(2))
-    person = np.zeros((3, 512, DIMS), np.float32)
-    person[:, :DIMS] = random.standard_normal((DIMS, DIMS)) @ np.diag(np.linspace(1.5, 0.1, DIMS))
-    return MixerWeights(
-        subspace=IdentitySubspace(np.zeros(640, np.float32), np.eye(640, DIMS, dtype=np.float32)),
-        centre=np.zeros(512, np.float32),
-        basis=np.eye(512, dtype=np.float32),
-        person=person,
-        generator_hash="bands",
-    )
-
-
-def toy_student(weights: MixerWeights) -> Student:
-    """A student whose head paints the features' first channels as they are."""
-    head = Head(4, 4)
-    landmarks = Landmarks(np.zeros((4, 2, 512), np.float32), np.repeat(TEMPLATE[None], 4, axis=0))
-    with torch.no_grad():
-        for part in head.parameters():
-            part.zero_()
-        head.enter.weight[:, :, 0, 0] = torch.eye(4)
-        head.leave.weight[:, 0, 1, 1] = 1.0
-    return Student(BandGenerator(), weights, head, landmarks, {"bands": BandRecogniser()})
-
+from anonymix_plugin.training.tuning import (
+    TunableMap,
+    TuningRecipe,
+    TuningStep,
+    _keyed_codes,
+    some_codes,
+    tune,
+    visible,
+)
 
 RECIPE = TuningRecipe(
     steps=40, people=4, photos=2, hidden=16, axes=12, linear_rate=0.02, bend_rate=0.004, length=5.0
@@ -204,6 +132,46 @@ def test_people_of_a_batch_are_as_alike_as_asked() -> None:
     assert same.std() == pytest.approx(0.13, abs=0.02)
     others = (codes[:-3] * codes[3:]).sum(axis=1)
     assert others.std() == pytest.approx(1 / 8, abs=0.01)
+
+
+def test_the_directions_that_stay_are_those_that_recognisers_see(tmp_path: Path) -> None:
+    weights = toy_weights()
+    person = np.zeros_like(weights.person)
+    person[:, :2, 3], person[:, 2:4, 6] = 1.0, -1.0  # of eight keyed directions, two move the picture
+    weights = replace(weights, person=person)
+    seen: list[int] = []
+    cut_down = visible(
+        toy_student(weights), BandGenerator(), weights, 2, lambda done, total: seen.append(done)
+    )
+    assert seen[-1] == 800
+    assert cut_down.keyed_dims == 2
+    np.testing.assert_allclose(
+        np.linalg.norm(cut_down.person[1]), np.linalg.norm(weights.person[1]), rtol=0.05
+    )
+
+
+def test_a_tuned_map_is_tuned_on(tmp_path: Path) -> None:
+    run(tmp_path / "first", replace(RECIPE, steps=20))
+    first = load_mixer_weights(tmp_path / "first" / "tuned.safetensors")
+    network = TunableMap(first, RECIPE)
+    keyed = some_codes(np.random.Generator(np.random.Philox(3)), 3, 2, DIMS, (0.7, 0.1))
+    mapped = IdentityMap(first.person, first.bend, first.removed)
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            network(torch.from_numpy(keyed)).numpy(),
+            np.stack([mapped(code.astype(np.float64)) for code in keyed]),
+            atol=2e-5,
+        )
+    few = visible(toy_student(first), BandGenerator(), first, 5, lambda *_: None)
+    assert few.bend is not None
+    assert few.bend.first[0].shape[1] == few.keyed_dims == 5
+
+
+def test_one_key_turns_people_into_as_many_dimensions_as_the_subspace_has() -> None:
+    recipe = replace(RECIPE, people=40, photos=2, dims=3)
+    codes = _keyed_codes(np.random.Generator(np.random.Philox(4)), recipe, DIMS)
+    assert codes.shape == (80, DIMS)
+    assert np.linalg.matrix_rank(codes, tol=1e-4) == 3
 
 
 RECIPE_OF_STUDENT = StudentRecipe(examples=40, pixel_epochs=2, epochs=2, channels=16, batch=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from anonymix_plugin.generator import Generator
     from anonymix_plugin.mixer.weights import MixerWeights
     from anonymix_plugin.training.card import RunCard
-    from anonymix_plugin.training.student import StudentRecipe
+    from anonymix_plugin.training.student import Student, StudentRecipe
     from anonymix_plugin.training.tuning import TuningRecipe, TuningStep
 
 
@@ -85,46 +86,143 @@ def encoder(
         train_encoder(reference_generator(generator), folder, recipe, output, report)
 
 
+@app.command("adapt-encoder")
+def adapt_encoder(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file.")],
+    people: PeopleFolder,
+    encoder: Annotated[Path, typer.Option(metavar="FILE", help="Of `anonymix train encoder`.")],
+    start: Annotated[
+        Path, typer.Option(metavar="FILE", help="Mixer weights that the student's examples are drawn by.")
+    ],
+    examples: Annotated[int, typer.Option(help="Faces that the student learns from.", min=60)] = 1000,
+    work: Annotated[Path, typer.Option(help="Where the student is, or will be made.")] = Path("out/mapper"),
+    steps: Annotated[int, typer.Option(help="Steps.", min=1)] = 600,
+    seed: Annotated[int, typer.Option(help="Seed of the order of the photos.")] = 23,
+    threads: Threads = 2,
+) -> None:
+    """Adapt the encoder to real photos, through the student that `train mapper` makes."""
+    from dataclasses import asdict
+
+    import numpy as np
+    import torch
+
+    from anonymix_plugin.encoder import load_encoder, save_encoder
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.mixer.weights import load_mixer_weights
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.training.adaptation import AdaptationRecipe, frame_photos
+    from anonymix_plugin.training.adaptation import adapt_encoder as adapt
+    from anonymix_plugin.training.card import RunCard
+    from anonymix_plugin.training.embedding import people_of
+    from anonymix_plugin.training.student import StudentRecipe
+
+    began = time.monotonic()
+    torch.set_num_threads(threads)
+    before, weights = load_encoder(encoder), load_mixer_weights(start)
+    recipe = AdaptationRecipe(steps=steps, seed=seed)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    card = RunCard(
+        "Encoder, adapted to photos",
+        command_line(),
+        {"adaptation": recipe},
+        {"encoder": f"SHA-256 {before.sha256}", "mixer weights": f"SHA-256 {weights.sha256}"},
+    )
+    recent: list[dict[str, float]] = []
+    with bars() as bar:
+        report = staged(bar)
+        source = reference_generator(None)
+        student = _student(bar, source, weights, StudentRecipe(examples=examples), work, threads, card)
+        photos = frame_photos(
+            people_of(people)[0], YuNet(locate("yunet")), lambda done, total: report("photos", done, total)
+        )
+        card.used["photos"] = str(len(photos.pictures))
+
+        def stepped(step: int, parts: dict[str, float]) -> None:
+            recent.append(parts)
+            if (step + 1) % 50 == 0:
+                means = {name: float(np.mean([part[name] for part in recent])) for name in parts}
+                text = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+                bar.console.print(f"steps to {step + 1}: {text}")
+                card.figures.append(f"- steps to {step + 1}: {text}")
+                recent.clear()
+            report("adaptation", step + 1, steps)
+
+        adapted = adapt(before.network, before.centre, student, photos, recipe, stepped)
+    about = {"recipe": json.dumps(asdict(recipe), sort_keys=True), **card.used}
+    save_encoder(
+        adapted,
+        output,
+        centre=before.centre,
+        basis=before.basis,
+        generator_hash=before.generator_hash,
+        about=about,
+    )
+    typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")
+
+
 @app.command()
 def subspace(
     output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file.")],
     people: PeopleFolder,
+    lfw: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Labeled Faces in the Wild; people of --folds and of no pair of view 2 are learned from.",
+            show_default=False,
+        ),
+    ] = None,
+    folds: Annotated[
+        str, typer.Option(help="Folds of LFW's view 2 to learn from; the others remain to be tested on.")
+    ] = "1-5",
     folder: PairsFolder = PAIRS,
     count: PairCount = 3500,
-    dims: Annotated[int, typer.Option(help="Numbers of a person that pass.", min=2)] = 48,
+    dims: Annotated[int, typer.Option(help="Numbers of a person that pass.", min=2)] = 32,
+    ridge: Annotated[
+        float, typer.Option(help="Added to the scatter within people, in mean eigenvalues.", min=0.0)
+    ] = 0.5,
     population: Annotated[
         bool,
         typer.Option(
             "--population/--people-only",
-            help="Whether drawn faces tell how people differ, beside the people of the photos.",
+            help="Whether people of whom there is one photo (of LFW, or else drawn) tell how people differ.",
         ),
     ] = True,
 ) -> None:
     """Learn the identity subspace: in which few numbers people differ most."""
+    from anonymix_plugin.evaluation.protocols import parse_folds
     from anonymix_plugin.mixer.subspace import fit_subspace
     from anonymix_plugin.training.card import RunCard
     from anonymix_plugin.training.embedding import embed_pairs, embed_people
+    from anonymix_plugin.training.street import embed_street
 
     began = time.monotonic()
+    chosen = parse_folds(folds) if lfw is not None else ()
     output.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     with bars() as bar:
         report = staged(bar)
-        reader = embedder()
-        photos, who = embed_people(reader, people, folder / "people.npy", report)
-        drawn = None
-        if population:
-            seen, found = embed_pairs(reader, folder, count, report)
-            drawn = seen[found]
-    learned = fit_subspace(photos, who, dims=dims, population=drawn)
-    used = {
-        "people": f"{len(set(who.tolist()))}, with {len(photos)} photos",
-        "drawn faces": str(0 if drawn is None else len(drawn)),
+        if lfw is not None:
+            street = embed_street(embedder(), embedder("central"), people, lfw, chosen, folder, report)
+            photos, who, used = street.photos, street.who, street.used
+            others = street.others if population else None
+        else:
+            photos, who = embed_people(embedder(), people, folder / "people.npy", report)
+            used = {"people": f"{len(set(who.tolist()))}, with {len(photos)} photos"}
+            others = None
+            if population:
+                seen, found = embed_pairs(embedder(), folder, count, report)
+                others = seen[found]
+                used["drawn faces"] = str(len(others))
+    learned = replace(fit_subspace(photos, who, dims=dims, ridge=ridge, population=others), lfw_folds=chosen)
+    learned.save(output, {"dims": str(dims), "ridge": str(ridge), **used})
+    settings = {
+        "dims": dims,
+        "ridge": ridge,
+        "population": population,
+        "folds of LFW": folds if lfw else "none",
     }
-    learned.save(output, {"dims": str(dims), **used})
-    card = RunCard(
-        "Identity subspace", command_line(), {"dims": dims, "population": population, "pairs": count}, used
-    )
+    card = RunCard("Identity subspace", command_line(), settings, used)
     typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")
 
 
@@ -149,13 +247,27 @@ def mapper(
             show_default=False,
         ),
     ] = None,
-    keyed_dims: Annotated[int, typer.Option(help="Dimensions that keys turn people into.", min=2)] = 64,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Mixer weights with a map to go on from: no linear map is fitted, no pairs are needed. "
+            "With --steps 0, they get another subspace.",
+            show_default=False,
+        ),
+    ] = None,
+    keyed_dims: Annotated[
+        int,
+        typer.Option(
+            help="Dimensions that keys turn people into. A map to go on from is cut down to so many.", min=2
+        ),
+    ] = 64,
     reach: Annotated[float, typer.Option(help="Length of a person's part of a style vector.")] = 7.0,
     steps: Annotated[
         int, typer.Option(help="Steps of tuning through the generator; 0 leaves the linear map.", min=0)
-    ] = 420,
+    ] = 700,
     batch: Annotated[int, typer.Option(help="People a step of tuning, three faces each.", min=2)] = 6,
-    examples: Annotated[int, typer.Option(help="Faces that the student learns from.", min=60)] = 700,
+    examples: Annotated[int, typer.Option(help="Faces that the student learns from.", min=60)] = 1000,
     work: Annotated[Path, typer.Option(help="Where unfinished work, the student and the log go.")] = Path(
         "out/mapper"
     ),
@@ -164,12 +276,13 @@ def mapper(
 ) -> None:
     """Learn the identity map: from a person's keyed code to a face that recognisers tell apart as well.
 
-    First a linear map by regression on drawn pairs, then its tuning through the generator and the
-    recognisers. Interrupted, it goes on from the work folder.
+    First a linear map by regression on drawn pairs (or a map that was tuned before, by --start), then its
+    tuning through the generator and the recognisers. Interrupted, it goes on from the work folder.
     """
     import torch
 
     from anonymix_plugin.mixer.subspace import IdentitySubspace
+    from anonymix_plugin.mixer.weights import load_mixer_weights
     from anonymix_plugin.training.card import RunCard
     from anonymix_plugin.training.mapper import SHIPPED_MARKS, MapperRecipe, train_linear_map
     from anonymix_plugin.training.student import FeatureGenerator, StudentRecipe
@@ -190,19 +303,79 @@ def mapper(
     settings: dict[str, object] = {"linear map": recipe}
     card = RunCard("Identity map and subspace", command_line(), settings)
     with bars() as bar:
-        weights, fitted = train_linear_map(
-            source, embedder(), folder, passed, recipe, staged(bar), children or SHIPPED_MARKS
-        )
-        card.used = {"generator": weights.generator_hash, "drawn faces of the linear map": str(fitted)}
+        if start is not None:
+            weights = replace(load_mixer_weights(start), subspace=passed)
+            card.used = {"a map that was tuned before": f"SHA-256 {weights.sha256}"}
+        else:
+            weights, fitted = train_linear_map(
+                source, embedder(), folder, passed, recipe, staged(bar), children or SHIPPED_MARKS
+            )
+            card.used = {"drawn faces of the linear map": str(fitted)}
+        card.used |= {"generator": weights.generator_hash}
+        if weights.generator_hash != source.weights_hash():
+            raise UsageError(
+                f"the map was learned for another generator than {source.name}",
+                where=str(start),
+                fix="leave --start out, and train one for yours",
+            )
+        if passed.dims > weights.keyed_dims or (steps and passed.dims > keyed_dims):
+            raise UsageError(
+                f"{passed.dims} numbers of a person don't fit into {min(keyed_dims, weights.keyed_dims)} "
+                "keyed dimensions",
+                where=str(subspace),
+                fix="take a subspace of fewer numbers, or raise --keyed-dims",
+            )
         if steps:
             student, tuning = (
                 StudentRecipe(examples=examples),
-                TuningRecipe(steps=steps, people=batch, seed=seed),
+                TuningRecipe(steps=steps, people=batch, dims=passed.dims, seed=seed),
             )
-            settings |= {"student": student, "tuning": tuning}
-            weights = _tuned(bar, source, weights, student, tuning, work, threads, card)
+            settings |= {"student": student, "tuning": tuning, "keyed dimensions": keyed_dims}
+            weights = _tuned(bar, source, weights, student, tuning, keyed_dims, work, threads, card)
     weights.save(output, {"settings": json.dumps({k: repr(v) for k, v in settings.items()}), **card.used})
     typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")
+
+
+def _student(
+    bar: Progress,
+    source: Generator,
+    weights: MixerWeights,
+    recipe: StudentRecipe,
+    work: Path,
+    threads: int,
+    card: RunCard,
+) -> Student:
+    """Make the student, or read it from the work folder; figures go to the bar's console and the card."""
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.generator import ArrayGenerator, load_generator
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
+    from anonymix_plugin.training.student import FeatureGenerator, make_student
+
+    names = ("arcface-mbf", "sface")
+    report = staged(bar)
+
+    def drawn(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if figures:
+            values = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+            bar.console.print(f"head, epoch {done}: held-out {values}")
+            card.figures.append(f"- head, epoch {done}: held-out {values}")
+        report(stage, done, total)
+
+    drawer = load_generator(threads=threads)
+    if not (isinstance(source, FeatureGenerator) and isinstance(drawer, ArrayGenerator)):
+        raise UsageError("this generator can't be learned through", fix="leave the linear map: --steps 0")
+    return make_student(
+        drawer,
+        source,
+        weights,
+        YuNet(locate("yunet")),
+        {name: load_recogniser(name) for name in names},
+        {name: torch_recogniser(name) for name in names},
+        recipe,
+        work,
+        drawn,
+    )
 
 
 def _tuned(
@@ -211,6 +384,7 @@ def _tuned(
     weights: MixerWeights,
     student: StudentRecipe,
     tuning: TuningRecipe,
+    keyed_dims: int,
     work: Path,
     threads: int,
     card: RunCard,
@@ -218,26 +392,10 @@ def _tuned(
     """Train the student and tune the map through it; figures go to the bar's console and the card."""
     import numpy as np
 
-    from anonymix_plugin.faces import YuNet
-    from anonymix_plugin.generator import ArrayGenerator, load_generator
-    from anonymix_plugin.models import locate
-    from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
-    from anonymix_plugin.training.student import FeatureGenerator, make_student
-    from anonymix_plugin.training.tuning import tune
+    from anonymix_plugin.training.student import FeatureGenerator
+    from anonymix_plugin.training.tuning import tune, visible
 
-    names = ("arcface-mbf", "sface")
     report = staged(bar)
-
-    def say(text: str) -> None:
-        bar.console.print(text)
-        card.figures.append(f"- {text}")
-
-    def drawn(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        if figures:
-            values = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-            say(f"head, epoch {done}: held-out {values}")
-        report(stage, done, total)
-
     recent: list[TuningStep] = []
 
     def tuned(step: TuningStep) -> None:
@@ -250,22 +408,17 @@ def _tuned(
                 for name in step.same
             ]
             loss = np.mean([s.loss for s in recent])
-            say(f"tuning, steps to {step.step + 1}: loss {loss:.3f}; {'; '.join(parts)}")
+            text = f"tuning, steps to {step.step + 1}: loss {loss:.3f}; {'; '.join(parts)}"
+            bar.console.print(text)
+            card.figures.append(f"- {text}")
             recent.clear()
         report("tuning", step.step + 1, tuning.steps)
 
-    drawer = load_generator(threads=threads)
-    if not (isinstance(source, FeatureGenerator) and isinstance(drawer, ArrayGenerator)):
-        raise UsageError("this generator can't be tuned through", fix="leave the linear map: --steps 0")
-    made = make_student(
-        drawer,
-        source,
-        weights,
-        YuNet(locate("yunet")),
-        {name: load_recogniser(name) for name in names},
-        {name: torch_recogniser(name) for name in names},
-        student,
-        work,
-        drawn,
-    )
+    made = _student(bar, source, weights, student, work, threads, card)
+    if not isinstance(source, FeatureGenerator):  # for the type checker: `_student` has refused it
+        raise UsageError(f"{source.name} can't be tuned through")
+    if keyed_dims < weights.keyed_dims:
+        weights = visible(
+            made, source, weights, keyed_dims, lambda done, total: report("visible directions", done, total)
+        )
     return tune(made, source, weights, tuning, work, tuned)

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from anonymix_plugin.cli.train._app import (
     PAIRS,
-    PairCount,
     PairsFolder,
     PeopleFolder,
     app,
@@ -23,15 +22,21 @@ from anonymix_plugin.cli.train._app import (
 @app.command()
 def curve(
     people: PeopleFolder,
-    lfw: Annotated[Path, typer.Option(help="Folder of Labeled Faces in the Wild, whose view 1 judges.")],
+    lfw: Annotated[Path, typer.Option(help="Folder of Labeled Faces in the Wild.")],
+    folds: Annotated[str, typer.Option(help="Folds of its view 2 that are learned from.")] = "1-5",
     folder: PairsFolder = PAIRS,
-    count: PairCount = 3500,
     dims: Annotated[str, typer.Option(help="Counts of dimensions, separated by commas.")] = (
         "8,12,16,24,32,48,64,96,128"
     ),
+    ridge: Annotated[
+        float, typer.Option(help="Added to the scatter within people, in mean eigenvalues.", min=0.0)
+    ] = 0.5,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where JSON goes.")] = None,
 ) -> None:
-    """Walk along the numbers of a person that pass: accuracy against what a thief could rebuild."""
+    """Walk along the numbers of a person that pass: accuracy against what a thief could rebuild.
+
+    The pairs of LFW's view 1 whose people were not learned from judge.
+    """
     import json
     from dataclasses import asdict
 
@@ -39,26 +44,33 @@ def curve(
     from rich.table import Table
 
     from anonymix_plugin.errors import UsageError
+    from anonymix_plugin.evaluation.protocols import parse_folds
     from anonymix_plugin.training.curve import PARTS, PhotoPairs, dims_curve, read_view1_pairs
-    from anonymix_plugin.training.embedding import embed_files, embed_pairs, embed_people
+    from anonymix_plugin.training.embedding import embed_files
+    from anonymix_plugin.training.street import embed_street, street_people
     from anonymix_plugin.verification import THRESHOLDS
 
     try:
         counts = [int(word) for word in dims.split(",")]
     except ValueError as error:
         raise UsageError(f"{dims!r} is no list of numbers", where="--dims", fix="8,16,24") from error
-    reader = embedder()
-    rows = read_view1_pairs(lfw)
+    chosen = parse_folds(folds)
+    known = {path.parent.name for path in street_people(lfw, chosen).paths}
+    rows = [
+        row
+        for listing in ("pairsDevTrain.txt", "pairsDevTest.txt")
+        for row in read_view1_pairs(lfw, listing)
+        if not {row[0].parent.name, row[1].parent.name} & known
+    ]
     places = sorted({path for one, other, _ in rows for path in (one, other)})
     folder.mkdir(parents=True, exist_ok=True)
     with bars() as bar:
         report = staged(bar)
-        drawn, found = embed_pairs(reader, folder, count, report)
-        photos, who = embed_people(reader, people, folder / "people.npy", report)
+        learned = embed_street(embedder(), embedder("central"), people, lfw, chosen, folder, report)
         judged, seen = embed_files(
             embedder("central"),
             places,
-            folder / "view1.npy",
+            folder / f"view1-without-{'-'.join(map(str, chosen))}.npy",
             lambda done, total: report("view 1", done, total),
         )
     number = {path: i for i, path in enumerate(places)}
@@ -67,9 +79,15 @@ def curve(
     first, second, same = (np.array(column) for column in zip(*usable, strict=True))
     pairs = PhotoPairs(judged, first, second, same)
     limits = {name: THRESHOLDS[name]["fmr-0.1%"] for name in PARTS}
+    folk = np.arange(len(learned.who)) < learned.of_folder
     points = {
-        source: dims_curve(counts, photos, who, population, pairs, limits)
-        for source, population in (("people", None), ("people and drawn faces", drawn[found]))
+        source: dims_curve(
+            counts, learned.photos[use], learned.who[use], others, pairs, limits, scatter_ridge=ridge
+        )
+        for source, use, others in (
+            ("people of the folder", folk, None),
+            ("those and people of LFW", np.ones_like(folk), learned.others),
+        )
     }
     table = Table("learned on", "dims", "EER of codes", "strangers' spread", "rebuilt", *PARTS)
     for source, walked in points.items():

@@ -26,11 +26,19 @@ from anonymix_plugin.evaluation.protocols._values import (
 _CURE: Final = "give the folder of Labeled Faces in the Wild, with pairs.txt, pairsDevTrain.txt and images/"
 _QUICK_DEVELOPMENT: Final = 400
 
+LFW_FOLDS: Final = 10
+"""How many folds view 2 has."""
+
 Row = tuple[str, int, str, int]
 
 
 def lfw_protocol(
-    folder: Path, *, limit: int | None = None, exclude: Collection[str] = (), seed: int = 1
+    folder: Path,
+    *,
+    limit: int | None = None,
+    exclude: Collection[str] = (),
+    folds: Collection[int] | None = None,
+    seed: int = 1,
 ) -> Protocol:
     """Read the protocol.
 
@@ -39,13 +47,19 @@ def lfw_protocol(
         limit: At most so many pairs, half of them genuine, as many from each fold as from the others; the
             development set is then 400 photos at most.
         exclude: People who must not appear.
+        folds: Numbers of the folds to test on, from 1; None means all. The others' pairs are left out, and
+            none of their people set thresholds.
         seed: Picks the development photos under a limit.
 
     Raises:
         UsageError: The folder does not hold that data, or nothing is left.
     """
-    folds = _read_view2(folder / "pairs.txt")
-    chosen = _limited(folds, limit)
+    view2 = _read_view2(folder / "pairs.txt")
+    tested_folds = range(1, len(view2) + 1) if folds is None else sorted(set(folds))
+    if unknown := [fold for fold in tested_folds if not 1 <= fold <= len(view2)]:
+        raise UsageError(f"there is no fold {unknown[0]} in view 2, only 1 to {len(view2)}", where="folds")
+    left_out = [rows for number, rows in enumerate(view2, 1) if number not in tested_folds]
+    chosen = _limited([view2[fold - 1] for fold in tested_folds], limit)
     paths: dict[tuple[str, int], int] = {}
     samples: list[Sample] = []
     rows: list[tuple[int, int, bool]] = []
@@ -69,12 +83,20 @@ def lfw_protocol(
         out = np.array([sample.person in exclude for sample in samples])
         pairs = pairs.picked(~(out[pairs.first] | out[pairs.second]))
     tested = {sample.person for sample in kept}
-    development, dropped = _development(folder, tested | set(exclude))
+    untested = {name for rows in left_out for row in rows for name in (row[0], row[2])}
+    development, dropped = _development(folder, tested | untested | set(exclude))
     notices.append(
         Notice(
             "view1_people_under_test",
             "people of view 1 who are under test or excluded; left out of the development set",
             dropped,
+        )
+    )
+    notices.append(
+        Notice(
+            "folds_left_out",
+            "pairs of view 2 in folds that are not tested on",
+            sum(len(rows) for rows in left_out),
         )
     )
     if limit is not None and len(development) > _QUICK_DEVELOPMENT:
@@ -88,11 +110,50 @@ def lfw_protocol(
             samples=tuple(samples),
             pairs=pairs,
             development=tuple(development),
-            official=limit is None and not exclude,
+            official=limit is None and not exclude and not left_out,
             notices=tuple(notices),
-            settings={"limit": limit or 0, "seed": seed, "pairs": "pairs.txt", "development": "view 1"},
+            settings={
+                "limit": limit or 0,
+                "seed": seed,
+                "pairs": "pairs.txt",
+                "folds": ",".join(map(str, tested_folds)),
+                "development": "view 1",
+            },
         )
     )
+
+
+def lfw_folds(folder: Path) -> list[frozenset[str]]:
+    """Who appears in which fold of view 2, fold 1 first. No two folds share anybody.
+
+    Args:
+        folder: As for `lfw_protocol`.
+
+    Raises:
+        UsageError: The folder does not hold that data.
+    """
+    return [
+        frozenset(name for row in rows for name in (row[0], row[2]))
+        for rows in _read_view2(folder / "pairs.txt")
+    ]
+
+
+def parse_folds(text: str) -> tuple[int, ...]:
+    """Read "1-5" or "2,4,6-8" as numbers in order.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    found: set[int] = set()
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            found |= set(range(int(first), int(last if dash else first) + 1))
+    except ValueError as error:
+        raise UsageError(f"{text!r} names no folds", where="--folds", fix="write 1-5 or 2,4") from error
+    if not found:
+        raise UsageError(f"{text!r} names no folds", where="--folds", fix="write 1-5 or 2,4")
+    return tuple(sorted(found))
 
 
 def photo_path(folder: Path, name: str, number: int) -> Path:
