@@ -66,8 +66,7 @@ class FastMixer:
         self._generator, self._weights = generator, weights
         self._basis = weights.basis.astype(np.float64)
         self._centre = weights.centre.astype(np.float64)
-        # basis = axes * deviations, so its inverse is its transpose over the squared deviations.
-        self._inverse = (self._basis / np.square(self._basis).sum(axis=0)).T
+        self._inverse = weights.inverse
         self._map = IdentityMap(weights.person, weights.bend, weights.removed)
         self._spans = _spans(weights)
         self._counts = _counts(generator.layers, weights.identity_end)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from anonymix_plugin.errors import DamagedModelError
 from anonymix_plugin.mixer.identity_map import Bend
-from anonymix_plugin.mixer.subspace import IdentitySubspace
+from anonymix_plugin.mixer.subspace import IdentitySubspace, Matrix
 from anonymix_plugin.values import Floats
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "mixer.safetensors"
@@ -56,6 +56,13 @@ class MixerWeights:
     def keyed_dims(self) -> int:
         """D, in how many dimensions keys turn people: at least as many as the subspace has."""
         return int(self.person.shape[2])
+
+    @cached_property
+    def inverse(self) -> Matrix:
+        """(512, 512) float64: style vector less the centre -> whitened coordinates."""
+        # basis = axes * deviations, so its inverse is its transpose over the squared deviations.
+        basis = self.basis.astype(np.float64)
+        return np.asarray((basis / np.square(basis).sum(axis=0)).T)
 
     def save(self, path: Path, about: dict[str, str]) -> None:
         """Write a safetensors file with `about` (what was learned, from what) as its metadata."""

@@ -412,10 +412,9 @@ def _example(
     """Whitened codes (2, 512) and W+ code (1, layers, 512) of one example."""
     random = np.random.Generator(np.random.Philox(key=seed, counter=number << 64))
     mapped = IdentityMap(weights.person[:GROUPS], weights.bend, weights.removed)
-    inverse = (weights.basis / np.square(weights.basis).sum(axis=0)).T.astype(np.float64)
     noise = torch.from_numpy(random.standard_normal((1, 512), np.float32))
     with torch.inference_mode():
-        synthetic = inverse @ (generator.map(noise)[0].numpy().astype(np.float64) - weights.centre)
+        synthetic = weights.inverse @ (generator.map(noise)[0].numpy().astype(np.float64) - weights.centre)
 
     def somebody() -> Matrix:
         code = random.standard_normal(weights.keyed_dims)

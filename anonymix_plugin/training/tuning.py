@@ -344,11 +344,10 @@ def _key_part(
     truncation: float,
 ) -> torch.Tensor:
     """The key's synthetic code outside the person's span, (512,) whitened: one key for the whole batch."""
-    inverse = (weights.basis / np.square(weights.basis).sum(axis=0)).T
     noise = torch.from_numpy(random.standard_normal((1, 512), np.float32))
     with torch.no_grad():
         style = generator.map(noise)[0].numpy() - weights.centre
-        synthetic = truncation * torch.from_numpy((inverse @ style).astype(np.float32))
+        synthetic = truncation * torch.from_numpy((weights.inverse @ style).astype(np.float32))
         return synthetic - span @ (span.T @ synthetic)
 
 
