@@ -52,6 +52,16 @@ def test_protected_faces_do_not_match_their_originals(measured: module.LondonFig
     assert seen.renewal_comparisons == 8 * 3 * 4
 
 
+def test_recognisers_see_protected_faces_nearly_as_well_as_photos(measured: module.LondonFigures) -> None:
+    unseen, seen = measured.judges
+    assert seen.quality is not None
+    assert seen.least_quality is not None
+    assert seen.quality > 0.9
+    assert 0.5 < seen.least_quality <= seen.quality
+    assert unseen.quality is None  # FaceNet does not tell
+    assert unseen.one_person[0] > 0.75
+
+
 def test_every_protected_face_is_detected(measured: module.LondonFigures) -> None:
     assert measured.undetected == 0
     assert measured.people == 8
