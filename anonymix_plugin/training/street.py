@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_plugin.errors import UsageError
-from anonymix_plugin.evaluation.protocols import lfw_folds
+from anonymix_plugin.evaluation.protocols import lfw_folds, require_folds
 from anonymix_plugin.training.embedding import Embedder, embed_files, embed_people, people_of
 from anonymix_plugin.values import Floats
 
@@ -49,8 +48,7 @@ def street_people(folder: Path, folds: Collection[int]) -> StreetPeople:
         UsageError: The folder does not hold that data, or has no such fold.
     """
     people = lfw_folds(folder)
-    if unknown := [fold for fold in folds if not 1 <= fold <= len(people)]:
-        raise UsageError(f"there is no fold {unknown[0]}, only 1 to {len(people)}", where="--folds")
+    require_folds(folds, len(people))
     tested = {name for number, fold in enumerate(people, 1) if number not in folds for name in fold}
     paths, who = people_of(folder / "images")
     rank = np.zeros(len(who), np.int64)

@@ -109,6 +109,8 @@ def test_folds_that_a_mixer_has_learned_from_are_left_out_of_test_and_thresholds
     assert not protocol.official
     with pytest.raises(UsageError, match="no fold 11"):
         lfw_protocol(shared_data / "lfw", folds=[11])
+    with pytest.raises(UsageError, match="no fold left"):
+        lfw_protocol(shared_data / "lfw", folds=())
 
 
 @pytest.mark.parametrize(

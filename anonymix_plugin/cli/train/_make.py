@@ -142,8 +142,7 @@ def adapt_encoder(
             if (step + 1) % 50 == 0:
                 means = {name: float(np.mean([part[name] for part in recent])) for name in parts}
                 text = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
-                bar.console.print(f"steps to {step + 1}: {text}")
-                card.figures.append(f"- steps to {step + 1}: {text}")
+                _say(bar, card, f"steps to {step + 1}: {text}")
                 recent.clear()
             report("adaptation", step + 1, steps)
 
@@ -336,6 +335,12 @@ def mapper(
     typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")
 
 
+def _say(bar: Progress, card: RunCard, text: str) -> None:
+    """Tell the reader of the console and the reader of the card."""
+    bar.console.print(text)
+    card.figures.append(f"- {text}")
+
+
 def _student(
     bar: Progress,
     source: Generator,
@@ -358,8 +363,7 @@ def _student(
     def drawn(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         if figures:
             values = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-            bar.console.print(f"head, epoch {done}: held-out {values}")
-            card.figures.append(f"- head, epoch {done}: held-out {values}")
+            _say(bar, card, f"head, epoch {done}: held-out {values}")
         report(stage, done, total)
 
     drawer = load_generator(threads=threads)
@@ -408,9 +412,7 @@ def _tuned(
                 for name in step.same
             ]
             loss = np.mean([s.loss for s in recent])
-            text = f"tuning, steps to {step.step + 1}: loss {loss:.3f}; {'; '.join(parts)}"
-            bar.console.print(text)
-            card.figures.append(f"- {text}")
+            _say(bar, card, f"tuning, steps to {step.step + 1}: loss {loss:.3f}; {'; '.join(parts)}")
             recent.clear()
         report("tuning", step.step + 1, tuning.steps)
 

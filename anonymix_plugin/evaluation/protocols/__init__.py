@@ -1,7 +1,13 @@
 """Protocols: which photos are compared with which, and who is kept apart for setting thresholds."""
 
 from anonymix_plugin.evaluation.protocols._folder import folder_protocol
-from anonymix_plugin.evaluation.protocols._lfw import LFW_FOLDS, lfw_folds, lfw_protocol, parse_folds
+from anonymix_plugin.evaluation.protocols._lfw import (
+    LFW_FOLDS,
+    lfw_folds,
+    lfw_protocol,
+    parse_folds,
+    require_folds,
+)
 from anonymix_plugin.evaluation.protocols._pairs_file import pairs_protocol
 from anonymix_plugin.evaluation.protocols._values import Notice, Pairs, Protocol, Sample, read_names
 
@@ -17,4 +23,5 @@ __all__ = [
     "pairs_protocol",
     "parse_folds",
     "read_names",
+    "require_folds",
 ]

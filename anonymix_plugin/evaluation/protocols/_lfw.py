@@ -56,8 +56,7 @@ def lfw_protocol(
     """
     view2 = _read_view2(folder / "pairs.txt")
     tested_folds = range(1, len(view2) + 1) if folds is None else sorted(set(folds))
-    if unknown := [fold for fold in tested_folds if not 1 <= fold <= len(view2)]:
-        raise UsageError(f"there is no fold {unknown[0]} in view 2, only 1 to {len(view2)}", where="folds")
+    require_folds(tested_folds, len(view2))
     left_out = [rows for number, rows in enumerate(view2, 1) if number not in tested_folds]
     chosen = _limited([view2[fold - 1] for fold in tested_folds], limit)
     paths: dict[tuple[str, int], int] = {}
@@ -136,6 +135,18 @@ def lfw_folds(folder: Path) -> list[frozenset[str]]:
         frozenset(name for row in rows for name in (row[0], row[2]))
         for rows in _read_view2(folder / "pairs.txt")
     ]
+
+
+def require_folds(folds: Collection[int], count: int) -> None:
+    """Refuse folds that view 2 does not have, and none at all.
+
+    Raises:
+        UsageError: It is one of those.
+    """
+    if not folds:
+        raise UsageError("there is no fold left", where="--folds", fix=f"name some of 1 to {count}")
+    if unknown := [fold for fold in folds if not 1 <= fold <= count]:
+        raise UsageError(f"there is no fold {unknown[0]} in view 2, only 1 to {count}", where="--folds")
 
 
 def parse_folds(text: str) -> tuple[int, ...]:
