@@ -54,7 +54,7 @@ class Dlib:
 
 def _dlib() -> Any:
     try:
-        import dlib  # type: ignore[import-not-found, unused-ignore]
+        import dlib
     except ImportError as error:
         raise ModelError(
             "dlib's recogniser needs dlib, which is not installed",
