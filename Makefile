@@ -6,7 +6,7 @@ DATA ?= ../shared/data
 # Idle threads that spin steal the cores from the engine next door.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-long test-crash test-keystore coverage-keystore test-adapters lint types imports format bench bench-keystore evaluate figures gallery models train-mapper train-encoder clean help
+.PHONY: demo test test-long test-crash test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery models train-mapper train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -41,6 +41,17 @@ $(ADAPTERS)/.ready: $(VENV)/.ready tests/adapters/requirements.txt
 test-adapters: models $(ADAPTERS)/.ready   ## the adapters of recognisers that need an environment of their own
 	$(ADAPTERS)/bin/python -m pytest -W "ignore::FutureWarning" -W "ignore::UserWarning" \
 		-k "insightface or facenet or face_recognition or deepface" tests/adapters
+
+# The drill on every adapter with twenty people, each in the environment that has its library.
+test-drills: models $(ADAPTERS)/.ready   ## the breach drill of every adapter with 20 people (minutes)
+	ANONYMIX_DRILL_PEOPLE=20 $(BIN)/python -m pytest -m "long or not long" \
+		-k "a_breach_is_survived or twenty_people" tests/adapters
+	ANONYMIX_DRILL_PEOPLE=20 $(ADAPTERS)/bin/python -m pytest -m "long or not long" -W "ignore::FutureWarning" \
+		-W "ignore::UserWarning" -k "a_breach_is_survived and not opencv and not crops" tests/adapters
+
+# Back ends' own verification of London people behind the adapters, as the README has it.
+measure-adapters: models $(ADAPTERS)/.ready   ## accuracy and overhead of the local adapters on London
+	$(ADAPTERS)/bin/python tests/adapters/measure_local.py --photos $(DATA)/london --people 16
 
 test-long: models        ## the tests that take minutes
 	$(BIN)/python -m pytest -m long

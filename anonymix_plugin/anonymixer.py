@@ -188,7 +188,7 @@ class Anonymixer:
         min_quality: float = LEAST_QUALITY,
     ) -> None:
         self._keystore, self._owns_keystore = keystore, False
-        self._policy = policy or MixingPolicy()
+        self._policy, self._faces = policy or MixingPolicy(), faces
         weights = load_mixer_weights(mixer_weights) if mixer_weights else load_mixer_weights()
         # Compiling is most of what opening takes, and the compilers leave the interpreter alone.
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="anonymix-load") as pool:
@@ -287,6 +287,11 @@ class Anonymixer:
     def policy(self) -> MixingPolicy:
         """The mixing policy."""
         return self._policy
+
+    @property
+    def face_policy(self) -> FacePolicy:
+        """What is done where a photo shows several faces."""
+        return self._faces
 
     def _encoder(self, path: Path | None, *, needed: bool) -> Encoder | None:
         if self._policy.attributes is AttributePolicy.NONE and not needed:

@@ -37,7 +37,7 @@ from anonymix_plugin.evaluation.report.photos import contact_sheet
 from anonymix_plugin.evaluation.report.schema import Report
 from anonymix_plugin.evaluation.requirements import Requirement
 from anonymix_plugin.evaluation.run import MixerFacts, Settings, evaluate
-from anonymix_plugin.evaluation.scores import EmbeddingStore, Extractor, Panel, load_judges
+from anonymix_plugin.evaluation.scores import EmbeddingStore, Extractor, FaceChoice, Panel, load_judges
 from anonymix_plugin.faces import Detector, Scrfd, YuNet
 from anonymix_plugin.generator import Engine
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
@@ -88,14 +88,9 @@ def run_choice(
     identity = f"{choice.detector} {weights_hash(choice.detector)}"
     panel = Panel(load_judges(choice.judges), detector, identity)
     features = FeatureJudge(choice.features) if choice.features else None
-    extractor = Extractor(
-        panel,
-        store,
-        choice.workers,
-        # On photos of LFW the person meant is the one in the middle.
-        "central" if choice.protocol.name == "lfw" else "largest",
-        progress,
-    )
+    # On photos of LFW the person meant is the one in the middle; judges and mixer must mean the same one.
+    faces: FaceChoice = "central" if choice.protocol.name == "lfw" else "largest"
+    extractor = Extractor(panel, store, choice.workers, faces, progress)
     policy = MixingPolicy()
     if choice.policy:
         policy = replace(policy, attributes=AttributePolicy(choice.policy))
@@ -104,10 +99,15 @@ def run_choice(
     engine = cast("Engine", choice.engine)
     road = cast("Literal['fast', 'refine']", choice.road)
     with Anonymixer(
-        keys, policy=policy, road=road, engine=engine, mixer_weights=choice.mixer_weights
+        keys,
+        policy=policy,
+        road=road,
+        engine=engine,
+        mixer_weights=choice.mixer_weights,
+        faces=faces,
     ) as mixer:
         protection = MixerProtection(mixer, choice.key_seed)
-        rivals = [_rival(name, mixer, detector, keys, choice, policy) for name in choice.rivals]
+        rivals = [_rival(name, mixer, detector, keys, choice) for name in choice.rivals]
 
         def attacks(on: Protection) -> list[Attack]:
             return _attacks(on, mixer, detector, choice)
@@ -152,12 +152,12 @@ def _rival(
     detector: Detector,
     keys: SeededKeys,
     choice: Choice,
-    policy: MixingPolicy,
 ) -> Protection:
+    faces = mixer.face_policy
     if name == "blur":
-        return Blur(detector)
+        return Blur(detector, faces=faces)
     if name == "pixelation":
-        return Pixelation(detector)
+        return Pixelation(detector, faces=faces)
     if name == "swap":
         encoder = load_encoder()
         if encoder.generator_hash != mixer.generator.weights_hash():
@@ -165,8 +165,10 @@ def _rival(
                 "the layer swap needs an encoder for this generator", fix="leave swap out of --rivals"
             )
         centre = _weights(choice).centre
-        return LayerSwap(detector, encoder, mixer.generator, centre, keys, choice.key_seed)
-    refined = Anonymixer(keys, policy=policy, road="refine", mixer_weights=choice.mixer_weights)
+        return LayerSwap(detector, encoder, mixer.generator, centre, keys, choice.key_seed, faces=faces)
+    refined = Anonymixer(
+        keys, policy=mixer.policy, road="refine", mixer_weights=choice.mixer_weights, faces=faces
+    )
     return MixerProtection(refined, choice.key_seed, name="refine", title="Anonymix, refine road (paper)")
 
 

@@ -25,7 +25,8 @@ class MixerProtection:
     ) -> None:
         self._mixer = mixer
         self.name, self.title = name, title
-        self.fingerprint = f"{mixer.fingerprint} keys {seed}"
+        chosen = "" if mixer.face_policy == "largest" else f" {mixer.face_policy}"
+        self.fingerprint = f"{mixer.fingerprint}{chosen} keys {seed}"
 
     def protect(self, photo: Path, key: KeyName) -> Pixels:
         """See `Protection.protect`."""

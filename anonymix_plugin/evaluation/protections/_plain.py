@@ -8,9 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from anonymix_plugin.errors import NoFaceError
 from anonymix_plugin.evaluation.protections._values import KeyName
-from anonymix_plugin.faces import Detector, ffhq_crop
+from anonymix_plugin.faces import Detector, FacePolicy, ffhq_crop, select_faces
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Pixels
 
@@ -25,15 +24,14 @@ class _Plain(ABC):
     title: str
     fingerprint: str
 
-    def __init__(self, detector: Detector) -> None:
-        self._detector = detector
+    def __init__(self, detector: Detector, faces: FacePolicy) -> None:
+        self._detector, self._faces = detector, faces
 
     def protect(self, photo: Path, key: KeyName) -> Pixels:  # noqa: ARG002 - there is none
         """See `Protection.protect`."""
-        faces = self._detector.detect(decode_photo(photo))
-        if not faces:
-            raise NoFaceError("no face was found", where=str(photo))
-        return self._spoil(ffhq_crop(faces[0], _SIDE))
+        picture = decode_photo(photo)
+        face = select_faces(self._detector.detect(picture), self._faces, picture)[0]
+        return self._spoil(ffhq_crop(face, _SIDE))
 
     @abstractmethod
     def _spoil(self, crop: Pixels) -> Pixels: ...
@@ -45,13 +43,14 @@ class Pixelation(_Plain):
     Args:
         detector: Finds the face.
         blocks: How many squares lie along the side of the FFHQ crop; the face takes half of it.
+        faces: Which of several faces.
     """
 
-    def __init__(self, detector: Detector, blocks: int = 24) -> None:
-        super().__init__(detector)
+    def __init__(self, detector: Detector, blocks: int = 24, *, faces: FacePolicy = "largest") -> None:
+        super().__init__(detector, faces)
         self._blocks = blocks
         self.name, self.title = "pixelation", f"Pixelation ({blocks // 2} blocks across the face)"
-        self.fingerprint = f"pixelation {blocks} of {_SIDE}"
+        self.fingerprint = f"pixelation {blocks} of {_SIDE}, {faces}"
 
     def _spoil(self, crop: Pixels) -> Pixels:
         small = cv2.resize(crop, (self._blocks, self._blocks), interpolation=cv2.INTER_AREA)
@@ -64,13 +63,14 @@ class Blur(_Plain):
     Args:
         detector: Finds the face.
         sigma: In pixels of the 512 px crop; the face takes 256 of them.
+        faces: Which of several faces.
     """
 
-    def __init__(self, detector: Detector, sigma: float = 12.0) -> None:
-        super().__init__(detector)
+    def __init__(self, detector: Detector, sigma: float = 12.0, *, faces: FacePolicy = "largest") -> None:
+        super().__init__(detector, faces)
         self._sigma = sigma
         self.name, self.title = "blur", f"Blur (sigma {sigma / 2.56:.1f} % of the face)"
-        self.fingerprint = f"blur {sigma} of {_SIDE}"
+        self.fingerprint = f"blur {sigma} of {_SIDE}, {faces}"
 
     def _spoil(self, crop: Pixels) -> Pixels:
         return np.asarray(cv2.GaussianBlur(crop, (0, 0), self._sigma), np.uint8)

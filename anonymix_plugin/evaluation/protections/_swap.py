@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 
 from anonymix_plugin.encoder import Encoder
-from anonymix_plugin.errors import NoFaceError
 from anonymix_plugin.evaluation.keys import SeededKeys
 from anonymix_plugin.evaluation.protections._values import KeyName
-from anonymix_plugin.faces import Detector, ffhq_crop
+from anonymix_plugin.faces import Detector, FacePolicy, ffhq_crop, select_faces
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer import swap
@@ -35,6 +34,7 @@ class LayerSwap:
         keys: Evaluation keys.
         seed: Their seed.
         truncation: Of the key's code; .7 in the paper.
+        faces: Which of several faces.
     """
 
     keyed = True
@@ -50,18 +50,21 @@ class LayerSwap:
         keys: SeededKeys,
         seed: int,
         truncation: float = 0.7,
+        *,
+        faces: FacePolicy = "largest",
     ) -> None:
+        self._faces = faces
         self._detector, self._encoder, self._generator = detector, encoder, generator
         self._swap = swap.LayerSwap(generator, centre, truncation=truncation)
         self._keys = keys
-        self.fingerprint = f"layer swap {truncation} {encoder.sha256} {generator.weights_hash()} keys {seed}"
+        weights = f"{encoder.sha256} {generator.weights_hash()}"
+        self.fingerprint = f"layer swap {truncation} {weights} {faces} keys {seed}"
 
     def protect(self, photo: Path, key: KeyName) -> Pixels:
         """See `Protection.protect`."""
-        faces = self._detector.detect(decode_photo(photo))
-        if not faces:
-            raise NoFaceError("no face was found", where=str(photo))
-        styles = self._encoder.encode(ffhq_crop(faces[0], 256)[None])[0]
+        picture = decode_photo(photo)
+        face = select_faces(self._detector.detect(picture), self._faces, picture)[0]
+        styles = self._encoder.encode(ffhq_crop(face, 256)[None])[0]
         material = self._keys.at(key.subject, key.version, key.scope).material
         own = to_w_plus(self._generator, torch.from_numpy(styles)[None])[0].numpy()
         code = torch.from_numpy(self._swap.mix(own, KeySchedule(material)))[None]
