@@ -51,6 +51,7 @@ RoadName = Literal["fast", "refine"]
 DetectorName = Literal["yunet", "scrfd-500m"]
 
 _RECOGNISERS = ("arcface-mbf", "sface")
+_RECOGNISER_THREADS = min(2, os.cpu_count() or 1)  # a third does nothing for networks of this size
 
 
 class KeySource(Protocol):
@@ -636,7 +637,7 @@ def _refine_road(
 
 
 def _measuring(name: str) -> MeasuringRecogniser:
-    recogniser = load_recogniser(name)
+    recogniser = load_recogniser(name, threads=_RECOGNISER_THREADS)
     if not isinstance(recogniser, MeasuringRecogniser):
         raise ModelError("this recogniser does not measure how well it sees a face", where=name)
     return recogniser

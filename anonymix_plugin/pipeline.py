@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -75,8 +74,6 @@ class Reader:
         self._faces: FacePolicy = faces
         self._limits = limits or ImageLimits()
         self._framing, self._min_quality = framing, min_quality
-        # The recognisers are small: side by side they take as long as the slower one alone.
-        self._beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="anonymix-embed")
 
     def decode(self, source: PhotoSource, watch: Stopwatch, channel_order: ChannelOrder = "rgb") -> Photo:
         """Decode one photo; raises PhotoError."""
@@ -127,7 +124,6 @@ class Reader:
 
     def _joint(self, crops: Pixels) -> tuple[Floats, Floats]:
         """Joint embeddings (N, 640), and what they are joined of: lengths (N, 2)."""
-        beside = self._beside.submit(self._arcface.embed_with_lengths, crops)
+        arcface, arcface_lengths = self._arcface.embed_with_lengths(crops)
         sface, sface_lengths = self._sface.embed_with_lengths(crops)
-        arcface, arcface_lengths = beside.result()
         return joint_embedding(arcface, sface), np.stack([arcface_lengths, sface_lengths], axis=1)

@@ -39,7 +39,7 @@ __all__ = ["NAME", "SDKS", "gate_of", "protect", "rehearse", "unprotect"]
 NAME = "insightface"
 SDKS = (Sdk("insightface", ("insightface",), "insightface", ">=2.1,<2.2"),)
 
-_LOOK = (256, 256)  # a cancelable picture is framed alike always, so that a small look finds the face
+_LOOK = (192, 192)  # a cancelable picture is framed alike always, so that a small look finds the face
 
 _WAITING: ContextVar[list[Any] | None] = ContextVar("anonymix_insightface_waiting", default=None)
 _INSIDE: ContextVar[bool] = ContextVar("anonymix_insightface_inside", default=False)

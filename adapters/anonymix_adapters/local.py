@@ -80,7 +80,7 @@ def face_in_box(
 
 def finder() -> Detector:
     """Finds the face in a cancelable picture, which is always framed alike, so that a small look does."""
-    return YuNet(locate("yunet"), sizes=(256, 512), padded_sizes=())
+    return YuNet(locate("yunet"), sizes=(192, 256, 512), padded_sizes=())
 
 
 def bgr(face: CancelableFace) -> Pixels:
