@@ -29,7 +29,7 @@ from anonymix_plugin.encoder import INPUT_SIZE, EncoderNetwork, as_input
 from anonymix_plugin.errors import PhotoError, UsageError
 from anonymix_plugin.faces import Detector, ffhq_crop, ffhq_matrix, select_faces
 from anonymix_plugin.images import decode_photo
-from anonymix_plugin.training.checkpoint import one_cycle
+from anonymix_plugin.training.checkpoint import load_state, one_cycle, save_state
 from anonymix_plugin.training.student import Student
 from anonymix_plugin.values import Floats, Pixels
 
@@ -105,6 +105,10 @@ def adapt_encoder(
     photos: FramedPhotos,
     recipe: AdaptationRecipe,
     progress: Callable[[int, dict[str, float]], None],
+    *,
+    state: Path | None = None,
+    about: dict[str, str] | None = None,
+    save_every: int = 50,
 ) -> EncoderNetwork:
     """Adapt an encoder to photos.
 
@@ -115,6 +119,12 @@ def adapt_encoder(
         photos: Real faces.
         recipe: How.
         progress: Called after each step with its number and the parts of the loss.
+        state: Where unfinished work is kept; a run goes on from there.
+        about: What the run is of, beside the recipe.
+        save_every: Steps between two savings.
+
+    Raises:
+        UsageError: The state is of another run.
 
     Returns:
         The adapted network.
@@ -126,7 +136,11 @@ def adapt_encoder(
     random = np.random.Generator(np.random.Philox(recipe.seed))
     shift = _relative(student, centre)
     order = _order(random, len(photos.pictures))
-    for step in range(recipe.steps):
+    run = {**(about or {}), "adaptation": repr(recipe), "photos": str(len(photos.pictures))}
+    done = load_state(state, adapted, optimiser, run) if state else 0
+    for _ in range(done * recipe.batch):
+        next(order)
+    for step in range(done, recipe.steps):
         chosen = np.array([next(order) for _ in range(recipe.batch)])
         pictures, places = photos.pictures[chosen].copy(), photos.landmarks[chosen].copy()
         _mirror(pictures, places)
@@ -150,6 +164,8 @@ def adapt_encoder(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(adapted.parameters(), 1.0)
         optimiser.step()
+        if state and ((step + 1) % save_every == 0 or step + 1 == recipe.steps):
+            save_state(state, adapted, optimiser, step + 1, run)
         progress(step, {name: float(part.detach()) for name, part in parts.items()})
     return adapted.requires_grad_(requires_grad=False)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,7 +16,12 @@ from anonymix_plugin.errors import UsageError
 
 
 def save_state(
-    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, step: int, about: dict[str, str]
+    path: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    about: dict[str, str],
+    more: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write a state; the file is there in full or not at all.
 
@@ -24,8 +31,10 @@ def save_state(
         optimiser: One of the Adam family.
         step: How many steps are done.
         about: What the run is of; `load_state` refuses another.
+        more: What else there is to keep (`chance`).
     """
-    tensors = {f"module.{name}": value.detach().contiguous() for name, value in module.state_dict().items()}
+    tensors = {f"more.{name}": value.contiguous() for name, value in (more or {}).items()}
+    tensors |= {f"module.{name}": value.detach().contiguous() for name, value in module.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         for name, value in state.items():
             tensors[f"optimiser.{index}.{name}"] = value.detach().clone().contiguous()
@@ -34,8 +43,16 @@ def save_state(
     partial.replace(path)
 
 
-def load_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, about: dict[str, str]) -> int:
+def load_state(
+    path: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    about: dict[str, str],
+    more: dict[str, torch.Tensor] | None = None,
+) -> int:
     """Read a state and return how many steps are done; 0 where there is no file.
+
+    What `save_state` was given as `more` is put into the dictionary of that name.
 
     Raises:
         UsageError: The file can't be read, or is of another run.
@@ -55,6 +72,8 @@ def load_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, 
     module.load_state_dict(
         {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
     )
+    if more is not None:
+        more |= {name.removeprefix("more."): value for name, value in tensors.items() if name[:5] == "more."}
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):
@@ -62,6 +81,29 @@ def load_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, 
             moments.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
     return done
+
+
+def chance(random: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Where torch's generator of random numbers and a Philox one of numpy stand, for `save_state`."""
+    state = random.bit_generator.state
+    numbers = [*state["state"]["counter"], *state["state"]["key"], *state["buffer"]]
+    rest = [state["buffer_pos"], state["has_uint32"], state["uinteger"]]
+    philox = np.array([*numbers, *rest], np.uint64).view(np.int64)
+    return {"chance.torch": torch.get_rng_state(), "chance.philox": torch.from_numpy(philox.copy())}
+
+
+def set_chance(random: np.random.Generator, saved: Mapping[str, torch.Tensor]) -> None:
+    """Put both generators back to where `chance` found them."""
+    torch.set_rng_state(saved["chance.torch"])
+    philox = saved["chance.philox"].numpy().view(np.uint64)
+    random.bit_generator.state = {
+        "bit_generator": "Philox",
+        "state": {"counter": philox[:4], "key": philox[4:6]},
+        "buffer": philox[6:10],
+        "buffer_pos": int(philox[10]),
+        "has_uint32": int(philox[11]),
+        "uinteger": int(philox[12]),
+    }
 
 
 def one_cycle(step: int, steps: int, *, warm: float = 0.2) -> float:

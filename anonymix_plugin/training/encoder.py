@@ -9,6 +9,7 @@ where light itself is what the code holds; those changes stay small.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import nn
 from anonymix_plugin.encoder import INPUT_SIZE, EncoderNetwork, as_input, channels_last, save_encoder
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator import Generator
+from anonymix_plugin.training.checkpoint import chance, load_state, save_state, set_chance
 from anonymix_plugin.training.latent import LatentAxes, latent_axes
 from anonymix_plugin.training.pairs import pair_codes, pair_path
 from anonymix_plugin.values import Floats, Pixels
@@ -75,6 +77,8 @@ def train_encoder(
     recipe: EncoderRecipe,
     output: Path,
     progress: Callable[[int, float, tuple[float, float, float]], None],
+    *,
+    state: Path | None = None,
 ) -> EncoderReport:
     """Train an encoder and write it.
 
@@ -84,9 +88,11 @@ def train_encoder(
         recipe: How to train.
         output: Where the safetensors file goes.
         progress: Called after each epoch with its number, the mean loss and the explained variances.
+        state: Where unfinished work is kept, an epoch at a time; a run goes on from there and ends as one
+            that was not interrupted does.
 
     Raises:
-        UsageError: If pictures of the series are missing.
+        UsageError: If pictures of the series are missing, or the state is of another run.
     """
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
@@ -104,7 +110,17 @@ def train_encoder(
         optimiser, recipe.learning_rate, total_steps=steps, pct_start=0.2
     )
     explained = (0.0, 0.0, 0.0)
-    for epoch in range(recipe.epochs):
+    run = {"recipe": repr(recipe), "generator": generator.weights_hash()}
+    saved: dict[str, torch.Tensor] = {}
+    done = load_state(state, network, optimiser, run, saved) if state else 0
+    if done:
+        set_chance(random, saved)
+        with warnings.catch_warnings():  # about steps of the schedule without steps of the optimiser
+            warnings.simplefilter("ignore")
+            for _ in range(done * (len(learn) // recipe.batch)):
+                schedule.step()
+        explained = _explained(network, examples, np.flatnonzero(held), weight.numpy())
+    for epoch in range(done, recipe.epochs):
         network.train()
         losses = []
         order = random.permutation(learn)
@@ -119,6 +135,8 @@ def train_encoder(
             schedule.step()
             losses.append(loss.item())
         explained = _explained(network, examples, np.flatnonzero(held), weight.numpy())
+        if state:
+            save_state(state, network, optimiser, epoch + 1, run, chance(random))
         progress(epoch + 1, float(np.mean(losses)), explained)
     seconds = time.monotonic() - started
     about = {

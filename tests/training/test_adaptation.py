@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -48,6 +49,40 @@ def test_what_is_painted_comes_to_look_like_the_photos_and_the_fine_layers_stay(
         moved = (after(seen) - before(seen)).square().mean(dim=(0, 2))
     assert moved[1] > 10 * moved[2]
     assert not any(parameter.requires_grad for parameter in after.parameters())
+
+
+def test_an_interrupted_adaptation_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    recipe = AdaptationRecipe(steps=12, batch=4, learning_rate=1e-3)
+    _, whole, _ = adapted(recipe)
+    torch.manual_seed(2)
+    network, student = EncoderNetwork(16, 8), toy_student(toy_weights())
+
+    def stop(step: int, _: object) -> None:
+        if step == 7:
+            raise KeyboardInterrupt
+
+    def again(progress: Callable[[int, dict[str, float]], None], name: str = "x") -> EncoderNetwork:
+        return adapt_encoder(
+            network,
+            np.zeros(512, np.float32),
+            student,
+            banded(40),
+            recipe,
+            progress,
+            state=tmp_path / "state.safetensors",
+            about={"encoder": name},
+            save_every=5,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        again(stop)
+    steps: list[int] = []
+    halves = again(lambda step, _: steps.append(step))
+    assert steps == list(range(5, 12))
+    one, other = whole.state_dict(), halves.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(UsageError, match="other settings"):
+        again(stop, "another")
 
 
 def test_an_encoder_that_must_stay_stays() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from anonymix_plugin.encoder import load_encoder
 from anonymix_plugin.errors import UsageError
@@ -88,6 +90,31 @@ def test_the_encoder_learns_what_shows_and_its_file_loads(tmp_path: Path) -> Non
     train_encoder(generator, tmp_path, recipe, output, lambda _, loss, __: losses.append(loss))
     assert losses[-1] < losses[0]
     assert load_encoder(output).generator_hash == "colour"
+
+
+def test_an_interrupted_encoder_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    """Order, disturbances, dropout, statistics, moments and schedule go on where they were."""
+    generator = ColourGenerator()
+    list(draw_pairs(generator, tmp_path, range(120), seed=1))
+    recipe = EncoderRecipe(pairs=120, epochs=4, batch=12, latent=8)
+    whole, halves = tmp_path / "whole.safetensors", tmp_path / "halves.safetensors"
+    train_encoder(generator, tmp_path, recipe, whole, lambda *_: None)
+
+    def stop(epoch: int, *_: object) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(generator, tmp_path, recipe, halves, stop, state=state)
+    epochs: list[int] = []
+    train_encoder(generator, tmp_path, recipe, halves, lambda epoch, *_: epochs.append(epoch), state=state)
+    assert epochs == [3, 4]
+    one, other = (load_file(path) for path in (whole, halves))
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    with pytest.raises(UsageError, match="other settings"):
+        train_encoder(generator, tmp_path, replace(recipe, learning_rate=1e-4), halves, stop, state=state)
 
 
 def test_missing_pairs_are_named(tmp_path: Path) -> None:

@@ -65,10 +65,14 @@ def encoder(
     folder: PairsFolder = PAIRS,
     generator: OwnGenerator = None,
     epochs: Annotated[int, typer.Option(help="Passes over the pairs.", min=1)] = 20,
+    work: Annotated[Path, typer.Option(help="Where unfinished work goes.")] = Path("out/encoder"),
     seed: Annotated[int, typer.Option(help="Seed of weights, order and changes.")] = 7,
     threads: Threads = 2,
 ) -> None:
-    """Train the encoder from photo to style vectors on drawn pairs."""
+    """Train the encoder from photo to style vectors on drawn pairs.
+
+    Interrupted, it goes on from the last whole epoch in the work folder.
+    """
     import torch
 
     from anonymix_plugin.training.encoder import EncoderRecipe, train_encoder
@@ -83,7 +87,9 @@ def encoder(
             bar.console.print(f"epoch {epoch}: loss {loss:.4f}, held-out variance explained {shares}")
             bar.update(task, completed=epoch)
 
-        train_encoder(reference_generator(generator), folder, recipe, output, report)
+        work.mkdir(parents=True, exist_ok=True)
+        state = work / "encoder.safetensors"
+        train_encoder(reference_generator(generator), folder, recipe, output, report, state=state)
 
 
 @app.command("adapt-encoder")
@@ -100,7 +106,10 @@ def adapt_encoder(
     seed: Annotated[int, typer.Option(help="Seed of the order of the photos.")] = 23,
     threads: Threads = 2,
 ) -> None:
-    """Adapt the encoder to real photos, through the student that `train mapper` makes."""
+    """Adapt the encoder to real photos, through the student that `train mapper` makes.
+
+    Interrupted, it goes on from the work folder.
+    """
     from dataclasses import asdict
 
     import numpy as np
@@ -146,7 +155,16 @@ def adapt_encoder(
                 recent.clear()
             report("adaptation", step + 1, steps)
 
-        adapted = adapt(before.network, before.centre, student, photos, recipe, stepped)
+        adapted = adapt(
+            before.network,
+            before.centre,
+            student,
+            photos,
+            recipe,
+            stepped,
+            state=work / "adaptation.safetensors",
+            about={"encoder": before.sha256, "mixer": weights.sha256},
+        )
     about = {"recipe": json.dumps(asdict(recipe), sort_keys=True), **card.used}
     save_encoder(
         adapted,
