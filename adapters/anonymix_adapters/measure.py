@@ -24,9 +24,10 @@ from anonymix_adapters.conformance import Person
 from anonymix_adapters.drill import people_in, temporary_mixer
 from anonymix_adapters.errors import SdkMissingError
 from anonymix_adapters.gate import FaceMixer
-from anonymix_adapters.protocol import Adapter
+from anonymix_adapters.protocol import Adapter, Answer
 from anonymix_adapters.registry import load
 from anonymix_keystore import Keystore
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import ChannelOrder, decode_photo
 from anonymix_plugin.values import CancelableFace
 
@@ -42,6 +43,9 @@ class Measured:
         claiming: Strangers under the claimed person's key, against that person's entry.
         other_key: Strangers under their own keys, against everybody else's entries.
         originals: Unprotected probes against the own entry, which holds a cancelable face.
+        nearest_stranger: Score or distance, in the back end's unit, of the stranger of either kind who came
+            nearest: a threshold just beyond it lets none of these strangers pass.
+        genuine_beyond: Genuine probes that such a threshold accepts, of how many.
         call_ms: A verification through the adapter, median, less the mixer.
         plain_ms: The same past the adapter, median.
         overhead_ms: The difference.
@@ -53,6 +57,8 @@ class Measured:
     claiming: tuple[int, int]
     other_key: tuple[int, int]
     originals: tuple[int, int]
+    nearest_stranger: float
+    genuine_beyond: tuple[int, int]
     call_ms: float
     plain_ms: float
     overhead_ms: float
@@ -125,15 +131,15 @@ def measure(
         for person in people:
             stage.enrol(person.name, person.enrolled)
             probes.enrol(person.name, person.probe)
-        genuine = sum(stage.verify(it.name, it.probe).accepted for it in people)
+        genuine = [stage.verify(it.name, it.probe) for it in people]
         originals = sum(stage.verify_original(it.name, it.probe).accepted for it in people)
-        claiming = sum(
-            stage.verify(person.name, people[(number + step) % count].probe).accepted
+        claiming = [
+            stage.verify(person.name, people[(number + step) % count].probe)
             for number, person in enumerate(people)
             for step in range(1, claims + 1)
-        )
+        ]
         other = [
-            stage.match(leaked, person.name).accepted
+            stage.match(leaked, person.name)
             for leaked in probes.leak()
             for person in people
             if person.name != leaked.subject
@@ -148,17 +154,41 @@ def measure(
             stage.verify_original(person.name, person.probe)
             plain.append(time.thread_time() - started)
     call_ms, plain_ms = (1000 * sorted(times)[len(times) // 2] for times in (through, plain))
+    nearest, beyond = beyond_strangers(
+        [answer.score for answer in genuine], [answer.score for answer in (*claiming, *other)]
+    )
     return Measured(
         adapter=adapter.NAME,
         sdks={sdk.module: sdk.installed() for sdk in adapter.SDKS},
-        genuine=(genuine, count),
-        claiming=(claiming, count * claims),
-        other_key=(sum(other), len(other)),
+        genuine=(_accepted(genuine), count),
+        claiming=(_accepted(claiming), len(claiming)),
+        other_key=(_accepted(other), len(other)),
         originals=(originals, count),
+        nearest_stranger=round(nearest, 4),
+        genuine_beyond=(beyond, count),
         call_ms=round(call_ms, 2),
         plain_ms=round(plain_ms, 2),
         overhead_ms=round(call_ms - plain_ms, 2),
     )
+
+
+def _accepted(answers: Sequence[Answer]) -> int:
+    return sum(answer.accepted for answer in answers)
+
+
+def beyond_strangers(genuine: Sequence[float], strangers: Sequence[float]) -> tuple[float, int]:
+    """Find the stranger who came nearest, and how many genuine scores are nearer still.
+
+    Whether a high or a low score is near shows in the means.
+
+    Raises:
+        UsageError: There is nobody of one kind.
+    """
+    if not genuine or not strangers:
+        raise UsageError("genuine scores and strangers' are needed", where="people", fix="take two or more")
+    sign = 1 if sum(genuine) / len(genuine) >= sum(strangers) / len(strangers) else -1
+    nearest = max(sign * score for score in strangers)
+    return sign * nearest, sum(sign * score > nearest for score in genuine)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,84 @@
+"""What `anonymix_adapters.measure` counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from remembering import RememberingMixer
+
+from anonymix_adapters import measure as measuring
+from anonymix_adapters import opencv
+from anonymix_adapters.conformance import Person
+from anonymix_adapters.measure import beyond_strangers, measure
+from anonymix_plugin.errors import UsageError
+
+
+def test_opencv_is_measured_on_people(adapter_mixer: RememberingMixer, londoners: list[Person]) -> None:
+    people = [Person(f"measured {it.name}", it.enrolled, it.probe) for it in londoners[:3]]
+    found = measure(opencv, adapter_mixer, people, claims=1, calls=3)
+    assert found.adapter == "opencv"
+    assert found.genuine == (3, 3)
+    assert found.claiming[1] == 3
+    assert found.other_key[1] == 6
+    assert found.originals == (0, 3)
+    assert found.genuine_beyond[1] == 3
+    assert -1 <= found.nearest_stranger <= 1
+    # With nobody between them, the threshold could be anywhere.
+    assert found.genuine_beyond[0] == 3 or found.nearest_stranger > 0.3
+    assert found.overhead_ms == pytest.approx(found.call_ms - found.plain_ms, abs=0.02)
+
+
+@given(
+    st.lists(st.floats(0.5, 1), min_size=1, max_size=20),
+    st.lists(st.floats(-1, 0.49), min_size=1, max_size=20),
+)
+def test_people_far_apart_are_all_beyond_the_strangers(genuine: list[float], strangers: list[float]) -> None:
+    assert beyond_strangers(genuine, strangers) == (max(strangers), len(genuine))
+    # The same as distances.
+    away = beyond_strangers([1 - score for score in genuine], [1 - score for score in strangers])
+    assert away == (min(1 - score for score in strangers), len(genuine))
+
+
+def test_who_is_no_nearer_than_a_stranger_is_not_counted() -> None:
+    assert beyond_strangers([0.9, 0.6, 0.5], [0.1, 0.6, 0.2]) == (0.6, 1)
+
+
+def test_nobody_is_refused() -> None:
+    with pytest.raises(UsageError):
+        beyond_strangers([], [0.5])
+
+
+def test_the_command_names_what_is_missing_and_goes_on(
+    shared_data: Path,
+    adapter_mixer: RememberingMixer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from contextlib import nullcontext
+
+    from anonymix_adapters.errors import SdkMissingError
+
+    def load(name: str) -> object:
+        if name == "opencv":
+            return opencv
+
+        class Missing:
+            NAME = name
+
+            @staticmethod
+            def rehearse(_: object) -> None:
+                raise SdkMissingError("not installed", where=name)
+
+        return Missing
+
+    monkeypatch.setattr(measuring, "load", load)
+    monkeypatch.setattr(measuring, "temporary_mixer", lambda: nullcontext(adapter_mixer))
+    photos = str(shared_data / "london")
+    assert measuring.main(["elsewhere", "opencv", "--photos", photos, "--people", "2", "--claims", "1"]) == 0
+    printed = capsys.readouterr()
+    assert "elsewhere" in printed.err
+    assert json.loads(printed.out)["genuine"] == [2, 2]
