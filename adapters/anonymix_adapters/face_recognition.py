@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -40,6 +41,8 @@ SDKS = (
 
 TOLERANCE: Final = 0.6
 """Up to this distance two faces are one person's, says the package."""
+
+_LOOK: Final = 256
 
 _HARMLESS: Final = frozenset(
     {
@@ -114,10 +117,15 @@ class ProtectedFaceRecognition(StandIn):
 
     def _location(self, pixels: Pixels) -> tuple[int, int, int, int]:
         """Where dlib's own detector, or else YuNet, sees the face: top, right, bottom, left."""
-        found = self._target.face_locations(pixels)
+        # The face takes half of a cancelable picture. At this size it is large enough for the detector, which
+        # would look at four times the pixels of the picture otherwise, and need most of the call for it.
+        scale = max(pixels.shape[:2]) / _LOOK
+        small = cv2.resize(pixels, (_LOOK, _LOOK), interpolation=cv2.INTER_AREA)
+        found = self._target.face_locations(small, number_of_times_to_upsample=0)
         if found:
-            largest: tuple[int, int, int, int] = max(found, key=lambda it: (it[2] - it[0]) * (it[1] - it[3]))
-            return largest
+            largest = max(found, key=lambda it: (it[2] - it[0]) * (it[1] - it[3]))
+            top, right, bottom, left = (round(scale * side) for side in largest)
+            return top, right, bottom, left
         faces = self._detector.detect(Photo(pixels, "cancelable face"))
         if not faces:
             raise NoFaceError("the cancelable face has no face", where=NAME, fix="use another photo")
