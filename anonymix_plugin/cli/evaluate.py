@@ -121,6 +121,10 @@ def evaluate(
             help="Also mix impostors' probes under the claimed person's key.", rich_help_panel=_MEASURE
         ),
     ] = True,
+    scopes: Annotated[
+        bool,
+        typer.Option(help="Also mix probes under the keys of another application.", rich_help_panel=_MEASURE),
+    ] = True,
     seed: Annotated[
         int, typer.Option(min=0, help="Of sampling, bootstrap and attackers.", rich_help_panel=_MEASURE)
     ] = 1,
@@ -264,6 +268,7 @@ def evaluate(
                 engine=engine.value,
                 shared_keys=shared_keys,
                 claimed=claimed,
+                scopes=scopes,
                 seed=seed,
                 key_seed=key_seed,
                 replicates=replicates,

@@ -59,6 +59,7 @@ class Choice:
     engine: str
     shared_keys: int
     claimed: bool
+    scopes: bool
     seed: int
     key_seed: int
     replicates: int
@@ -123,6 +124,7 @@ def run_choice(
                 replicates=choice.replicates,
                 rival_pairs=choice.rival_pairs,
                 claimed=choice.claimed,
+                scopes=choice.scopes,
                 command=choice.command,
             ),
             facts=MixerFacts(mixer.fingerprint, choice.road, policy.describe()),

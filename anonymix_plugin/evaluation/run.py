@@ -67,6 +67,7 @@ class Settings:
         replicates: Of the bootstrap.
         rival_pairs: At most so many pairs for rivals.
         claimed: Whether impostors' probes are also drawn under the claimed person's key.
+        scopes: Whether probes are also drawn under the keys of another application.
         command: The command line, for the report.
     """
 
@@ -76,6 +77,7 @@ class Settings:
     replicates: int = 200
     rival_pairs: int = 300
     claimed: bool = True
+    scopes: bool = True
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -153,7 +155,14 @@ def evaluate(
         table = extractor.table([Request(sample) for sample in development], None, "development photos")
     people = [sample.person for sample in development]
     frozen = {judge: freeze(judge, table, people) for judge in judges}
-    drawn = draw(protocol, protection, extractor, shared_keys=settings.shared_keys, claimed=settings.claimed)
+    drawn = draw(
+        protocol,
+        protection,
+        extractor,
+        shared_keys=settings.shared_keys,
+        claimed=settings.claimed,
+        scopes=settings.scopes,
+    )
     step("error rates and their intervals")
     measured = measure_scenarios(
         protocol, drawn, judges, frozen, seed=settings.seed, replicates=settings.replicates
