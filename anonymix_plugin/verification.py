@@ -33,22 +33,24 @@ __all__ = [
     "named_threshold",
 ]
 
-_RATES: Final[Mapping[str, float]] = MappingProxyType({"fmr-1%": 0.01, "fmr-0.1%": 0.001})
+_RATES: Final[Mapping[str, float]] = MappingProxyType(
+    {"fmr-1%": 0.01, "fmr-0.1%": 0.001, "fmr-0.01%": 0.0001}
+)
 
 THRESHOLDS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
     {
-        "arcface-mbf": MappingProxyType({"fmr-1%": 0.1641, "fmr-0.1%": 0.2258}),
+        "arcface-mbf": MappingProxyType({"fmr-1%": 0.1641, "fmr-0.1%": 0.2258, "fmr-0.01%": 0.2791}),
         "sface": MappingProxyType({"fmr-1%": 0.2986, "fmr-0.1%": 0.3660}),
         "facenet": MappingProxyType({"fmr-1%": 0.3667, "fmr-0.1%": 0.5035}),
     }
 )
 """Thresholds by recogniser and false match rate.
 
-| recogniser | FMR 1 % | FMR .1 % |
-|---|---|---|
-| arcface-mbf | .1641 | .2258 |
-| sface | .2986 | .3660 |
-| facenet | .3667 | .5035 |
+| recogniser | FMR 1 % | FMR .1 % | FMR .01 % |
+|---|---|---|---|
+| arcface-mbf | .1641 | .2258 | .2791 |
+| sface | .2986 | .3660 | |
+| facenet | .3667 | .5035 | |
 
 Measured by `anonymix verify --measure-thresholds LFW --recogniser NAME`, LFW being Labeled Faces in the Wild,
 deep-funneled: the 1,771 photos of 1,695 people in the impostor pairs of view 1 (`pairsDevTrain.txt`), each
@@ -67,7 +69,7 @@ class Threshold:
 
     Attributes:
         recogniser: Whose cosine it is.
-        name: "fmr-1%", "fmr-0.1%", or "given" for a number of the caller's.
+        name: "fmr-1%", "fmr-0.1%", "fmr-0.01%", or "given" for a number of the caller's.
         value: The cosine; a comparison matches at this value or above.
     """
 
@@ -103,7 +105,7 @@ class MeasuredThresholds:
 
     Attributes:
         recogniser: Its name.
-        values: Threshold by name, "fmr-1%" and "fmr-0.1%".
+        values: Threshold by name, "fmr-1%", "fmr-0.1%" and "fmr-0.01%".
         photos: Photos with a face.
         people: People in them.
         comparisons: Comparisons of different people.
@@ -123,7 +125,8 @@ def named_threshold(recogniser: str, wanted: str | float) -> Threshold:
 
     Args:
         recogniser: Name of a recogniser.
-        wanted: "fmr-1%", "fmr-0.1%", or a cosine (as a number or a text), -1..1.
+        wanted: "fmr-1%", "fmr-0.1%", "fmr-0.01%" (not known of all), or a cosine (as a number or a text),
+            -1..1.
 
     Raises:
         UsageError: No such name, a number out of range, or no threshold of that name is known for the

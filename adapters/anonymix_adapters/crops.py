@@ -276,14 +276,14 @@ def rehearse(
         mixer: Makes the cancelable faces.
         keys: "own" or "gallery".
         scope: Scope of the keys.
-        network: "arcface-mbf"; the threshold is that of FMR .1 % on Labeled Faces in the Wild.
+        network: "arcface-mbf"; the threshold is that of FMR .01 % on Labeled Faces in the Wild.
     """
     if network != "arcface-mbf":
         raise AdapterError("there is a rehearsal for arcface-mbf only", where=network)
     onnxruntime = SDKS[0].load()
     SDKS[1].check()
     layout, detector = CropLayout(), YuNet(locate("yunet"))
-    threshold = named_threshold(network, "fmr-0.1%").value
+    threshold = named_threshold(network, "fmr-0.01%").value
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(locate(network)), options, providers=["CPUExecutionProvider"])
