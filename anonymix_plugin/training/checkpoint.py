@@ -73,7 +73,8 @@ def load_state(
         {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
     )
     if more is not None:
-        more |= {name.removeprefix("more."): value for name, value in tensors.items() if name[:5] == "more."}
+        kept = [name for name in tensors if name.startswith("more.")]
+        more |= {name.removeprefix("more."): tensors[name] for name in kept}
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):

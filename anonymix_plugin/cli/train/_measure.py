@@ -170,25 +170,23 @@ def measure_leak(
     from anonymix_plugin.evaluation.keys import SeededKeys
     from anonymix_plugin.evaluation.protections import LayerSwap, MixerProtection, Protection
     from anonymix_plugin.faces import YuNet
-    from anonymix_plugin.generator import load_generator
     from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
     from anonymix_plugin.mixer.weights import load_mixer_weights
     from anonymix_plugin.models import locate
 
-    people, keys, detector, encoder = (
-        london_photos(photos, limit),
-        SeededKeys(seed),
-        YuNet(locate("yunet")),
-        load_encoder(),
-    )
+    people, keys = london_photos(photos, limit), SeededKeys(seed)
+    detector, encoder = YuNet(locate("yunet")), load_encoder()
     with ExitStack() as stack, bars() as bar:
         report = staged(bar)
+        mixers = {
+            kept: stack.enter_context(Anonymixer(keys, policy=MixingPolicy(attributes=kept)))
+            for kept in AttributePolicy
+        }
+        generator = mixers[AttributePolicy.NONE].generator
         tried: list[Protection] = [
-            LayerSwap(detector, encoder, load_generator(), load_mixer_weights().centre, keys, seed)
+            LayerSwap(detector, encoder, generator, load_mixer_weights().centre, keys, seed),
+            *(MixerProtection(it, seed, title=f"Anonymix, {kept.value}") for kept, it in mixers.items()),
         ]
-        for kept in AttributePolicy:
-            mixer = stack.enter_context(Anonymixer(keys, policy=MixingPolicy(attributes=kept)))
-            tried.append(MixerProtection(mixer, seed, title=f"Anonymix, {kept.value}"))
         figures = leak.measure_leak(
             people, encoder, detector, tried, lambda done, total: report("faces", done, total)
         )
