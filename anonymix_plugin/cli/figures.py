@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from anonymix_plugin.cli._options import RefinementOption
+
 
 def figures(
     data: Annotated[Path, typer.Option(help="Folder with NAME_neutral.jpg and NAME_smiling.jpg.")],
@@ -26,6 +28,7 @@ def figures(
     person: Annotated[float | None, typer.Option(help="How far the person's code moves the face.")] = None,
     key: Annotated[float | None, typer.Option(help="Truncation of the key's synthetic code.")] = None,
     kept: Annotated[float | None, typer.Option(help="Share of the photo's own code that is kept.")] = None,
+    refinement: RefinementOption = None,
     judges: Annotated[
         str, typer.Option(metavar="NAMES", help="Recognisers of the registry, with commas.")
     ] = "facenet,dlib-recognition,arcface-mbf,sface",
@@ -67,6 +70,7 @@ def figures(
             shared_keys=shared_keys,
             seed=seed,
             policy=settings,
+            refinement=None if refinement is None else refinement.value,
             progress=progress,
         )
     content = result.as_json() | {
@@ -80,7 +84,8 @@ def figures(
         typer.echo(json.dumps(content))
         return
     table = Table(
-        title=f"London, {result.people} people, policy {settings.attributes}, mixer {result.fingerprint[:8]}",
+        title=f"London, {result.people} people, policy {settings.attributes}, road {result.road}, "
+        f"mixer {result.fingerprint[:8]}",
         caption=f"{result.seconds:.0f} s, {result.undetected} protected faces not detected, JSON in {output}",
     )
     for heading in (

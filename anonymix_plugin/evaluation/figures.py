@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,9 @@ from anonymix_plugin.mixer.policy import MixingPolicy
 from anonymix_plugin.recognisers import MeasuringRecogniser, Recogniser
 from anonymix_plugin.values import Floats, Photo, Pixels
 from anonymix_plugin.verification import THRESHOLDS
+
+if TYPE_CHECKING:
+    from anonymix_plugin.mixer.presets import PresetName  # imports torch
 
 Scores = npt.NDArray[np.float64]
 
@@ -105,12 +109,24 @@ class JudgeFigures:
 
 @dataclass(frozen=True)
 class LondonFigures:
-    """All figures of one run."""
+    """All figures of one run.
+
+    Attributes:
+        people: How many.
+        shared_keys: How many keys for everybody were tried.
+        fingerprint: The mixer's.
+        policy: The mixing policy's settings.
+        road: "fast", or "refine" and the name of the preset.
+        undetected: On how many protected pictures no face was found.
+        seconds: How long it took.
+        judges: What each recogniser says.
+    """
 
     people: int
     shared_keys: int
     fingerprint: str
     policy: Mapping[str, str | float]
+    road: str
     undetected: int
     seconds: float
     judges: tuple[JudgeFigures, ...]
@@ -162,6 +178,7 @@ def london_figures(
     shared_keys: int = 2,
     seed: int = 1,
     policy: MixingPolicy | None = None,
+    refinement: PresetName | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> LondonFigures:
     """Measure.
@@ -173,6 +190,7 @@ def london_figures(
         shared_keys: How many keys for everybody are tried.
         seed: Seed of all keys.
         policy: Mixing policy; the default one without it.
+        refinement: Preset of the refine road; the fast road without it.
         progress: Called with stage, done and total.
 
     Returns:
@@ -183,7 +201,8 @@ def london_figures(
     people = {path: str(number) for number, pair in enumerate(photos) for path in pair}
     keys = [(f"{SHARED_SCOPE} {number + 1}", 1) for number in range(shared_keys)] + [("own", 1), ("own", 2)]
     sets: list[_Embedded] = []
-    with Anonymixer(SeededKeys(seed), policy=policy) as mixer:
+    road: Literal["fast", "refine"] = "fast" if refinement is None else "refine"
+    with Anonymixer(SeededKeys(seed), policy=policy, road=road, refinement=refinement) as mixer:
         fingerprint = mixer.fingerprint
         for scope, version in keys:
 
@@ -201,6 +220,7 @@ def london_figures(
         shared_keys=shared_keys,
         fingerprint=fingerprint,
         policy=(policy or MixingPolicy()).describe(),
+        road=road if refinement is None else f"{road}, {refinement}",
         undetected=sum(entry.undetected for entry in sets),
         seconds=time.monotonic() - started,
         judges=tuple(figures),

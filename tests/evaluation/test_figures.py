@@ -43,6 +43,17 @@ def test_the_same_person_matches_and_others_do_not_under_one_key(measured: modul
     assert unseen.own_key.impostor_mean < 0.35
 
 
+def test_the_figures_name_the_road(measured: module.LondonFigures) -> None:
+    assert measured.as_json()["road"] == "fast"
+
+
+def test_a_preset_of_the_refine_road_reaches_the_mixer(shared_data: Path, weights: None) -> None:
+    pairs = london_photos(shared_data / "london", 2)
+    judges = [load_recogniser("arcface-mbf")]
+    with pytest.raises(UsageError, match="no preset 'slow'"):
+        london_figures(pairs, judges, YuNet(locate("yunet")), refinement="slow")  # type: ignore[arg-type]
+
+
 def test_protected_faces_do_not_match_their_originals(measured: module.LondonFigures) -> None:
     # Thresholds of 56 impostor scores are loose; the recogniser's own, from LFW, is .243 for ArcFace.
     seen = measured.judges[1]
