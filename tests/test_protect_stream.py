@@ -156,7 +156,7 @@ def test_memory_stays_flat_over_2000_photos(mixer: Anonymixer, london: list[Path
 
 
 class CheapNetwork:
-    """A recogniser that makes of a crop what a recogniser makes of it, without the hour that it takes."""
+    """Gives rows of a recogniser's shape and length without looking far."""
 
     def __init__(self, dim: int) -> None:
         self._dim = dim
