@@ -168,19 +168,15 @@ class CheapNetwork:
 
 
 class CheapDetector:
-    """Looks once at photos of each size."""
+    """Looks once, and finds that face on every photo of the same size."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
-        self._found: dict[tuple[int, ...], Face] = {}
+        self._found: Face | None = None
 
     def detect(self, photo: Photo) -> list[Face]:
-        size = photo.pixels.shape
-        if size not in self._found:
-            self._found[size] = replace(
-                self._detector.detect(photo)[0], photo=Photo(np.zeros(size, np.uint8), "")
-            )
-        return [replace(self._found[size], photo=photo)]
+        self._found = self._found or self._detector.detect(photo)[0]
+        return [replace(self._found, photo=photo)]
 
 
 @pytest.fixture

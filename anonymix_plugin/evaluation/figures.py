@@ -22,12 +22,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_plugin.anonymixer import Anonymixer
+from anonymix_plugin.anonymixer import Anonymixer, RoadName
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.evaluation.keys import SHARED_SCOPE, SeededKeys
 from anonymix_plugin.evaluation.metrics import eer, error_rates, threshold_at_fmr
@@ -201,7 +201,7 @@ def london_figures(
     people = {path: str(number) for number, pair in enumerate(photos) for path in pair}
     keys = [(f"{SHARED_SCOPE} {number + 1}", 1) for number in range(shared_keys)] + [("own", 1), ("own", 2)]
     sets: list[_Embedded] = []
-    road: Literal["fast", "refine"] = "fast" if refinement is None else "refine"
+    road: RoadName = "fast" if refinement is None else "refine"
     with Anonymixer(SeededKeys(seed), policy=policy, road=road, refinement=refinement) as mixer:
         fingerprint = mixer.fingerprint
         for scope, version in keys:
