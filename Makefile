@@ -93,13 +93,14 @@ figures: models          ## accuracy, anonymity and renewal on the London set: o
 gallery: models         ## the pictures of docs/gallery.md
 	$(BIN)/anonymix gallery --output docs/images
 
-train-mapper: models     ## make anonymix_plugin/weights/mixer.safetensors again (hours)
+train-mapper: models     ## make mixer.safetensors and anchors.safetensors of anonymix_plugin/weights again (hours)
 	$(BIN)/anonymix train subspace --people $(DATA)/pins --lfw $(DATA)/lfw -o out/subspace.safetensors
 	$(BIN)/anonymix train pairs --count 3500 --pairs out/pairs
 	$(BIN)/anonymix train mapper --count 3500 --pairs out/pairs --subspace out/subspace.safetensors \
 	    --steps 420 --work out/mapper-first -o out/mixer-first.safetensors
 	$(BIN)/anonymix train mapper --start out/mixer-first.safetensors --subspace out/subspace.safetensors \
 	    --keyed-dims 40 --steps 700 --work out/mapper -o out/mixer.safetensors
+	$(BIN)/anonymix train anchors --mixer out/mixer.safetensors -o out/anchors.safetensors
 
 train-encoder: models    ## make anonymix_plugin/weights/encoder.safetensors again (after train-mapper)
 	$(BIN)/anonymix train pairs --count 3500 --pairs out/pairs

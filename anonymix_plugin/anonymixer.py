@@ -33,7 +33,7 @@ from anonymix_plugin.mixer.fingerprint import fingerprint
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 from anonymix_plugin.mixer.roads import FastRoad, RefineRoad, Road
-from anonymix_plugin.mixer.weights import load_mixer_weights
+from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
 from anonymix_plugin.models import locate, weights_hash
 from anonymix_plugin.pipeline import Reader, Stopwatch
 from anonymix_plugin.quality import LEAST_QUALITY
@@ -223,9 +223,7 @@ class Anonymixer:
         mixer = FastMixer(self._generator, weights, self._policy)
         self._road: Road = FastRoad(mixer)
         if road == "refine":
-            self._road = _refine_road(
-                mixer, weights.centre, _detector(detector), refinement, progress, generator
-            )
+            self._road = _refine_road(mixer, weights, _detector(detector), refinement, progress, generator)
         used = {"generator": self._generator.weights_hash(), "mixer": weights.sha256}
         used |= {name: weights_hash(name) for name in (*_RECOGNISERS, detector)}
         if encoder is not None:
@@ -596,12 +594,13 @@ def _generator(file: Path | None, engine: Engine, threads: int) -> Generator:
 
 def _refine_road(
     mixer: FastMixer,
-    centre: Floats,
+    weights: MixerWeights,
     detector: Detector,
     refinement: RefineSettings | PresetName | None,
     progress: Callable[[RefineStep], None] | None,
     generator: Path | None,
 ) -> Road:
+    from anonymix_plugin.mixer.anchors import load_anchor_directions
     from anonymix_plugin.mixer.attributes import load_attribute_distance
     from anonymix_plugin.mixer.presets import PRESETS, RefinePreset
     from anonymix_plugin.mixer.refine import Refiner, RefineSettings
@@ -620,7 +619,13 @@ def _refine_road(
                 fix="use one of " + ", ".join(PRESETS),
             )
         preset = PRESETS[refinement or "anchored"]
-        preset = replace(preset, settings=replace(preset.settings, size=size))
+        layers = preset.settings.layers
+        if preset.whole:
+            end = weights.identity_end
+            layers = range(reference.layers.identity.stop if end is None else end)
+        preset = replace(preset, settings=replace(preset.settings, size=size, layers=layers))
+    # Another mixer's faces reach other directions; its anchors are rotations into the whole space.
+    directions = load_anchor_directions()
     attributes = load_attribute_distance()
     refiner = Refiner(
         reference,
@@ -628,10 +633,11 @@ def _refine_road(
         preset.settings,
         attributes=attributes,
         detector=detector,
+        directions=directions if directions.mixer == weights.sha256 else None,
     )
     if preset.swap is None or preset.inversion is None:
         return RefineRoad(mixer, refiner, progress)
-    swap = LayerSwap(reference, centre, preset.swap)
+    swap = LayerSwap(reference, weights.centre, preset.swap)
     inversion = replace(preset.inversion, size=size)
     return SwapRoad(reference, swap, refiner, inversion, attributes, progress)
 

@@ -22,27 +22,30 @@ class RefinePreset:
         settings: Losses and schedule.
         swap: The paper's layer scheme to start from; None starts from the fast road's code.
         inversion: How the photo's own code is found for a layer scheme.
+        whole: Whether every layer moves that the mixer gives to a person, and not the identity group alone.
     """
 
     settings: RefineSettings
     swap: SwapScheme | None = None
     inversion: InversionSettings | None = None
+    whole: bool = False
 
 
 PRESETS: Final[Mapping[str, RefinePreset]] = MappingProxyType(
     {
-        # The paper's losses and schedule from the fast road's code, towards the keyed anchor.
+        # The paper's losses and schedule from the fast road's code, towards an anchor in reach of faces.
         "anchored": RefinePreset(RefineSettings()),
         # The same in few, larger steps: the fast road's code is near already.
         "quick": RefinePreset(
             RefineSettings(
                 steps=8,
-                learning_rate=0.02,
+                learning_rate=0.03,
                 decay_at=(0.5, 0.75),
                 augmentations=1,
                 realign_every=4,
                 patience=0,
-            )
+            ),
+            whole=True,
         ),
         # FaceAnonyMixer as the paper has it, and as the authors' code has it; one photo at a time.
         "paper": RefinePreset(

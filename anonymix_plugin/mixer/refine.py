@@ -25,6 +25,7 @@ from anonymix_plugin.faces import RECOGNISER_TEMPLATE, Detector, umeyama
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.mixer._augment import Augmentation, jitter, keyed_augmentations
 from anonymix_plugin.mixer._resample import Matrix, sample_crops
+from anonymix_plugin.mixer.anchors import AnchorDirections
 from anonymix_plugin.mixer.attributes import AttributeDistance, LightAndColour
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.losses import Anchor, anonymity_loss, attribute_loss, identity_loss, keyed_anchor
@@ -193,10 +194,12 @@ class Refiner:
             `load_attribute_distance` sees more.
         detector: Finds the landmarks of drawn faces; without one, or where it finds nothing, the mean
             landmarks of FFHQ framing serve.
+        directions: Where drawn faces can be in the recognisers' spaces; without them anchors are keyed
+            rotations of the code into the whole space, which faces reach only in part.
 
     Raises:
-        UsageError: There is no recogniser or one that takes other crops, or the layers or the size are not
-            the generator's.
+        UsageError: There is no recogniser or one that takes other crops or has no directions, or the layers
+            or the size are not the generator's.
 
     All of them must be on the device of the codes. Pass the generator on its torch engine.
     """
@@ -209,8 +212,9 @@ class Refiner:
         *,
         attributes: AttributeDistance | None = None,
         detector: Detector | None = None,
+        directions: AnchorDirections | None = None,
     ) -> None:
-        self._generator, self._detector = generator, detector
+        self._generator, self._detector, self._directions = generator, detector, directions
         self._attributes = LightAndColour() if attributes is None else attributes
         self._recognisers = dict(sorted(recognisers.items()))  # sums in the same order, however it was made
         self.settings = settings = settings or RefineSettings()
@@ -219,6 +223,12 @@ class Refiner:
         for name, module in self._recognisers.items():
             if getattr(module, "alignment", "arcface-112") != "arcface-112":
                 raise UsageError("this recogniser is not aligned by five points", where=name)
+            if directions is not None and name not in directions.directions:
+                raise UsageError(
+                    "no anchors were learned for this recogniser",
+                    where=name,
+                    fix="leave the directions out, or learn them: anonymix train anchors",
+                )
         self._layers = generator.layers.identity if settings.layers is None else settings.layers
         if not 0 <= self._layers.start < self._layers.stop <= generator.layers.total:
             raise UsageError(f"the generator has no layers {self._layers}", where="layers")
@@ -227,11 +237,13 @@ class Refiner:
 
     def describe(self) -> dict[str, str | float]:
         """Return everything but weights that a refined face depends on, for the fingerprint."""
+        learned = self._directions if self.settings.anchored else None
         return {
             **self.settings.describe(),
             "name": "refine",
             "recognisers": " ".join(self._recognisers),
             "alignment": "mean" if self._detector is None else type(self._detector).__name__,
+            **({} if learned is None else {"anchors": learned.sha256}),
             **{f"attributes/{name}": value for name, value in self._attributes.describe().items()},
         }
 
@@ -248,6 +260,8 @@ class Refiner:
         Raises:
             UsageError: The code is longer than an embedding, not finite or zero.
         """
+        if self._directions is not None:
+            return {name: self._directions.anchor(schedule, name, code) for name in self._recognisers}
         anchors = {}
         for name, module in self._recognisers.items():
             with torch.no_grad():

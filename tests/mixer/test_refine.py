@@ -19,6 +19,7 @@ from anonymix_plugin.generator import MobileStyleGan, read_published
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer._augment import Augmentation
 from anonymix_plugin.mixer._resample import area_resize, area_weights, sample_crops
+from anonymix_plugin.mixer.anchors import AnchorDirections
 from anonymix_plugin.mixer.attributes import load_attribute_distance
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.refine import (
@@ -382,6 +383,41 @@ def test_landmarks_are_looked_for_again_as_often_as_asked(every: int, looks: int
     detector = FoundAt()
     run(with_detector(detector, steps=7, realign_every=every))
     assert detector.seen == looks
+
+
+def learned(*names: str) -> AnchorDirections:
+    return AnchorDirections(
+        {name: np.eye(6, {"one": 12, "two": 20}[name], dtype=np.float32) for name in names}, "", "ab"
+    )
+
+
+def with_directions(directions: AnchorDirections, **settings: Any) -> Refiner:
+    return Refiner(
+        ToyGenerator(), RECOGNISERS, RefineSettings(size=48, steps=2, **settings), directions=directions
+    )
+
+
+def test_learned_directions_are_where_anchors_lie_and_change_the_face() -> None:
+    refiner, code = with_directions(learned("one", "two")), np.arange(1.0, 5.0)
+    anchors = refiner.anchors(KEY, code)
+    assert all(np.count_nonzero(anchor) == 6 for anchor in anchors.values())
+    assert not np.allclose(anchors["two"], toy().anchors(KEY, code)["two"])
+    result = refiner.refine(START, PHOTO, FRAMED, KEY, anchors)
+    plain = toy(steps=2)
+    assert not torch.equal(
+        result.w_plus, plain.refine(START, PHOTO, FRAMED, KEY, plain.anchors(KEY, code)).w_plus
+    )
+
+
+def test_learned_directions_are_part_of_the_description_where_there_is_an_anchor() -> None:
+    both = learned("one", "two")
+    assert with_directions(both).describe() == {**toy(steps=2).describe(), "anchors": "ab"}
+    assert with_directions(both, anchored=False).describe() == toy(steps=2, anchored=False).describe()
+
+
+def test_directions_without_one_of_the_recognisers_are_refused() -> None:
+    with pytest.raises(UsageError, match="two"):
+        with_directions(learned("one"))
 
 
 # --- real weights, a real photo ---
