@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,18 +24,7 @@ from anonymix_plugin.cli.train._app import (
     reference_generator,
     staged,
 )
-from anonymix_plugin.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from rich.progress import Progress
-
-    from anonymix_plugin.generator import Generator
-    from anonymix_plugin.mixer.weights import MixerWeights
-    from anonymix_plugin.training.card import RunCard
-    from anonymix_plugin.training.student import Student, StudentRecipe
-    from anonymix_plugin.training.tuning import TuningRecipe, TuningStep
+from anonymix_plugin.cli.train._student import make_or_read, say
 
 
 @app.command()
@@ -140,7 +129,7 @@ def adapt_encoder(
     with bars() as bar:
         report = staged(bar)
         source = reference_generator(None)
-        student = _student(bar, source, weights, StudentRecipe(examples=examples), work, threads, card)
+        student = make_or_read(bar, source, weights, StudentRecipe(examples=examples), work, threads, card)
         photos = frame_photos(
             people_of(people)[0], YuNet(locate("yunet")), lambda done, total: report("photos", done, total)
         )
@@ -151,7 +140,7 @@ def adapt_encoder(
             if (step + 1) % 50 == 0:
                 means = {name: float(np.mean([part[name] for part in recent])) for name in parts}
                 text = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
-                _say(bar, card, f"steps to {step + 1}: {text}")
+                say(bar, card, f"steps to {step + 1}: {text}")
                 recent.clear()
             report("adaptation", step + 1, steps)
 
@@ -241,204 +230,3 @@ def subspace(
     }
     card = RunCard("Identity subspace", command_line(), settings, used)
     typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")
-
-
-@app.command()
-def mapper(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file.")],
-    subspace: Annotated[
-        Path,
-        typer.Option(
-            help="The identity subspace: of `anonymix train subspace`, or in a file of mixer weights."
-        ),
-    ],
-    count: PairCount = 3500,
-    folder: PairsFolder = PAIRS,
-    generator: OwnGenerator = None,
-    children: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help='JSON like {"children": [26, 53]}: pairs that show a child. The shipped marks are about '
-            "MobileStyleGAN's pairs only.",
-            show_default=False,
-        ),
-    ] = None,
-    start: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Mixer weights with a map to go on from: no linear map is fitted, no pairs are needed. "
-            "With --steps 0, they get another subspace.",
-            show_default=False,
-        ),
-    ] = None,
-    keyed_dims: Annotated[
-        int,
-        typer.Option(
-            help="Dimensions that keys turn people into. A map to go on from is cut down to so many.", min=2
-        ),
-    ] = 64,
-    reach: Annotated[float, typer.Option(help="Length of a person's part of a style vector.")] = 7.0,
-    steps: Annotated[
-        int, typer.Option(help="Steps of tuning through the generator; 0 leaves the linear map.", min=0)
-    ] = 700,
-    batch: Annotated[int, typer.Option(help="People a step of tuning, three faces each.", min=2)] = 6,
-    examples: Annotated[int, typer.Option(help="Faces that the student learns from.", min=60)] = 1000,
-    work: Annotated[Path, typer.Option(help="Where unfinished work, the student and the log go.")] = Path(
-        "out/mapper"
-    ),
-    seed: Annotated[int, typer.Option(help="Seed of tuning.")] = 3,
-    threads: Threads = 2,
-) -> None:
-    """Learn the identity map: from a person's keyed code to a face that recognisers tell apart as well.
-
-    First a linear map by regression on drawn pairs (or a map that was tuned before, by --start), then its
-    tuning through the generator and the recognisers. Interrupted, it goes on from the work folder.
-    """
-    import torch
-
-    from anonymix_plugin.mixer.subspace import IdentitySubspace
-    from anonymix_plugin.mixer.weights import load_mixer_weights
-    from anonymix_plugin.training.card import RunCard
-    from anonymix_plugin.training.mapper import SHIPPED_MARKS, MapperRecipe, train_linear_map
-    from anonymix_plugin.training.student import FeatureGenerator, StudentRecipe
-    from anonymix_plugin.training.tuning import TuningRecipe
-
-    began = time.monotonic()
-    torch.set_num_threads(threads)
-    source = reference_generator(generator)
-    if steps and not isinstance(source, FeatureGenerator):
-        raise UsageError(
-            f"{source.name} can't be tuned through: its inner features are not to be had",
-            where="--generator",
-            fix="leave the linear map: --steps 0",
-        )
-    recipe = MapperRecipe(pairs=count, keyed_dims=keyed_dims, reach=reach)
-    passed = IdentitySubspace.read(subspace)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, object] = {"linear map": recipe}
-    card = RunCard("Identity map and subspace", command_line(), settings)
-    with bars() as bar:
-        if start is not None:
-            weights = replace(load_mixer_weights(start), subspace=passed)
-            card.used = {"a map that was tuned before": f"SHA-256 {weights.sha256}"}
-        else:
-            weights, fitted = train_linear_map(
-                source, embedder(), folder, passed, recipe, staged(bar), children or SHIPPED_MARKS
-            )
-            card.used = {"drawn faces of the linear map": str(fitted)}
-        card.used |= {"generator": weights.generator_hash}
-        if weights.generator_hash != source.weights_hash():
-            raise UsageError(
-                f"the map was learned for another generator than {source.name}",
-                where=str(start),
-                fix="leave --start out, and train one for yours",
-            )
-        if passed.dims > weights.keyed_dims or (steps and passed.dims > keyed_dims):
-            raise UsageError(
-                f"{passed.dims} numbers of a person don't fit into {min(keyed_dims, weights.keyed_dims)} "
-                "keyed dimensions",
-                where=str(subspace),
-                fix="take a subspace of fewer numbers, or raise --keyed-dims",
-            )
-        if steps:
-            student, tuning = (
-                StudentRecipe(examples=examples),
-                TuningRecipe(steps=steps, people=batch, dims=passed.dims, seed=seed),
-            )
-            settings |= {"student": student, "tuning": tuning, "keyed dimensions": keyed_dims}
-            weights = _tuned(bar, source, weights, student, tuning, keyed_dims, work, threads, card)
-    weights.save(output, {"settings": json.dumps({k: repr(v) for k, v in settings.items()}), **card.used})
-    typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")
-
-
-def _say(bar: Progress, card: RunCard, text: str) -> None:
-    """Tell the reader of the console and the reader of the card."""
-    bar.console.print(text)
-    card.figures.append(f"- {text}")
-
-
-def _student(
-    bar: Progress,
-    source: Generator,
-    weights: MixerWeights,
-    recipe: StudentRecipe,
-    work: Path,
-    threads: int,
-    card: RunCard,
-) -> Student:
-    """Make the student, or read it from the work folder; figures go to the bar's console and the card."""
-    from anonymix_plugin.faces import YuNet
-    from anonymix_plugin.generator import ArrayGenerator, load_generator
-    from anonymix_plugin.models import locate
-    from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
-    from anonymix_plugin.training.student import FeatureGenerator, make_student
-
-    names = ("arcface-mbf", "sface")
-    report = staged(bar)
-
-    def drawn(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        if figures:
-            values = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-            _say(bar, card, f"head, epoch {done}: held-out {values}")
-        report(stage, done, total)
-
-    drawer = load_generator(threads=threads)
-    if not (isinstance(source, FeatureGenerator) and isinstance(drawer, ArrayGenerator)):
-        raise UsageError("this generator can't be learned through", fix="leave the linear map: --steps 0")
-    return make_student(
-        drawer,
-        source,
-        weights,
-        YuNet(locate("yunet")),
-        {name: load_recogniser(name) for name in names},
-        {name: torch_recogniser(name) for name in names},
-        recipe,
-        work,
-        drawn,
-    )
-
-
-def _tuned(
-    bar: Progress,
-    source: Generator,
-    weights: MixerWeights,
-    student: StudentRecipe,
-    tuning: TuningRecipe,
-    keyed_dims: int,
-    work: Path,
-    threads: int,
-    card: RunCard,
-) -> MixerWeights:
-    """Train the student and tune the map through it; figures go to the bar's console and the card."""
-    import numpy as np
-
-    from anonymix_plugin.training.student import FeatureGenerator
-    from anonymix_plugin.training.tuning import tune, visible
-
-    report = staged(bar)
-    recent: list[TuningStep] = []
-
-    def tuned(step: TuningStep) -> None:
-        recent.append(step)
-        if (step.step + 1) % 50 == 0:
-            parts = [
-                f"{name} same {np.mean([s.same[name][0] for s in recent]):.3f}, "
-                f"others {np.mean([s.others[name][0] for s in recent]):.3f}, "
-                f"d' {np.mean([s.separation(name) for s in recent]):.2f}"
-                for name in step.same
-            ]
-            loss = np.mean([s.loss for s in recent])
-            _say(bar, card, f"tuning, steps to {step.step + 1}: loss {loss:.3f}; {'; '.join(parts)}")
-            recent.clear()
-        report("tuning", step.step + 1, tuning.steps)
-
-    made = _student(bar, source, weights, student, work, threads, card)
-    if not isinstance(source, FeatureGenerator):  # for the type checker: `_student` has refused it
-        raise UsageError(f"{source.name} can't be tuned through")
-    if keyed_dims < weights.keyed_dims:
-        weights = visible(
-            made, source, weights, keyed_dims, lambda done, total: report("visible directions", done, total)
-        )
-    return tune(made, source, weights, tuning, work, tuned)

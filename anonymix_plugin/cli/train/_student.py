@@ -1,0 +1,66 @@
+"""The student that `train mapper` and `train adapt-encoder` learn through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anonymix_plugin.cli.train._app import staged
+from anonymix_plugin.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.progress import Progress
+
+    from anonymix_plugin.generator import Generator
+    from anonymix_plugin.mixer.weights import MixerWeights
+    from anonymix_plugin.training.card import RunCard
+    from anonymix_plugin.training.student import Student, StudentRecipe
+
+
+def say(bar: Progress, card: RunCard, text: str) -> None:
+    """Tell the reader of the console and the reader of the card."""
+    bar.console.print(text)
+    card.figures.append(f"- {text}")
+
+
+def make_or_read(
+    bar: Progress,
+    source: Generator,
+    weights: MixerWeights,
+    recipe: StudentRecipe,
+    work: Path,
+    threads: int,
+    card: RunCard,
+) -> Student:
+    """Make the student, or read it from the work folder; figures go to the bar's console and the card."""
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.generator import ArrayGenerator, load_generator
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
+    from anonymix_plugin.training.student import FeatureGenerator, make_student
+
+    names = ("arcface-mbf", "sface")
+    report = staged(bar)
+
+    def drawn(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if figures:
+            values = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+            say(bar, card, f"head, epoch {done}: held-out {values}")
+        report(stage, done, total)
+
+    drawer = load_generator(threads=threads)
+    if not (isinstance(source, FeatureGenerator) and isinstance(drawer, ArrayGenerator)):
+        raise UsageError("this generator can't be learned through", fix="leave the linear map: --steps 0")
+    return make_student(
+        drawer,
+        source,
+        weights,
+        YuNet(locate("yunet")),
+        {name: load_recogniser(name) for name in names},
+        {name: torch_recogniser(name) for name in names},
+        recipe,
+        work,
+        drawn,
+    )
