@@ -150,8 +150,8 @@ class Anonymixer:
             takes the shipped one.
         encoder_weights: The same, made by `anonymix train encoder`.
         refinement: Settings of the refine road, from the fast road's code on, or the name of a preset:
-            "anchored" (the default: the paper's losses and schedule towards the keyed anchor), "quick"
-            (few steps of the same), "paper" and "paper-code" (FaceAnonyMixer by the paper and by the
+            "quick" (the default: 8 steps towards the keyed anchor), "anchored" (the paper's weights and
+            schedule towards it), "paper" and "paper-code" (FaceAnonyMixer by the paper and by the
             authors' code; they start from the photo's own code, whatever the policy says).
         progress: Called after each step of the refine road.
         min_quality: The least quality of a face, the same at enrolment and probe; 0 takes every face. The
@@ -618,7 +618,7 @@ def _refine_road(
                 where="refinement",
                 fix="use one of " + ", ".join(PRESETS),
             )
-        preset = PRESETS[refinement or "anchored"]
+        preset = PRESETS[refinement or "quick"]
         layers = preset.settings.layers
         if preset.whole:
             end = weights.identity_end

@@ -134,6 +134,11 @@ def test_presets_have_fingerprints_of_their_own_and_unknown_ones_are_refused(
         with Anonymixer(SeededKeys(3), road="refine", refinement=preset) as mixer:
             seen.add(mixer.fingerprint)
     assert len(seen) == 4
+    with (
+        Anonymixer(SeededKeys(3), road="refine") as default,
+        Anonymixer(SeededKeys(3), road="refine", refinement="quick") as quick,
+    ):
+        assert default.fingerprint == quick.fingerprint
     with pytest.raises(UsageError, match="paper-code"):
         Anonymixer(SeededKeys(3), road="refine", refinement="papery")  # type: ignore[arg-type]
 

@@ -51,8 +51,8 @@ class Road(StrEnum):
 class Refinement(StrEnum):
     """Presets of the refine road."""
 
-    ANCHORED = "anchored"
     QUICK = "quick"
+    ANCHORED = "anchored"
     PAPER = "paper"
     PAPER_CODE = "paper-code"
 
@@ -106,7 +106,8 @@ RoadOption = Annotated[
 RefinementOption = Annotated[
     Refinement | None,
     typer.Option(
-        help="Preset of the refine road: towards a keyed anchor, in few steps, or as FaceAnonyMixer has it.",
+        help="Preset of the refine road: quick (the default) or with the paper's weights towards a keyed "
+        "anchor, or as FaceAnonyMixer has it.",
         show_default=False,
     ),
 ]
