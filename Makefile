@@ -27,9 +27,8 @@ demo: $(VENV)/.ready     ## the whole story as a page: out/demo/index.html
 	$(BIN)/anonymix models pull facenet
 	$(BIN)/anonymix demo --output out/demo
 
-# Files stay whole, because what a module's fixtures load is dear.
-test: models             ## the default suite, two files at a time
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: models             ## the default suite
+	$(BIN)/python -m pytest
 
 # Recognisers whose packages ask for versions that exclude each other: one environment on top of ours, without
 # their dependencies. What can't be had is named, and its tests are skipped.
