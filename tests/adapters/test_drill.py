@@ -13,7 +13,7 @@ from test_conformance import LOCAL, loaded
 from anonymix_adapters import Answer
 from anonymix_adapters import opencv as opencv_adapter
 from anonymix_adapters.conformance import Person
-from anonymix_adapters.drill import drill, people_in
+from anonymix_adapters.drill import DRAWN, _allowed, drill, people_in
 from anonymix_keystore import Keystore, PassphraseUnlock
 from anonymix_plugin import UsageError
 from anonymix_plugin.cli import main
@@ -129,3 +129,8 @@ def test_the_command_reports_and_returns_codes(
     ):
         assert main(["drill", *wrong]) == code
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(("people", "matches"), [(1, 0), (2, 1), (4, 2), (20, 4), (100, 8)])
+def test_a_drill_allows_as_many_matches_as_chance_accounts_for(people: int, matches: int) -> None:
+    assert _allowed(DRAWN, people) == matches
