@@ -33,11 +33,11 @@ GENUINE: Final = 0.95
 """Least share of genuine probes that must be accepted."""
 
 PHOTOS: Final = 0.005
-"""Chance that a recogniser takes a photo and somebody's drawn face for one person, rounded up (docs/results.md)."""
+"""Chance that a recogniser takes a photo and a drawn face for one person, rounded up (docs/results.md)."""
 
-DRAWN: Final = 0.025
-"""Chance that a recogniser whose threshold stands at FMR .1 % takes two strangers' drawn faces, or one person's
-under two keys, for one person: up to 2.4 % (docs/results.md)."""
+DRAWN: Final = 0.035
+"""Chance that a recogniser whose threshold stands at FMR .1 % on photos takes two strangers' drawn faces, or
+one person's under two keys, for one person, rounded up (docs/results.md)."""
 
 _LUCK: Final = 1e-3  # a step fails where chance alone would let as many match less often than this
 

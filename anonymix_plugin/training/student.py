@@ -26,7 +26,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that torch users e
 
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import RECOGNISER_TEMPLATE, Detector, recogniser_crop, umeyama
-from anonymix_plugin.generator import ArrayGenerator, LayerGroups
+from anonymix_plugin.generator import ArrayGenerator, Generator, LayerGroups
 from anonymix_plugin.mixer.identity_map import IdentityMap
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.recognisers import Recogniser
@@ -224,7 +224,10 @@ class Student(nn.Module):
         self.centre: torch.Tensor
 
     def forward(
-        self, codes: torch.Tensor, random: np.random.Generator | None = None
+        self,
+        codes: torch.Tensor,
+        random: np.random.Generator | None = None,
+        fine: torch.Tensor | None = None,  # noqa: ARG002 - the layers above are not drawn
     ) -> dict[str, torch.Tensor]:
         """(N, 2, 512) float32 -> name -> (N, dim) float32, rows of length 1.
 
@@ -260,11 +263,11 @@ class Student(nn.Module):
         return self.centre + codes @ self.basis.T
 
 
-def spread(generator: FeatureGenerator, styles: torch.Tensor) -> torch.Tensor:
+def spread(generator: FeatureGenerator | Generator, styles: torch.Tensor) -> torch.Tensor:
     """(N, 2 or 3, 512) style vectors -> (N, layers, 512): the second reaches to `SEEN_LAYERS`."""
     coarse = len(generator.layers.coarse)
     rest = generator.layers.total - SEEN_LAYERS
-    counts = torch.tensor([coarse, SEEN_LAYERS - coarse, rest])
+    counts = torch.tensor([coarse, SEEN_LAYERS - coarse, rest], device=styles.device)
     last = styles[:, 2:] if styles.shape[1] > 2 else torch.zeros_like(styles[:, :1])
     return torch.repeat_interleave(torch.cat([styles[:, :2], last], dim=1), counts, dim=1)
 

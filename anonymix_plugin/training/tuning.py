@@ -6,7 +6,9 @@ the embeddings of the faces that it makes (drawn by the `Student`).
 
 A step takes keyed codes of some people, a few each: uniform on the unit sphere of the dimensions into which a
 key turns people, and as far from each other as photos of a person are. All of them share one key, which is
-the hardest case. Every pair of faces then goes through a logistic loss with fixed thresholds,
+the hardest case. A step on a GPU takes several keys, with people of their own; whoever is under another key
+is somebody else, as people are once their keys were renewed. Every pair of faces then goes through a logistic
+loss with fixed thresholds,
 
     L = mean over same   softplus(s (t + m - cos))  +  mean over others  softplus(s (cos - t + m)),
 
@@ -29,6 +31,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +42,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that torch users e
 from anonymix_plugin.mixer.identity_map import Bend
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.training.checkpoint import load_state, one_cycle, save_state
-from anonymix_plugin.training.student import GROUPS, SEEN_LAYERS, FeatureGenerator, Student
+from anonymix_plugin.training.student import GROUPS, SEEN_LAYERS, FeatureGenerator
 from anonymix_plugin.values import Floats
 
 Matrix = npt.NDArray[np.float64]
@@ -62,7 +65,7 @@ class TuningRecipe:
         photos: Faces of each of them.
         linear_rate: Peak learning rate of the linear map.
         bend_rate: Peak learning rate of the network.
-        hidden: Width of the network, where it starts as nothing.
+        hidden: Width of the network; one that is narrower is widened by units that start as nothing.
         axes: Whitened coordinates of each group that the network moves, likewise.
         slope: s of the loss.
         thresholds: Recogniser -> t of the loss, a cosine.
@@ -72,6 +75,8 @@ class TuningRecipe:
         dims: Dimensions into which one key turns people: as many as the subspace has. None means all of the
             keyed ones.
         keys: Least and greatest truncation of the keys' synthetic codes.
+        keys_a_step: How many keys a step takes, each with `people` people of its own.
+        stretch: Least and greatest factor on what the map says, one for each step (`MixingPolicy.person`).
         length: How far a person may move a style vector before that costs.
         length_weight: What it costs then.
         seed: Seed of codes, keys and network.
@@ -91,9 +96,41 @@ class TuningRecipe:
     likeness: tuple[float, float] = (0.80, 0.11)
     dims: int | None = 32
     keys: tuple[float, float] = (0.2, 0.6)
+    keys_a_step: int = 1
+    stretch: tuple[float, float] = (1.0, 1.0)
     length: float = 8.0
     length_weight: float = 0.1
     seed: int = 3
+
+
+def whole_recipe(*, steps: int, people: int, dims: int, seed: int) -> TuningRecipe:
+    """How the map is tuned on through whole faces: more of them a step, two keys, a wider network.
+
+    The person is drawn as far out as the mixer draws it (`MixingPolicy.person` is 1.3), and less far.
+    """
+    return TuningRecipe(
+        steps=steps,
+        people=people,
+        keys_a_step=2,
+        stretch=(1.0, 1.3),
+        length=9.5,
+        hidden=512,
+        axes=160,
+        dims=dims,
+        seed=seed,
+    )
+
+
+class CodeReader(Protocol):
+    """What tuning learns through: `Student`, or `whole.WholeReader` on a GPU."""
+
+    basis: torch.Tensor
+
+    def __call__(
+        self, codes: torch.Tensor, random: np.random.Generator | None = None, fine: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """(N, 2, 512) whitened codes -> recogniser -> (N, dim) float32, rows of length 1."""
+        ...
 
 
 class TunableMap(nn.Module):
@@ -101,8 +138,8 @@ class TunableMap(nn.Module):
 
     Args:
         weights: The map to start from.
-        recipe: Size of the network where the weights have none. It starts as nothing then: its last layer
-            is zero.
+        recipe: Size of the network where the weights have none, or a smaller one. What is new starts as
+            nothing: its last layer is zero.
     """
 
     def __init__(self, weights: MixerWeights, recipe: TuningRecipe) -> None:
@@ -115,9 +152,10 @@ class TunableMap(nn.Module):
             self.last = nn.Linear(recipe.hidden, GROUPS * recipe.axes, bias=False)
             nn.init.zeros_(self.last.weight)
         else:
-            self.scale = weights.bend.scale
-            self.first, self.second = _layer(*weights.bend.first), _layer(*weights.bend.second)
-            self.last = _layer(weights.bend.last)
+            bend = _widened(weights.bend, recipe.hidden, recipe.axes)
+            self.scale = bend.scale
+            self.first, self.second = _layer(*bend.first), _layer(*bend.second)
+            self.last = _layer(bend.last)
         nothing = np.zeros(weights.person.shape[1], np.float32)
         removed = nothing if weights.removed is None else weights.removed.copy()
         self.register_buffer("removed", torch.from_numpy(removed), persistent=False)
@@ -137,19 +175,15 @@ class TunableMap(nn.Module):
     def tuned(self, weights: MixerWeights, span: torch.Tensor) -> MixerWeights:
         """The weights with this map in the place of the one that they had."""
 
-        def arrays(layer: nn.Linear) -> tuple[Floats, Floats]:
-            return layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()
+        def array(values: torch.Tensor) -> Floats:
+            return values.detach().cpu().numpy().copy()
 
+        first, second = ((array(layer.weight), array(layer.bias)) for layer in (self.first, self.second))
         return replace(
             weights,
-            person=self.linear.detach().numpy().copy(),
-            bend=Bend(
-                self.scale,
-                arrays(self.first),
-                arrays(self.second),
-                self.last.weight.detach().numpy().copy(),
-            ),
-            span=span.numpy().copy(),
+            person=array(self.linear),
+            bend=Bend(self.scale, first, second, array(self.last.weight)),
+            span=array(span),
             identity_end=SEEN_LAYERS,
         )
 
@@ -162,6 +196,26 @@ def _layer(weight: Floats, bias: Floats | None = None) -> nn.Linear:
         if bias is not None:
             layer.bias.copy_(torch.from_numpy(bias))
     return layer
+
+
+def _widened(bend: Bend, hidden: int, axes: int) -> Bend:
+    """The same network with more units, whose last weights are zero, and more axes."""
+    had, more = len(bend.first[0]), max(0, hidden - len(bend.first[0]))
+    reach = len(bend.last) // GROUPS
+    if not more and axes <= reach:
+        return bend
+    first, second = nn.Linear(bend.first[0].shape[1], had + more), nn.Linear(had + more, had + more)
+    last = np.zeros((GROUPS, max(axes, reach), had + more), np.float32)
+    with torch.no_grad():
+        second.weight[:had, had:] = 0
+        for layer, (weight, bias) in ((first, bend.first), (second, bend.second)):
+            layer.weight[:had, : weight.shape[1]] = torch.from_numpy(weight)
+            layer.bias[:had] = torch.from_numpy(bias)
+    last[:, :reach, :had] = bend.last.reshape(GROUPS, reach, had)
+    (one, one_bias), (two, two_bias) = (
+        (layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in (first, second)
+    )
+    return Bend(bend.scale, (one, one_bias), (two, two_bias), last.reshape(-1, had + more))
 
 
 @dataclass(frozen=True)
@@ -189,7 +243,7 @@ class TuningStep:
 
 
 def tune(
-    student: Student,
+    reader: CodeReader,
     generator: FeatureGenerator,
     weights: MixerWeights,
     recipe: TuningRecipe,
@@ -201,7 +255,7 @@ def tune(
     """Tune the map, going on where an earlier run stopped.
 
     Args:
-        student: From codes to embeddings.
+        reader: From codes to embeddings.
         generator: Maps the keys' Gaussian codes.
         weights: The linear map to start from.
         recipe: How.
@@ -216,7 +270,8 @@ def tune(
         UsageError: The folder holds the state of a run with other settings.
     """
     torch.manual_seed(recipe.seed)
-    network = TunableMap(weights, recipe)
+    device = reader.basis.device
+    network = TunableMap(weights, recipe).to(device)
     span = torch.linalg.qr(torch.from_numpy(weights.person[1]))[0]
     optimiser = torch.optim.Adam(
         [
@@ -231,15 +286,16 @@ def tune(
     about = {"recipe": json.dumps(asdict(recipe), sort_keys=True), "generator": weights.generator_hash}
     state = folder / "tuning.safetensors"
     done = load_state(state, network, optimiser, about)
-    same, others = _pairs(recipe.people, recipe.photos)
+    pairs = _Pairs.of(recipe, device)
     with (folder / "tuning.jsonl").open("a", encoding="utf-8") as log:
         for step in range(done, recipe.steps):
             began = time.monotonic()
             random = np.random.Generator(np.random.Philox(key=recipe.seed, counter=step << 64))
-            keyed = torch.from_numpy(_keyed_codes(random, recipe, weights.keyed_dims))
+            keyed, synthetic = _batch(generator, weights, span, recipe, random, device)
             moved = network(keyed)
-            codes = moved + _key_part(generator, weights, span, random, random.uniform(*recipe.keys))
-            entry, loss = _judge(student, keyed, moved, codes, same, others, recipe, step, random)
+            if recipe.stretch[0] < recipe.stretch[1]:
+                moved = moved * random.uniform(*recipe.stretch)
+            entry, loss = _judge(reader, keyed, moved, synthetic, pairs, recipe, step, random)
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * one_cycle(step, recipe.steps, warm=0.05)
             optimiser.zero_grad()
@@ -255,7 +311,7 @@ def tune(
 
 
 def visible(
-    student: Student,
+    reader: CodeReader,
     generator: FeatureGenerator,
     weights: MixerWeights,
     dims: int,
@@ -270,7 +326,7 @@ def visible(
     directions move it furthest.
 
     Args:
-        student: From codes to embeddings.
+        reader: From codes to embeddings.
         generator: Maps the key's Gaussian code.
         weights: The map.
         dims: How many directions stay, at most as many as there are.
@@ -281,12 +337,12 @@ def visible(
     codes = _unit(random.standard_normal((_PROBES, weights.keyed_dims)))
     network = TunableMap(weights, TuningRecipe())
     span = torch.linalg.qr(torch.from_numpy(weights.person[1]))[0]
-    seen = []
+    seen, device = [], reader.basis.device
     with torch.inference_mode():
-        key = _key_part(generator, weights, span, random, 0.3)
+        key = _key_part(generator, weights, span, random, 0.3, device)
         for start in range(0, _PROBES, 20):
             moved = network(torch.from_numpy(codes[start : start + 20].astype(np.float32))) + key
-            seen.append(torch.cat(list(student(moved).values()), dim=1).numpy())
+            seen.append(torch.cat(list(reader(moved.to(device)).values()), dim=1).cpu().numpy())
             progress(min(start + 20, _PROBES), _PROBES)
     answers = np.concatenate(seen).astype(np.float64)
     answers -= answers.mean(axis=0)
@@ -328,12 +384,41 @@ def _unit(rows: Matrix) -> Matrix:
     return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
 
 
-def _pairs(people: int, photos: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which pairs of a batch, (N, N) bool above the diagonal, show one person, and which two."""
-    who = torch.repeat_interleave(torch.arange(people), photos)
-    above = torch.triu(torch.ones(len(who), len(who)), 1).bool()
-    same = who[:, None] == who[None]
-    return same & above, ~same & above
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Which pairs of a batch, (N, N) bool above the diagonal, are what."""
+
+    same: torch.Tensor  # of one person, under one key
+    others: torch.Tensor  # of two people, or under two keys
+    within: torch.Tensor  # under one key
+
+    @classmethod
+    def of(cls, recipe: TuningRecipe, device: torch.device) -> _Pairs:
+        who = torch.repeat_interleave(torch.arange(recipe.keys_a_step * recipe.people), recipe.photos)
+        key = who // recipe.people
+        above = torch.triu(torch.ones(len(who), len(who)), 1).bool()
+        same = who[:, None] == who[None]
+        pairs = same & above, ~same & above, (key[:, None] == key[None]) & above
+        return cls(*(pair.to(device) for pair in pairs))
+
+
+def _batch(
+    generator: FeatureGenerator,
+    weights: MixerWeights,
+    span: torch.Tensor,
+    recipe: TuningRecipe,
+    random: np.random.Generator,
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keyed codes (N, D) of a step, and the part of each that is its key's, (N or 1, 512) whitened."""
+    keyed, synthetic = [], []
+    for _ in range(recipe.keys_a_step):
+        keyed.append(torch.from_numpy(_keyed_codes(random, recipe, weights.keyed_dims)))
+        synthetic.append(_key_part(generator, weights, span, random, random.uniform(*recipe.keys), device))
+    keys = torch.stack(synthetic)
+    if len(synthetic) > 1:
+        keys = torch.repeat_interleave(keys, recipe.people * recipe.photos, dim=0)
+    return torch.cat(keyed).to(device), keys.to(device)
 
 
 def _key_part(
@@ -342,40 +427,40 @@ def _key_part(
     span: torch.Tensor,
     random: np.random.Generator,
     truncation: float,
+    device: torch.device,
 ) -> torch.Tensor:
-    """The key's synthetic code outside the person's span, (512,) whitened: one key for the whole batch."""
+    """A key's synthetic code outside the person's span, (512,) whitened, on the CPU."""
     noise = torch.from_numpy(random.standard_normal((1, 512), np.float32))
     with torch.no_grad():
-        style = generator.map(noise)[0].numpy() - weights.centre
+        style = generator.map(noise.to(device))[0].cpu().numpy() - weights.centre
         synthetic = truncation * torch.from_numpy((weights.inverse @ style).astype(np.float32))
         return synthetic - span @ (span.T @ synthetic)
 
 
 def _judge(
-    student: Student,
+    reader: CodeReader,
     keyed: torch.Tensor,
     moved: torch.Tensor,
-    codes: torch.Tensor,
-    same: torch.Tensor,
-    others: torch.Tensor,
+    synthetic: torch.Tensor,
+    pairs: _Pairs,
     recipe: TuningRecipe,
     step: int,
     random: np.random.Generator,
 ) -> tuple[TuningStep, torch.Tensor]:
     """The loss of a batch, and what the log keeps of it."""
     losses, near, far = [], {}, {}
-    pairs = same | others
-    wanted = (keyed @ keyed.T)[pairs]
-    for name, embeddings in student(codes, random).items():
+    wanted = (keyed @ keyed.T)[pairs.within]
+    for name, embeddings in reader(moved + synthetic[:, None], random, synthetic).items():
         cosines = embeddings @ embeddings.T
         border = recipe.thresholds.get(name, _BORDER)
+        same, others = cosines[pairs.same], cosines[pairs.others]
         losses.append(
-            F.softplus(recipe.slope * (border + recipe.margin - cosines[same])).mean()
-            + F.softplus(recipe.slope * (cosines[others] - border + recipe.margin)).mean()
-            + recipe.faithful * (1 - torch.corrcoef(torch.stack([cosines[pairs], wanted]))[0, 1])
+            F.softplus(recipe.slope * (border + recipe.margin - same)).mean()
+            + F.softplus(recipe.slope * (others - border + recipe.margin)).mean()
+            + recipe.faithful * (1 - torch.corrcoef(torch.stack([cosines[pairs.within], wanted]))[0, 1])
         )
-        near[name], far[name] = _summary(cosines[same]), _summary(cosines[others])
-    length = (moved @ student.basis.T).norm(dim=-1)
+        near[name], far[name] = _summary(same), _summary(others)
+    length = (moved @ reader.basis.T).norm(dim=-1)
     loss = torch.stack(losses).sum() + recipe.length_weight * F.relu(length - recipe.length).square().mean()
     entry = TuningStep(step, float(loss.detach()), float(length.detach().mean()), near, far)
     return entry, loss

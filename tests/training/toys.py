@@ -34,9 +34,11 @@ class BandGenerator:
         rows = torch.repeat_interleave(levels, 64 // DIMS, dim=1)
         return rows[:, None, :, None].expand(-1, 4, -1, 64)
 
+    def synthesise(self, w_plus: torch.Tensor, size: int = 512) -> torch.Tensor:
+        return F.interpolate(self.features(w_plus, 4)[:, :3], size=(size, size))
+
     def draw(self, w_plus: np.ndarray, size: int) -> np.ndarray:
-        features = self.features(torch.from_numpy(w_plus), 4)[:, :3]
-        return F.interpolate(features, size=(size, size)).numpy()
+        return self.synthesise(torch.from_numpy(w_plus), size).numpy()
 
     def map_arrays(self, z: np.ndarray) -> np.ndarray:
         return z

@@ -23,7 +23,7 @@ from anonymix_plugin.cli.train._app import (
     reference_generator,
     staged,
 )
-from anonymix_plugin.cli.train._student import make_or_read, say
+from anonymix_plugin.cli.train._student import make_or_read, say, whole_reader
 from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from anonymix_plugin.mixer.weights import MixerWeights
     from anonymix_plugin.training.card import RunCard
     from anonymix_plugin.training.student import StudentRecipe
-    from anonymix_plugin.training.tuning import TuningRecipe, TuningStep
+    from anonymix_plugin.training.tuning import CodeReader, TuningRecipe, TuningStep
 
 
 @app.command()
@@ -76,8 +76,24 @@ def mapper(
     steps: Annotated[
         int, typer.Option(help="Steps of tuning through the generator; 0 leaves the linear map.", min=0)
     ] = 700,
-    batch: Annotated[int, typer.Option(help="People a step of tuning, three faces each.", min=2)] = 6,
-    examples: Annotated[int, typer.Option(help="Faces that the student learns from.", min=60)] = 1000,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="People a step of tuning, three faces each: 6, and on a GPU 32 under each of two keys.",
+            min=2,
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help='"cpu": tune through a student of the generator. "cuda": through the generator itself, on '
+            "from a map that was tuned before."
+        ),
+    ] = "cpu",
+    examples: Annotated[
+        int, typer.Option(help="Faces that the student, or the guess of landmarks, learns from.", min=60)
+    ] = 1000,
     work: Annotated[Path, typer.Option(help="Where unfinished work, the student and the log go.")] = Path(
         "out/mapper"
     ),
@@ -87,7 +103,8 @@ def mapper(
     """Learn the identity map: from a person's keyed code to a face that recognisers tell apart as well.
 
     First a linear map by regression on drawn pairs (or a map that was tuned before, by --start), then its
-    tuning through the generator and the recognisers. Interrupted, it goes on from the work folder.
+    tuning through the generator and the recognisers. Interrupted, it goes on from the work folder. On a GPU
+    (--device cuda) no step is taken through a student: whole faces are drawn.
     """
     import torch
 
@@ -96,8 +113,10 @@ def mapper(
     from anonymix_plugin.training.card import RunCard
     from anonymix_plugin.training.mapper import SHIPPED_MARKS, MapperRecipe, train_linear_map
     from anonymix_plugin.training.student import FeatureGenerator, StudentRecipe
-    from anonymix_plugin.training.tuning import TuningRecipe
+    from anonymix_plugin.training.tuning import TuningRecipe, whole_recipe
 
+    if device != "cpu":
+        _require_gpu(device, start)
     began = time.monotonic()
     torch.set_num_threads(threads)
     source = reference_generator(generator)
@@ -136,12 +155,13 @@ def mapper(
                 fix="take a subspace of fewer numbers, or raise --keyed-dims",
             )
         if steps:
-            student, tuning = (
-                StudentRecipe(examples=examples),
-                TuningRecipe(steps=steps, people=batch, dims=passed.dims, seed=seed),
-            )
+            student = StudentRecipe(examples=examples)
+            if device == "cpu":
+                tuning = TuningRecipe(steps=steps, people=batch or 6, dims=passed.dims, seed=seed)
+            else:
+                tuning = whole_recipe(steps=steps, people=batch or 32, dims=passed.dims, seed=seed)
             settings |= {"student": student, "tuning": tuning, "keyed dimensions": keyed_dims}
-            weights = _tuned(bar, source, weights, student, tuning, keyed_dims, work, threads, card)
+            weights = _tuned(bar, source, weights, student, tuning, keyed_dims, work, threads, card, device)
     weights.save(output, {"settings": json.dumps({k: repr(v) for k, v in settings.items()}), **card.used})
     typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")
 
@@ -156,8 +176,9 @@ def _tuned(
     work: Path,
     threads: int,
     card: RunCard,
+    device: str,
 ) -> MixerWeights:
-    """Train the student and tune the map through it; figures go to the bar's console and the card."""
+    """Tune the map through a student, or on a GPU whole; figures go to the bar's console and the card."""
     import numpy as np
 
     from anonymix_plugin.training.student import FeatureGenerator
@@ -180,7 +201,10 @@ def _tuned(
             recent.clear()
         report("tuning", step.step + 1, tuning.steps)
 
-    made = make_or_read(bar, source, weights, student, work, threads, card)
+    if device == "cpu":
+        made: CodeReader = make_or_read(bar, source, weights, student, work, threads, card)
+    else:
+        made = whole_reader(bar, source, weights, student, work, threads, device)
     if not isinstance(source, FeatureGenerator):  # for the type checker: `_student` has refused it
         raise UsageError(f"{source.name} can't be tuned through")
     if keyed_dims < weights.keyed_dims:
@@ -188,3 +212,21 @@ def _tuned(
             made, source, weights, keyed_dims, lambda done, total: report("visible directions", done, total)
         )
     return tune(made, source, weights, tuning, work, tuned)
+
+
+def _require_gpu(device: str, start: Path | None) -> None:
+    """Refuse a device that is not there, or one that has nothing to start from."""
+    import torch
+
+    if not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise UsageError(
+            "torch finds no such GPU",
+            where=f"--device {device}",
+            fix="use cpu, or install torch for your GPU",
+        )
+    if start is None:
+        raise UsageError(
+            "on a GPU a map that was tuned before is tuned on",
+            where="--device",
+            fix="name its weights: --start FILE",
+        )

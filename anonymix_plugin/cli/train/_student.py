@@ -1,4 +1,4 @@
-"""The student that `train mapper` and `train adapt-encoder` learn through."""
+"""What `train mapper` and `train adapt-encoder` learn through: the student or, on a GPU, whole faces."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from anonymix_plugin.mixer.weights import MixerWeights
     from anonymix_plugin.training.card import RunCard
     from anonymix_plugin.training.student import Student, StudentRecipe
+    from anonymix_plugin.training.whole import WholeReader
+
+
+_TEACHERS = ("arcface-mbf", "sface")
 
 
 def say(bar: Progress, card: RunCard, text: str) -> None:
@@ -41,7 +45,6 @@ def make_or_read(
     from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
     from anonymix_plugin.training.student import FeatureGenerator, make_student
 
-    names = ("arcface-mbf", "sface")
     report = staged(bar)
 
     def drawn(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
@@ -58,9 +61,57 @@ def make_or_read(
         source,
         weights,
         YuNet(locate("yunet")),
-        {name: load_recogniser(name) for name in names},
-        {name: torch_recogniser(name) for name in names},
+        {name: load_recogniser(name) for name in _TEACHERS},
+        {name: torch_recogniser(name) for name in _TEACHERS},
         recipe,
         work,
         drawn,
+    )
+
+
+def whole_reader(
+    bar: Progress,
+    source: Generator,
+    weights: MixerWeights,
+    recipe: StudentRecipe,
+    work: Path,
+    threads: int,
+    device: str,
+) -> WholeReader:
+    """Put the generator and the recognisers on a GPU; drawn faces say where landmarks lie."""
+    import torch
+
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.generator import ArrayGenerator, load_generator
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
+    from anonymix_plugin.training.student import FeatureGenerator, Landmarks, draw_examples
+    from anonymix_plugin.training.whole import WholeReader
+
+    report, drawer = staged(bar), load_generator(threads=threads)
+    if not (
+        isinstance(source, FeatureGenerator)
+        and isinstance(source, torch.nn.Module)
+        and isinstance(drawer, ArrayGenerator)
+    ):
+        raise UsageError("this generator can't be learned through", fix="leave the linear map: --steps 0")
+    examples = draw_examples(
+        drawer,
+        source,
+        weights,
+        YuNet(locate("yunet")),
+        {name: load_recogniser(name) for name in _TEACHERS},
+        work,
+        recipe,
+        lambda done, total: report("examples", done, total),
+    )
+    found = examples.found
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    return WholeReader(
+        source.to(device),
+        weights,
+        Landmarks(examples.codes[found], examples.landmarks[found]),
+        {name: torch_recogniser(name).to(device) for name in _TEACHERS},
+        device,
     )
