@@ -124,13 +124,13 @@ def test_disturbed_faces_differ_and_the_next_quiet_look_is_undisturbed() -> None
 
 def test_tuning_through_whole_faces_under_two_keys_brings_people_apart(tmp_path: Path) -> None:
     recipe = replace(
-        whole_recipe(steps=14, people=3, dims=8, seed=5), hidden=16, axes=12, linear_rate=0.06, photos=2
+        whole_recipe(steps=24, people=4, dims=8, seed=5), hidden=16, axes=12, linear_rate=0.04, photos=2
     )
     steps: list[TuningStep] = []
     generator = BandGenerator()
     tuned = tune(toy_reader(), generator, toy_weights(), recipe, tmp_path, steps.append)
     first, last = (np.mean([one.loss for one in some]) for some in (steps[:5], steps[-5:]))
-    assert last < 0.93 * first
+    assert last < 0.9 * first
     assert tuned.bend is not None
     assert tuned.bend.first[0].shape == (16, 8)
 
