@@ -35,7 +35,7 @@ GENUINE: Final = 0.95
 PHOTOS: Final = 0.005
 """Chance that a recogniser takes a photo and a drawn face for one person, rounded up (docs/results.md)."""
 
-DRAWN: Final = 0.035
+DRAWN: Final = 0.04
 """Chance that a recogniser whose threshold stands at FMR .1 % on photos takes two strangers' drawn faces, or
 one person's under two keys, for one person, rounded up (docs/results.md)."""
 

@@ -131,6 +131,6 @@ def test_the_command_reports_and_returns_codes(
     capsys.readouterr()
 
 
-@pytest.mark.parametrize(("people", "matches"), [(1, 0), (2, 1), (4, 2), (20, 4), (100, 10)])
+@pytest.mark.parametrize(("people", "matches"), [(1, 0), (2, 1), (4, 2), (20, 4), (100, 11)])
 def test_a_drill_allows_as_many_matches_as_chance_accounts_for(people: int, matches: int) -> None:
     assert _allowed(DRAWN, people) == matches
