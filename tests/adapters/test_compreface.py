@@ -58,6 +58,7 @@ def connect(service: CompreFaceService) -> CompreFace:
         verification_key=VERIFICATION_KEY,
         detection_key=DETECTION_KEY,
         collection="staff",
+        det_prob_threshold=0.8,
         patience=SOON,
     )
 
@@ -257,3 +258,16 @@ def test_a_service_without_a_key_is_said(service: CompreFaceService) -> None:
         pytest.raises(ApiError, match="x-api-key"),
     ):
         client.subjects()
+
+
+def test_every_call_with_a_picture_says_how_sure_the_detector_must_be(
+    service: CompreFaceService, londoners: list[conformance.Person]
+) -> None:
+    photo = Path(str(londoners[0].enrolled)).read_bytes()
+    strict = CompreFace(
+        f"http://{service.host}", detection_key=DETECTION_KEY, det_prob_threshold=1.0, patience=SOON
+    )
+    with strict, pytest.raises(AdapterError, match="No face"):
+        strict.detect(photo)
+    with CompreFace(url, detection_key=DETECTION_KEY, patience=SOON) as lenient:
+        assert len(lenient.detect(photo).result) == 1

@@ -26,11 +26,13 @@ class Seen:
         box: (x0, y0, x1, y1) in pixels.
         size: (width, height) of the picture.
         embedding: (dim,) float32 of length 1.
+        probability: How sure the detector is, 0..1.
     """
 
     box: tuple[float, float, float, float]
     size: tuple[int, int]
     embedding: Floats
+    probability: float = 1.0
 
     def bounding_box(self) -> dict[str, float]:
         """The box as shares of the picture, the way Rekognition gives it."""
@@ -95,7 +97,7 @@ class Recognition:
         crops = np.stack([cut(face, self._recogniser.input_size) for face in found])
         embeddings = self._recogniser.embed(crops)
         return [
-            Seen(face.box, (photo.width, photo.height), embedding)
+            Seen(face.box, (photo.width, photo.height), embedding, float(face.score))
             for face, embedding in zip(found, embeddings, strict=True)
         ]
 

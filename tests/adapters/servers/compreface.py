@@ -189,7 +189,8 @@ class CompreFaceService(LocalService):
             picture = files[name][0]
         if len(picture) > MAX_BYTES:
             raise Refusal(413, {"message": "Maximum upload size exceeded", "code": 9})
-        seen = self.recognition.faces(picture)
+        sure = float(received.query.get("det_prob_threshold", "0"))
+        seen = [one for one in self.recognition.faces(picture) if one.probability >= sure]
         if not seen:
             raise Refusal(400, {"message": "No face is found in the given image", "code": 28})
         limit = int(received.query.get("limit", "0"))
