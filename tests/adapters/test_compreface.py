@@ -264,9 +264,8 @@ def test_every_call_with_a_picture_says_how_sure_the_detector_must_be(
     service: CompreFaceService, londoners: list[conformance.Person]
 ) -> None:
     photo = Path(str(londoners[0].enrolled)).read_bytes()
-    strict = CompreFace(
-        f"http://{service.host}", detection_key=DETECTION_KEY, det_prob_threshold=1.0, patience=SOON
-    )
+    url = f"http://{service.host}"
+    strict = CompreFace(url, detection_key=DETECTION_KEY, det_prob_threshold=1.0, patience=SOON)
     with strict, pytest.raises(AdapterError, match="No face"):
         strict.detect(photo)
     with CompreFace(url, detection_key=DETECTION_KEY, patience=SOON) as lenient:
