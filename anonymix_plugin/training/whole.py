@@ -66,7 +66,6 @@ class WholeReader(nn.Module):
         device: Where all of it runs.
         together: Faces drawn at once.
         disturbance: What `random` means.
-        autocast: Draw and look in bfloat16 where that is safe.
     """
 
     def __init__(
@@ -79,13 +78,12 @@ class WholeReader(nn.Module):
         *,
         together: int = 32,
         disturbance: Disturbance | None = None,
-        autocast: bool = False,
     ) -> None:
         super().__init__()
         self._generator, self.landmarks = generator, landmarks
         self._recognisers = dict(recognisers)
         self._together, self._disturbance = together, disturbance or Disturbance()
-        self._device, self._autocast = torch.device(device), autocast
+        self._device = torch.device(device)
         self.register_buffer("basis", torch.from_numpy(weights.basis).to(device), persistent=False)
         self.register_buffer("centre", torch.from_numpy(weights.centre).to(device), persistent=False)
         self.basis: torch.Tensor
@@ -133,14 +131,11 @@ class WholeReader(nn.Module):
         self, codes: torch.Tensor, grids: torch.Tensor, changes: _Changes | None
     ) -> dict[str, torch.Tensor]:
         layers = spread(self._generator, self.centre + codes @ self.basis.T)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-            pictures = self._generator.synthesise(layers, _SIZE)
-        crops = cut_finely(pictures.float(), grids)
+        pictures = self._generator.synthesise(layers, _SIZE)
+        crops = cut_finely(pictures, grids)
         if changes is not None:
             crops = changes(crops)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-            seen = {name: module(crops) for name, module in self._recognisers.items()}
-        return {name: F.normalize(rows.float(), dim=1) for name, rows in seen.items()}
+        return {name: F.normalize(module(crops), dim=1) for name, module in self._recognisers.items()}
 
     def _changes(self, count: int, random: np.random.Generator | None) -> _Changes | None:
         return None if random is None else _Changes.draw(count, self._disturbance, random, self._device)
