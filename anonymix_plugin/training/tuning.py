@@ -42,7 +42,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that torch users e
 from anonymix_plugin.mixer.identity_map import Bend
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.training.checkpoint import load_state, one_cycle, save_state
-from anonymix_plugin.training.student import GROUPS, SEEN_LAYERS, FeatureGenerator
+from anonymix_plugin.training.examples import GROUPS, SEEN_LAYERS, FeatureGenerator
 from anonymix_plugin.values import Floats
 
 Matrix = npt.NDArray[np.float64]

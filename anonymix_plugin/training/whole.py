@@ -24,7 +24,8 @@ from torch.utils.checkpoint import checkpoint
 from anonymix_plugin.faces import RECOGNISER_TEMPLATE
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.mixer.weights import MixerWeights
-from anonymix_plugin.training.student import CROP, Landmarks, spread
+from anonymix_plugin.training.examples import Landmarks, spread
+from anonymix_plugin.training.student import CROP
 
 _SIZE = 512
 _FINER = 2  # the crop is cut at a multiple of its side and averaged down, as good resampling does

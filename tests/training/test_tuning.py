@@ -24,15 +24,8 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.mixer.identity_map import IdentityMap
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
 from anonymix_plugin.training.checkpoint import load_state, one_cycle, save_state
-from anonymix_plugin.training.student import (
-    SEEN_LAYERS,
-    StudentRecipe,
-    crop_grid,
-    cut,
-    draw_examples,
-    spread,
-    train_head,
-)
+from anonymix_plugin.training.examples import SEEN_LAYERS, Landmarks, draw_examples, draw_landmarks, spread
+from anonymix_plugin.training.student import StudentRecipe, crop_grid, cut, train_head
 from anonymix_plugin.training.tuning import (
     TunableMap,
     TuningRecipe,
@@ -184,7 +177,17 @@ def examples_in(folder: Path, detector: Everywhere, recipe: StudentRecipe = RECI
             raise KeyboardInterrupt
 
     generator, seen = BandGenerator(), {"bands": BandRecogniser()}
-    return draw_examples(generator, generator, toy_weights(), detector, seen, folder, recipe, watch)  # type: ignore[arg-type, dict-item]
+    return draw_examples(
+        generator,  # type: ignore[arg-type]
+        generator,
+        toy_weights(),
+        detector,
+        seen,  # type: ignore[arg-type]
+        folder,
+        watch,
+        count=recipe.examples,
+        seed=recipe.seed,
+    )
 
 
 def test_the_head_learns_to_paint_what_the_generator_draws(tmp_path: Path) -> None:
@@ -217,6 +220,30 @@ def test_examples_go_on_where_they_stopped_and_belong_to_one_recipe(tmp_path: Pa
     assert np.array_equal(rest.features[:], whole.features[:])
     with pytest.raises(UsageError, match="another recipe"):
         examples_in(tmp_path / "a", Everywhere(), replace(recipe, seed=5))
+
+
+def test_landmarks_alone_are_those_of_the_examples_and_found_once(tmp_path: Path) -> None:
+    def landmarks(folder: Path, detector: Everywhere, seed: int = 11) -> Landmarks:
+        generator = BandGenerator()
+        return draw_landmarks(
+            generator,  # type: ignore[arg-type]
+            generator,
+            toy_weights(),
+            detector,
+            folder,
+            lambda *_: None,
+            count=40,
+            seed=seed,
+        )
+
+    examples, codes = examples_in(tmp_path / "a", Everywhere()), np.ones((1, 2, 512), np.float32)
+    wanted = Landmarks(examples.codes[examples.found], examples.landmarks[examples.found]).guess(codes)
+    once, again = Everywhere(), Everywhere()
+    np.testing.assert_array_equal(landmarks(tmp_path / "b", once).guess(codes), wanted)
+    np.testing.assert_array_equal(landmarks(tmp_path / "b", again).guess(codes), wanted)
+    assert (once.asked, again.asked) == (40, 0)
+    with pytest.raises(UsageError, match="another recipe"):
+        landmarks(tmp_path / "b", again, seed=12)
 
 
 def test_a_crop_is_cut_where_the_landmarks_are() -> None:

@@ -18,7 +18,8 @@ from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.generator import load_reference_generator
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
-from anonymix_plugin.training.student import PICTURE, Landmarks, crop_grid, spread
+from anonymix_plugin.training.examples import PICTURE, Landmarks, spread
+from anonymix_plugin.training.student import crop_grid
 from anonymix_plugin.training.tuning import TunableMap, TuningRecipe, TuningStep, tune, whole_recipe
 from anonymix_plugin.training.whole import CROP, Disturbance, WholeReader, crop_grids, cut_finely
 from anonymix_plugin.values import Photo

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from anonymix_plugin.training.card import RunCard
     from anonymix_plugin.training.student import StudentRecipe
     from anonymix_plugin.training.tuning import CodeReader, TuningRecipe, TuningStep
+    from anonymix_plugin.training.whole import Disturbance
 
 
 @app.command()
@@ -111,9 +112,11 @@ def mapper(
     from anonymix_plugin.mixer.subspace import IdentitySubspace
     from anonymix_plugin.mixer.weights import load_mixer_weights
     from anonymix_plugin.training.card import RunCard
+    from anonymix_plugin.training.examples import FeatureGenerator
     from anonymix_plugin.training.mapper import SHIPPED_MARKS, MapperRecipe, train_linear_map
-    from anonymix_plugin.training.student import FeatureGenerator, StudentRecipe
+    from anonymix_plugin.training.student import StudentRecipe
     from anonymix_plugin.training.tuning import TuningRecipe, whole_recipe
+    from anonymix_plugin.training.whole import Disturbance
 
     if device != "cpu":
         _require_gpu(device, start)
@@ -157,11 +160,20 @@ def mapper(
         if steps:
             student = StudentRecipe(examples=examples)
             if device == "cpu":
+                disturbance = None
                 tuning = TuningRecipe(steps=steps, people=batch or 6, dims=passed.dims, seed=seed)
+                settings["student"] = student
             else:
+                disturbance = Disturbance()
                 tuning = whole_recipe(steps=steps, people=batch or 32, dims=passed.dims, seed=seed)
-            settings |= {"student": student, "tuning": tuning, "keyed dimensions": keyed_dims}
-            weights = _tuned(bar, source, weights, student, tuning, keyed_dims, work, threads, card, device)
+                settings |= {
+                    "faces that say where landmarks lie": f"{student.examples}, seed {student.seed}",
+                    "disturbance": disturbance,
+                }
+            settings |= {"tuning": tuning, "keyed dimensions": keyed_dims}
+            weights = _tuned(
+                bar, source, weights, student, tuning, disturbance, keyed_dims, work, threads, card, device
+            )
     weights.save(output, {"settings": json.dumps({k: repr(v) for k, v in settings.items()}), **card.used})
     typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")
 
@@ -172,6 +184,7 @@ def _tuned(
     weights: MixerWeights,
     student: StudentRecipe,
     tuning: TuningRecipe,
+    disturbance: Disturbance | None,
     keyed_dims: int,
     work: Path,
     threads: int,
@@ -181,7 +194,7 @@ def _tuned(
     """Tune the map through a student, or on a GPU whole; figures go to the bar's console and the card."""
     import numpy as np
 
-    from anonymix_plugin.training.student import FeatureGenerator
+    from anonymix_plugin.training.examples import FeatureGenerator
     from anonymix_plugin.training.tuning import tune, visible
 
     report = staged(bar)
@@ -201,10 +214,10 @@ def _tuned(
             recent.clear()
         report("tuning", step.step + 1, tuning.steps)
 
-    if device == "cpu":
+    if disturbance is None:
         made: CodeReader = make_or_read(bar, source, weights, student, work, threads, card)
     else:
-        made = whole_reader(bar, source, weights, student, work, threads, device)
+        made = whole_reader(bar, source, weights, student, disturbance, work, threads, device)
     if not isinstance(source, FeatureGenerator):  # for the type checker: `_student` has refused it
         raise UsageError(f"{source.name} can't be tuned through")
     if keyed_dims < weights.keyed_dims:

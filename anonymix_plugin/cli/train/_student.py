@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from anonymix_plugin.generator import Generator
+    from anonymix_plugin.faces import Detector
+    from anonymix_plugin.generator import ArrayGenerator, Generator
     from anonymix_plugin.mixer.weights import MixerWeights
     from anonymix_plugin.training.card import RunCard
+    from anonymix_plugin.training.examples import FeatureGenerator
     from anonymix_plugin.training.student import Student, StudentRecipe
-    from anonymix_plugin.training.whole import WholeReader
+    from anonymix_plugin.training.whole import Disturbance, WholeReader
 
 
 _TEACHERS = ("arcface-mbf", "sface")
@@ -39,11 +41,8 @@ def make_or_read(
     card: RunCard,
 ) -> Student:
     """Make the student, or read it from the work folder; figures go to the bar's console and the card."""
-    from anonymix_plugin.faces import YuNet
-    from anonymix_plugin.generator import ArrayGenerator, load_generator
-    from anonymix_plugin.models import locate
     from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
-    from anonymix_plugin.training.student import FeatureGenerator, make_student
+    from anonymix_plugin.training.student import make_student
 
     report = staged(bar)
 
@@ -53,14 +52,12 @@ def make_or_read(
             say(bar, card, f"head, epoch {done}: held-out {values}")
         report(stage, done, total)
 
-    drawer = load_generator(threads=threads)
-    if not (isinstance(source, FeatureGenerator) and isinstance(drawer, ArrayGenerator)):
-        raise UsageError("this generator can't be learned through", fix="leave the linear map: --steps 0")
+    drawer, through, detector = _drawn_with(source, threads)
     return make_student(
         drawer,
-        source,
+        through,
         weights,
-        YuNet(locate("yunet")),
+        detector,
         {name: load_recogniser(name) for name in _TEACHERS},
         {name: torch_recogniser(name) for name in _TEACHERS},
         recipe,
@@ -74,6 +71,7 @@ def whole_reader(
     source: Generator,
     weights: MixerWeights,
     recipe: StudentRecipe,
+    disturbance: Disturbance,
     work: Path,
     threads: int,
     device: str,
@@ -81,37 +79,48 @@ def whole_reader(
     """Put the generator and the recognisers on a GPU; drawn faces say where landmarks lie."""
     import torch
 
-    from anonymix_plugin.faces import YuNet
-    from anonymix_plugin.generator import ArrayGenerator, load_generator
-    from anonymix_plugin.models import locate
-    from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
-    from anonymix_plugin.training.student import FeatureGenerator, Landmarks, draw_examples
+    from anonymix_plugin.recognisers import torch_recogniser
+    from anonymix_plugin.training.examples import draw_landmarks
     from anonymix_plugin.training.whole import WholeReader
 
-    report, drawer = staged(bar), load_generator(threads=threads)
-    if not (
-        isinstance(source, FeatureGenerator)
-        and isinstance(source, torch.nn.Module)
-        and isinstance(drawer, ArrayGenerator)
-    ):
-        raise UsageError("this generator can't be learned through", fix="leave the linear map: --steps 0")
-    examples = draw_examples(
+    report = staged(bar)
+    drawer, _, detector = _drawn_with(source, threads)
+    if not isinstance(source, torch.nn.Module):  # for the type checker: generators on torch are modules
+        raise UsageError(f"{source.name} can't be put on a GPU")
+    landmarks = draw_landmarks(
         drawer,
         source,
         weights,
-        YuNet(locate("yunet")),
-        {name: load_recogniser(name) for name in _TEACHERS},
+        detector,
         work,
-        recipe,
         lambda done, total: report("examples", done, total),
+        count=recipe.examples,
+        seed=recipe.seed,
     )
-    found = examples.found
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     return WholeReader(
         source.to(device),
         weights,
-        Landmarks(examples.codes[found], examples.landmarks[found]),
+        landmarks,
         {name: torch_recogniser(name).to(device) for name in _TEACHERS},
         device,
+        disturbance=disturbance,
     )
+
+
+def _drawn_with(source: Generator, threads: int) -> tuple[ArrayGenerator, FeatureGenerator, Detector]:
+    """The fast engine, the generator that can be learned through, and what finds faces.
+
+    Raises:
+        UsageError: The generator's inner features are not to be had.
+    """
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.generator import ArrayGenerator, load_generator
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.training.examples import FeatureGenerator
+
+    drawer = load_generator(threads=threads)
+    if not (isinstance(source, FeatureGenerator) and isinstance(drawer, ArrayGenerator)):
+        raise UsageError("this generator can't be learned through", fix="leave the linear map: --steps 0")
+    return drawer, source, YuNet(locate("yunet"))
