@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from anonymix_plugin.cli._options import RefinementOption
+
+if TYPE_CHECKING:
+    from anonymix_plugin.evaluation.figures import JudgeFigures, LondonFigures
 
 
 def figures(
@@ -37,7 +42,7 @@ def figures(
     """Measure accuracy, anonymity and renewal on the London set, by recognisers seen and not seen."""
     from dataclasses import replace
 
-    from anonymix_plugin.evaluation.figures import LondonFigures, london_figures, london_photos
+    from anonymix_plugin.evaluation.figures import london_figures, london_photos
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
     from anonymix_plugin.models import locate
@@ -63,7 +68,7 @@ def figures(
                 task = tasks[stage] = bar.add_task(stage, total=total)
             bar.update(task, completed=done)  # type: ignore[arg-type]
 
-        result: LondonFigures = london_figures(
+        result = london_figures(
             photos,
             panel,
             YuNet(locate("yunet")),
@@ -83,42 +88,46 @@ def figures(
     if as_json:
         typer.echo(json.dumps(content))
         return
+    Console().print(_table(result, f"policy {settings.attributes}, road {result.road}", output))
+
+
+def _table(result: LondonFigures, how: str, output: Path) -> Table:
+    """A column a judge, so that four of them fit a terminal of 80 characters."""
     table = Table(
-        title=f"London, {result.people} people, policy {settings.attributes}, road {result.road}, "
-        f"mixer {result.fingerprint[:8]}",
+        title=f"London, {result.people} people, {how}, mixer {result.fingerprint[:8]}",
+        box=SIMPLE,
         caption=f"{result.seconds:.0f} s, {result.undetected} protected faces not detected, JSON in {output}",
     )
-    for heading in (
-        "judge",
-        "in the mixer",
-        "EER unprotected",
-        "EER one key",
-        "EER own key",
-        "below FMR .1 %",
-        "old = new key",
-        "the same two, LFW threshold",
-        "genuine, one key",
-        "impostor, one key",
-        "quality to photos",
-    ):
-        table.add_column(heading)
+    table.add_column("")
     for judge in result.judges:
-        first = judge.one_key[0]
-        table.add_row(
-            judge.judge,
-            "yes" if judge.seen_by_mixer else "no",
-            f"{judge.unprotected.eer:.4f}",
-            f"{judge.one_key_eer:.4f}",
-            f"{judge.own_key.eer:.4f}",
-            f"{judge.below_threshold:.2%}",
-            f"{judge.renewal_match_rate:.2%}",
-            "-"
-            if judge.below_street_threshold is None or judge.renewal_at_street_threshold is None
-            else f"{judge.below_street_threshold:.2%}, {judge.renewal_at_street_threshold:.2%}",
-            f"{first.genuine_mean:.2f} ± {first.genuine_deviation:.2f}",
-            f"{first.impostor_mean:.2f} ± {first.impostor_deviation:.2f}",
-            "-"
-            if judge.quality is None or judge.least_quality is None
-            else f"{judge.quality:.2f}, least {judge.least_quality:.2f}",
-        )
-    Console().print(table)
+        table.add_column(judge.judge.removesuffix("-recognition"), justify="right", overflow="fold")
+
+    def row(heading: str, tell: Callable[[JudgeFigures], str]) -> None:
+        table.add_row(heading, *(tell(judge) for judge in result.judges))
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2%}"
+
+    def spread(values: Sequence[float]) -> str:
+        return f"{values[0]:.2f} ± {values[1]:.2f}"
+
+    row("in the mixer", lambda judge: "yes" if judge.seen_by_mixer else "no")
+    row("EER unprotected", lambda judge: f"{judge.unprotected.eer:.4f}")
+    row("EER one key", lambda judge: f"{judge.one_key_eer:.4f}")
+    row("EER own key", lambda judge: f"{judge.own_key.eer:.4f}")
+    row("threshold, FMR .1 %", lambda judge: f"{judge.threshold:.3f}")
+    row("- FNMR own key", lambda judge: share(judge.own_key.fnmr_at_threshold))
+    row("- FMR own key", lambda judge: share(judge.own_key.fmr_at_threshold))
+    row("- original below", lambda judge: share(judge.below_threshold))
+    row("- old = new key", lambda judge: share(judge.renewal_match_rate))
+    row("LFW's: original below", lambda judge: share(judge.below_street_threshold))
+    row("- old = new key", lambda judge: share(judge.renewal_at_street_threshold))
+    row("highest original", lambda judge: f"{judge.highest_original:.3f}")
+    row("one person", lambda judge: spread(judge.one_person))
+    row(
+        "impostors",
+        lambda judge: spread((judge.one_key[0].impostor_mean, judge.one_key[0].impostor_deviation)),
+    )
+    row("quality", lambda judge: "-" if judge.quality is None else f"{judge.quality:.2f}")
+    row("- the least", lambda judge: "-" if judge.least_quality is None else f"{judge.least_quality:.2f}")
+    return table

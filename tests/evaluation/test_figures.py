@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from anonymix_plugin.cli.figures import _table
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.evaluation import figures as module
 from anonymix_plugin.evaluation.figures import london_figures, london_photos
@@ -45,6 +49,21 @@ def test_the_same_person_matches_and_others_do_not_under_one_key(measured: modul
 
 def test_the_figures_name_the_road(measured: module.LondonFigures) -> None:
     assert measured.as_json()["road"] == "fast"
+
+
+def test_a_terminal_of_80_characters_shows_every_figure_of_four_judges(
+    measured: module.LondonFigures, tmp_path: Path
+) -> None:
+    names = ("facenet", "dlib-recognition", "arcface-mbf", "sface")
+    four = replace(measured, judges=tuple(replace(measured.judges[0], judge=name) for name in names))
+    console = Console(width=80, file=StringIO(), record=True)
+    console.print(_table(four, "policy none, road fast", tmp_path / "figures.json"))
+    shown = console.export_text()
+    assert "…" not in shown
+    judge = measured.judges[0]
+    for figure in (f"{judge.own_key.eer:.4f}", f"{judge.below_threshold:.2%}", f"{judge.threshold:.3f}"):
+        assert shown.count(figure) >= 4
+    assert shown.count(f"{judge.one_person[0]:.2f} ± {judge.one_person[1]:.2f}") == 4
 
 
 def test_a_preset_of_the_refine_road_reaches_the_mixer(shared_data: Path, weights: None) -> None:
