@@ -1,7 +1,8 @@
 """Do two faces match? A recogniser's answer, against a threshold that has a name and an origin.
 
 The thresholds were measured on photos that are *not* protected: they are what a recogniser that knows nothing
-of cancelable faces would be set to, and it is such a recogniser that stands behind the mixer.
+of cancelable faces would be set to, and it is such a recogniser that stands behind the mixer. Those whose
+name begins with "cancelable" were measured on cancelable faces, for a recogniser that sees nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from anonymix_plugin.errors import NoFaceError, UsageError
+from anonymix_plugin.errors import LowQualityError, NoFaceError, UsageError
 from anonymix_plugin.evaluation.metrics import threshold_at_fmr
 from anonymix_plugin.faces import Detector, YuNet, box_crop, recogniser_crop
 from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo
@@ -60,6 +61,9 @@ People of view 1 are in view 2 as well: whoever reports figures on view 2 takes 
 folds. Numbers are rounded up, so that the rates are kept.
 """
 
+CANCELABLE = "cancelable-"
+"""What the name of a threshold that was measured on cancelable faces begins with."""
+
 _BATCH = 32
 
 
@@ -69,7 +73,8 @@ class Threshold:
 
     Attributes:
         recogniser: Whose cosine it is.
-        name: "fmr-1%", "fmr-0.1%", "fmr-0.01%", or "given" for a number of the caller's.
+        name: "fmr-1%", "fmr-0.1%", "fmr-0.01%", one of these with "cancelable-" before it, or "given" for a
+            number of the caller's.
         value: The cosine; a comparison matches at this value or above.
     """
 
@@ -101,15 +106,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class MeasuredThresholds:
-    """Thresholds of one recogniser on unprotected photos.
+    """Thresholds of one recogniser on photos, or on cancelable faces.
 
     Attributes:
         recogniser: Its name.
-        values: Threshold by name, "fmr-1%", "fmr-0.1%" and "fmr-0.01%".
+        values: Threshold by name, "fmr-1%", "fmr-0.1%" and "fmr-0.01%"; of cancelable faces with
+            "cancelable-" before it.
         photos: Photos with a face.
         people: People in them.
         comparisons: Comparisons of different people.
-        undetected: Photos in which the detector found no face; they are left out.
+        undetected: Photos in which no face was found, or that the mixer refused; they are left out.
     """
 
     recogniser: str
@@ -125,15 +131,15 @@ def named_threshold(recogniser: str, wanted: str | float) -> Threshold:
 
     Args:
         recogniser: Name of a recogniser.
-        wanted: "fmr-1%", "fmr-0.1%", "fmr-0.01%" (not known of all), or a cosine (as a number or a text),
-            -1..1.
+        wanted: "fmr-1%", "fmr-0.1%", "fmr-0.01%" (not known of all), "cancelable-fmr-1%",
+            "cancelable-fmr-0.1%", or a cosine (as a number or a text), -1..1.
 
     Raises:
         UsageError: No such name, a number out of range, or no threshold of that name is known for the
             recogniser.
     """
     known = THRESHOLDS.get(recogniser, {})
-    if isinstance(wanted, str) and wanted in _RATES:
+    if isinstance(wanted, str) and wanted.removeprefix(CANCELABLE) in _RATES:
         if wanted not in known:
             raise UsageError(
                 f"no threshold {wanted} was measured for this recogniser",
@@ -149,7 +155,7 @@ def named_threshold(recogniser: str, wanted: str | float) -> Threshold:
         raise UsageError(
             "a threshold is a name or a cosine from -1 to 1",
             where=f"threshold {wanted}",
-            fix=f"use {', '.join(_RATES)} or a number",
+            fix=f"use {', '.join(_RATES)}, one of these after {CANCELABLE}, or a number",
         )
     return Threshold(recogniser, "given", value)
 
@@ -159,7 +165,7 @@ class Verifier:
 
     Args:
         recogniser: A recogniser, or its name in the registry of weights.
-        threshold: "fmr-1%", "fmr-0.1%" or a cosine.
+        threshold: A name as `named_threshold` takes it, or a cosine.
         detector: Finds the faces; YuNet by default.
         limits: What is refused before a photo is decoded.
 
@@ -203,7 +209,7 @@ class Verifier:
             PhotoError: The photo can't be used, or there is no face.
         """
         if isinstance(face, CancelableFace):
-            photo = Photo(face.pixels, f"the cancelable face of {face.source}")
+            photo = _drawn(face)
         else:
             photo = decode_photo(face, limits=self._limits, channel_order=channel_order, allow_protected=True)
         found = self._detector.detect(photo)
@@ -222,6 +228,8 @@ def measure_thresholds(
     folder: Path,
     recogniser: Recogniser | str,
     *,
+    protect: Callable[[Path, int], CancelableFace] | None = None,
+    keys: int = 20,
     detector: Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> MeasuredThresholds:
@@ -232,9 +240,15 @@ def measure_thresholds(
     photos of other people. In each photo the face nearest to the centre is taken: that is the one that the
     name belongs to.
 
+    With `protect`, cancelable faces are compared in place of the photos, each with those of other people
+    under the same key: what a stranger meets who claims a name, and everybody where all share a key. People
+    are dealt to `keys` keys, because some keys' faces are more alike than others'.
+
     Args:
         folder: Holds `pairsDevTrain.txt` and `images/NAME/NAME_0001.jpg`.
         recogniser: A recogniser, or its name.
+        protect: Makes the cancelable face of a photo under the key of a number, 0 to `keys` - 1.
+        keys: How many keys; without `protect` they mean nothing.
         detector: Finds the faces; YuNet by default.
         progress: Called with the number of photos done, and of all.
 
@@ -246,32 +260,43 @@ def measure_thresholds(
     judge = load_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
     finder = detector or YuNet(locate("yunet"))
     listed = list(_impostors(folder))
-    names: list[str] = []
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in listed))}
+    owners: list[int] = []
     crops, embedded = [], []
     undetected = 0
-    for number, (name, path) in enumerate(listed, 1):
-        face = _central(finder.detect(decode_photo(path)))
+    for done, (name, path) in enumerate(listed, 1):
+        try:
+            photo = decode_photo(path) if protect is None else _drawn(protect(path, numbers[name] % keys))
+            face = _central(finder.detect(photo))
+        except (NoFaceError, LowQualityError):
+            face = None
         if face is None:
             undetected += 1
         else:
-            names.append(name)
+            owners.append(numbers[name])
             crops.append(_crop(face, judge))
-        if crops and (len(crops) == _BATCH or number == len(listed)):
+        if crops and (len(crops) == _BATCH or done == len(listed)):
             embedded.append(judge.embed(np.stack(crops)))
             crops = []
         if progress is not None:
-            progress(number, len(listed))
-    if len(set(names)) < 2:
+            progress(done, len(listed))
+    owner = np.array(owners, np.int64)
+    key = np.zeros_like(owner) if protect is None else owner % keys
+    rows, columns = np.triu_indices(len(owner), 1)
+    different = (owner[rows] != owner[columns]) & (key[rows] == key[columns])
+    if not different.any():
         raise UsageError("there are no photos of two people with a face", where=str(folder))
     embeddings = np.concatenate(embedded).astype(np.float64)
-    _, owner = np.unique(names, return_inverse=True)
-    rows, columns = np.triu_indices(len(names), 1)
-    different = owner[rows] != owner[columns]
     scores = (embeddings @ embeddings.T)[rows[different], columns[different]]
-    values = {name: threshold_at_fmr(scores, rate) for name, rate in _RATES.items()}
+    prefix = "" if protect is None else CANCELABLE
+    values = {prefix + name: threshold_at_fmr(scores, rate) for name, rate in _RATES.items()}
     return MeasuredThresholds(
-        judge.name, values, len(names), len(set(names)), int(different.sum()), undetected
+        judge.name, values, len(owner), len(set(owners)), int(different.sum()), undetected
     )
+
+
+def _drawn(face: CancelableFace) -> Photo:
+    return Photo(face.pixels, f"the cancelable face of {face.source}")
 
 
 def _crop(face: Face, recogniser: Recogniser) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -16,8 +16,7 @@ from anonymix_plugin.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anonymix_keystore import Keystore
-    from anonymix_plugin.anonymixer import Anonymixer
+    from anonymix_plugin.anonymixer import Anonymixer, KeySource
     from anonymix_plugin.mixer.policy import MixingPolicy
     from anonymix_plugin.mixer.refine import RefineStep
 
@@ -192,7 +191,7 @@ def mixing_policy(policy: Policy | None) -> MixingPolicy:
 
 @contextmanager
 def opened_mixer(
-    store: Keystore,
+    store: KeySource,
     *,
     policy: Policy | None,
     road: Road,

@@ -175,21 +175,20 @@ def _alternatives(result: BenchResult) -> Table:
 
 
 def _cold(result: BenchResult) -> Table:
-    columns = (
-        "total s",
-        "interpreter",
-        "imports",
-        "opening",
-        "first face",
-        "processor s",
-        "MB then",
-        "MB after more",
-    )
-    table = _table("Cold start: a fresh process to its first face", "run", *columns)
-    for number, cold in enumerate(result.cold_starts, 1):
-        seconds = (cold.total, cold.interpreter, cold.imports, cold.opening, cold.first, cold.cpu)
-        memory = (f"{cold.peak_first / 1e6:.0f}", f"{cold.peak_many / 1e6:.0f} ({cold.faces} faces)")
-        table.add_row(str(number), *(f"{value:.2f}" for value in seconds), *memory)
+    runs = result.cold_starts
+    title = "Cold start: a fresh process to its first face"
+    table = _table(title, "", *(f"run {number}" for number in range(1, len(runs) + 1)))
+    for name, values in {
+        "interpreter, s": [cold.interpreter for cold in runs],
+        "imports": [cold.imports for cold in runs],
+        "opening": [cold.opening for cold in runs],
+        "first face": [cold.first for cold in runs],
+        "total, s": [cold.total for cold in runs],
+        "processor, s": [cold.cpu for cold in runs],
+    }.items():
+        table.add_row(name, *(f"{value:.2f}" for value in values))
+    table.add_row("MB then", *(f"{cold.peak_first / 1e6:.0f}" for cold in runs))
+    table.add_row(f"MB after {runs[0].faces} more", *(f"{cold.peak_many / 1e6:.0f}" for cold in runs))
     return table
 
 

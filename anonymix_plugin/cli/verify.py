@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +39,8 @@ from anonymix_plugin.cli._report import EXIT_DIFFERENT, print_json, printable
 from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
+    from anonymix_plugin.anonymixer import Anonymixer
+    from anonymix_plugin.values import CancelableFace
     from anonymix_plugin.verification import Comparison
 
 _RECOGNISERS = ("arcface-mbf", "sface", "facenet")
@@ -71,9 +75,9 @@ def verify(
     threshold: Annotated[
         str,
         typer.Option(
-            metavar="fmr-1%|fmr-0.1%|NUMBER",
+            metavar="fmr-1%|fmr-0.1%|cancelable-fmr-1%|cancelable-fmr-0.1%|NUMBER",
             help="From which cosine on two faces match: where unprotected photos of different people match "
-            "in 1 or .1 % of comparisons, or a number.",
+            "in 1 or .1 % of comparisons, where their cancelable faces under one key do, or a number.",
         ),
     ] = "fmr-0.1%",
     policy: PolicyOption = None,
@@ -98,13 +102,35 @@ def verify(
             help="Measure the recogniser's thresholds on Labeled Faces in the Wild in this folder.",
         ),
     ] = None,
+    cancelable: Annotated[
+        bool, typer.Option("--cancelable", hidden=True, help="Measure on cancelable faces, not on photos.")
+    ] = False,
 ) -> None:
     """Compare two photos through the mixer: both become cancelable faces, and a recogniser compares those.
 
     Ends with exit code 0 if they match and with 7 if they don't.
     """
     if measure is not None:
-        _measure(measure, recogniser, as_json=as_json)
+        from anonymix_plugin.evaluation.keys import SeededKeys
+
+        with (
+            opened_mixer(
+                SeededKeys(1),  # keys of people are not for measuring
+                policy=policy,
+                road=road,
+                detector=detector,
+                engine=engine,
+                faces=Several.CENTRAL,
+                generator=generator,
+                mixer_weights=mixer_weights,
+                encoder_weights=encoder_weights,
+                refinement=refinement,
+                min_quality=min_quality,
+            )
+            if cancelable
+            else nullcontext()
+        ) as measured:
+            _measure(measure, recogniser, measured, as_json=as_json)
         return
     if a is None or b is None:
         raise UsageError("two photos are compared", fix="name both: anonymix verify A B --subject ID")
@@ -187,7 +213,7 @@ def _print(result: Comparison, facts: Mapping[str, Any]) -> None:
     Console(highlight=False).print(table)
 
 
-def _measure(folder: Path, recogniser: str, *, as_json: bool) -> None:
+def _measure(folder: Path, recogniser: str, mixer: Anonymixer | None, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -197,7 +223,10 @@ def _measure(folder: Path, recogniser: str, *, as_json: bool) -> None:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(recogniser, total=None)
         found = measure_thresholds(
-            folder, recogniser, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            folder,
+            recogniser,
+            protect=None if mixer is None else partial(_under_key, mixer),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if as_json:
         print_json(
@@ -215,5 +244,11 @@ def _measure(folder: Path, recogniser: str, *, as_json: bool) -> None:
         typer.echo(f"{found.recogniser} {name} {value:.4f}")
     typer.echo(
         f"{found.comparisons:,} comparisons of different people: {found.photos} photos of {found.people}, "
-        f"{found.undetected} more without a face"
+        f"{found.undetected} more without a face that can be used"
     )
+
+
+def _under_key(mixer: Anonymixer, path: Path, key: int) -> CancelableFace:
+    from anonymix_plugin.evaluation.keys import SHARED_SCOPE
+
+    return mixer.protect(path, subject="anybody", scope=f"{SHARED_SCOPE} {key}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from anonymix_keystore import Keystore
-from anonymix_plugin import NoFaceError, UsageError
+from anonymix_plugin import CancelableFace, LowQualityError, NoFaceError, UsageError
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.evaluation.keys import SeededKeys
 from anonymix_plugin.verification import (
@@ -162,6 +163,16 @@ def test_thresholds_are_known_by_name_and_stricter_for_fewer_errors() -> None:
         named_threshold("dlib-recognition", "fmr-1%")
 
 
+def test_cancelable_faces_have_thresholds_of_their_own_which_are_stricter() -> None:
+    for name, known in THRESHOLDS.items():
+        for rate in ("fmr-1%", "fmr-0.1%"):
+            assert named_threshold(name, f"cancelable-{rate}").value > known[rate]
+    with pytest.raises(UsageError, match="no threshold cancelable-fmr-1% was measured"):
+        named_threshold("dlib-recognition", "cancelable-fmr-1%")
+    with pytest.raises(UsageError, match="a name or a cosine"):
+        named_threshold("facenet", "cancelable-often")
+
+
 def test_a_score_at_the_threshold_matches(one: Path) -> None:
     verifier = Verifier("arcface-mbf", 0.0)
     similarity = verifier.compare(one, one).similarity
@@ -203,6 +214,39 @@ def test_thresholds_are_measured_on_all_pairs_of_different_people(run, lfw: Path
     assert ended.code == 0
     assert ended.json["thresholds"] == dict(found.values)
     assert "arcface-mbf fmr-1%" in run("verify", "--measure-thresholds", lfw).out
+
+
+def test_on_cancelable_faces_people_are_compared_under_the_same_key(run, lfw: Path) -> None:
+    with Anonymixer(SeededKeys(1), faces="central") as mixer:
+        faces: dict[tuple[str, int], CancelableFace] = {}
+
+        def protect(path: Path, key: int) -> CancelableFace:
+            assert path.parent.name not in {name for name, _ in faces}  # everybody is under one key
+            faces[path.parent.name, key] = mixer.protect(path, subject="anybody", scope=f"everybody {key}")
+            return faces[path.parent.name, key]
+
+        found = measure_thresholds(lfw, "arcface-mbf", protect=protect, keys=3)
+    groups = [[face for (_, used), face in faces.items() if used == key] for key in range(3)]
+    assert sorted(map(len, groups)) == [2, 3, 3]
+    assert (found.photos, found.people, found.comparisons) == (8, 8, 1 + 3 + 3)
+    verifier = Verifier("arcface-mbf")
+    highest = max(verifier.compare(a, b).similarity for group in groups for a, b in combinations(group, 2))
+    assert found.values["cancelable-fmr-0.1%"] == pytest.approx(highest, abs=1e-5)
+    ended = run("verify", "--measure-thresholds", lfw, "--cancelable", "--json")
+    assert ended.code == 2  # twenty keys leave nobody to compare with
+    assert "two people" in ended.err
+
+
+def test_photos_that_the_mixer_refuses_are_left_out_of_thresholds(lfw: Path) -> None:
+    with Anonymixer(SeededKeys(1)) as mixer:
+
+        def protect(path: Path, key: int) -> CancelableFace:
+            if path.parent.name in {"Person_1", "Person_2"}:
+                raise LowQualityError("blurred")
+            return mixer.protect(path, subject="anybody", scope=f"everybody {key}")
+
+        found = measure_thresholds(lfw, "arcface-mbf", protect=protect, keys=1)
+    assert (found.photos, found.people, found.comparisons, found.undetected) == (6, 6, 15, 2)
 
 
 def test_measuring_needs_the_data(run, tmp_path: Path) -> None:
