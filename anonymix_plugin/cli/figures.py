@@ -18,7 +18,7 @@ from rich.table import Table
 from anonymix_plugin.cli._options import RefinementOption
 
 if TYPE_CHECKING:
-    from anonymix_plugin.evaluation.figures import JudgeFigures, LondonFigures
+    from anonymix_plugin.evaluation.figures import JudgeFigures, LondonFigures, SetAnew
 
 
 def figures(
@@ -111,6 +111,9 @@ def _table(result: LondonFigures, how: str, output: Path) -> Table:
     def spread(values: Sequence[float]) -> str:
         return f"{values[0]:.2f} ± {values[1]:.2f}"
 
+    def anew(tell: Callable[[SetAnew], float]) -> Callable[[JudgeFigures], str]:
+        return lambda judge: share(None if judge.set_anew is None else tell(judge.set_anew))
+
     row("in the mixer", lambda judge: "yes" if judge.seen_by_mixer else "no")
     row("EER unprotected", lambda judge: f"{judge.unprotected.eer:.4f}")
     row("EER one key", lambda judge: f"{judge.one_key_eer:.4f}")
@@ -122,6 +125,12 @@ def _table(result: LondonFigures, how: str, output: Path) -> Table:
     row("- old = new key", lambda judge: share(judge.renewal_match_rate))
     row("LFW's: original below", lambda judge: share(judge.below_street_threshold))
     row("- old = new key", lambda judge: share(judge.renewal_at_street_threshold))
+    row("cancelable threshold", lambda j: "-" if j.set_anew is None else f"{j.set_anew.threshold:.3f}")
+    row("- FNMR one key", anew(lambda found: found.one_key[1]))
+    row("- FMR one key", anew(lambda found: found.one_key[0]))
+    row("- FNMR own key", anew(lambda found: found.own_key[1]))
+    row("- FMR own key", anew(lambda found: found.own_key[0]))
+    row("- old = new key", anew(lambda found: found.renewal_match_rate))
     row("highest original", lambda judge: f"{judge.highest_original:.3f}")
     row("one person", lambda judge: spread(judge.one_person))
     row(

@@ -12,7 +12,7 @@ comparisons in each scenario.
 Operating thresholds are those at which the judge, on the *unprotected* photos of the set, lets at most one
 impostor in a thousand pass. Anonymity and renewal are also given at the judge's threshold of FMR .1 % on
 photos from the street (LFW view 1, `verification.THRESHOLDS`), which is lower, because studio photos of
-different people are more alike.
+different people are more alike; error rates also at its threshold for cancelable faces of such photos.
 """
 
 from __future__ import annotations
@@ -58,6 +58,23 @@ class Separation:
 
 
 @dataclass(frozen=True)
+class SetAnew:
+    """Error rates at the judge's threshold for cancelable faces, FMR .1 % on street photos under one key.
+
+    Attributes:
+        threshold: That threshold, "cancelable-fmr-0.1%".
+        one_key: FMR and FNMR under one key, over all shared keys.
+        own_key: FMR and FNMR with a key each.
+        renewal_match_rate: Share of comparisons of one person under two different keys that match.
+    """
+
+    threshold: float
+    one_key: tuple[float, float]
+    own_key: tuple[float, float]
+    renewal_match_rate: float
+
+
+@dataclass(frozen=True)
 class JudgeFigures:
     """What one recogniser says.
 
@@ -76,6 +93,7 @@ class JudgeFigures:
         street_threshold: The judge's threshold of FMR .1 % on LFW view 1, None where it was not measured.
         below_street_threshold: `below_threshold` at that threshold.
         renewal_at_street_threshold: `renewal_match_rate` at that threshold.
+        set_anew: Error rates at the threshold for cancelable faces, None where it was not measured.
         one_person: Mean and deviation of the cosine of a person's two photos under one key, over all keys.
         quality: Mean length of the recogniser's embeddings of protected faces before they are normalised,
             over that of the photos (see `anonymix_plugin.quality`): 1 where it sees protected faces as well
@@ -97,6 +115,7 @@ class JudgeFigures:
     street_threshold: float | None
     below_street_threshold: float | None
     renewal_at_street_threshold: float | None
+    set_anew: SetAnew | None
     one_person: tuple[float, float]
     quality: float | None
     least_quality: float | None
@@ -261,10 +280,25 @@ def _judge(
         street_threshold=street,
         below_street_threshold=None if street is None else float((original < street).mean()),
         renewal_at_street_threshold=None if street is None else float((renewal >= street).mean()),
+        set_anew=_set_anew(name, shared, own, renewal),
         one_person=(float(together.mean()), float(together.std())),
         quality=float(np.mean(lengths)) / ordinary if lengths else None,
         least_quality=float(np.min(lengths)) / ordinary if lengths else None,
     )
+
+
+def _set_anew(name: str, shared: Sequence[_Embedded], own: _Embedded, renewal: Floats) -> SetAnew | None:
+    threshold = THRESHOLDS.get(name, {}).get("cancelable-fmr-0.1%")
+    if threshold is None:
+        return None
+    sets = [_scores(entry.by_judge[name]) for entry in shared]
+    together = [np.concatenate(parts) for parts in zip(*sets, strict=True)]
+    rates = [
+        error_rates(genuine, impostor, [threshold])
+        for genuine, impostor in ((together[0], together[1]), _scores(own.by_judge[name]))
+    ]
+    one, each = ((float(fmr[0]), float(fnmr[0])) for fmr, fnmr in rates)
+    return SetAnew(threshold, one, each, float((renewal >= threshold).mean()))
 
 
 def _separation(genuine: Scores, impostor: Scores, threshold: float) -> Separation:

@@ -20,6 +20,7 @@ from anonymix_plugin.evaluation.keys import SHARED_SCOPE, SeededKeys
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser
+from anonymix_plugin.verification import THRESHOLDS
 
 NEEDED = ("mobilestylegan", "yunet", "arcface-mbf", "sface", "facenet")
 
@@ -90,6 +91,32 @@ def test_recognisers_see_protected_faces_nearly_as_well_as_photos(measured: modu
     assert 0.5 < seen.least_quality <= seen.quality
     assert unseen.quality is None  # FaceNet does not tell
     assert unseen.one_person[0] > 0.75
+
+
+def test_a_threshold_for_cancelable_faces_keeps_people_and_ends_renewal_matches(
+    measured: module.LondonFigures,
+) -> None:
+    for judge in measured.judges:
+        anew = judge.set_anew
+        assert anew is not None
+        assert anew.threshold == THRESHOLDS[judge.judge]["cancelable-fmr-0.1%"]
+        for fmr, fnmr in (anew.one_key, anew.own_key):
+            assert fmr <= 1 / 56
+            assert fnmr <= 1 / 8
+        assert anew.renewal_match_rate == 0
+
+
+def test_error_rates_set_anew_are_those_of_all_shared_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "THRESHOLDS", {"judge": {"cancelable-fmr-0.1%": 0.5}})
+
+    def seen(cosine: float) -> module._Embedded:
+        """Two people whose photos have cosine `cosine` with each other's and 1 with their own."""
+        rows = np.array([[1, 0], [cosine, np.sqrt(1 - cosine**2)]], np.float32)
+        return module._Embedded({"judge": np.stack([rows, rows], axis=1)}, {}, 0)
+
+    found = module._set_anew("judge", [seen(0.9), seen(0.1)], seen(0.1), np.array([0.4, 0.6, 0.7, 0.1]))
+    assert found == module.SetAnew(0.5, (0.5, 0.0), (0.0, 0.0), 0.5)
+    assert module._set_anew("another", [seen(0.9)], seen(0.1), np.zeros(1)) is None
 
 
 def test_every_protected_face_is_detected(measured: module.LondonFigures) -> None:
