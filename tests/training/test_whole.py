@@ -13,13 +13,16 @@ from toys import TEMPLATE, BandGenerator, BandRecogniser, toy_weights
 from typer.testing import CliRunner
 
 from anonymix_plugin.cli import app
+from anonymix_plugin.cli.train._app import bars
+from anonymix_plugin.cli.train._student import whole_reader
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.generator import load_reference_generator
+from anonymix_plugin.mixer.weights import load_mixer_weights
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
 from anonymix_plugin.training.examples import PICTURE, Landmarks, spread
-from anonymix_plugin.training.student import crop_grid
+from anonymix_plugin.training.student import StudentRecipe, crop_grid
 from anonymix_plugin.training.tuning import TunableMap, TuningRecipe, TuningStep, tune, whole_recipe
 from anonymix_plugin.training.whole import CROP, Disturbance, WholeReader, crop_grids, cut_finely
 from anonymix_plugin.values import Photo
@@ -158,3 +161,23 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert isinstance(result.exception, UsageError)
     assert "GPU" in str(result.exception)
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.long
+def test_the_command_s_own_parts_take_a_step_through_the_shipped_map(tmp_path: Path) -> None:
+    # What `train mapper --device cuda` does, where there is no GPU: one small step of it.
+    shipped, generator = load_mixer_weights(), load_reference_generator()
+    with bars() as bar:
+        student = StudentRecipe(examples=60)
+        reader = whole_reader(bar, generator, shipped, student, Disturbance(), tmp_path, 2, "cpu")
+    assert (tmp_path / "landmarks.npz").exists()
+    assert not (tmp_path / "features.npy").exists()
+    recipe = replace(whole_recipe(steps=1, people=1, dims=32, seed=5), photos=2)
+    steps: list[TuningStep] = []
+    tuned = tune(reader, generator, shipped, recipe, tmp_path, steps.append)
+    assert set(steps[0].same) == {"arcface-mbf", "sface"}
+    for name, (mean, _) in steps[0].same.items():  # the shipped map is good already
+        assert mean > steps[0].others[name][0] + 0.3
+    assert not np.array_equal(tuned.person, shipped.person)
+    assert tuned.bend is not None
+    assert len(tuned.bend.first[0]) == 512
