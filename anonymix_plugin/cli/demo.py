@@ -145,6 +145,11 @@ def _print(console: Console, story: Story, verdict: Verdict, page: Path) -> None
         console.print(f"[bold green]All {count} comparisons ended as they should.[/]")
     else:
         console.print(f"[bold yellow]{wrong} of {count} comparisons did not end as they should.[/]")
+        if verdict.wrong_anew is not None:
+            limits = ", ".join(f"{judge.title} ≥ {judge.threshold_anew:.2f}" for judge in story.judges)
+            console.print(
+                f"With thresholds for cancelable faces ({limits}) it would be {verdict.wrong_anew}."
+            )
     seconds = sum(stage.seconds for stage in story.stages)
     faces = sum(stage.faces for stage in story.stages)
     console.print(f"{faces} cancelable faces in {seconds:.0f} s. The page:")

@@ -9,7 +9,7 @@ from anonymix_plugin.demo.values import JudgeFacts, Skipped
 from anonymix_plugin.errors import ModelError
 from anonymix_plugin.faces import Detector
 from anonymix_plugin.values import CancelableFace, Floats, Pixels
-from anonymix_plugin.verification import Verifier
+from anonymix_plugin.verification import CANCELABLE, THRESHOLDS, Verifier
 
 THRESHOLD: Final = "fmr-0.1%"
 
@@ -48,7 +48,8 @@ class Judges:
                 continue
             self._verifiers[name] = verifier
             limit = verifier.threshold
-            facts.append(JudgeFacts(name, title, name in _SEEN, limit.name, limit.value))
+            anew = THRESHOLDS[name].get(CANCELABLE + THRESHOLD)
+            facts.append(JudgeFacts(name, title, name in _SEEN, limit.name, limit.value, anew))
         self.facts: tuple[JudgeFacts, ...] = tuple(facts)
 
     def embed(self, picture: CancelableFace | Pixels) -> Embeddings:

@@ -49,6 +49,7 @@ def summary(story: Story, verdict: Verdict, seed: int | None) -> dict[str, Any]:
         "judges": [asdict(judge) for judge in story.judges],
         "missing_judges": [asdict(entry) for entry in story.missing_judges],
         "chapters": _chapters(verdict),
+        "wrong_at_thresholds_for_cancelable_faces": verdict.wrong_anew,
         "comparisons": [
             {
                 "chapter": trial.chapter,

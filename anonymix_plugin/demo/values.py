@@ -69,6 +69,8 @@ class JudgeFacts:
         seen_by_mixer: Whether the mixer was made with its help.
         threshold_name: Name of its threshold.
         threshold: From which similarity on two faces count as one person's.
+        threshold_anew: The same for a recogniser that is set anew, for cancelable faces; None where that was
+            not measured.
     """
 
     name: str
@@ -76,6 +78,7 @@ class JudgeFacts:
     seen_by_mixer: bool
     threshold_name: str
     threshold: float
+    threshold_anew: float | None = None
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,13 @@ class Verdict:
     Attributes:
         findings: Each chapter by each recogniser.
         refusals: Attempts with a destroyed key.
+        wrong_anew: How many comparisons would not end as they should if each recogniser had its threshold for
+            cancelable faces; None where one has none.
     """
 
     findings: tuple[Finding, ...]
     refusals: tuple[Refusal, ...]
+    wrong_anew: int | None = None
 
     @property
     def refused(self) -> bool:
@@ -122,4 +125,14 @@ def judge_story(
                     max(scores),
                 )
             )
-    return Verdict(tuple(findings), tuple(refusals))
+    return Verdict(tuple(findings), tuple(refusals), _wrong_anew(trials, judges))
+
+
+def _wrong_anew(trials: Sequence[Trial], judges: Sequence[JudgeFacts]) -> int | None:
+    wrong = 0
+    for judge in judges:
+        if judge.threshold_anew is None:
+            return None
+        limit = judge.threshold_anew
+        wrong += sum((trial.scores[judge.name] >= limit) != trial.accept for trial in trials)
+    return wrong

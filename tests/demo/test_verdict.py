@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from anonymix_plugin.demo.values import Chapter, JudgeFacts, Refusal, Trial
@@ -66,6 +68,18 @@ def test_each_recogniser_has_to_agree() -> None:
     verdict = judge_story(both, [JUDGE, other], [REFUSED])
     assert [finding.right for finding in verdict.of("genuine")] == [1, 0]
     assert not verdict.holds
+
+
+def test_thresholds_set_anew_count_apart() -> None:
+    lax = trial("impostor", 0.6, False)
+    lost = trial("genuine", 0.65, True)
+    anew = replace(JUDGE, threshold_anew=0.7)
+    verdict = judge_story([*GOOD, lax, lost], [anew], [REFUSED])
+    assert sum(finding.count - finding.right for finding in verdict.findings) == 1
+    assert verdict.wrong_anew == 1  # the impostor no more, the genuine one instead
+    strict = JudgeFacts("strict", "Strict", True, "fmr-0.1%", 0.95)
+    both = [Trial("genuine", "Ada", "a photo", True, {"toy": 0.9, "strict": 0.9})]
+    assert judge_story(both, [anew, strict], [REFUSED]).wrong_anew is None
 
 
 def test_destroyed_key_that_still_works_is_a_failure_whatever_the_scores() -> None:
