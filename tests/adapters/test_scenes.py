@@ -27,7 +27,7 @@ from anonymix_plugin.verification import THRESHOLDS
 THRESHOLD = THRESHOLDS["arcface-mbf"]["fmr-0.1%"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def gate(adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person]) -> Gate:
     for person in londoners[:3]:
         adapter_store.current_or_issue(person.name)
@@ -139,12 +139,15 @@ def test_candidates_are_tried_one_by_one_with_their_own_keys(
     adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person]
 ) -> None:
     people = londoners[:3]
+    names = [
+        f"candidate {person.name}" for person in people
+    ]  # nobody else's keys, whichever tests ran before
     with adapter.rehearse(adapter_mixer) as stage:
-        for person in people:
-            stage.enrol(person.name, person.enrolled)
-        listed = [*(person.name for person in people), "a candidate without a key"]
+        for name, person in zip(names, people, strict=True):
+            stage.enrol(name, person.enrolled)
+        listed = [*names, "a candidate without a key"]
         found = search_candidates(stage.verify, people[1].probe, listed)
-        assert (found.subject, found.tried, found.keyless) == (people[1].name, 3, (listed[3],))
+        assert (found.subject, found.tried, found.keyless) == (names[1], 3, (listed[3],))
         assert found.seconds > 0
         with pytest.raises(UsageError, match="gallery key"):
             search_candidates(stage.verify, people[1].probe, listed, most=2)
