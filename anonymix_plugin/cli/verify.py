@@ -110,26 +110,23 @@ def verify(
 
     Ends with exit code 0 if they match and with 7 if they don't.
     """
+    mixing = partial(
+        opened_mixer,
+        policy=policy,
+        road=road,
+        detector=detector,
+        engine=engine,
+        generator=generator,
+        mixer_weights=mixer_weights,
+        encoder_weights=encoder_weights,
+        refinement=refinement,
+        min_quality=min_quality,
+    )
     if measure is not None:
         from anonymix_plugin.evaluation.keys import SeededKeys
 
-        with (
-            opened_mixer(
-                SeededKeys(1),  # keys of people are not for measuring
-                policy=policy,
-                road=road,
-                detector=detector,
-                engine=engine,
-                faces=Several.CENTRAL,
-                generator=generator,
-                mixer_weights=mixer_weights,
-                encoder_weights=encoder_weights,
-                refinement=refinement,
-                min_quality=min_quality,
-            )
-            if cancelable
-            else nullcontext()
-        ) as measured:
+        keys = SeededKeys(1)  # people's own are not for measuring
+        with mixing(keys, faces=Several.CENTRAL) if cancelable else nullcontext() as measured:
             _measure(measure, recogniser, measured, as_json=as_json)
         return
     if a is None or b is None:
@@ -150,19 +147,7 @@ def verify(
     used_b = version if version_b is None and other_subject is None else version_b
     with (
         open_keystore(keystore, passphrase_fd) as store,
-        opened_mixer(
-            store,
-            policy=policy,
-            road=road,
-            detector=detector,
-            engine=engine,
-            faces=faces,
-            generator=generator,
-            mixer_weights=mixer_weights,
-            encoder_weights=encoder_weights,
-            refinement=refinement,
-            min_quality=min_quality,
-        ) as mixer,
+        mixing(store, faces=faces) as mixer,
     ):
         verifier = Verifier(recogniser, threshold)
         face_a = mixer.protect(a, subject=subject, scope=scope, version=version)
