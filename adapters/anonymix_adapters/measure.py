@@ -24,7 +24,7 @@ from anonymix_adapters.conformance import Person
 from anonymix_adapters.drill import people_in, temporary_mixer
 from anonymix_adapters.errors import SdkMissingError
 from anonymix_adapters.gate import FaceMixer
-from anonymix_adapters.protocol import Adapter, Answer
+from anonymix_adapters.protocol import Adapter, Answer, Rehearsal
 from anonymix_adapters.registry import load
 from anonymix_keystore import Keystore
 from anonymix_plugin.errors import UsageError
@@ -39,6 +39,7 @@ class Measured:
     Attributes:
         adapter: Its name.
         sdks: Versions of the packages behind it.
+        refused: People of whom the back end took no picture, one with two faces, say; they are left out.
         genuine: Probes under the own key, against the own entry.
         claiming: Strangers under the claimed person's key, against that person's entry.
         other_key: Strangers under their own keys, against everybody else's entries.
@@ -53,6 +54,7 @@ class Measured:
 
     adapter: str
     sdks: dict[str, str]
+    refused: int
     genuine: tuple[int, int]
     claiming: tuple[int, int]
     other_key: tuple[int, int]
@@ -124,13 +126,15 @@ def measure(
         people: Who takes part.
         claims: How many strangers claim to be each person.
         calls: How many calls are timed.
+
+    Raises:
+        Exception: Whatever the back end answers to most of the people.
     """
     timed = mixer if isinstance(mixer, _Timed) else _Timed(mixer)
-    count = len(people)
+    asked = len(people)
     with adapter.rehearse(timed) as stage, adapter.rehearse(timed) as probes:
-        for person in people:
-            stage.enrol(person.name, person.enrolled)
-            probes.enrol(person.name, person.probe)
+        people = _enrolled(stage, probes, people)
+        count = len(people)
         genuine = [stage.verify(it.name, it.probe) for it in people]
         originals = sum(stage.verify_original(it.name, it.probe).accepted for it in people)
         claiming = [
@@ -160,6 +164,7 @@ def measure(
     return Measured(
         adapter=adapter.NAME,
         sdks={sdk.module: sdk.installed() for sdk in adapter.SDKS},
+        refused=asked - count,
         genuine=(_accepted(genuine), count),
         claiming=(_accepted(claiming), len(claiming)),
         other_key=(_accepted(other), len(other)),
@@ -170,6 +175,33 @@ def measure(
         plain_ms=round(plain_ms, 2),
         overhead_ms=round(call_ms - plain_ms, 2),
     )
+
+
+def _enrolled(stage: Rehearsal, probes: Rehearsal, people: Sequence[Person]) -> list[Person]:
+    """Enrol everybody's two photos, and return those of whom the back end took both.
+
+    One person who is refused should not end the measurement of all; most of them being refused is an error.
+    """
+    taken: list[Person] = []
+    refused: list[Exception] = []
+    for person in people:
+        try:
+            probes.enrol(person.name, person.probe)
+        except Exception as error:  # noqa: BLE001 - each SDK has errors of its own
+            refused.append(error)
+            continue
+        try:
+            stage.enrol(person.name, person.enrolled)
+        except Exception as error:  # noqa: BLE001
+            refused.append(error)
+            for entry, subject in probes.entries().items():
+                if subject == person.name:
+                    probes.delete(entry)
+            continue
+        taken.append(person)
+    if 2 * len(refused) >= len(people):
+        raise refused[0]
+    return taken
 
 
 def _accepted(answers: Sequence[Answer]) -> int:

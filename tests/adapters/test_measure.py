@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +16,10 @@ from remembering import RememberingMixer
 from anonymix_adapters import measure as measuring
 from anonymix_adapters import opencv
 from anonymix_adapters.conformance import Person
+from anonymix_adapters.gate import FaceMixer
 from anonymix_adapters.measure import beyond_strangers, measure
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.images import PhotoSource
 
 
 def test_opencv_is_measured_on_people(adapter_mixer: RememberingMixer, londoners: list[Person]) -> None:
@@ -30,6 +35,41 @@ def test_opencv_is_measured_on_people(adapter_mixer: RememberingMixer, londoners
     # With nobody between them, the threshold could be anywhere.
     assert found.genuine_beyond[0] == 3 or found.nearest_stranger > 0.3
     assert found.overhead_ms == pytest.approx(found.call_ms - found.plain_ms, abs=0.02)
+
+
+class Particular:
+    """A back end that takes no picture of some people."""
+
+    NAME, SDKS = "particular", ()
+
+    def __init__(self, *unwanted: tuple[str, PhotoSource]) -> None:
+        self._unwanted = unwanted
+
+    @contextmanager
+    def rehearse(self, mixer: FaceMixer) -> Iterator[Any]:
+        with opencv.rehearse(mixer) as stage:
+            enrol = stage.enrol
+
+            def particular(subject: str, photo: PhotoSource) -> str:
+                if (subject, photo) in self._unwanted:
+                    raise OSError("there is more than one face")
+                return enrol(subject, photo)
+
+            stage.enrol = particular  # type: ignore[method-assign]
+            yield stage
+
+
+def test_people_whom_the_back_end_refuses_are_counted_and_left_out(
+    adapter_mixer: RememberingMixer, londoners: list[Person]
+) -> None:
+    people = [Person(f"particular {it.name}", it.enrolled, it.probe) for it in londoners[:5]]
+    for unwanted in ((people[1].name, people[1].enrolled), (people[1].name, people[1].probe)):
+        found = measure(Particular(unwanted), adapter_mixer, people, claims=1, calls=1)  # type: ignore[arg-type]
+        assert found.refused == 1
+        assert (found.genuine[1], found.claiming[1], found.other_key[1]) == (4, 4, 4 * 3)
+    most = [(it.name, it.probe) for it in people[:3]]
+    with pytest.raises(OSError, match="more than one face"):
+        measure(Particular(*most), adapter_mixer, people, claims=1, calls=1)  # type: ignore[arg-type]
 
 
 @given(
