@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from anonymix_adapters.conformance import Person
-from anonymix_adapters.errors import AdapterError
+from anonymix_adapters.errors import AdapterError, in_words
 from anonymix_adapters.gate import FaceMixer, KeyUse
 from anonymix_adapters.protocol import Adapter, Answer, Rehearsal
 from anonymix_adapters.registry import load
 from anonymix_adapters.renewal import Renewal, keep_original, renew, sealed_original
 from anonymix_keystore import EnrolmentInfo, KeyFileUnlock, Keystore
-from anonymix_plugin.errors import AnonymixError, UsageError
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import PhotoSource
 
 GENUINE: Final = 0.95
@@ -182,8 +182,8 @@ def drill(
             run.before()
             store.rotate_all(reason="breach")
             run.after()
-        except AnonymixError as error:
-            failures.append(f"stopped: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever an SDK raises belongs into the report
+            failures.append(f"stopped: {in_words(error)}")
     return DrillReport(
         adapter=adapter.NAME,
         sdks={sdk.module: sdk.installed() for sdk in adapter.SDKS},
@@ -304,8 +304,8 @@ class _Run:
         for number, person in enumerate(self._people, 1):
             try:
                 count += act(person)
-            except AnonymixError as error:
-                self.failures.append(f"{name}: {person.name}: {error}")
+            except Exception as error:  # noqa: BLE001 - one person who is refused must not end the drill
+                self.failures.append(f"{name}: {person.name}: {in_words(error)}")
             if self._progress is not None:
                 self._progress(name, number, len(self._people))
         wanted = "told, not judged"

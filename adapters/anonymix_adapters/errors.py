@@ -5,6 +5,7 @@ The rule is that of the whole plug-in: whoever catches one of these has sent not
 
 from __future__ import annotations
 
+from anonymix_keystore import KeystoreError
 from anonymix_plugin.errors import AnonymixError
 
 __all__ = [
@@ -19,7 +20,14 @@ __all__ = [
     "SdkVersionError",
     "SubjectNeededError",
     "UnknownAdapterError",
+    "in_words",
 ]
+
+
+def in_words(error: Exception) -> str:
+    """What a report says of an error: its own text if it is ours, with its type's name if it is an SDK's."""
+    known = isinstance(error, AnonymixError | KeystoreError)
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 class AdapterError(AnonymixError):

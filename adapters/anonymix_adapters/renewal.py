@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from anonymix_adapters.errors import AdapterError
+from anonymix_adapters.errors import AdapterError, in_words
 from anonymix_adapters.gate import Gate, Whose
-from anonymix_keystore import EnrolmentInfo, Keystore, KeystoreError
-from anonymix_plugin.errors import AnonymixError
+from anonymix_keystore import EnrolmentInfo, Keystore
 from anonymix_plugin.images import ChannelOrder, PhotoSource, decode_photo
 
 LABEL = "adapter"
@@ -65,7 +64,7 @@ def renew(
             delete(item)
             gate.removed(item)
         except Exception as error:  # noqa: BLE001 - whatever an SDK raises: it is reported, the rest goes on
-            failures.append((item.subject, item.external_id, _words(error)))
+            failures.append((item.subject, item.external_id, in_words(error)))
         else:
             deleted.append(item.external_id)
     for item in waiting.values():
@@ -77,13 +76,8 @@ def renew(
                 enrol(item, picture)
                 enrolled.append(item.subject)
         except Exception as error:  # noqa: BLE001 - as above
-            failures.append((item.subject, item.external_id, _words(error)))
+            failures.append((item.subject, item.external_id, in_words(error)))
     return Renewal(tuple(deleted), tuple(enrolled), tuple(failures))
-
-
-def _words(error: Exception) -> str:
-    known = isinstance(error, AnonymixError | KeystoreError)
-    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 def keep_original(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from anonymix_adapters.drill import DRAWN, _allowed, drill, people_in
 from anonymix_keystore import Keystore, PassphraseUnlock
 from anonymix_plugin import UsageError
 from anonymix_plugin.cli import main
+from anonymix_plugin.images import PhotoSource
 
 PEOPLE = int(os.environ.get("ANONYMIX_DRILL_PEOPLE", "3"))
 
@@ -64,8 +67,6 @@ class Careless:
 
     @staticmethod
     def rehearse(*args: object, **options: object) -> object:
-        from contextlib import contextmanager
-
         @contextmanager
         def opened() -> object:  # type: ignore[misc]
             with opencv_adapter.rehearse(*args, **options) as stage:  # type: ignore[arg-type]
@@ -82,6 +83,34 @@ def test_a_careless_back_end_fails_the_drill(
     report = drill(Careless, adapter_mixer, named(londoners[:2], "careless"))  # type: ignore[arg-type]
     failed = {step.name for step in report.steps if not step.passed}
     assert {"old entries deleted at the back end", "old entries that match after the rotation"} <= failed
+    assert "FAILED" in report.to_text()
+
+
+def test_a_person_whom_the_back_end_refuses_stands_in_the_report_and_ends_nothing(
+    adapter_mixer: RememberingMixer, londoners: list[Person]
+) -> None:
+    people = named(londoners[:3], "refused")
+
+    class Particular(Careless):
+        @staticmethod
+        @contextmanager
+        def rehearse(*args: object, **options: object) -> Iterator[object]:
+            with opencv_adapter.rehearse(*args, **options) as stage:  # type: ignore[arg-type]
+                enrol = stage.enrol
+
+                def particular(subject: str, photo: PhotoSource) -> str:
+                    if subject == people[1].name:
+                        raise OSError("there is more than 1 face")
+                    return enrol(subject, photo)
+
+                stage.enrol = particular  # type: ignore[method-assign]
+                yield stage
+
+    report = drill(Particular, adapter_mixer, people)  # type: ignore[arg-type]
+    assert f"people enrolled: {people[1].name}: OSError: there is more than 1 face" in report.failures
+    steps = {step.name: step for step in report.steps}
+    assert (steps["people enrolled"].count, steps["people enrolled"].passed) == (2, False)
+    assert steps["people enrolled anew"].count == 2  # the drill went on to its end
     assert "FAILED" in report.to_text()
 
 
