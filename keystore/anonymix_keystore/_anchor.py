@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from anonymix_keystore import _audit
+from anonymix_keystore import _audit, _header
+from anonymix_keystore._audit import Revoked
 from anonymix_keystore._crypto import KeyRing, encode
 from anonymix_keystore._database import Database, new_private_file
 from anonymix_keystore._errors import AnchorError, RolledBackError
 from anonymix_keystore._header import Header
 
-Revoked = tuple[bytes, int]  # alias of the subject, version
+STEP = 10_000  # revocations told to an anchor at once
+_ACCEPT = (
+    "open with accept_rollback=REASON (on the command line: anonymix keys status --accept-rollback REASON)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +69,53 @@ def compare(state: AnchorState, db: Database, keys: KeyRing, header: Header) -> 
         raise RolledBackError(
             f"an old file: it stands at epoch {header.epoch}, its anchor at {state.epoch}",
             where=db.where,
-            fix="put the current file back, or open with accept_rollback=REASON",
+            fix=f"put the current file back, or {_ACCEPT}",
         )
     line = _audit.line(db, keys, state.epoch) if state.epoch else None
-    if state.epoch and (line is None or line.code != state.head):
+    if state.epoch and (line is None or line.code != state.head) and not _accepted(state, db, keys):
         raise RolledBackError(
             "the store's history is not the anchor's",
             where=db.where,
-            fix="put the right file back, or open with accept_rollback=REASON",
+            fix=f"put the right file back, or {_ACCEPT}",
         )
+
+
+def _accepted(state: AnchorState, db: Database, keys: KeyRing) -> bool:
+    """Whether the trail says that a rollback behind this very state was accepted."""
+    wanted = {"action": _audit.ACCEPT_ROLLBACK, "anchor": state.epoch, "head": state.head.hex()}
+    return any(wanted.items() <= line.content.items() for line in _audit.lines(db, keys, state.epoch))
+
+
+def advance(anchor: Anchor, db: Database, keys: KeyRing, *, everything: bool = False) -> None:
+    """Move an anchor to where the store stands, and tell it all that was erased on the way.
+
+    What it is told comes from the audit trail, from the line on that the anchor knows: so it hears of
+    revocations that came while it was away, that other processes made, or that a crash kept from it.
+
+    Args:
+        anchor: The anchor.
+        db: The store.
+        keys: Its keys.
+        everything: Tell it the whole trail, whatever it knows already.
+
+    Raises:
+        AnchorError: It is another store's, or can't be read or written.
+        RolledBackError: The store is older than the anchor, or its history is another.
+    """
+    state = anchor.read()
+    header = _header.load(db, keys)  # after the anchor: a change in between can only put the store ahead
+    if state is not None:
+        compare(state, db, keys, header)
+    known = 0 if everything or state is None else state.epoch
+    waiting: set[Revoked] = set()
+    for line in _audit.lines(db, keys, known):
+        if line.seq > header.epoch:
+            break
+        waiting.update(_audit.revoked(line.content))
+        if len(waiting) >= STEP:
+            anchor.advance(AnchorState.of(keys, line.seq, line.code), sorted(waiting))
+            waiting.clear()
+    anchor.advance(AnchorState.of(keys, header.epoch, header.head), sorted(waiting))
 
 
 def _mac(keys: KeyRing, epoch: int, head: bytes) -> bytes:
@@ -81,7 +123,10 @@ def _mac(keys: KeyRing, epoch: int, head: bytes) -> bytes:
 
 
 class Anchor(Protocol):
-    """Where the anchor is kept. Calls come after each change, from whichever process made it."""
+    """Where the anchor is kept. Calls come after each change, from whichever process made it.
+
+    An anchor that holds a state has been told everything that was revoked up to its epoch.
+    """
 
     def read(self) -> AnchorState | None:
         """The state kept, or ``None`` where none was ever written."""
@@ -135,7 +180,12 @@ class AnchorFile:
     def _open(self) -> Iterator[sqlite3.Connection]:
         where = str(self._path)
         if not self._path.is_file():
-            raise AnchorError("the anchor is missing", where=where, fix="put it back, or make a new one")
+            raise AnchorError(
+                "the anchor is missing",
+                where=where,
+                fix="put it back; if it is gone for good, tie the store to a new one with Keystore.tie_anchor"
+                " (on the command line: unset ANONYMIX_ANCHOR, then anonymix keys tie-anchor FILE)",
+            )
         try:
             uri = f"{self._path.resolve().as_uri()}?mode=rw"
             db = sqlite3.connect(uri, uri=True, timeout=self._patience, isolation_level=None)

@@ -15,6 +15,7 @@ from anonymix_keystore._header import GENESIS, Header
 PAGE = 500
 # The one action that may leave a gap in the numbers: a rollback that was knowingly accepted.
 ACCEPT_ROLLBACK = "accept-rollback"
+Revoked = tuple[bytes, int]  # alias of the subject, version; version 0 stands for every version
 
 
 class Line(NamedTuple):
@@ -98,6 +99,20 @@ def check_tail(db: Database, header: Header) -> None:
         raise RolledBackError(
             "the audit trail does not end where the header says", where=db.where, fix="restore a backup"
         )
+
+
+def revoked(content: Mapping[str, Any]) -> Iterator[Revoked]:
+    """What a line of the trail says was erased, so that the trail alone tells an anchor all of it."""
+    action = content["action"]
+    for alias, before, after in content.get("keys", ()):
+        name = bytes.fromhex(alias)
+        if action == "forget":
+            yield name, 0
+        elif action == "rotate" and content["old"] != "retired":
+            # Not only the key that was active: those retired before went with it.
+            yield from ((name, version) for version in range(1, after))
+        elif action in {"revoke", "expire", ACCEPT_ROLLBACK}:
+            yield name, before
 
 
 class ChainCheck:

@@ -109,6 +109,8 @@ class Care(Base):
                 self._core.check_anchor()
             with self._core.change() as change:
                 change.note("tie-anchor")
+            if state is not None:  # an anchor of an earlier revision may have missed revocations
+                self._core.move_anchor(anchor, everything=True)
         except BaseException:
             self._core.anchor = previous
             raise

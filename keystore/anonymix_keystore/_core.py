@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from anonymix_keystore import _audit, _header, _schema
-from anonymix_keystore._anchor import Anchor, AnchorState, Revoked, compare
+from anonymix_keystore import _anchor, _audit, _header, _schema
+from anonymix_keystore._anchor import Anchor, compare
 from anonymix_keystore._cache import Cache
 from anonymix_keystore._crypto import KeyRing
 from anonymix_keystore._database import Database
@@ -20,6 +20,7 @@ from anonymix_keystore._errors import (
     DamagedError,
     KeystoreError,
     LockedError,
+    RolledBackError,
 )
 from anonymix_keystore._header import MODULUS, Header
 from anonymix_keystore._rows import HEADS, Head, Table
@@ -40,7 +41,6 @@ class Change:
         self._seq, self._head, self._tally = header.epoch, header.head, header.tally
         self.wrap = header.wrap
         self.touched: set[bytes] = set()  # tags whose cached keys are stale
-        self.revoked: list[Revoked] = []
         self.erased = False
 
     @property
@@ -88,8 +88,8 @@ class Change:
         """Let the next line bear a number after this one (a rollback is being accepted)."""
         self._seq = max(self._seq, epoch)
 
-    def finish(self) -> Header:
-        """Write the header; returns it."""
+    def finish(self) -> None:
+        """Write the header."""
         self.header = _header.replace(
             self.header,
             epoch=self._seq,
@@ -99,7 +99,6 @@ class Change:
             wrap=self.wrap,
         )
         _header.store(self.db, self.keys, self.header)
-        return self.header
 
 
 class Core:
@@ -233,9 +232,9 @@ class Core:
                 change = Change(db, keys, header, self._time(header, accept_clock), self._actor)
                 self._write_uses(change)
                 yield change
-                header = change.finish()
+                change.finish()
             self._used.clear()
-            self._after(change, header)
+            self._after(change)
 
     def _time(self, header: Header, accept_clock: bool) -> int:
         system = int(self._clock())
@@ -249,21 +248,32 @@ class Core:
             )
         return self.now(header)
 
-    def _after(self, change: Change, header: Header) -> None:
+    def _after(self, change: Change) -> None:
         self.cache.drop(change.touched)
         if change.erased or self._unscrubbed:
             # Where a reader is in the way now, the next change tries again, and closing does it.
             self._unscrubbed = not self._db.scrub()
         if self.anchor is not None:
-            state = AnchorState.of(self._keys, header.epoch, header.head)
-            try:
-                self.anchor.advance(state, change.revoked)
-            except (AnchorError, OSError) as error:
-                raise AnchorError(
-                    "the change was made, but the anchor could not be moved",
-                    where=str(error),
-                    fix="see to the anchor",
-                ) from error
+            self.move_anchor(self.anchor)
+
+    def move_anchor(self, anchor: Anchor, *, everything: bool = False) -> None:
+        """Tell an anchor how far the store is, after a change.
+
+        Raises:
+            AnchorError: The change was made, but the anchor could not be moved.
+            RolledBackError: The change was made in a file that is older than the anchor.
+        """
+        try:
+            _anchor.advance(anchor, self._db, self._keys, everything=everything)
+        except (RolledBackError, DamagedError):
+            raise
+        except Exception as error:  # an anchor may be anybody's code
+            what = str(error) if isinstance(error, KeystoreError) else type(error).__name__
+            raise AnchorError(
+                "the change was made, but the anchor could not be moved",
+                where=what,
+                fix="see to the anchor: the next change tells it all that it missed",
+            ) from error
 
     @property
     def scrubbed(self) -> bool:
@@ -282,10 +292,19 @@ class Core:
         with self.lock:
             state = self.anchor.read()
             if state is None:
-                raise AnchorError("the anchor is empty", fix="tie the store to it with Keystore.tie_anchor")
+                raise AnchorError(
+                    "the anchor is empty",
+                    fix="tie the store to it with Keystore.tie_anchor (on the command line, to a new"
+                    " one: anonymix keys tie-anchor FILE)",
+                )
             # Read after the anchor, so that a change in between can only put the store ahead.
             with self.reading() as (db, keys):
-                compare(state, db, keys, _header.load(db, keys))
+                header = _header.load(db, keys)
+                compare(state, db, keys, header)
+            if header.epoch > state.epoch:
+                # A crash came before the anchor was told. Where it can't be told now, the next change does.
+                with contextlib.suppress(AnchorError):
+                    self.move_anchor(self.anchor)
 
 
 def check_form(db: Database, header: Header) -> None:

@@ -126,7 +126,6 @@ class _Erased:
             self._aliases.append(head[0].alias.hex())
             self._moves.append([head[0].alias.hex(), head[0].latest, 0])
             self._needles += [who.tag, head[0].alias]
-            change.revoked.append((head[0].alias, 0))
         if head is not None or enrolments or originals:
             self._scopes.append(who.scope)
         change.delete_all(KEYS, keys)
@@ -220,7 +219,7 @@ def expire(core: Core) -> int:
             for record in page:
                 key, weight = KEYS.check(change.keys, record[: KEYS.width], change.db.where)
                 head, _ = HEADS.check(change.keys, record[KEYS.width :], change.db.where)
-                rows.append((_lifecycle.end(change, head, key, Ending(State.DESTROYED)), weight))
+                rows.append((_lifecycle.end(change, key, Ending(State.DESTROYED)), weight))
                 moves.append([head.alias.hex(), key.version, 0])
             if rows:
                 change.update_all(KEYS, rows)

@@ -357,12 +357,11 @@ class Ending:
     until: int = 0
 
 
-def end(change: Change, head: Head, key: Key, ending: Ending) -> Key:
+def end(change: Change, key: Key, ending: Ending) -> Key:
     """The row of a key that ends; unless it is only retired, its material is erased."""
     if ending.state is State.RETIRED:
         return key._replace(state=State.RETIRED, until=ending.until, ended=change.now)
     change.erased = True
-    change.revoked.append((head.alias, key.version))
     return key._replace(state=ending.state, until=0, ended=change.now, wrap=0, wrapped=None)
 
 
@@ -387,7 +386,7 @@ def rotate_all(
         for key, key_weight in living:
             if ending.state is State.RETIRED and key.state == State.RETIRED:
                 continue  # already retired, with a date of its own
-            ended.append((end(change, head, key, ending), key_weight))
+            ended.append((end(change, key, ending), key_weight))
         material = materials[head.tag] = secrets.token_bytes(KEY_BYTES)
         rows.append(new_key(change, head_now, version, material))
         new_heads.append((head_now, weight))
@@ -427,7 +426,7 @@ def withdraw(
         chosen = [item for item in keys if item[0].wrapped is not None and version in {None, item[0].version}]
     versions = [key.version for key, _ in chosen]
     if versions:
-        change.update_all(KEYS, [(end(change, head, key, ending), key_weight) for key, key_weight in chosen])
+        change.update_all(KEYS, [(end(change, key, ending), key_weight) for key, key_weight in chosen])
         if head.active in versions:
             change.update_all(HEADS, [(head._replace(active=0), weight)])
         change.touched.add(head.tag)

@@ -27,7 +27,7 @@ def accept(core: Core, reason: str) -> int:
         for head, weight in HEADS.every(change.db, change.keys):
             versions = revoked.get(head.alias, set())
             ended = [
-                (_lifecycle.end(change, head, key, Ending(State.DESTROYED)), key_weight)
+                (_lifecycle.end(change, key, Ending(State.DESTROYED)), key_weight)
                 for key, key_weight in _lifecycle.find_keys(change.db, change.keys, head)
                 if key.wrapped is not None and versions & {0, key.version}
             ]
@@ -37,5 +37,12 @@ def accept(core: Core, reason: str) -> int:
             destroyed += [[head.alias.hex(), key.version, 0] for key, _ in ended]
         before = change.header.epoch
         change.skip_to(state.epoch)
-        change.note(_audit.ACCEPT_ROLLBACK, before=before, anchor=state.epoch, keys=destroyed, reason=reason)
+        change.note(
+            _audit.ACCEPT_ROLLBACK,
+            before=before,
+            anchor=state.epoch,
+            head=state.head.hex(),
+            keys=destroyed,
+            reason=reason,
+        )
     return len(destroyed)

@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from anonymix_keystore import (
+    AnchorError,
+    AnchorFile,
     Argon2Cost,
     InvalidRequestError,
     KeyFileUnlock,
@@ -356,3 +358,27 @@ def test_bad_names_are_refused(run) -> None:
     with open_keystore() as store:
         assert list(store.list()) == []
     assert isinstance(store, Keystore)
+
+
+def test_an_old_file_is_accepted_and_a_store_is_tied_anew_by_commands(
+    run, home: Path, tmp_path: Path, monkeypatch
+) -> None:
+    anchor = tmp_path / "anchor.db"
+    run("init", "--anchor", str(anchor))
+    monkeypatch.setenv("ANONYMIX_ANCHOR", str(anchor))
+    run("issue", "alice")
+    old = (home / "keystore.db").read_bytes()
+    run("revoke", "alice", "--yes")
+    (home / "keystore.db").write_bytes(old)
+    error = run("status", fails=RolledBackError).exception
+    assert "anonymix keys status --accept-rollback" in error.fix
+    run("status", "--accept-rollback", "the disk died")
+    assert [item["state"] for item in run("list", "--json")] == ["destroyed"]
+    anchor.unlink()
+    assert "anonymix keys tie-anchor" in run("status", fails=AnchorError).exception.fix
+    monkeypatch.delenv("ANONYMIX_ANCHOR")
+    assert str(anchor) in run("tie-anchor", str(anchor))
+    monkeypatch.setenv("ANONYMIX_ANCHOR", str(anchor))
+    assert run("verify", "--json")["anchored"]
+    assert run("tie-anchor", str(anchor), "--json") == {"anchor": str(anchor)}
+    assert len(list(AnchorFile(anchor).revoked())) == 1

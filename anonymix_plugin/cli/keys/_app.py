@@ -31,6 +31,15 @@ DescriptorOption = Annotated[
         show_default=False,
     ),
 ]
+RollbackOption = Annotated[
+    str,
+    typer.Option(
+        "--accept-rollback",
+        metavar="REASON",
+        help="Go on from a file that is older than its anchor; what was revoked since stays revoked.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Don't ask before doing what can't be undone.")]
 ScopeOption = Annotated[str, typer.Option(help="The application or gallery that the key belongs to.")]

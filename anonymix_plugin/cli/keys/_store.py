@@ -20,7 +20,13 @@ from anonymix_keystore import (
     StoreExistsError,
     Unlock,
 )
-from anonymix_plugin.cli.keys._app import DescriptorOption, JsonOption, StoreOption, app
+from anonymix_plugin.cli.keys._app import (
+    DescriptorOption,
+    JsonOption,
+    RollbackOption,
+    StoreOption,
+    app,
+)
 from anonymix_plugin.cli.keys._opening import (
     ANCHOR_VARIABLE,
     asked,
@@ -77,11 +83,15 @@ def init(
 
 @app.command("status")
 def status(
-    keystore: StoreOption = None, passphrase_fd: DescriptorOption = None, as_json: JsonOption = False
+    *,
+    accept_rollback: RollbackOption = "",
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show how many keys there are and how the store is locked."""
     kind, _ = Keystore.locked_by(place_of(keystore))
-    with open_keystore(keystore, passphrase_fd) as store:
+    with open_keystore(keystore, passphrase_fd, accept_rollback=accept_rollback) as store:
         states: dict[str, int] = {}
         for info in store.list():
             states[info.state.value] = states.get(info.state.value, 0) + 1
@@ -104,6 +114,20 @@ def status(
             shown = ", ".join(value) or "none"
         table.add_row(name, escape(str(shown)))
     Console().print(table)
+
+
+@app.command("tie-anchor")
+def tie_anchor(
+    anchor: Annotated[Path, typer.Argument(metavar="FILE", help="The anchor; made if it is missing.")],
+    *,
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tie the store to an anchor, and tell it all that was ever revoked."""
+    with open_keystore(keystore, passphrase_fd) as store:
+        store.tie_anchor(AnchorFile(anchor) if anchor.exists() else AnchorFile.create(anchor))
+    say(as_json, f"Tied. Set {ANCHOR_VARIABLE}={anchor} from now on.", anchor=str(anchor))
 
 
 @app.command("backup")
@@ -141,10 +165,7 @@ def restore(
     key_file: Annotated[
         Path | None, typer.Option("--key-file", help="What the backup is locked by.", show_default=False)
     ] = None,
-    accept_rollback: Annotated[
-        str,
-        typer.Option(help="With an anchor: the reason to go on from this older state.", show_default=False),
-    ] = "",
+    accept_rollback: RollbackOption = "",
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
