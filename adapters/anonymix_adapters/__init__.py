@@ -14,6 +14,7 @@ from anonymix_adapters.errors import (
     AdapterError,
     BackEndError,
     BypassError,
+    CopiedClientError,
     DoubleProtectionError,
     EnrolmentError,
     FaceTooSmallError,
@@ -28,7 +29,7 @@ from anonymix_adapters.protocol import Adapter, Answer, Leaked, Rehearsal
 from anonymix_adapters.registry import load, names
 from anonymix_adapters.renewal import Renewal, keep_original, renew, sealed_original
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import StandIn, gate_of, need_gate, stand_in, unwrap, wrap
+from anonymix_adapters.wrapping import Hooks, StandIn, gate_of, hook, need_gate, stand_in, unwrap, wrap
 
 __all__ = [
     "Adapter",
@@ -36,11 +37,13 @@ __all__ = [
     "Answer",
     "BackEndError",
     "BypassError",
+    "CopiedClientError",
     "DoubleProtectionError",
     "EnrolmentError",
     "FaceMixer",
     "FaceTooSmallError",
     "Gate",
+    "Hooks",
     "ImageLimit",
     "KeyUse",
     "Leaked",
@@ -57,6 +60,7 @@ __all__ = [
     "Whose",
     "encode_within",
     "gate_of",
+    "hook",
     "keep_original",
     "load",
     "names",

@@ -13,7 +13,9 @@ that should not have come. `run` does them all without pytest.
 from __future__ import annotations
 
 import base64
+import copy
 import os
+import pickle
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -159,6 +161,25 @@ def wraps_once_and_unwraps(trial: Trial) -> None:
         _raises(NotProtectedError, lambda: adapter.unprotect(bare))
         wrapped = adapter.protect(bare, trial.mixer, **again)
         _need(adapter.gate_of(wrapped) is not None, "what was unprotected can't be protected again")
+
+
+def leaves_the_original_alone_when_copied(trial: Trial) -> None:
+    """A copy of the client is refused, or is protected; unprotecting it does nothing to the client itself."""
+    adapter, person = trial.adapter, trial.people[0]
+    for make in _COPIES:
+        with trial.open() as stage:
+            stage.enrol(person.name, person.enrolled)
+            try:
+                twin = make(stage.client)
+            except (AnonymixError, KeystoreError):
+                twin = None  # refused
+            if twin is not None and adapter.gate_of(twin) is None:
+                _raises(AnonymixError, lambda it=twin: adapter.unprotect(it))  # type: ignore[misc]
+            elif twin is not None:
+                adapter.unprotect(twin)
+            _need(adapter.gate_of(stage.client) is stage.gate, "unprotecting a copy unprotects the original")
+            stage.verify(person.name, person.probe)
+            assert_nothing_original(stage.seen(), [person.enrolled, person.probe])
 
 
 def tells_people_apart(trial: Trial) -> None:
@@ -326,6 +347,7 @@ def searches_under_a_gallery_key(trial: Trial) -> None:
 CHECKS: tuple[Callable[[Trial], None], ...] = (
     names_itself_and_its_sdk,
     wraps_once_and_unwraps,
+    leaves_the_original_alone_when_copied,
     tells_people_apart,
     writes_enrolments_down,
     sends_cancelable_faces_only,
@@ -394,6 +416,21 @@ def assert_nothing_original(
 
 def _content(photo: bytes | str | os.PathLike[str]) -> bytes:
     return photo if isinstance(photo, bytes) else Path(photo).read_bytes()
+
+
+def _by_hand(client: Any) -> Any:
+    """A copy as some libraries make them, past the object's own ways."""
+    twin = object.__new__(type(client))
+    vars(twin).update(vars(client))
+    return twin
+
+
+_COPIES: tuple[Callable[[Any], Any], ...] = (
+    copy.copy,
+    copy.deepcopy,
+    lambda client: pickle.loads(pickle.dumps(client)),  # noqa: S301 - our own
+    _by_hand,
+)
 
 
 class _Watched:

@@ -12,6 +12,7 @@ __all__ = [
     "AdapterError",
     "BackEndError",
     "BypassError",
+    "CopiedClientError",
     "DoubleProtectionError",
     "EnrolmentError",
     "FaceTooSmallError",
@@ -71,6 +72,12 @@ class DoubleProtectionError(AdapterError):
     """The client is protected already, by another mixer or in another way."""
 
     code = "double_protection"
+
+
+class CopiedClientError(AdapterError, TypeError):
+    """A protected client was to be copied or pickled, or a copy of one was to be used."""
+
+    code = "copied_client"
 
 
 class NotProtectedError(AdapterError):

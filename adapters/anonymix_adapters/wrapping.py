@@ -1,35 +1,250 @@
-"""Which clients are protected, how to undo it, and that none is protected twice."""
+"""Which clients are protected, how to undo it, and that none is protected twice.
+
+A client that is protected in place gets a class of its own, made from its class. What `hook` puts there lies
+on that class, as data descriptors: nothing in the object's own attributes gets in front of it, assigning to
+it is refused, and a copy does not take it along by accident. The class refuses to be copied or pickled,
+unless the adapter said that its hooks can be put into a copy anew.
+"""
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NoReturn, Self, TypeVar, cast
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
-from anonymix_adapters.errors import AdapterError, DoubleProtectionError, NotProtectedError
+from anonymix_adapters.errors import (
+    AdapterError,
+    BypassError,
+    CopiedClientError,
+    DoubleProtectionError,
+    NotProtectedError,
+)
 from anonymix_adapters.gate import Gate
 
 T = TypeVar("T")
 
-_ATTRIBUTE = "_anonymix_guard"
+_OWN: Final = "_anonymix_own_class"
 _LOCK = threading.RLock()
+_put_in: list[Hooks] = []  # by the `install` that is at work; under the lock
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True, eq=False)
+class Hooks:
+    """What was put into a client.
+
+    Attributes:
+        undo: Takes the hooks out again. It is called once, and must bear that somebody else took some out.
+        intact: Whether all of them are still in place; asked whenever somebody asks for the client's gate.
+    """
+
+    undo: Callable[[], object]
+    intact: Callable[[], bool] = _always
+
+    @staticmethod
+    def together(parts: Iterable[Hooks]) -> Hooks:
+        """Several hooks as one; they are undone last in, first out."""
+        every = tuple(parts)
+
+        def undo() -> None:
+            with ExitStack() as stack:  # all of them, even if one fails
+                for part in every:
+                    stack.callback(part.undo)
+
+        return Hooks(undo, lambda: all(part.intact() for part in every))
+
+
+Installed: TypeAlias = Hooks | Callable[[], object]
+"""What `install` returns: hooks, or a bare function that undoes them and can't say whether they are there."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Guard:
-    """Lies on the protected object itself, so that the two go out of use together."""
+    """What stands in front of an object, and how it was put there."""
 
     gate: Gate
-    undo: Callable[[], object]
+    install: Callable[[Any], Installed]
+    hooks: Hooks
+    copies: bool
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # a copied model keeps its hooks, and so its mixer
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(
-            "a protected client can't be pickled: its mixer holds keys; protect it where it is used"
+class _Own:
+    """What the class of a protected object knows: whose class it is, and what it was before."""
+
+    def __init__(self, target: object, before: type) -> None:
+        self.target, self.before = target, before
+        self.guard: _Guard | None = None
+
+
+class _Hook:
+    """Answers for an attribute of one object, whatever the object's own `__dict__` says."""
+
+    def __init__(self, own: _Own, name: str, value: Any) -> None:
+        self._own, self._name, self._value = own, name, value
+
+    def __get__(self, found: object, _: type | None = None) -> Any:
+        if found is not None and found is not self._own.target:
+            raise BypassError(
+                "this is a copy of a protected object that was made past its own ways of copying",
+                where=_place(found, self._name),
+                fix="protect it where it is used",
+            )
+        return self._value
+
+    def __set__(self, found: object, _: object) -> NoReturn:
+        raise BypassError(
+            "this attribute is the mixer's: with another in its place photos would pass it by",
+            where=_place(found, self._name),
+            fix="unprotect the object before you change it",
         )
+
+    def __delete__(self, found: object) -> NoReturn:
+        self.__set__(found, None)
+
+
+def hook(target: object, hooks: Mapping[str, Any]) -> Hooks:
+    """Put hooks in place of an object's attributes: methods, or anything else.
+
+    The object gets a class of its own. What is put there is found before the object's own attributes, can't
+    be assigned to, and is not handed to a copy. Functions are called without `self`; take what they replace
+    from the object beforehand. Special methods (`__call__`) can be hooked, too. The object itself can no
+    longer be copied or pickled; for what `wrap` protects, `copies=True` allows it.
+
+    Args:
+        target: The object; a model or session inside of the one that `wrap` is given, too.
+        hooks: What stands in the place of each attribute.
+
+    Returns:
+        What `install` is to return, alone or by `Hooks.together`.
+
+    Raises:
+        AdapterError: The object's class can't be exchanged: it is built in.
+        DoubleProtectionError: Such a hook is there already, another adapter's or another client's.
+    """
+    with _LOCK:
+        known = _own(target)
+        if known is not None and not vars(type(target)).keys().isdisjoint(hooks):
+            raise _double(target)
+        own = known or _give_class(target)
+        kind = type(target)
+        put = {name: _Hook(own, name, value) for name, value in hooks.items()}
+        for name, value in put.items():
+            setattr(kind, name, value)
+
+    def undo() -> None:
+        with _LOCK:
+            for name, value in put.items():
+                if vars(kind).get(name) is value:
+                    delattr(kind, name)
+            if known is None:
+                _take_class(target, own)
+
+    def intact() -> bool:
+        return type(target) is kind and all(vars(kind).get(name) is value for name, value in put.items())
+
+    made = Hooks(undo, intact)
+    _put_in.append(made)
+    return made
+
+
+def _give_class(target: object) -> _Own:
+    before = type(target)
+    own = _Own(target, before)
+    body = {
+        "__slots__": (),
+        "__module__": before.__module__,
+        "__qualname__": before.__qualname__,
+        "__doc__": before.__doc__,
+        "__copy__": _copy,
+        "__deepcopy__": _deepcopy,
+        "__reduce__": _pickle,
+        "__reduce_ex__": _pickle,
+        _OWN: own,
+    }
+    try:
+        made = types.new_class(before.__name__, (before,), exec_body=lambda space: space.update(body))
+        object.__setattr__(target, "__class__", made)
+    except TypeError:
+        raise AdapterError("this kind of object can't be protected in place", where=before.__name__) from None
+    return own
+
+
+def _built_in(kind: type) -> AdapterError:
+    return AdapterError("this kind of object can't be protected in place", where=kind.__name__)
+
+
+def _take_class(target: object, own: _Own) -> None:
+    if _own(target) is own:
+        object.__setattr__(target, "__class__", own.before)
+
+
+def _own(target: object) -> _Own | None:
+    """What the object's class knows, if it is a class that was made for this very object."""
+    found = vars(type(target)).get(_OWN)
+    return found if isinstance(found, _Own) and found.target is target else None
+
+
+def _guard(target: object) -> _Guard | None:
+    own = _own(target)
+    return own.guard if own else None
+
+
+def _stray(target: object) -> bool:
+    """Whether an object has the class of another one, which it was copied from by hand."""
+    return isinstance(vars(type(target)).get(_OWN), _Own) and _own(target) is None
+
+
+# --- copies ---------------------------------------------------------------------------------------------
+
+
+def _copy(self: Any) -> Any:
+    return _copied(self, copy.copy)
+
+
+def _deepcopy(self: Any, memo: dict[Any, Any]) -> Any:
+    mark = (_OWN, id(self))
+    if mark in memo:
+        raise _no_copy(self, "it refers to itself")
+    memo[mark] = True
+    return _copied(self, lambda plain: copy.deepcopy(plain, memo))
+
+
+def _copied(target: Any, how: Callable[[Any], Any]) -> Any:
+    """A copy that is protected by hooks of its own, if the adapter allows it."""
+    own, guard = _own(target), _guard(target)
+    if own is None or guard is None or not guard.copies:
+        raise _no_copy(target, "its hooks, and the mixer behind them, are its own")
+    # The same content under the class from before, only for as long as it takes: the object itself stays
+    # protected meanwhile for those who use it.
+    plain: Any = object.__new__(own.before)
+    object.__setattr__(plain, "__dict__", vars(target))
+    return wrap(how(plain), guard.gate, guard.install, copies=True)
+
+
+def _no_copy(target: object, why: str) -> CopiedClientError:
+    return CopiedClientError(
+        f"a protected object can't be copied: {why}",
+        where=type(target).__name__,
+        fix="copy it before it is protected, and protect both",
+    )
+
+
+def _pickle(self: object, *_: object) -> NoReturn:
+    raise CopiedClientError(
+        "a protected object can't be copied or pickled: its mixer holds keys",
+        where=type(self).__name__,
+        fix="protect it where it is used",
+    )
+
+
+# --- objects that stand in ------------------------------------------------------------------------------
 
 
 class StandIn:
@@ -42,6 +257,9 @@ class StandIn:
 
     def __init__(self, target: Any, gate: Gate) -> None:
         self._target, self._gate = target, gate
+
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        _pickle(self)
 
 
 S = TypeVar("S", bound=StandIn)
@@ -75,12 +293,19 @@ def _double(target: object) -> DoubleProtectionError:
     )
 
 
+# --- protecting -----------------------------------------------------------------------------------------
+
+
 def gate_of(target: object) -> Gate | None:
-    """The gate in front of a client or model, or None where there is none."""
+    """The gate in front of a client or model; None where there is none.
+
+    There is none in front of a copy that was made by hand, nor where somebody took a hook out or put
+    something else in its place.
+    """
     if isinstance(target, StandIn):
         return target._gate
     guard = _guard(target)
-    return guard.gate if guard else None
+    return guard.gate if guard and guard.hooks.intact() else None
 
 
 def need_gate(target: object) -> Gate:
@@ -92,26 +317,29 @@ def need_gate(target: object) -> Gate:
     gate = gate_of(target)
     if gate is None:
         raise NotProtectedError(
-            "this is not protected", where=type(target).__name__, fix="call protect first"
+            "this is not protected, or no longer", where=type(target).__name__, fix="call protect first"
         )
     return gate
 
 
-def wrap(target: T, gate: Gate, install: Callable[[T], Callable[[], object]]) -> T:
+def wrap(target: T, gate: Gate, install: Callable[[T], Installed], *, copies: bool = False) -> T:
     """Protect an object in place, once.
 
     Args:
         target: The client or model.
         gate: What stands in front of it from now on.
-        install: Puts the hooks in and returns a function that takes them out again. It is not called
-            if the same gate (same mixer, adapter, keys and scope) stands there already.
+        install: Puts the hooks in, best by `hook`, and returns them. It is not called if the same gate (same
+            mixer, adapter, keys and scope) stands there already.
+        copies: Whether `copy` and `deepcopy` of the target are allowed: `install` is called for the copy,
+            too. Say so only if a copy shares nothing with the original that `install` changes.
 
     Returns:
         The target.
 
     Raises:
         DoubleProtectionError: Another gate stands there.
-        AdapterError: The object takes no attributes, so that it can't be protected in place.
+        CopiedClientError: It is a copy of a protected object, made by hand.
+        AdapterError: The object is of a kind that can't be protected in place.
     """
     with _LOCK:
         there = gate_of(target)
@@ -119,9 +347,28 @@ def wrap(target: T, gate: Gate, install: Callable[[T], Callable[[], object]]) ->
             if there.same_as(gate):
                 return target
             raise _double(target)
+        if _stray(target):
+            raise _no_copy(target, "this one was made by hand and has the original's hooks")
+        if _guard(target) is not None:
+            unwrap(target)  # somebody took hooks out: the rest goes, and all are put in anew
+        if _own(target) is not None:
+            raise _double(target)  # a part of another protected object
         if not hasattr(target, "__dict__"):
-            raise AdapterError("this kind of object can't be protected in place", where=type(target).__name__)
-        vars(target)[_ATTRIBUTE] = _Guard(gate, install(target))
+            raise _built_in(type(target))
+        start = len(_put_in)
+        try:
+            hooks = install(target)
+            if not isinstance(hooks, Hooks):
+                hooks = Hooks(hooks)
+                _put_in.append(hooks)
+            own = _own(target) or _give_class(target)
+        except BaseException:
+            Hooks.together(_put_in[start:]).undo()
+            raise
+        finally:
+            del _put_in[start:]
+        mine = Hooks(lambda: _take_class(target, own), lambda: _own(target) is own)
+        own.guard = _Guard(gate, install, Hooks.together((mine, hooks)), copies)
     return target
 
 
@@ -129,7 +376,8 @@ def unwrap(target: Any) -> Any:
     """Take the hooks out again, or the stand-in away, and return the target as it was.
 
     Raises:
-        NotProtectedError: It is not protected.
+        NotProtectedError: It is not protected; or it is a copy, made by hand, of an object that is. The
+            original stays protected.
     """
     if isinstance(target, StandIn):
         return target._target
@@ -137,11 +385,9 @@ def unwrap(target: Any) -> Any:
         guard = _guard(target)
         if guard is None:
             raise NotProtectedError("this is not protected", where=type(target).__name__)
-        guard.undo()
-        del vars(target)[_ATTRIBUTE]
+        guard.hooks.undo()
     return target
 
 
-def _guard(target: object) -> _Guard | None:
-    found = getattr(target, "__dict__", {}).get(_ATTRIBUTE)
-    return found if isinstance(found, _Guard) else None
+def _place(found: object, name: str) -> str:
+    return f"{type(found).__name__}.{name}"

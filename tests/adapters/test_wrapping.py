@@ -1,0 +1,233 @@
+"""Hooks lie on one object: copies, overwriting and other adapters leave them, and the original, alone."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_conformance import LOCAL
+
+from anonymix_adapters import (
+    AdapterError,
+    BypassError,
+    CopiedClientError,
+    DoubleProtectionError,
+    Gate,
+    Hooks,
+    NotProtectedError,
+    StandIn,
+    gate_of,
+    hook,
+    names,
+    need_gate,
+    stand_in,
+    unwrap,
+    wrap,
+)
+from anonymix_plugin.evaluation.keys import SeededKeys
+
+HERE = Path(__file__).parent
+
+
+class NoFaces:
+    fingerprint = "0" * 32
+    keystore = SeededKeys(1)
+
+    def protect(self, image: Any, **_: Any) -> Any:
+        raise AssertionError("no face was to be made")
+
+
+class Client:
+    """A back end's client, with another object inside."""
+
+    def __init__(self) -> None:
+        self.model = Model()
+        self.weight = 1
+
+    def send(self) -> str:
+        return f"original {self.weight}"
+
+    def stop(self) -> str:
+        return "stopped"
+
+
+class Model:
+    def run(self) -> str:
+        return "run"
+
+
+def install(client: Client) -> Hooks:
+    plainly = client.send
+    return Hooks.together(
+        (
+            hook(client, {"send": lambda: f"protected {plainly()}"}),
+            hook(client.model, {"run": lambda: "protected run"}),
+        )
+    )
+
+
+def by_hand(client: Any) -> Any:
+    twin = object.__new__(type(client))
+    vars(twin).update(vars(client))
+    return twin
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate(NoFaces(), "test")
+
+
+@pytest.fixture
+def client(gate: Gate) -> Client:
+    return wrap(Client(), gate, install)
+
+
+def holds(client: Client, gate: Gate) -> bool:
+    return gate_of(client) is gate and client.send() == "protected original 1"
+
+
+def test_hooks_lie_on_one_object_and_go_as_they_came(client: Client, gate: Gate) -> None:
+    assert holds(client, gate)
+    assert client.model.run() == "protected run"
+    assert Client().send() == "original 1"
+    assert isinstance(client, Client)
+    assert (type(client).__name__, type(client).__module__) == ("Client", __name__)
+    before = unwrap(client)
+    assert before is client
+    assert type(client) is Client
+    assert (client.send(), client.model.run()) == ("original 1", "run")
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_copy_is_refused_with_a_sentence(client: Client, gate: Gate, make: Callable[[Any], Any]) -> None:
+    with pytest.raises(CopiedClientError):
+        make(client)
+    with pytest.raises(CopiedClientError):
+        make(client.model)
+    assert holds(client, gate)
+
+
+def test_a_copy_that_the_adapter_allows_has_hooks_of_its_own(gate: Gate) -> None:
+    def send_alone(client: Client) -> Hooks:
+        plainly = client.send
+        return hook(client, {"send": lambda: f"protected {plainly()}"})
+
+    client = wrap(Client(), gate, send_alone, copies=True)
+    for make in (copy.copy, copy.deepcopy):
+        twin = make(client)
+        twin.weight = 0
+        assert gate_of(twin) is gate
+        assert twin.send() == "protected original 0"
+        unwrap(twin)
+        assert (twin.send(), gate_of(twin)) == ("original 0", None)
+        assert holds(client, gate)
+    assert copy.deepcopy([client, client])[0].send() == "protected original 1"
+    client.model.of = client  # type: ignore[attr-defined]
+    with pytest.raises(CopiedClientError, match="refers to itself"):
+        copy.deepcopy(client)
+    with pytest.raises(CopiedClientError, match="pickled"):
+        pickle.dumps(client)
+
+
+def test_a_copy_made_by_hand_is_no_way_in_and_none_to_the_original(client: Client, gate: Gate) -> None:
+    twin = by_hand(client)
+    assert gate_of(twin) is None
+    with pytest.raises(BypassError, match="copy"):
+        twin.send()
+    with pytest.raises(NotProtectedError):
+        unwrap(twin)
+    with pytest.raises(CopiedClientError):
+        wrap(twin, gate, install)
+    with pytest.raises(CopiedClientError):
+        copy.copy(twin)
+    assert holds(client, gate)
+
+
+def test_a_hook_can_not_be_overwritten_unnoticed(client: Client, gate: Gate) -> None:
+    with pytest.raises(BypassError, match="unprotect"):
+        client.send = lambda: "past the mixer"  # type: ignore[method-assign]
+    with pytest.raises(BypassError):
+        del client.send
+    vars(client)["send"] = lambda: "past the mixer"
+    client.weight = 1  # what is no hook can be set
+    assert holds(client, gate)
+    setattr(type(client), "send", lambda _: "past the mixer")  # noqa: B010
+    assert gate_of(client) is None
+    with pytest.raises(NotProtectedError):
+        need_gate(client)
+
+
+def test_what_somebody_took_out_is_put_in_anew(client: Client, gate: Gate) -> None:
+    client.model.__class__ = Model
+    assert gate_of(client) is None
+    assert holds(wrap(client, gate, install), gate)
+    assert client.model.run() == "protected run"
+    client.__class__ = Client
+    assert gate_of(client) is None
+    with pytest.raises(NotProtectedError):
+        unwrap(client)
+
+
+def test_hooks_that_only_the_adapter_knows_are_asked_for(gate: Gate) -> None:
+    client, handlers = Client(), ["mixer"]
+    hooks = Hooks(handlers.clear, lambda: handlers == ["mixer"])
+    wrap(client, gate, lambda _: hooks)
+    assert gate_of(client) is gate
+    handlers.insert(0, "the host's")
+    assert gate_of(client) is None
+    unwrap(client)
+    assert handlers == []
+
+
+def test_one_failure_does_not_keep_the_other_hooks_in(client: Client, gate: Gate) -> None:
+    def failing(client: Client) -> Hooks:
+        def fail() -> None:
+            raise OSError("the handler is gone")
+
+        return Hooks.together((install(client), Hooks(fail)))
+
+    other = wrap(Client(), gate, failing)
+    with pytest.raises(OSError, match="gone"):
+        unwrap(other)
+    assert (other.send(), other.model.run(), gate_of(other)) == ("original 1", "run", None)
+
+
+def test_a_part_of_a_protected_client_is_not_protected_a_second_time(client: Client, gate: Gate) -> None:
+    with pytest.raises(DoubleProtectionError):
+        wrap(client.model, gate, lambda it: hook(it, {"run": lambda: "mixed twice"}))
+    other = Client()
+    other.model = client.model
+    with pytest.raises(DoubleProtectionError):
+        wrap(other, gate, install)
+    assert (other.send(), gate_of(other)) == ("original 1", None)
+    assert client.model.run() == "protected run"
+
+
+def test_what_is_built_in_is_refused_and_left_as_it_was(gate: Gate) -> None:
+    for target in (object(), Exception(), print):
+        with pytest.raises(AdapterError, match="in place"):
+            wrap(target, gate, lambda _: Hooks(lambda: None))
+        assert gate_of(target) is None
+
+
+def test_a_stand_in_is_not_copied(gate: Gate) -> None:
+    client = Client()
+    standing = stand_in(client, gate, StandIn)
+    for make in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(CopiedClientError):
+            make(standing)
+    assert unwrap(standing) is client
+
+
+def test_every_adapter_is_held_to_the_rules_on_copies() -> None:
+    """`conformance.CHECKS` has them; an adapter whose tests leave the checks out would not be noticed."""
+    alone = {
+        path.stem for path in HERE.glob("test_*.py") if re.search(r"conformance\.CHECKS", path.read_text())
+    }
+    missing = {name for name in names() if name not in LOCAL and f"test_{name}" not in alone}
+    assert not missing
