@@ -11,7 +11,7 @@ the gallery key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -19,12 +19,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_adapters.errors import AdapterError, BypassError
+from anonymix_adapters._networks import swap_module, swap_session
+from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
 from anonymix_adapters.local import Recorder, VectorRehearsal, cosine, finder
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import gate_of, need_gate, unwrap, wrap
+from anonymix_adapters.wrapping import gate_of, need_gate, unwrap, wrap_class
 from anonymix_plugin.errors import BadArrayError, NoFaceError, UsageError
 from anonymix_plugin.faces import Detector, YuNet, box_crop, recogniser_crop
 from anonymix_plugin.models import locate
@@ -151,8 +152,14 @@ def protect(
     scope: ScopeRule = "default",
     layout: CropLayout | None = None,
     cut: Cut | None = None,
+    through: Collection[str] = (),
 ) -> Any:
     """Put the mixer in front of a `torch.nn.Module` or an `onnxruntime.InferenceSession`, in place.
+
+    A module's `forward` goes through the mixer. Its other public methods refuse tensors, arrays and pictures,
+    and its parts refuse to run by themselves. It can't be traced, exported or pickled; a deep copy of it is
+    protected and runs its own weights. A session's `run` goes through the mixer, and its other ways to run
+    are refused.
 
     Args:
         target: The network.
@@ -161,36 +168,40 @@ def protect(
         scope: Scope of the keys.
         layout: What the network takes; ArcFace's by default.
         cut: How the face is cut out of the cancelable picture; the layout's own way by default.
+        through: Further methods of a module that take crops as `forward` does, `forward_features` say: they
+            go through the mixer, too.
 
     Returns:
         The target.
 
     Raises:
-        UsageError: The target is neither.
-        DoubleProtectionError: It is protected already, in another way.
+        UsageError: The target is neither, or has no method that `through` names.
+        DoubleProtectionError: It, or a part of it, is protected already, in another way.
     """
     chosen = layout or CropLayout()
-    return install_crops(target, Gate(mixer, NAME, keys=keys, scope=scope), chosen, cut)
+    return install_crops(target, Gate(mixer, NAME, keys=keys, scope=scope), chosen, cut, through)
 
 
-def install_crops(target: Any, gate: Gate, layout: CropLayout, cut: Cut | None) -> Any:
+def install_crops(
+    target: Any, gate: Gate, layout: CropLayout, cut: Cut | None, through: Collection[str] = ()
+) -> Any:
     """`protect` for adapters built on this one, with a gate of their own."""
     if _is_session(target):
         SDKS[0].check()
-        install: Callable[..., Callable[[], object]] = _install_session
+        install: Callable[..., None] = swap_session
     elif _is_module(target):
         SDKS[1].check()
-        install = _install_module
+        install = swap_module
     else:
         raise UsageError(
             f"a {type(target).__name__} is neither a torch module nor an ONNX Runtime session", where=NAME
         )
     cutting = cut or layout.cutter()
 
-    def through(crops: npt.NDArray[Any]) -> Floats:
-        return protect_crops(gate, layout, cutting, crops)
+    def mixed(crops: npt.NDArray[Any], subject: str | None) -> Floats:
+        return protect_crops(gate, layout, cutting, crops, gate.whose(argument=subject))
 
-    return wrap(target, gate, lambda it: install(it, through))
+    return wrap_class(target, gate, lambda it: install(it, gate, mixed, through))
 
 
 unprotect = unwrap
@@ -206,64 +217,6 @@ def _is_session(target: object) -> bool:
     import onnxruntime
 
     return isinstance(target, onnxruntime.InferenceSession)
-
-
-def _install_module(net: Any, through: Callable[[npt.NDArray[Any]], Floats]) -> Callable[[], object]:
-    import torch
-
-    original = net.forward
-    own = "forward" in vars(net)
-
-    # `forward` itself, not a hook: hooks are passed by when somebody calls forward() directly.
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if kwargs or len(args) != 1 or not isinstance(args[0], torch.Tensor):
-            raise BypassError("a protected network takes one tensor of crops and nothing else", where=NAME)
-        given = args[0]
-        made = torch.from_numpy(through(given.detach().cpu().float().numpy()))
-        return original(made.to(device=given.device, dtype=given.dtype))
-
-    net.forward = forward
-
-    def undo() -> None:
-        if own:
-            net.forward = original
-        else:
-            del net.forward
-
-    return undo
-
-
-_SESSION_BYPASSES = ("run_with_iobinding", "run_with_ort_values", "run_with_ortvaluevector", "run_async")
-
-
-def _install_session(session: Any, through: Callable[[npt.NDArray[Any]], Floats]) -> Callable[[], object]:
-    original = session.run
-
-    def run(names: Any, feed: Any, options: Any = None) -> Any:
-        if len(feed) != 1:
-            raise BypassError("a protected session takes one array of crops and nothing else", where=NAME)
-        ((name, crops),) = feed.items()
-        if not isinstance(crops, np.ndarray):
-            raise BypassError("a protected session takes a numpy array", where=NAME, fix="use run()")
-        return original(names, {name: through(crops).astype(crops.dtype)}, options)
-
-    def refused(*_: Any, **__: Any) -> Any:
-        raise BypassError("this way into the network passes the mixer by", where=NAME, fix="use run()")
-
-    before = {name: vars(session).get(name) for name in ("run", *_SESSION_BYPASSES)}
-    session.run = run
-    there = [name for name in _SESSION_BYPASSES if hasattr(session, name)]
-    for name in there:
-        setattr(session, name, refused)
-
-    def undo() -> None:
-        for name in ("run", *there):
-            if before[name] is None:
-                delattr(session, name)
-            else:
-                setattr(session, name, before[name])
-
-    return undo
 
 
 @contextmanager

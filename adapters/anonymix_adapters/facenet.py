@@ -13,6 +13,7 @@ that fits your torch.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -77,9 +78,7 @@ def protect(
     """
     for sdk in SDKS:
         sdk.check()
-    from facenet_pytorch import InceptionResnetV1
-
-    if not isinstance(target, InceptionResnetV1):
+    if not isinstance(target, SDKS[0].load().InceptionResnetV1):
         raise UsageError(f"a {type(target).__name__} is no InceptionResnetV1", where=NAME)
     chosen = layout or LAYOUT
     gate = Gate(mixer, NAME, keys=keys, scope=scope)
@@ -116,7 +115,7 @@ def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "defa
 
     threshold = named_threshold("facenet", "fmr-0.1%").value
     net, detector, recorder = network(), YuNet(locate("yunet")), Recorder()
-    plain = net.forward
+    original, plain = copy.deepcopy(net), net.forward
 
     def forward(crops: Any) -> Any:
         for picture in STANDARDISED.to_pixels(crops.numpy()):
@@ -140,7 +139,7 @@ def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "defa
         need_gate(net),
         net,
         embed=lambda pixels: embed(net, pixels),
-        embed_original=lambda pixels: embed(plain, pixels),
+        embed_original=lambda pixels: embed(original, pixels),
         score=cosine,
         accepts=lambda score: score >= threshold,
         higher_is_closer=True,

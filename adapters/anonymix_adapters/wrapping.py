@@ -24,6 +24,7 @@ from anonymix_adapters.errors import (
     NotProtectedError,
 )
 from anonymix_adapters.gate import Gate
+from anonymix_adapters.swapping import swap_back, swapped
 
 T = TypeVar("T")
 
@@ -304,6 +305,9 @@ def gate_of(target: object) -> Gate | None:
     """
     if isinstance(target, StandIn):
         return target._gate
+    swap = swapped(target)
+    if swap is not None:
+        return swap.gate
     guard = _guard(target)
     return guard.gate if guard and guard.hooks.intact() else None
 
@@ -372,6 +376,32 @@ def wrap(target: T, gate: Gate, install: Callable[[T], Installed], *, copies: bo
     return target
 
 
+def wrap_class(target: T, gate: Gate, install: Callable[[T], None]) -> T:
+    """Protect an object in place, once, by hooks that its copies have, too.
+
+    Args:
+        target: The model.
+        gate: What stands in front of it from now on.
+        install: Swaps the object's class; see `swapping.swap`.
+
+    Returns:
+        The target.
+
+    Raises:
+        DoubleProtectionError: Another gate stands there.
+        AdapterError: The object is of a kind that can't be protected in place.
+    """
+    with _LOCK:
+        there = gate_of(target)
+        if there is None:
+            if _own(target) is not None or _stray(target):
+                raise _double(target)
+            install(target)
+        elif not there.same_as(gate):
+            raise _double(target)
+    return target
+
+
 def unwrap(target: Any) -> Any:
     """Take the hooks out again, or the stand-in away, and return the target as it was.
 
@@ -382,6 +412,9 @@ def unwrap(target: Any) -> Any:
     if isinstance(target, StandIn):
         return target._target
     with _LOCK:
+        if swapped(target) is not None:
+            swap_back(target)
+            return target
         guard = _guard(target)
         if guard is None:
             raise NotProtectedError("this is not protected", where=type(target).__name__)

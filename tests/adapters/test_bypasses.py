@@ -154,8 +154,6 @@ def test_a_torch_module_sees_cancelable_faces_alone(
         for bypass in ((given, given), ("path",), ()):
             with pytest.raises(BypassError):
                 net(*bypass)
-        with pytest.raises(BypassError):
-            net(crops=given)
         with pytest.raises(NoFaceError):
             net(torch.zeros_like(given))
     assert len(seen) == 2
