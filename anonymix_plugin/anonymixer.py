@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self, TypedDict, Unpack, ov
 import cv2
 import numpy as np
 
-from anonymix_keystore import Keystore, KeystoreError, SubjectKey, Unlock
+from anonymix_keystore import Anchor, Keystore, KeystoreError, SubjectKey, Unlock
 from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.errors import AnonymixError, DamagedModelError, ModelError, UsageError
 from anonymix_plugin.faces import Detector, FacePolicy, Scrfd, YuNet
@@ -39,7 +39,7 @@ from anonymix_plugin.pipeline import Reader, Stopwatch
 from anonymix_plugin.quality import LEAST_QUALITY
 from anonymix_plugin.recognisers import MeasuringRecogniser, load_recogniser, torch_recogniser
 from anonymix_plugin.streaming import Stream, in_two_stages
-from anonymix_plugin.unlocking import unlock_without_asking
+from anonymix_plugin.unlocking import anchor_in_use, unlock_without_asking
 from anonymix_plugin.values import CancelableFace, Floats, Pixels, ReadFace
 
 if TYPE_CHECKING:  # these import torch, which takes seconds and which the fast road does without
@@ -237,6 +237,8 @@ class Anonymixer:
         *,
         unlock: Unlock | None = None,
         passphrase: str | None = None,
+        anchor: Anchor | None = None,
+        accept_clock: bool = False,
         **options: Unpack[MixerOptions],
     ) -> Self:
         """Open a keystore and the weights.
@@ -246,6 +248,9 @@ class Anonymixer:
             unlock: How to unlock it. Without it: `passphrase`, else what the store names, with secrets from
                 the environment (ANONYMIX_PASSPHRASE, ANONYMIX_KEYFILE, ...). Nothing is asked for.
             passphrase: The passphrase, where the store is locked by one.
+            anchor: The anchor that the store is tied to; the file that ANONYMIX_ANCHOR names by default.
+            accept_clock: Take the clock as right, though it stands before the store's last change or far
+                after it.
             options: Arguments of the class.
 
         Raises:
@@ -253,7 +258,9 @@ class Anonymixer:
             ModelError: Weights are missing or damaged.
         """
         path = Path(keystore)
-        store = Keystore.open(path, unlock or unlock_without_asking(path, passphrase))
+        unlock = unlock or unlock_without_asking(path, passphrase)
+        anchor = anchor_in_use() if anchor is None else anchor
+        store = Keystore.open(path, unlock, anchor=anchor, accept_clock=accept_clock)
         try:
             mixer = cls(store, **options)
         except BaseException:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from anonymix_keystore import (
+    AnchorFile,
     AwsKms,
     EnvironmentUnlock,
     KeyFileUnlock,
@@ -22,6 +23,13 @@ from anonymix_keystore import (
 
 PASSPHRASE_VARIABLE = "ANONYMIX_PASSPHRASE"  # noqa: S105 - the name of a variable
 KEYFILE_VARIABLE = "ANONYMIX_KEYFILE"
+ANCHOR_VARIABLE = "ANONYMIX_ANCHOR"
+
+
+def anchor_in_use() -> AnchorFile | None:
+    """The anchor file that the environment names, or None."""
+    named = os.environ.get(ANCHOR_VARIABLE)
+    return AnchorFile(named) if named else None
 
 
 def unlock_for(kind: str, params: dict[str, Any], passphrase: Callable[[], bytes]) -> Unlock:

@@ -165,6 +165,13 @@ DescriptorOption = Annotated[
         help="Read the passphrase from this file descriptor; otherwise ANONYMIX_PASSPHRASE or a prompt.",
     ),
 ]
+ClockOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-clock",
+        help="Take the clock as right, though it stands before the keystore's last change or far after it.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -12,6 +12,7 @@ import typer
 
 from anonymix_plugin.cli._options import (
     SIZES,
+    ClockOption,
     DescriptorOption,
     DetectorName,
     DetectorOption,
@@ -129,6 +130,7 @@ def protect(
     generator: GeneratorOption = None,
     mixer_weights: MixerWeightsOption = None,
     encoder_weights: EncoderWeightsOption = None,
+    accept_clock: ClockOption = False,
     keystore: KeystoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
@@ -159,7 +161,7 @@ def protect(
 
     from anonymix_plugin.cli.keys import open_keystore
 
-    with open_keystore(keystore, passphrase_fd) as store:
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         if not subjects_from_folders:
             _check_key(store, subject, scope, version, enrol=enrol)
         with _Progress(len(jobs)) as progress:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anonymix_plugin.cli._options import (
+    ClockOption,
     DescriptorOption,
     DetectorName,
     DetectorOption,
@@ -90,6 +91,7 @@ def verify(
     generator: GeneratorOption = None,
     mixer_weights: MixerWeightsOption = None,
     encoder_weights: EncoderWeightsOption = None,
+    accept_clock: ClockOption = False,
     keystore: KeystoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
@@ -146,7 +148,7 @@ def verify(
     owner_b = subject if other_subject is None else other_subject
     used_b = version if version_b is None and other_subject is None else version_b
     with (
-        open_keystore(keystore, passphrase_fd) as store,
+        open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store,
         mixing(store, faces=faces) as mixer,
     ):
         verifier = Verifier(recogniser, threshold)

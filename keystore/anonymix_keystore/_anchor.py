@@ -20,7 +20,8 @@ from anonymix_keystore._header import Header
 
 STEP = 10_000  # revocations told to an anchor at once
 _ACCEPT = (
-    "open with accept_rollback=REASON (on the command line: anonymix keys status --accept-rollback REASON)"
+    "call Keystore.open(..., accept_rollback=REASON)"
+    " (on the command line: anonymix keys status --accept-rollback REASON)"
 )
 
 

@@ -54,6 +54,7 @@ class Bulk(Base):
         Raises:
             UnfinishedJobError: An earlier job was interrupted; resume it first.
             InvalidRequestError: An argument is out of range.
+            ClockError: With ``older_than``: the clock is in doubt, as for ``unused_since``.
         """
         chosen = frozenset(KeyState(state) for state in states)
         if not chosen or not chosen <= {KeyState.ACTIVE, KeyState.RETIRED}:
@@ -71,6 +72,7 @@ class Bulk(Base):
         if older_than is not None:
             if older_than < timedelta(0):
                 raise InvalidRequestError("the age is negative")
+            self._core.check_clock()
             before = self._core.now(self._core.header()) - int(older_than.total_seconds()) + 1
         select = Selection(scope, before, KeyState.ACTIVE in chosen, KeyState.RETIRED in chosen, tags)
         job = _jobs.begin_rotation(

@@ -143,20 +143,51 @@ class Care(Base):
 
         Raises:
             InvalidRequestError: The limit is under a day.
+            ClockError: The clock stands far (180 days) after the last change, or leapt that far less than
+                30 days ago: by such a clock everybody could seem long gone. Open with ``accept_clock`` if
+                it is right.
         """
+        return _erasure.unused_since(self._core, self._limit(limit), scope)
+
+    @staticmethod
+    def _limit(limit: timedelta) -> float:
         if limit < timedelta(days=1):
             raise InvalidRequestError("the retention limit is under a day")
-        return _erasure.unused_since(self._core, limit / timedelta(days=1), scope)
+        return limit / timedelta(days=1)
 
     def forget_unused(
-        self, limit: timedelta = RETENTION, scope: str | None = None, *, reason: str = "retention"
+        self,
+        limit: timedelta = RETENTION,
+        scope: str | None = None,
+        *,
+        reason: str = "retention",
+        accept_most: bool = False,
     ) -> Iterator[ForgetReceipt]:
-        """Forget each subject that ``unused_since`` names, one by one as the receipts are taken."""
-        for item in self.unused_since(limit, scope):
-            yield self.forget(item.subject, item.scope, reason=reason)
+        """Forget each subject that ``unused_since`` names, one by one as the receipts are taken.
+
+        Args:
+            limit: How long ago the last use is.
+            scope: This scope alone.
+            reason: For the audit trail.
+            accept_most: Go on though more than half of the subjects fall due at once, as they do after a
+                wrong date.
+
+        Raises:
+            InvalidRequestError: The limit is under a day.
+            ClockError: At once, and nobody is forgotten: the clock is in doubt, as for ``unused_since``, or
+                more than half of the subjects fall due.
+        """
+        due = self.unused_since(limit, scope)
+        if not accept_most:
+            _erasure.check_few_due(self._core, self._limit(limit), scope)
+        return (self.forget(item.subject, item.scope, reason=reason) for item in due)
 
     def expire(self) -> int:
-        """Erase the retired keys whose date has passed (they are refused already); returns how many."""
+        """Erase the retired keys whose date has passed (they are refused already); returns how many.
+
+        Raises:
+            ClockError: The clock is in doubt, as for ``unused_since``.
+        """
         return _erasure.expire(self._core)
 
     # --- backup -----------------------------------------------------------------------------------

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from anonymix_keystore import _anchor, _audit, _header, _schema
+from anonymix_keystore import _anchor, _audit, _clock, _header, _schema
 from anonymix_keystore._anchor import Anchor, compare
 from anonymix_keystore._cache import Cache
 from anonymix_keystore._crypto import KeyRing
 from anonymix_keystore._database import Database
 from anonymix_keystore._errors import (
     AnchorError,
-    ClockError,
     DamagedError,
     KeystoreError,
     LockedError,
@@ -27,16 +26,17 @@ from anonymix_keystore._rows import HEADS, Head, Table
 
 R = TypeVar("R", bound=tuple[Any, ...])
 
-DAY = 86_400
 USES_KEPT = 1_000
-CLOCK_TOLERANCE = 3600  # seconds that the clock may stand behind the last change
 
 
 class Change:
     """One step: what is written in it stands together with its audit lines, or not at all."""
 
-    def __init__(self, db: Database, keys: KeyRing, header: Header, now: int, actor: str) -> None:
+    def __init__(
+        self, db: Database, keys: KeyRing, header: Header, now: int, actor: str, *, clock_accepted: bool
+    ) -> None:
         self.db, self.keys, self.now = db, keys, now
+        self._leap = _clock.leap_after(now, header, accepted=clock_accepted)
         self.header, self._actor = header, actor
         self._seq, self._head, self._tally = header.epoch, header.head, header.tally
         self.wrap = header.wrap
@@ -96,6 +96,7 @@ class Change:
             head=self._head,
             tally=self._tally % MODULUS,
             clock=self.now,
+            leap=self._leap,
             wrap=self.wrap,
         )
         _header.store(self.db, self.keys, self.header)
@@ -170,7 +171,7 @@ class Core:
 
         Retention counts from the last use, and a day is fine enough: most lookups write nothing.
         """
-        today = int(self._clock()) // DAY
+        today = self._system() // _clock.DAY
         if head.used < today and self._used.get(head.tag) != today:
             self._used[head.tag] = today
             if len(self._used) % USES_KEPT == 0:
@@ -212,7 +213,19 @@ class Core:
 
     def now(self, header: Header) -> int:
         """The time (Unix seconds), never before the last change of the store."""
-        return max(int(self._clock()), header.clock)
+        return max(self._system(), header.clock)
+
+    def _system(self) -> int:
+        return _clock.read(self._clock, self._db.where)
+
+    def check_clock(self) -> None:
+        """See that the clock may be trusted with erasing by date; done before any change moves the header.
+
+        Raises:
+            ClockError: It stands far after the last change, or leapt that far a short while ago.
+        """
+        header = self.header()
+        _clock.check_believed(self.now(header), header, self._db.where)
 
     @contextlib.contextmanager
     def change(self, *, accept_clock: bool = False) -> Iterator[Change]:
@@ -229,7 +242,8 @@ class Core:
             with db.immediate():
                 header = _header.load(db, keys)
                 _audit.check_tail(db, header)
-                change = Change(db, keys, header, self._time(header, accept_clock), self._actor)
+                now = self._time(header, accept_clock)
+                change = Change(db, keys, header, now, self._actor, clock_accepted=accept_clock)
                 self._write_uses(change)
                 yield change
                 change.finish()
@@ -237,16 +251,11 @@ class Core:
             self._after(change)
 
     def _time(self, header: Header, accept_clock: bool) -> int:
-        system = int(self._clock())
+        system = self._system()
         if accept_clock:
             return system
-        if system < header.clock - CLOCK_TOLERANCE:
-            raise ClockError(
-                f"the clock stands {header.clock - system} s before the last change of the store",
-                where=self._db.where,
-                fix="set the clock, or open with accept_clock=True if it was wrong before",
-            )
-        return self.now(header)
+        _clock.check_not_behind(system, header, self._db.where)
+        return max(system, header.clock)
 
     def _after(self, change: Change) -> None:
         self.cache.drop(change.touched)

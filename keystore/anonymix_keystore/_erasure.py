@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from anonymix_keystore import _jobs, _lifecycle
+from anonymix_keystore._clock import DAY
 from anonymix_keystore._core import Change, Core
 from anonymix_keystore._enrolments import EnrolmentInfo, info
-from anonymix_keystore._errors import UnknownSubjectError
-from anonymix_keystore._lifecycle import DAY, Ending, Who, subject_in
+from anonymix_keystore._errors import ClockError, UnknownSubjectError
+from anonymix_keystore._lifecycle import Ending, Who, subject_in
 from anonymix_keystore._names import checked
 from anonymix_keystore._rows import ENROLMENTS, HEADS, KEYS, ORIGINALS, PAGE, Enrolment, Key, Purpose, State
 
@@ -197,16 +199,87 @@ def traces(path: Path, needles: Sequence[bytes]) -> int:
 
 
 def unused_since(core: Core, limit_days: float, scope: str | None) -> Iterator[LastUse]:
-    """Subjects whose key was last used longer ago than a limit."""
+    """Subjects whose key was last used longer ago than a limit.
+
+    Raises:
+        ClockError: At once: the clock is in doubt, so that everybody would seem long gone.
+    """
+    core.check_clock()
     core.flush_uses()
-    today = core.now(core.header()) // DAY
+    return _used_before(core, _first_day(core, limit_days), scope)
+
+
+def _first_day(core: Core, limit_days: float) -> int:
+    return math.ceil(core.now(core.header()) // DAY - limit_days)
+
+
+def _used_before(core: Core, first_day: int, scope: str | None) -> Iterator[LastUse]:
     for subject, name, head, _ in _lifecycle.everybody(core, scope):
-        if head.purpose == Purpose.SUBJECT and head.used < today - limit_days:
+        if head.purpose == Purpose.SUBJECT and head.used < first_day:
             yield LastUse(subject, name, datetime.fromtimestamp(head.used * DAY, UTC).date())
 
 
+def check_few_due(core: Core, limit_days: float, scope: str | None) -> None:
+    """See that at most half of the subjects fall due by a retention limit.
+
+    Raises:
+        ClockError: More do, as after a wrong date or a mistyped limit.
+    """
+    condition = ""
+    with core.lock:
+        if scope is not None:
+            found = _lifecycle.find_scope(core.db, core.keys, checked(scope, "scope"))
+            condition = f" AND scope = {0 if found is None else found.id:d}"
+        total, due = core.db.row(
+            f"SELECT count(*), total(used < ?) FROM heads WHERE purpose = {Purpose.SUBJECT:d}{condition}",  # noqa: S608
+            (_first_day(core, limit_days),),
+        ) or (0, 0)
+    if 2 * due > total:
+        raise ClockError(
+            f"{due:.0f} of {total} subjects fall due at once, and nobody was forgotten",
+            where=core.db.where,
+            fix="look at the clock and the limit; if they are right, call forget_unused(accept_most=True)"
+            " (on the command line: --accept-most)",
+        )
+
+
+def settle(change: Change) -> None:
+    """After a clock that was ahead, bring dates that lie in the future now back to now.
+
+    Otherwise keys that were retired then would serve for as long as the clock was ahead, and people who
+    were seen then would be kept as long.
+    """
+    db, ring, now = change.db, change.keys, change.now
+    after: tuple[bytes | int, ...] = (b"",)
+    sql = f"{HEADS.select} WHERE used > ? AND tag > ? ORDER BY tag LIMIT {PAGE}"
+    while records := db.rows(sql, (now // DAY, *after)):
+        heads = [HEADS.check(ring, record, db.where) for record in records]
+        change.update_all(HEADS, [(head._replace(used=now // DAY), weight) for head, weight in heads])
+        after = (heads[-1][0].tag,)
+    after = (b"", 0)
+    sql = (
+        f"{KEYS.select} WHERE max(created, ended) > ? AND (tag, version) > (?, ?)"
+        f" ORDER BY tag, version LIMIT {PAGE}"
+    )
+    while records := db.rows(sql, (now, *after)):
+        keys = [KEYS.check(ring, record, db.where) for record in records]
+        change.update_all(KEYS, [(_settled(key, now), weight) for key, weight in keys])
+        after = (keys[-1][0].tag, keys[-1][0].version)
+
+
+def _settled(key: Key, now: int) -> Key:
+    ended = min(key.ended, now)
+    until = key.until - (key.ended - ended) if key.until else 0  # the grace stays as long as it was
+    return key._replace(created=min(key.created, now), ended=ended, until=until)
+
+
 def expire(core: Core) -> int:
-    """Erase the retired keys whose date has passed, batch by batch; returns how many."""
+    """Erase the retired keys whose date has passed, batch by batch; returns how many.
+
+    Raises:
+        ClockError: The clock is in doubt.
+    """
+    core.check_clock()
     total, after = 0, (b"", 0)
     while True:
         with core.change() as change:

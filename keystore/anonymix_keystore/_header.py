@@ -27,6 +27,8 @@ class Header:
         clock: The latest time (Unix seconds) at which the store was changed.
         wrap: Version of the wrapping key that new rows use.
         tally: Sum of the weights of all authenticated rows mod 2**256.
+        leap: When (Unix seconds) a change came suspiciously long after the one before, 0 if the clock is
+            believed.
     """
 
     schema: int
@@ -36,6 +38,7 @@ class Header:
     clock: int = 0
     wrap: int = 1
     tally: int = field(default=0, repr=False)
+    leap: int = 0
 
 
 def read_id(db: Database) -> bytes:
@@ -83,6 +86,7 @@ def store(db: Database, keys: KeyRing, header: Header) -> None:
         "clock": header.clock,
         "wrap": header.wrap,
         "tally": f"{header.tally:x}",
+        "leap": header.leap,
     }
     sealed = seal(keys.header, json.dumps(content, sort_keys=True).encode(), _context(keys))
     db.rows(

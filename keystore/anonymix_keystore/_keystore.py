@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from anonymix_keystore import _header, _rollback, _schema, _slots
+from anonymix_keystore import _erasure, _header, _rollback, _schema, _slots
 from anonymix_keystore._anchor import Anchor
 from anonymix_keystore._bulk import Bulk
 from anonymix_keystore._cache import Cache
@@ -142,7 +142,8 @@ class Keystore(Subjects, Bulk, Care):
             cache_size: As for ``create``.
             cache_age: As for ``create``.
             clock: As for ``create``.
-            accept_clock: Take the clock as right though it stands before the last change.
+            accept_clock: Take the clock as right, though it stands before the last change or far after
+                it. Dates that a clock ahead left in the future are brought back to now.
             accept_rollback: A reason to take an old file as the current one (a restored backup,
                 say). Keys that the anchor knows to be revoked since are destroyed again; other
                 changes since are lost.
@@ -184,6 +185,7 @@ class Keystore(Subjects, Bulk, Care):
             if accept_clock:
                 with core.change(accept_clock=True) as change:
                     change.note("accept-clock", before=change.header.clock)
+                    _erasure.settle(change)
             if rolled_back:
                 _rollback.accept(core, accept_rollback)
         except BaseException:

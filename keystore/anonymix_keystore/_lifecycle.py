@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from anonymix_keystore._clock import DAY
 from anonymix_keystore._core import Change, Core
 from anonymix_keystore._crypto import KEY_BYTES, KeyRing, encode, seal, unseal
 from anonymix_keystore._database import Database
@@ -24,7 +25,6 @@ from anonymix_keystore._names import checked
 from anonymix_keystore._rows import HEADS, KEYS, SCOPES, Head, Key, Purpose, Scope, State
 from anonymix_keystore._values import KeyInfo, SubjectKey
 
-DAY = 86_400
 ALIAS_BYTES = 16
 PAGE = 500
 _HEAD_WIDTH = HEADS.width

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from anonymix_keystore import Keystore, UnknownSubjectError
+from anonymix_keystore import Keystore, PassphraseUnlock, UnknownSubjectError
 from anonymix_plugin import NoFaceError, read_marker
 from anonymix_plugin.cli import main
 from anonymix_plugin.images import _encode
@@ -503,4 +503,20 @@ def test_an_error_of_one_photo_among_faces_is_told_once(
     ended = run("protect", one, one_smiling, "--subject", "alice", "-o", out, "--json")
     assert ended.code == 1
     assert [row["error"] is None for row in ended.json["results"]] == [True, False]
+    assert files(out) == ["001_neutral.png"]
+
+
+def test_a_clock_that_was_ahead_once_is_accepted(run, one: Path, out: Path, tmp_path: Path) -> None:
+    opened = Keystore.open(
+        tmp_path / "keystore.db",
+        PassphraseUnlock(os.environ["ANONYMIX_PASSPHRASE"]),
+        clock=lambda: 2_130_000_000.0,
+    )
+    with opened as ahead:
+        ahead.issue("dora")
+    words = ("protect", one, "--subject", "new", "--enrol", "-o", out)
+    refused = run(*words)
+    assert refused.code == 4
+    assert "--accept-clock" in refused.err
+    assert run(*words, "--accept-clock").code == 0
     assert files(out) == ["001_neutral.png"]

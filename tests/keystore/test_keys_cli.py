@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from anonymix_keystore import (
     AnchorError,
     AnchorFile,
     Argon2Cost,
+    ClockError,
     InvalidRequestError,
     KeyFileUnlock,
     KeyRevokedError,
     Keystore,
     LockedError,
+    PassphraseUnlock,
     RolledBackError,
     StoreExistsError,
     StoreMissingError,
@@ -382,3 +385,78 @@ def test_an_old_file_is_accepted_and_a_store_is_tied_anew_by_commands(
     assert run("verify", "--json")["anchored"]
     assert run("tie-anchor", str(anchor), "--json") == {"anchor": str(anchor)}
     assert len(list(AnchorFile(anchor).revoked())) == 1
+
+
+@pytest.fixture
+def ahead(run, home: Path) -> Path:
+    """A store that was changed once while the clock said 2037."""
+    run("init")
+    run("issue", "alice")
+    with Keystore.open(
+        home / "keystore.db", PassphraseUnlock(SECRET), clock=lambda: 2_130_000_000.0
+    ) as store:
+        store.issue("bob")
+    return home / "keystore.db"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["rotate", "alice", "--reason", "breach", "--yes"],
+        ["rotate", "--all", "--reason", "breach", "--yes"],
+        ["revoke", "alice", "--yes"],
+        ["retire", "alice"],
+        ["forget", "alice", "--yes"],
+        ["forget", "--unused-days", "30", "--yes"],
+        ["issue", "carol"],
+        ["expire"],
+        ["due"],
+        ["rewrap"],
+        ["change-unlock", "--key-file", "new.key"],
+        ["tie-anchor", "anchor.db"],
+        ["status"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_that_changes_accepts_the_clock(
+    run, ahead: Path, words: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if words[0] not in {"due", "status", "expire", "forget"}:
+        assert "--accept-clock" in run(*words, fails=ClockError).exception.fix
+        for made in ("new.key", "anchor.db"):
+            (tmp_path / made).unlink(missing_ok=True)
+    run(*words, "--accept-clock")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["rotate", "alice", "--grace-days", "1e300"],
+        ["rotate", "--all", "--older-than-days", "inf"],
+        ["retire", "alice", "--days", "1e9"],
+        ["forget", "--unused-days", "1e300", "--yes"],
+        ["due", "--unused-days", "1e18"],
+    ],
+    ids=" ".join,
+)
+def test_days_that_no_calendar_has_are_told(run, words: list[str]) -> None:
+    run("init")
+    run("issue", "alice")
+    error = run(*words, fails=UsageError).exception
+    assert error.where in words
+
+
+def test_people_are_forgotten_by_date_unless_most_fall_due(run, home: Path) -> None:
+    run("init")
+    with Keystore.open(
+        home / "keystore.db",
+        PassphraseUnlock(SECRET),
+        clock=lambda: time.time() - 100 * 86_400,
+        accept_clock=True,
+    ) as store:
+        store.issue("gone")
+    words = ("forget", "--unused-days", "50", "--yes")
+    assert "--accept-most" in run(*words, fails=ClockError).exception.fix
+    assert "Nobody" not in run(*words, "--accept-most")
+    assert run("expire", "--json") == {"erased": 0}

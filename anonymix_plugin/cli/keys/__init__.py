@@ -8,7 +8,7 @@ __all__ = ["app", "default_keystore", "open_keystore"]
 
 _COMMANDS = (_life, _care, _store)  # importing them is what adds their commands
 _ORDER = (
-    *("init", "status", "list", "show", "issue", "rotate", "retire", "revoke", "forget", "due"),
+    *("init", "status", "list", "show", "issue", "rotate", "retire", "revoke", "forget", "due", "expire"),
     *("audit", "verify", "rewrap", "backup", "restore", "change-unlock", "tie-anchor"),
 )
 # The help lists commands in the order in which a store's life needs them, wherever they are defined.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from anonymix_keystore import RETENTION
 from anonymix_plugin.cli.keys._app import (
+    ClockOption,
     DescriptorOption,
     JsonOption,
     ReasonOption,
@@ -22,6 +23,7 @@ from anonymix_plugin.cli.keys._app import (
     StoreOption,
     YesOption,
     app,
+    days_of,
 )
 from anonymix_plugin.cli.keys._opening import open_keystore
 from anonymix_plugin.cli.keys._output import confirm, print_json, progress_bar, say
@@ -41,9 +43,14 @@ def forget(
             "--unused-days", min=1, help="Forget all who were not seen for so long.", show_default=False
         ),
     ] = None,
+    accept_most: Annotated[
+        bool,
+        typer.Option("--accept-most", help="With --unused-days: go on though most people fall due at once."),
+    ] = False,
     scope: ScopeFilter = None,
     reason: ReasonOption = "",
     yes: YesOption = False,
+    accept_clock: ClockOption = False,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
@@ -53,12 +60,13 @@ def forget(
         raise UsageError("name a subject, or say --unused-days")
     whom = f"all who were not seen for {unused_days:g} days" if subject is None else subject
     confirm(yes, f"Erase everything about {whom} for good?")
-    with open_keystore(keystore, passphrase_fd) as store:
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         if subject is not None:
             receipts = [store.forget(subject, scope, reason=reason)]
         else:
-            limit = timedelta(days=unused_days or 0)
-            receipts = list(store.forget_unused(limit, scope, reason=reason or "retention"))
+            limit = days_of(unused_days or 0, "--unused-days")
+            due = store.forget_unused(limit, scope, reason=reason or "retention", accept_most=accept_most)
+            receipts = list(due)
     if as_json:
         print_json([{**asdict(receipt), "clean": receipt.clean} for receipt in receipts])
         return
@@ -89,14 +97,15 @@ def due(
     unused_days: Annotated[
         float, typer.Option("--unused-days", min=1, help="Retention limit in days since the last use.")
     ] = RETENTION.days,
+    accept_clock: ClockOption = False,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List what is due: entries to delete, subjects to enrol anew or to forget, jobs to resume."""
-    with open_keystore(keystore, passphrase_fd) as store:
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         work = list(store.due(scope, fingerprint=fingerprint))
-        unused = list(store.unused_since(timedelta(days=unused_days), scope))
+        unused = list(store.unused_since(days_of(unused_days, "--unused-days"), scope))
         jobs = [job for job in store.jobs() if job.finished is None]
     if as_json:
         print_json(
@@ -118,6 +127,20 @@ def due(
         typer.echo(f"To forget: {use.subject} in {use.scope}, last used {use.used}.")
     for job in jobs:
         typer.echo(f"To resume: job {job.job} ({job.kind}), {job.done} keys done.")
+
+
+@app.command("expire")
+def expire(
+    *,
+    accept_clock: ClockOption = False,
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase the retired keys whose date has passed; they are refused already."""
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
+        count = store.expire()
+    say(as_json, f"Erased {count} keys.", erased=count)
 
 
 @app.command("audit")
@@ -191,11 +214,15 @@ def verify(
 def rewrap(
     *,
     reason: ReasonOption = "",
+    accept_clock: ClockOption = False,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Wrap all keys anew under the next wrapping key; resumes an interrupted job."""
-    with open_keystore(keystore, passphrase_fd) as store, progress_bar("Re-wrapping keys") as show:
+    with (
+        open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store,
+        progress_bar("Re-wrapping keys") as show,
+    ):
         job = store.resume(progress=show) or store.rewrap_all(reason=reason, progress=show)
     say(as_json, f"Job {job.job} ({job.kind}): {job.done} keys done.", **asdict(job))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import typer
 
 from anonymix_keystore import Keystore, Progress, RotationReason, RotationReport
 from anonymix_plugin.cli.keys._app import (
+    ClockOption,
     DescriptorOption,
     JsonOption,
     ReasonOption,
@@ -20,6 +21,7 @@ from anonymix_plugin.cli.keys._app import (
     SubjectArgument,
     YesOption,
     app,
+    days_of,
 )
 from anonymix_plugin.cli.keys._opening import open_keystore
 from anonymix_plugin.cli.keys._output import confirm, print_keys, progress_bar, say
@@ -60,12 +62,13 @@ def issue(
     *,
     scope: ScopeOption = "default",
     reason: ReasonOption = "",
+    accept_clock: ClockOption = False,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Issue a key to a subject who has no active one."""
-    with open_keystore(keystore, passphrase_fd) as store:
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         key = store.issue(subject, scope, reason=reason)
     say(
         as_json,
@@ -101,6 +104,7 @@ def rotate(
         typer.Option(help="With --all: write the report here, too (.json or text).", show_default=False),
     ] = None,
     yes: YesOption = False,
+    accept_clock: ClockOption = False,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
@@ -113,8 +117,8 @@ def rotate(
     if not resume and (reason == RotationReason.BREACH or grace_days == 0):
         whose = "all subjects" if subject is None else subject
         confirm(yes, f"Erase the old keys of {whose} for good?")
-    grace = None if grace_days is None else timedelta(days=grace_days)
-    with open_keystore(keystore, passphrase_fd) as store:
+    grace, age = days_of(grace_days, "--grace-days"), days_of(older_than_days, "--older-than-days")
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         if subject is not None:
             key = store.rotate(subject, scope or "default", reason=reason, grace=grace)
             facts = {"subject": key.subject, "scope": key.scope, "version": key.version}
@@ -124,7 +128,6 @@ def rotate(
             if resume:
                 done = _resumed(store, show)
             else:
-                age = None if older_than_days is None else timedelta(days=older_than_days)
                 done = store.rotate_all(
                     scope=scope, older_than=age, reason=reason, grace=grace, progress=show
                 )
@@ -148,13 +151,14 @@ def revoke(
     version: Annotated[int | None, typer.Option(help="This version alone.", show_default=False)] = None,
     reason: ReasonOption = "",
     yes: YesOption = False,
+    accept_clock: ClockOption = False,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Destroy a subject's keys at once and for good."""
     confirm(yes, f"Destroy the keys of {subject} for good?")
-    with open_keystore(keystore, passphrase_fd) as store:
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         versions = store.revoke(subject, scope, version=version, reason=reason)
     numbers = ", ".join(str(number) for number in versions)
     sentence = f"Destroyed version {numbers} of {subject}." if versions else f"{subject} had no living key."
@@ -168,13 +172,14 @@ def retire(
     scope: ScopeOption = "default",
     days: Annotated[float, typer.Option(min=0, help="Days that probes may still use the key.")] = 30,
     reason: ReasonOption = "",
+    accept_clock: ClockOption = False,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Retire a subject's active key: for probes alone, until a date."""
-    until = datetime.now(UTC) + timedelta(days=days)
-    with open_keystore(keystore, passphrase_fd) as store:
+    until = datetime.now(UTC) + days_of(days, "--days")
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         version = store.retire(subject, scope, until=until, reason=reason)
     facts = {"subject": subject, "scope": scope, "version": version, "until": until.isoformat()}
     say(

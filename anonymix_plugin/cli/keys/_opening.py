@@ -10,7 +10,6 @@ import platformdirs
 import typer
 
 from anonymix_keystore import (
-    AnchorFile,
     AwsKms,
     EnvironmentUnlock,
     KeyFileUnlock,
@@ -23,9 +22,8 @@ from anonymix_keystore import (
     VaultTransit,
 )
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.unlocking import PASSPHRASE_VARIABLE, unlock_for
+from anonymix_plugin.unlocking import PASSPHRASE_VARIABLE, anchor_in_use, unlock_for
 
-ANCHOR_VARIABLE = "ANONYMIX_ANCHOR"
 _MOST_PASSPHRASE_BYTES = 65_536
 
 
@@ -37,7 +35,11 @@ def default_keystore() -> Path:
 
 
 def open_keystore(
-    path: Path | None = None, passphrase_fd: int | None = None, *, accept_rollback: str = ""
+    path: Path | None = None,
+    passphrase_fd: int | None = None,
+    *,
+    accept_clock: bool = False,
+    accept_rollback: str = "",
 ) -> Keystore:
     """Open the keystore, asking for what it is locked up with.
 
@@ -48,6 +50,7 @@ def open_keystore(
     Args:
         path: The file; by default ``ANONYMIX_KEYSTORE``, else ``default_keystore()``.
         passphrase_fd: File descriptor with the passphrase on its first line.
+        accept_clock: Take the clock as right, though it stands before the last change or far after it.
         accept_rollback: A reason to take an old file as the current one.
 
     Raises:
@@ -62,12 +65,13 @@ def open_keystore(
             error.what, where=error.where, fix="make one with: anonymix keys init"
         ) from None
     unlock = unlock_for(kind, params, lambda: passphrase_from(passphrase_fd))
-    return Keystore.open(place, unlock, anchor=anchor_in_use(), accept_rollback=accept_rollback)
-
-
-def anchor_in_use() -> AnchorFile | None:
-    named = os.environ.get(ANCHOR_VARIABLE)
-    return AnchorFile(named) if named else None
+    return Keystore.open(
+        place,
+        unlock,
+        anchor=anchor_in_use(),
+        accept_clock=accept_clock,
+        accept_rollback=accept_rollback,
+    )
 
 
 def place_of(path: Path | None) -> Path:

@@ -21,6 +21,7 @@ from anonymix_keystore import (
     Unlock,
 )
 from anonymix_plugin.cli.keys._app import (
+    ClockOption,
     DescriptorOption,
     JsonOption,
     RollbackOption,
@@ -28,7 +29,6 @@ from anonymix_plugin.cli.keys._app import (
     app,
 )
 from anonymix_plugin.cli.keys._opening import (
-    ANCHOR_VARIABLE,
     asked,
     new_unlock,
     open_keystore,
@@ -37,6 +37,7 @@ from anonymix_plugin.cli.keys._opening import (
     read_line,
 )
 from anonymix_plugin.cli.keys._output import print_json, say
+from anonymix_plugin.unlocking import ANCHOR_VARIABLE
 
 NEW_PASSPHRASE_VARIABLE = "ANONYMIX_NEW_PASSPHRASE"  # noqa: S105 - a name
 
@@ -85,13 +86,16 @@ def init(
 def status(
     *,
     accept_rollback: RollbackOption = "",
+    accept_clock: ClockOption = False,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how many keys there are and how the store is locked."""
     kind, _ = Keystore.locked_by(place_of(keystore))
-    with open_keystore(keystore, passphrase_fd, accept_rollback=accept_rollback) as store:
+    with open_keystore(
+        keystore, passphrase_fd, accept_clock=accept_clock, accept_rollback=accept_rollback
+    ) as store:
         states: dict[str, int] = {}
         for info in store.list():
             states[info.state.value] = states.get(info.state.value, 0) + 1
@@ -120,12 +124,13 @@ def status(
 def tie_anchor(
     anchor: Annotated[Path, typer.Argument(metavar="FILE", help="The anchor; made if it is missing.")],
     *,
+    accept_clock: ClockOption = False,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tie the store to an anchor, and tell it all that was ever revoked."""
-    with open_keystore(keystore, passphrase_fd) as store:
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         store.tie_anchor(AnchorFile(anchor) if anchor.exists() else AnchorFile.create(anchor))
     say(as_json, f"Tied. Set {ANCHOR_VARIABLE}={anchor} from now on.", anchor=str(anchor))
 
@@ -208,12 +213,13 @@ def change_unlock(
             show_default=False,
         ),
     ] = None,
+    accept_clock: ClockOption = False,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Lock the store up in another way, by a new passphrase unless told otherwise."""
-    with open_keystore(keystore, passphrase_fd) as store:
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         unlock = new_unlock(key_file, environment, keyring, aws_kms, vault)
         if unlock is None:
             if new_passphrase_fd is None and os.environ.get(NEW_PASSPHRASE_VARIABLE):
