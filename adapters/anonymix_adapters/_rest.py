@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from anonymix_adapters._rest_pictures import file_of
-from anonymix_adapters.errors import AdapterError, BackEndError
+from anonymix_adapters._wire import current, not_ours
+from anonymix_adapters.errors import AdapterError, BackEndError, BypassError, NotProtectedError
+from anonymix_adapters.gate import Gate
 from anonymix_adapters.sdk import Sdk
+from anonymix_adapters.wrapping import Hooks, hook
 from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
     import httpx
 
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
+_WORDS: Final = 300
+"""Characters of a vendor's words that an error repeats."""
 
 
 class Reply(BaseModel):
@@ -79,22 +84,40 @@ class Call(Generic[R_co]):
         query: Fields of the query.
         pictures: Photos by field; values as the caller gave them.
         about: What the caller says of the call that is not sent as such (the collection, the subject).
+        subject: Whose face it is, for the adapter alone; it is not sent.
         harmless: Whether doing it twice is the same as doing it once.
     """
 
     name: str
     reply: type[R_co]
     method: str
-    path: str
-    fields: Mapping[str, str] = field(default_factory=dict)
-    query: Mapping[str, str] = field(default_factory=dict)
+    path: str = field(repr=False)
+    fields: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
     pictures: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    about: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict, repr=False)
+    subject: str | None = field(default=None, repr=False)
     harmless: bool = True
 
 
 Send = Callable[[Call[Any]], Any]
-Around = Callable[[Call[Any], Send], Any]
+
+
+class Around(Protocol):
+    """What stands in front of a client's calls."""
+
+    @property
+    def gate(self) -> Gate:
+        """The gate of the adapter."""
+        ...
+
+    def __call__(self, call: Call[Any], send: Send) -> Any:
+        """Make a call by `send`, with what may be sent."""
+        ...
+
+    def passed(self, given: Any) -> Any | None:
+        """What is sent as it is in a picture's place, or None."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -161,13 +184,14 @@ class RestClient:
             base_url=url, headers=dict(headers or {}), timeout=self._patience.timeout, follow_redirects=False
         )
         self._around: Around | None = None
+        self._watchers: list[Callable[[bytes], None]] = []
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self._http.base_url)!r})"
+        return f"{type(self).__name__}({self._http.base_url.host!r})"
 
     def watch(self, watcher: Callable[[bytes], None]) -> None:
         """Have a function called with the body of each request, try by try."""
-        self._http.event_hooks = {"request": [lambda request: watcher(request.content)]}
+        self._watchers.append(watcher)
 
     def close(self) -> None:
         """Close the connections."""
@@ -181,9 +205,40 @@ class RestClient:
     ) -> None:
         self.close()
 
+    def put_around(self, around: Around) -> Hooks:
+        """Have an adapter make the calls, and look at each request last."""
+        from anonymix_adapters import _rest_line
+
+        http = self._http
+
+        def look(request: httpx.Request, body: bytes) -> None:
+            call = current(around.gate)
+            if call is None or not call.knows(_signed(request, body)):
+                raise not_ours(around.gate, "the request is not the one that the adapter made")
+
+        def intact() -> bool:
+            return _rest_line.is_looked_at(http, look)
+
+        lines = Hooks(_rest_line.look_at(http, look), intact)
+        return Hooks.together([lines, hook(self, {"_http": http, "_around": around, "_intact": intact})])
+
+    def _intact(self) -> bool:
+        """Whether what `put_around` put there is still in its place."""
+        return True
+
     def _call(self, call: Call[R]) -> R:
         """Make a call: through the mixer where one stands in front, as it is otherwise."""
         around = self._around
+        if not self._intact():
+            raise BypassError(
+                "the client's transports were exchanged after it was protected; nothing was sent",
+                where=self.NAME,
+                fix="set a client up first, and protect it then",
+            )
+        if around is None and call.subject is not None:
+            raise NotProtectedError(
+                "subject= is for a protected client; nothing was sent", where=self.NAME, fix="call protect"
+            )
         result: R = self._send(call) if around is None else around(call, self._send)
         return result
 
@@ -191,11 +246,17 @@ class RestClient:
         """Write a call on the wire, and again where the API's rules allow it: the same bytes each time."""
         import httpx
 
+        from anonymix_adapters._rest_line import send
+
         request = self._request(call)
+        if self._around is not None:
+            self._vouch(self._around, call, request)
         for attempt in range(1, self._patience.attempts + 1):
             last = attempt == self._patience.attempts
+            for watcher in self._watchers:
+                watcher(request.content)
             try:
-                response = self._http.send(request)
+                response = send(self._http, request)
             except httpx.ConnectError as error:  # nothing arrived
                 failure, status = Failure(f"can't be reached: {error}", again="yes"), 0
             except httpx.HTTPError as error:
@@ -210,10 +271,35 @@ class RestClient:
             again = failure.again == "yes" or (failure.again == "if harmless" and call.harmless)
             if last or not again:
                 raise ApiError(
-                    f"{call.name}: {failure.what}", where=self.NAME, status=status, reason=failure.reason
+                    f"{call.name}: {self._told(call, failure.what)}",
+                    where=self.NAME,
+                    status=status,
+                    reason=self._told(call, failure.reason),
                 ) from None
             self._rest(attempt, failure.after)
         raise AssertionError("unreachable")
+
+    def _vouch(self, around: Around, call: Call[Any], request: httpx.Request) -> None:
+        """Note a request as the adapter's own, once each of its pictures is known to be."""
+        made = current(around.gate)
+        if made is None:
+            raise not_ours(around.gate, "the call was not made through the adapter")
+        for picture in call.pictures.values():
+            ours = isinstance(picture, bytes) and made.knows(picture)
+            if not ours and around.passed(picture) is None:
+                raise not_ours(around.gate)
+        made.note(_signed(request, request.content))
+
+    def _told(self, call: Call[Any], text: str) -> str:
+        """A vendor's words without what it was sent: it may repeat names, addresses and keys."""
+        sent = {*call.fields.values(), *call.query.values(), *call.about.values(), *self._secrets()}
+        for value in sorted(filter(_telling, sent), key=len, reverse=True):
+            text = text.replace(value, "(what was sent)")
+        return text if len(text) <= _WORDS else f"{text[:_WORDS]}..."
+
+    def _secrets(self) -> Iterable[str]:
+        """Keys and tokens that no message may hold."""
+        return ()
 
     def _rest(self, attempt: int, asked: float | None) -> None:
         pause = self._patience.pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
@@ -254,6 +340,16 @@ class RestClient:
                 where=f"{self.NAME} {place}".strip(),
                 status=response.status_code,
             ) from None
+
+
+def _signed(request: httpx.Request, body: bytes) -> bytes:
+    """What makes a request what it is: where it goes, and all of its body."""
+    return f"{request.method} {request.url}\n".encode() + body
+
+
+def _telling(value: str) -> bool:
+    """Whether a value that was sent says anything of anybody; "1" and "true" do not."""
+    return len(value) > 2 and not value.isdecimal()
 
 
 def asked_to_wait(response: httpx.Response) -> float | None:

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 from anonymix_adapters._rest import Call, RestClient, Send
+from anonymix_adapters._rest_gate import CloudGate
 from anonymix_adapters._rest_pictures import Fetch, Url, draw, fetched, refused, upload
+from anonymix_adapters._wire import sending
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.gate import Gate, Whose
+from anonymix_adapters.gate import Whose
 from anonymix_adapters.wrapping import wrap
 from anonymix_plugin.values import CancelableFace
 
@@ -31,17 +33,16 @@ class Front:
     passes: ClassVar[frozenset[str]] = frozenset()
     limit: ClassVar[ImageLimit] = ImageLimit()
 
-    def __init__(self, gate: Gate, fetch: Fetch | None = None) -> None:
+    def __init__(self, gate: CloudGate, fetch: Fetch | None = None) -> None:
         self.gate, self._fetch = gate, fetch
 
     def __call__(self, call: Call[Any], send: Send) -> Any:
         """Make a call through the mixer."""
         handler: Callable[[Call[Any], Send], Any] | None = getattr(self, f"_on_{call.name}", None)
-        if handler is not None:
-            return handler(call, send)
-        if call.name not in self.passes or call.pictures:
+        if handler is None and (call.name not in self.passes or call.pictures):
             raise refused(self.gate, call.name, "is not known to the adapter")
-        return send(call)
+        with sending(self.gate, call.subject):
+            return (handler or _sent)(call, send)
 
     def mixed(self, call: Call[Any], whose: Whose) -> tuple[Call[Any], dict[str, CancelableFace]]:
         """A call with a cancelable face in place of each photo, and those faces by field."""
@@ -65,11 +66,9 @@ class Front:
         """What is sent as it is, because it names a cancelable face already; None for photos."""
         return None
 
-    def mark_removed(self, collection: str, names: Callable[[str], bool] = lambda _: True) -> None:
-        """Write down that entries of a collection, those whose id fits, were deleted."""
-        for entry in self.gate.entries(collection):
-            if names(entry.external_id):
-                self.gate.removed(entry)
+
+def _sent(call: Call[Any], send: Send) -> Any:
+    return send(call)
 
 
 def put_in_front(client: C, kind: type[C], front: Front) -> C:
@@ -86,12 +85,4 @@ def put_in_front(client: C, kind: type[C], front: Front) -> C:
             f"this is no {kind.__name__} client", where=front.gate.adapter, fix=f"use {kind.__name__}(...)"
         )
 
-    def install(target: C) -> Callable[[], None]:
-        target._around = front
-
-        def undo() -> None:
-            target._around = None
-
-        return undo
-
-    return wrap(client, front.gate, install)
+    return wrap(client, front.gate, lambda target: target.put_around(front))

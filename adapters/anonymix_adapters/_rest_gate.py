@@ -1,8 +1,25 @@
-"""A gate that knows the options of its adapter, too."""
+"""A gate that knows the options of its adapter, and writes down what a service confirmed."""
 
 from __future__ import annotations
 
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeAlias
+
+from anonymix_adapters._wire import current
+from anonymix_adapters.errors import EnrolmentError
+from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.values import CancelableFace
+
+FieldRule: TypeAlias = Literal["subject", "label"] | Callable[[str], str | None]
+"""What the API's own field for a name (ExternalImageId, PersonId, subject, name, user_id) is.
+
+"subject": the person's id; `subject=` or a block that say another are refused. "label": the entry's own, an
+image's number say; the person is named by `subject=` or the block. A function: it is given the field, and
+returns the person's id, or None where the field names nobody."""
+
+Entry: TypeAlias = tuple[Any, CancelableFace, Whose]
+"""What the service's answer calls an entry, the face that it was made from, and whose it is."""
 
 
 class CloudGate(Gate):
@@ -13,15 +30,83 @@ class CloudGate(Gate):
         adapter: See `Gate`.
         keys: See `Gate`.
         scope: See `Gate`.
+        field: See `FieldRule`.
         options: What else the adapter was told: fetching, detection, ...
+
+    Raises:
+        UsageError: There is no such rule.
     """
 
     def __init__(
-        self, mixer: FaceMixer, adapter: str, *, keys: KeyUse, scope: ScopeRule, **options: object
+        self,
+        mixer: FaceMixer,
+        adapter: str,
+        *,
+        keys: KeyUse,
+        scope: ScopeRule,
+        field: FieldRule = "subject",
+        **options: object,
     ) -> None:
         super().__init__(mixer, adapter, keys=keys, scope=scope)
-        self.options = options
+        if not callable(field) and field not in {"subject", "label"}:
+            raise UsageError(
+                "there is no such rule", where="field", fix="use 'subject', 'label' or a function"
+            )
+        self.field, self.options = field, options
 
     def same_as(self, other: Gate) -> bool:
         """See `Gate.same_as`."""
-        return super().same_as(other) and isinstance(other, CloudGate) and other.options == self.options
+        return (
+            super().same_as(other)
+            and isinstance(other, CloudGate)
+            and (other.field, other.options) == (self.field, self.options)
+        )
+
+    def person(self, field: str | None) -> str | None:
+        """Whom the API's own field names, by the rule; None for nobody."""
+        if not field or self.field == "label":
+            return None
+        return self.field(field) if callable(self.field) else field
+
+    def whose_call(self, field: str | None = None, *, collection: str = "", enrol: bool = False) -> Whose:
+        """`Gate.whose` for the call that is being made: its `subject=`, its field, the block around it."""
+        call = current(self)
+        argument = call.subject if call else None
+        return self.whose(argument=argument, field=self.person(field), collection=collection, enrol=enrol)
+
+    def keep(self, made: Iterable[Entry], *, collection: str, undo: Callable[[list[str]], object]) -> None:
+        """Write down the entries that the service says it made: all of them, or take them back.
+
+        Args:
+            made: Each entry; one that is named twice is written down once.
+            collection: Of the service.
+            undo: Is given the entries' ids and deletes them from the service, or raises.
+
+        Raises:
+            EnrolmentError: The service did not say what an entry is called, or could not delete one.
+        """
+        entries = {name: (face, whose) for name, face, whose in made}
+        names = [name for name in entries if isinstance(name, str) and name]
+        written: list[str] = []
+        try:
+            for name in names:
+                self.record(*entries[name], collection=collection, external_id=name)
+                written.append(name)
+            if len(names) < len(entries):
+                raise EnrolmentError(
+                    "the service's answer does not name the entry that it made; nothing was recorded",
+                    where=self.adapter,
+                    fix="look through the service's list for an entry that no record names, and delete it",
+                )
+        except Exception as error:
+            if names:
+                self.take_back(lambda: undo(names), error)
+            for name in written:
+                self.forget_entry(collection, name)
+            raise
+
+    def gone(self, collection: str, fits: Callable[[str], bool] = lambda _: True) -> None:
+        """Write down that the service deleted the entries of a collection whose id fits."""
+        for entry in self.entries(collection):
+            if fits(entry.external_id):
+                self.removed(entry)

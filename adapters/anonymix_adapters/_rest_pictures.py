@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from anonymix_adapters._wire import current
 from anonymix_adapters.encoding import ImageLimit, encode_within
-from anonymix_adapters.errors import BypassError
+from anonymix_adapters.errors import AdapterError, BypassError
 from anonymix_adapters.gate import Gate, Whose
-from anonymix_plugin.errors import UsageError
+from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.images import PhotoSource
 from anonymix_plugin.values import CancelableFace, Pixels
 
@@ -33,7 +34,7 @@ class Url:
         address: http(s)://...
     """
 
-    address: str
+    address: str = field(repr=False)  # it may be signed
 
 
 Upload: TypeAlias = bytes | bytearray | memoryview | os.PathLike[str] | IO[bytes]
@@ -45,7 +46,11 @@ No plain text: it could be a path, an address or a token, and one must not be ta
 def draw(gate: Gate, photo: PhotoSource, whose: Whose, limit: ImageLimit) -> tuple[CancelableFace, bytes]:
     """A cancelable face and its file, within the API's limits."""
     face = gate.protect(photo, whose)
-    return face, encode_within(alone(face), limit, where=gate.adapter)
+    picture = encode_within(alone(face), limit, where=gate.adapter)
+    call = current(gate)
+    if call is not None:
+        call.note(picture)
+    return face, picture
 
 
 def alone(face: CancelableFace) -> CancelableFace:
@@ -78,6 +83,7 @@ def fetched(gate: Gate, address: str, fetch: Fetch | None) -> bytes:
 
     Raises:
         BypassError: Nobody said how to fetch it, and the API itself may not.
+        AdapterError: The function failed. What it said is left out, as the address may be signed.
     """
     if fetch is None:
         raise BypassError(
@@ -85,7 +91,13 @@ def fetched(gate: Gate, address: str, fetch: Fetch | None) -> bytes:
             where=gate.adapter,
             fix="send the photo, or protect with fetch=, a function that fetches it",
         )
-    return fetch(address)
+    try:
+        return fetch(address)
+    except AnonymixError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the host's function may raise what it likes
+        kind = type(error).__name__
+    raise AdapterError(f"fetching the photo failed ({kind}); nothing was sent", where=gate.adapter)
 
 
 def encoded(gate: Gate, value: Any, name: str) -> bytes:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from anonymix_adapters._rest_gate import CloudGate
 from anonymix_adapters._rest_pictures import Fetch
+from anonymix_adapters._wire import not_ours
 from anonymix_adapters.azure._routes import LIMIT, Routes
 from anonymix_adapters.errors import AdapterError, DoubleProtectionError
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import gate_of, unwrap, wrap
+from anonymix_adapters.wrapping import Hooks, gate_of, hook, unwrap, wrap
 
 __all__ = ["LIMIT", "NAME", "SDKS", "gate_of", "install", "policy", "protect", "unprotect"]
 
@@ -32,8 +32,9 @@ def protect(
 ) -> Any:
     """Put the mixer in front of a Face client, blocking or async, in place.
 
-    Face calls name nobody: a person is a UUID of Azure's, and `user_data` is free text. The subject is that
-    of `with mixer.subject(...)`, or the gallery key is used.
+    Face calls name nobody: a person is a UUID of Azure's, and `user_data` is free text. Each method of the
+    client takes `subject=` besides its own options; else the subject is that of `with mixer.subject(...)`, or
+    the gallery key is used.
 
     Args:
         target: A FaceClient or FaceAdministrationClient. Each client is protected by itself.
@@ -78,16 +79,16 @@ def policy(
     _check()
     from anonymix_adapters.azure._policy import AsyncMixingPolicy, MixingPolicy
 
-    routes = Routes(Gate(mixer, NAME, keys=keys, scope=scope), fetch)
+    routes = Routes(CloudGate(mixer, NAME, keys=keys, scope=scope), fetch)
     return AsyncMixingPolicy(routes) if asynchronous else MixingPolicy(routes)
 
 
-def install(target: Any, gate: Gate, *, fetch: Fetch | None = None) -> Any:
+def install(target: Any, gate: CloudGate, *, fetch: Fetch | None = None) -> Any:
     """`protect`, with a gate that is there already."""
     _check()
     from azure.core.pipeline import AsyncPipeline
 
-    from anonymix_adapters.azure._policy import AsyncMixingPolicy, MixingPolicy
+    from anonymix_adapters.azure._policy import AsyncMixingPolicy, MixingPolicy, look_last, look_no_longer
 
     pipeline = getattr(getattr(target, "_client", None), "_pipeline", None)
     policies = getattr(pipeline, "_impl_policies", None)
@@ -105,12 +106,43 @@ def install(target: Any, gate: Gate, *, fetch: Fetch | None = None) -> Any:
     routes = Routes(gate, fetch)
     mixing = AsyncMixingPolicy(routes) if isinstance(pipeline, AsyncPipeline) else MixingPolicy(routes)
 
-    def put_in(_: Any) -> Callable[[], None]:
+    def put_in(client: Any) -> Hooks:
+        owner: Any = client._client
+        kind: Any = type(pipeline)
+
+        def run(request: Any, **options: Any) -> Any:
+            if not _in_chain(policies, mixing):
+                raise not_ours(gate, "the mixer's policy was taken out of the pipeline")
+            return kind.run(pipeline, request, **options)
+
         mixing.next = policies[0]
         policies.insert(0, mixing)
-        return lambda: policies.remove(mixing)
+        look_last(mixing)
+
+        def undo() -> None:
+            look_no_longer(mixing)
+            if mixing in policies:
+                policies.remove(mixing)
+
+        inner = {name: part for name, part in vars(client).items() if getattr(part, "_client", None) is owner}
+        places = [
+            (client, {"_client": owner, **inner}),
+            (owner, {"_pipeline": pipeline}),
+            (pipeline, {"run": run}),
+        ]
+        places += [(part, {"_client": owner}) for part in inner.values()]
+        held = [hook(place, hooks) for place, hooks in places]
+        return Hooks.together([*held, Hooks(undo, lambda: _in_chain(policies, mixing))])
 
     return wrap(target, gate, put_in)
+
+
+def _in_chain(policies: list[Any], mixing: Any) -> bool:
+    """Whether a pipeline's first policy leads to the mixer's."""
+    each = policies[0] if policies else None
+    while each is not None and each is not mixing:
+        each = getattr(each, "next", None)
+    return each is mixing
 
 
 def _check() -> None:

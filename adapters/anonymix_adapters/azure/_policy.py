@@ -1,19 +1,22 @@
-"""The policies themselves. This module needs azure-core.
+"""The policies themselves, and the last look. This module needs azure-core.
 
-Both stand before azure-core's retries: each try sends the same cancelable face.
+A policy stands before azure-core's retries: each try sends the same cancelable face. Behind all policies, in
+front of the transport, each try is held against the face that was made: another policy may have changed it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from azure.core.pipeline import PipelineContext, PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import AsyncHTTPPolicy, HTTPPolicy
 from azure.core.rest import HttpRequest
 
+from anonymix_adapters._wire import sending
 from anonymix_adapters.azure._routes import Plan, Routes
-from anonymix_adapters.errors import BackEndError, EnrolmentError
+from anonymix_adapters.errors import BackEndError
 
 
 class MixingPolicy(HTTPPolicy[Any, Any]):
@@ -25,21 +28,16 @@ class MixingPolicy(HTTPPolicy[Any, Any]):
 
     def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
         """See `HTTPPolicy.send`."""
-        plan = _planned(self.routes, request)
-        response = self.next.send(_replaced(request, plan))
-        if response.http_response.status_code >= 300:
+        look_last(self)
+        with sending(self.routes.gate, _subject(request)):
+            plan = _planned(self.routes, request)
+            response = self.next.send(_replaced(request, plan))
+            http = response.http_response
+            if http.status_code < 300:
+                content = http.read() if plan.body is not None else b""
+                undo = _undo(request, self.next.send)
+                self.routes.settle(plan, _parsed(content), undo)
             return response
-        answer = None
-        if plan.body is not None:
-            response.http_response.read()
-            answer = response.http_response.json()
-        try:
-            self.routes.settle(plan, answer)
-        except Exception as error:
-            if plan.enrols:
-                self.routes.gate.take_back(lambda: _gone(self.next.send(_deletion(request, answer))), error)
-            raise
-        return response
 
 
 class AsyncMixingPolicy(AsyncHTTPPolicy[Any, Any]):
@@ -51,33 +49,80 @@ class AsyncMixingPolicy(AsyncHTTPPolicy[Any, Any]):
 
     async def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
         """See `AsyncHTTPPolicy.send`."""
-        plan = await asyncio.to_thread(_planned, self.routes, request)
-        response = await self.next.send(_replaced(request, plan))
-        if response.http_response.status_code >= 300:
+        look_last(self)
+        loop = asyncio.get_running_loop()
+
+        def wait(deletion: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
+            return asyncio.run_coroutine_threadsafe(self._forward(deletion), loop).result()
+
+        with sending(self.routes.gate, _subject(request)):
+            plan = await asyncio.to_thread(_planned, self.routes, request)
+            response = await self.next.send(_replaced(request, plan))
+            http = response.http_response
+            if http.status_code < 300:
+                content = await http.read() if plan.body is not None else b""
+                undo = _undo(request, wait)
+                await asyncio.to_thread(self.routes.settle, plan, _parsed(content), undo)
             return response
-        answer = None
-        if plan.body is not None:
-            await response.http_response.read()
-            answer = response.http_response.json()
-        try:
-            await asyncio.to_thread(self.routes.settle, plan, answer)
-        except Exception as error:
-            if plan.enrols:
-                try:
-                    _gone(await self.next.send(_deletion(request, answer)))
-                except Exception as worse:
-                    raise EnrolmentError(
-                        f"an entry was made, not recorded ({error}) and not deleted again ({worse})",
-                        where=self.routes.gate.adapter,
-                        fix="delete it in the back end by hand",
-                    ) from worse
-            raise
-        return response
+
+    async def _forward(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
+        return await self.next.send(request)
+
+
+class _Last:
+    """In the place of a transport: has each request looked at last."""
+
+    def __init__(self, inner: Any, routes: Routes) -> None:
+        self.inner, self.routes = inner, routes
+
+    def send(self, request: Any, **options: Any) -> Any:
+        """Look at a request as it is now, and send it; what an async transport returns is awaitable."""
+        body = request.content
+        self.routes.look(request.method, request.url, request.headers.get("content-type", ""), body)
+        return self.inner.send(request, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def look_last(policy: MixingPolicy | AsyncMixingPolicy) -> None:
+    """Have each request looked at in front of the transport at the end of a policy's chain."""
+    runner = _runner(policy)
+    if not isinstance(runner._sender, _Last) or runner._sender.routes is not policy.routes:
+        runner._sender = _Last(runner._sender, policy.routes)
+
+
+def look_no_longer(policy: MixingPolicy | AsyncMixingPolicy) -> None:
+    """Undo `look_last`."""
+    runner = _runner(policy)
+    if isinstance(runner._sender, _Last) and runner._sender.routes is policy.routes:
+        runner._sender = runner._sender.inner
+
+
+def _runner(policy: Any) -> Any:
+    """The last of a chain of policies, which holds the transport."""
+    while getattr(policy, "next", None) is not None:
+        policy = policy.next
+    return policy
+
+
+def _subject(request: PipelineRequest[Any]) -> str | None:
+    """Whose face it is; taken out of the options, which go on to the transport."""
+    found: str | None = request.context.options.pop("subject", None)
+    return found
 
 
 def _planned(routes: Routes, request: PipelineRequest[Any]) -> Plan:
     http = request.http_request
     return routes.plan(http.method, http.url, http.headers.get("content-type", ""), http.content)
+
+
+def _parsed(content: bytes) -> Any:
+    """What an answer says; None where it is no JSON."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
 
 
 def _replaced(request: PipelineRequest[Any], plan: Plan) -> PipelineRequest[Any]:
@@ -101,13 +146,15 @@ def _without(url: str, name: str) -> str:
     return path + mark + "&".join(kept) if kept != [""] else path
 
 
-def _deletion(request: PipelineRequest[Any], answer: Any) -> PipelineRequest[Any]:
-    path = request.http_request.url.partition("?")[0]
-    http = HttpRequest("DELETE", f"{path}/{answer['persistedFaceId']}")
-    return PipelineRequest(http, PipelineContext(request.context.transport))
+def _undo(request: PipelineRequest[Any], send: Any) -> Any:
+    """What deletes the face that a request added, given its entry's id."""
 
+    def undo(names: list[str]) -> None:
+        path = request.http_request.url.partition("?")[0]
+        http = HttpRequest("DELETE", f"{path}/{names[0].rpartition('/')[2]}")
+        answer = send(PipelineRequest(http, PipelineContext(request.context.transport)))
+        status = answer.http_response.status_code
+        if status >= 300 and status != 404:
+            raise BackEndError(f"deleting it failed with status {status}", where="azure")
 
-def _gone(response: PipelineResponse[Any, Any]) -> None:
-    status = response.http_response.status_code
-    if status >= 300 and status != 404:
-        raise BackEndError(f"deleting it failed with status {status}", where="azure")
+    return undo

@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from anonymix_adapters._rest_gate import CloudGate
 from anonymix_adapters._rest_pictures import Fetch, draw, encoded, fetched, refused
+from anonymix_adapters._wire import check_values, current, not_ours, parsed
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import BypassError
-from anonymix_adapters.gate import Gate, Whose
+from anonymix_adapters.gate import Whose
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.values import CancelableFace
 
@@ -74,14 +76,14 @@ class Routes:
         fetch: Fetches photos by address; None refuses addresses.
     """
 
-    def __init__(self, gate: Gate, fetch: Fetch | None) -> None:
+    def __init__(self, gate: CloudGate, fetch: Fetch | None) -> None:
         self.gate, self._fetch = gate, fetch
         self._ids: OrderedDict[str, None] = OrderedDict()
         self._lock = Lock()
 
     def plan(self, method: str, url: str, content_type: str, body: Any) -> Plan:
         """What becomes of a request; raises where there is no way through the mixer."""
-        path = _VERSION.sub("", urlsplit(url).path, count=1).strip("/")
+        path = _path(url)
         if method == "POST" and path == "detect":
             face, picture, whose = self._mixed(content_type, body, "", enrol=False)
             return Plan(picture, face=face, whose=whose, detects=True)
@@ -92,30 +94,45 @@ class Routes:
             face, picture, whose = self._mixed(content_type, body, collection, enrol=True)
             person = f"{kept['person']}/" if kept["person"] else ""
             return Plan(picture, (collection, person), face, whose)
-        if method == "POST" and path in _BY_ID:
-            self._check_ids(_json(body))
-            return Plan()
-        known = any(re.fullmatch(verbs, method) and form.fullmatch(path) for verbs, form in _WITHOUT)
-        if not known or _kind(content_type) not in {"", "application/json"}:
-            raise refused(
-                self.gate, f"{method} {path}", "reads pictures past the mixer, or is not known to it"
-            )
+        self._check_plain(method, path, content_type, body)
         return Plan(gone=_gone(path)) if method == "DELETE" else Plan()
 
-    def settle(self, plan: Plan, answer: Any) -> None:
+    def look(self, method: str, url: str, content_type: str, body: Any) -> None:
+        """Hold a request, as it is sent, against the picture that was made for the call."""
+        path = _path(url)
+        if method == "POST" and (path == "detect" or _FACES.fullmatch(path)):
+            call = current(self.gate)
+            ours = isinstance(body, bytes) and call is not None and call.knows(body)
+            if not ours or _kind(content_type) != "application/octet-stream":
+                raise not_ours(self.gate)
+        else:
+            self._check_plain(method, path, content_type, body)
+            check_values(self.gate, parsed(self.gate, body))
+
+    def _check_plain(self, method: str, path: str, content_type: str, body: Any) -> None:
+        """Refuse what is not known to carry no picture."""
+        if method == "POST" and path in _BY_ID:
+            self._check_ids(_json(body))
+            return
+        known = any(re.fullmatch(verbs, method) and form.fullmatch(path) for verbs, form in _WITHOUT)
+        if not known or _kind(content_type) not in {"", "application/json"}:
+            raise refused(self.gate, "this request", "reads pictures past the mixer, or is not known to it")
+
+    def settle(self, plan: Plan, answer: Any, undo: Callable[[list[str]], object]) -> None:
         """Remember the ids of cancelable faces; write down what was enrolled or deleted."""
-        if plan.detects:
-            self._remember(face["faceId"] for face in answer if "faceId" in face)
+        if plan.detects and isinstance(answer, list):
+            self._remember(face["faceId"] for face in answer if face.get("faceId"))
         elif plan.enrols and plan.face and plan.whose:
             collection, person = plan.enrols
-            name = f"{person}{answer['persistedFaceId']}"
-            self.gate.record(plan.face, plan.whose, collection=collection, external_id=name)
+            found = answer.get("persistedFaceId") if isinstance(answer, dict) else None
+            name = f"{person}{found}" if isinstance(found, str) and found else None
+            self.gate.keep([(name, plan.face, plan.whose)], collection=collection, undo=undo)
         elif plan.gone:
             collection, name, everything = plan.gone
-            for entry in self.gate.entries(collection):
-                beneath = name.endswith("/") and entry.external_id.startswith(name)
-                if everything or beneath or entry.external_id == name:
-                    self.gate.removed(entry)
+            if everything or name.endswith("/"):
+                self.gate.gone(collection, lambda entry: everything or entry.startswith(name))
+            else:
+                self.gate.forget_entry(collection, name)
 
     def _mixed(
         self, content_type: str, body: Any, collection: str, *, enrol: bool
@@ -130,7 +147,7 @@ class Routes:
             photo = fetched(self.gate, content["url"], self._fetch)
         else:
             raise refused(self.gate, f"a body of type {kind or 'unknown'}", "is not known to the adapter")
-        whose = self.gate.whose(collection=collection, enrol=enrol)
+        whose = self.gate.whose_call(collection=collection, enrol=enrol)
         face, picture = draw(self.gate, photo, whose, LIMIT)
         return face, picture, whose
 
@@ -151,6 +168,10 @@ class Routes:
                 where=self.gate.adapter,
                 fix="detect the photo through this protected client",
             )
+
+
+def _path(url: str) -> str:
+    return _VERSION.sub("", urlsplit(url).path, count=1).strip("/")
 
 
 def _kind(content_type: str) -> str:

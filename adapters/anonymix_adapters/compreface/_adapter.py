@@ -7,11 +7,12 @@ from urllib.parse import quote
 
 from anonymix_adapters._rest import Call, Send
 from anonymix_adapters._rest_front import Front, put_in_front
-from anonymix_adapters._rest_gate import CloudGate
+from anonymix_adapters._rest_gate import CloudGate, FieldRule
 from anonymix_adapters._rest_pictures import refused
-from anonymix_adapters.compreface._client import CompreFace, Example
+from anonymix_adapters.compreface._client import CompreFace, Example, Examples
 from anonymix_adapters.encoding import ImageLimit
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.errors import BackEndError
+from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.wrapping import gate_of, unwrap
 from anonymix_plugin.errors import UsageError
 
@@ -33,6 +34,7 @@ def protect(
     keys: KeyUse = "own",
     scope: ScopeRule = "default",
     detect: Detection = "refuse",
+    field: FieldRule = "subject",
 ) -> CompreFace:
     """Put the mixer in front of a CompreFace client, in place.
 
@@ -42,6 +44,7 @@ def protect(
         keys: "own" or "gallery"; see `Gate`.
         scope: Scope of the keys, or a function of the client's `collection`.
         detect: What becomes of `detect`: "refuse", or "protect", which finds a cancelable face.
+        field: What `subject` of `add_face` is; see `FieldRule`.
 
     Returns:
         The same client.
@@ -51,7 +54,7 @@ def protect(
     """
     if detect not in {"refuse", "protect"}:
         raise UsageError(f"detect can't be {detect!r}", where="detect", fix="use 'refuse' or 'protect'")
-    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, detect=detect)
+    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, field=field, detect=detect)
     return install(target, gate, detect=detect)
 
 
@@ -61,7 +64,7 @@ def unprotect(target: CompreFace) -> CompreFace:
     return client
 
 
-def install(target: CompreFace, gate: Gate, *, detect: Detection = "refuse") -> CompreFace:
+def install(target: CompreFace, gate: CloudGate, *, detect: Detection = "refuse") -> CompreFace:
     """`protect`, with a gate that is there already."""
     collection = getattr(target, "collection", "")
     return put_in_front(target, CompreFace, _Front(gate, collection, detect))
@@ -71,26 +74,28 @@ class _Front(Front):
     passes: ClassVar[frozenset[str]] = frozenset({"faces", "subjects"})
     limit = LIMIT
 
-    def __init__(self, gate: Gate, collection: str, detect: Detection) -> None:
+    def __init__(self, gate: CloudGate, collection: str, detect: Detection) -> None:
         super().__init__(gate)
         self._collection, self._detect = collection, detect
 
     def _on_add_face(self, call: Call[Any], send: Send) -> Any:
-        whose = self.gate.whose(field=call.query["subject"], collection=self._collection, enrol=True)
+        whose = self.gate.whose_call(call.query["subject"], collection=self._collection, enrol=True)
         _ = self.gate.book
         mixed, faces = self.mixed(call, whose)
         answer: Example = send(mixed)
-        try:
-            self.gate.record(faces["file"], whose, collection=self._collection, external_id=answer.image_id)
-        except Exception as error:
+
+        def undo(_: list[str]) -> None:
             path = f"recognition/faces/{quote(answer.image_id, safe='')}"
-            back = Call("delete_face", Example, "DELETE", path)
-            self.gate.take_back(lambda: send(back), error)
-            raise
+            gone: Example = send(Call("delete_face", Example, "DELETE", path))
+            if gone.image_id != answer.image_id:
+                raise BackEndError("another example was deleted", where=NAME)
+
+        made = [(answer.image_id, faces["file"], whose)]
+        self.gate.keep(made, collection=self._collection, undo=undo)
         return answer
 
     def _on_recognize(self, call: Call[Any], send: Send) -> Any:
-        return send(self.mixed(call, self.gate.whose(collection=self._collection))[0])
+        return send(self.mixed(call, self.gate.whose_call(collection=self._collection))[0])
 
     _on_verify_face = _on_recognize
     _on_verify = _on_recognize
@@ -101,21 +106,34 @@ class _Front(Front):
         return self._on_recognize(call, send)
 
     def _on_delete_face(self, call: Call[Any], send: Send) -> Any:
-        answer = send(call)
-        self.mark_removed(self._collection, call.about["image_id"].__eq__)
+        answer: Example = send(call)
+        if answer.image_id == call.about["image_id"]:
+            self.gate.forget_entry(self._collection, answer.image_id)
         return answer
 
     def _on_delete_faces(self, call: Call[Any], send: Send) -> Any:
-        answer = send(call)
-        self._forget(call.query["subject"])
-        return answer
+        return self._deleted(call, send, call.query["subject"])
 
     def _on_delete_subject(self, call: Call[Any], send: Send) -> Any:
+        return self._deleted(call, send, call.about["subject"])
+
+    def _deleted(self, call: Call[Any], send: Send, subject: str) -> Any:
+        """Delete what CompreFace keeps of one of its subjects, and write down what it no longer lists.
+
+        Records name people, who may be called otherwise at CompreFace by now: the examples' ids count.
+        """
+        before = self._examples(send, subject)
         answer = send(call)
-        self._forget(call.about["subject"])
+        for name in before - self._examples(send, subject):
+            self.gate.forget_entry(self._collection, name)
         return answer
 
-    def _forget(self, subject: str) -> None:
-        for entry in self.gate.entries(self._collection):
-            if entry.subject == subject:
-                self.gate.removed(entry)
+    def _examples(self, send: Send, subject: str) -> set[str]:
+        found: set[str] = set()
+        page, pages = 0, 1
+        while page < pages:
+            query = {"page": str(page), "size": "100", "subject": subject}
+            answer: Examples = send(Call("faces", Examples, "GET", "recognition/faces", query=query))
+            found |= {example.image_id for example in answer.faces}
+            page, pages = page + 1, answer.total_pages
+        return found

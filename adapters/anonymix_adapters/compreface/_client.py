@@ -5,7 +5,9 @@ The endpoints that take embeddings are left out on purpose: an embedding is what
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -47,7 +49,7 @@ class Subjects(Reply):
 class Example(Reply):
     """A picture that is kept of a subject."""
 
-    image_id: str
+    image_id: str = Field(min_length=1)
     subject: str
 
 
@@ -62,7 +64,7 @@ class Examples(Reply):
 class Deleted(Reply):
     """How many were deleted."""
 
-    deleted: int = 0
+    deleted: int
 
 
 class Guess(Reply):
@@ -119,6 +121,9 @@ class CompreFace(RestClient):
             and CompreFace refuses examples with two faces: with .8 it overlooks such.
         patience: Time-outs and retries.
         insecure_http: See `RestClient`.
+
+    `subject=` of the calls with a photo says whose face it is, to the adapter; it is not sent. Of `add_face`,
+    `faces`, `delete_faces` and `delete_subject`, `subject` is CompreFace's own.
     """
 
     NAME = "compreface"
@@ -174,25 +179,39 @@ class CompreFace(RestClient):
         query = {"subject": subject}
         return self._call(Call("delete_faces", Deleted, "DELETE", "recognition/faces", query=query))
 
-    def recognize(self, photo: Upload, *, limit: int = 0, prediction_count: int = 1) -> Recognized:
+    def recognize(
+        self, photo: Upload, *, limit: int = 0, prediction_count: int = 1, subject: str | None = None
+    ) -> Recognized:
         """Ask who the faces of a photo are; `limit` largest faces, 0 for all."""
         query = {"limit": str(limit), "prediction_count": str(prediction_count)}
-        path = "recognition/recognize"
-        return self._call(Call("recognize", Recognized, "POST", path, query=query, pictures={"file": photo}))
+        return self._look("recognize", "recognition/recognize", photo, subject, query)
 
-    def verify_face(self, image_id: str, photo: Upload) -> Recognized:
+    def verify_face(self, image_id: str, photo: Upload, *, subject: str | None = None) -> Recognized:
         """Hold the faces of a photo against an example."""
-        path = f"recognition/faces/{quote(image_id, safe='')}/verify"
-        return self._call(Call("verify_face", Recognized, "POST", path, pictures={"file": photo}))
+        return self._look(
+            "verify_face", f"recognition/faces/{quote(image_id, safe='')}/verify", photo, subject
+        )
 
-    def verify(self, source: Upload, target: Upload) -> Verified:
+    def verify(self, source: Upload, target: Upload, *, subject: str | None = None) -> Verified:
         """Compare two photos."""
         pictures = {"source_image": source, "target_image": target}
-        return self._call(Call("verify", Verified, "POST", "verification/verify", pictures=pictures))
+        path = "verification/verify"
+        return self._call(Call("verify", Verified, "POST", path, pictures=pictures, subject=subject))
 
-    def detect(self, photo: Upload) -> Recognized:
+    def detect(self, photo: Upload, *, subject: str | None = None) -> Recognized:
         """Find faces."""
-        return self._call(Call("detect", Recognized, "POST", "detection/detect", pictures={"file": photo}))
+        return self._look("detect", "detection/detect", photo, subject)
+
+    def _look(
+        self,
+        name: str,
+        path: str,
+        photo: Upload,
+        subject: str | None,
+        query: Mapping[str, str] = MappingProxyType({}),
+    ) -> Recognized:
+        call = Call(name, Recognized, "POST", path, query=query, pictures={"file": photo}, subject=subject)
+        return self._call(call)
 
     def subjects(self) -> Subjects:
         """All subjects."""
@@ -215,6 +234,9 @@ class CompreFace(RestClient):
         request = super()._request(call)
         request.headers[_KEY] = self._keys[service]
         return request
+
+    def _secrets(self) -> Iterable[str]:
+        return self._keys.values()
 
     def _failure(self, response: httpx.Response) -> Failure | None:
         if response.status_code < 300:

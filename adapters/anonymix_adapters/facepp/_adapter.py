@@ -14,13 +14,14 @@ from typing import Any, ClassVar, Final
 
 from anonymix_adapters._rest import Call, Send
 from anonymix_adapters._rest_front import Front, put_in_front
-from anonymix_adapters._rest_gate import CloudGate
+from anonymix_adapters._rest_gate import CloudGate, Entry, FieldRule
 from anonymix_adapters._rest_pictures import Fetch, refused
 from anonymix_adapters.encoding import ImageLimit
-from anonymix_adapters.errors import BypassError, SubjectNeededError
-from anonymix_adapters.facepp._client import DetectedFace, FacePlusPlus, FaceToken
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
+from anonymix_adapters.errors import BackEndError, BypassError, SubjectNeededError
+from anonymix_adapters.facepp._client import Added, DetectedFace, FacePlusPlus, FaceSet, FaceToken
+from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule, Whose
 from anonymix_adapters.wrapping import gate_of, unwrap
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.values import CancelableFace
 
 __all__ = ["LIMIT", "NAME", "SDKS", "gate_of", "install", "protect", "unprotect"]
@@ -32,6 +33,7 @@ LIMIT: Final = ImageLimit("JPEG", max_bytes=2 * 1024 * 1024, min_side=48, max_si
 """Of Face++'s documents: at most 2 MB, sides of 48 to 4096 px, faces from 150 px on to compare and search."""
 
 _TOKENS: Final = 10_000
+_NOBODY: Final = Whose(None, "", gallery=False)
 
 
 def protect(
@@ -41,6 +43,7 @@ def protect(
     keys: KeyUse = "own",
     scope: ScopeRule = "default",
     fetch: Fetch | None = None,
+    field: FieldRule = "subject",
 ) -> FacePlusPlus:
     """Put the mixer in front of a Face++ client, in place.
 
@@ -51,6 +54,7 @@ def protect(
         scope: Scope of the keys, or a function of the face set's outer_id. Detect and compare name no face
             set; for them it is called with "".
         fetch: Fetches photos that are given as `Url`. Without it they are refused.
+        field: What the user_id of `set_user_id` is; see `FieldRule`.
 
     Returns:
         The same client.
@@ -58,7 +62,7 @@ def protect(
     Raises:
         AdapterError: As `put_in_front` says.
     """
-    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, fetch=fetch)
+    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, field=field, fetch=fetch)
     return install(target, gate, fetch=fetch)
 
 
@@ -68,16 +72,16 @@ def unprotect(target: FacePlusPlus) -> FacePlusPlus:
     return client
 
 
-def install(target: FacePlusPlus, gate: Gate, *, fetch: Fetch | None = None) -> FacePlusPlus:
+def install(target: FacePlusPlus, gate: CloudGate, *, fetch: Fetch | None = None) -> FacePlusPlus:
     """`protect`, with a gate that is there already."""
     return put_in_front(target, FacePlusPlus, _Front(gate, fetch))
 
 
 class _Front(Front):
-    passes: ClassVar[frozenset[str]] = frozenset({"create", "getdetail", "setuserid", "face"})
+    passes: ClassVar[frozenset[str]] = frozenset({"create", "getdetail", "face"})
     limit = LIMIT
 
-    def __init__(self, gate: Gate, fetch: Fetch | None = None) -> None:
+    def __init__(self, gate: CloudGate, fetch: Fetch | None = None) -> None:
         super().__init__(gate, fetch)
         self._made: OrderedDict[str, tuple[CancelableFace, Whose] | None] = OrderedDict()
         self._lock = Lock()
@@ -90,64 +94,87 @@ class _Front(Front):
         return given
 
     def _on_detect(self, call: Call[Any], send: Send) -> Any:
-        return self._shown(call, send, self.gate.whose(), ("faces",))
+        return self._shown(call, send, self.gate.whose_call(), ("faces",))
 
     def _on_compare(self, call: Call[Any], send: Send) -> Any:
         if all(isinstance(given, FaceToken) for given in call.pictures.values()):
-            return send(self.mixed(call, Whose(None, "", gallery=False))[0])  # no key is needed
-        return self._shown(call, send, self.gate.whose(), ("faces1", "faces2"))
+            return send(self.mixed(call, _NOBODY)[0])  # no key is needed
+        return self._shown(call, send, self.gate.whose_call(), ("faces1", "faces2"))
 
     def _on_search(self, call: Call[Any], send: Send) -> Any:
         if isinstance(call.pictures[""], FaceToken):
-            return send(self.mixed(call, Whose(None, "", gallery=False))[0])
-        whose = self.gate.whose(collection=call.fields["outer_id"])
+            return send(self.mixed(call, _NOBODY)[0])
+        whose = self.gate.whose_call(collection=call.fields["outer_id"])
         return self._shown(call, send, whose, ("faces",))
 
-    def _on_addface(self, call: Call[Any], send: Send) -> Any:
-        collection, tokens = call.fields["outer_id"], call.fields["face_tokens"].split(",")
-        _ = self.gate.book
-        origins = {token: self._origin(token) for token in tokens}
-        for token, origin in origins.items():
-            if origin is None:
-                raise refused(
-                    self.gate, f"token {token}", "was made before this client was", "detect it anew"
-                )
-            if origin[1].subject is None:
-                raise SubjectNeededError(
-                    "nobody said whose face this is when it was detected; nothing was added",
-                    where=NAME,
-                    fix="detect it inside `with mixer.subject(ID, enrol=True):`",
-                )
-        answer = send(call)
-        failed = {item.face_token for item in answer.failure_detail}
-        added = [token for token in tokens if token not in failed]
-        try:
-            for token in added:
-                face, whose = origins[token] or (None, None)
-                assert face is not None and whose is not None  # noqa: S101, PT018 - looked at above
-                self.gate.record(face, whose, collection=collection, external_id=token)
-        except Exception as error:
-            back = replace(
-                call,
-                name="removeface",
-                path="faceset/removeface",
-                fields={"outer_id": collection, "face_tokens": ",".join(added)},
+    def _on_setuserid(self, call: Call[Any], send: Send) -> Any:
+        origin, name = self._origin(call.fields["face_token"]), self.gate.person(call.fields["user_id"])
+        if origin is not None and origin[1].subject is not None and name not in {None, origin[1].subject}:
+            raise UsageError(
+                "the user_id is not whom the token was detected for; nothing was sent",
+                where=NAME,
+                fix="give the subject's id, or protect with field='label' if a user_id is no subject's id",
             )
-            self.gate.take_back(lambda: send(back), error)
-            raise
+        return send(call)
+
+    def _on_addface(self, call: Call[Any], send: Send) -> Any:
+        collection = call.fields["outer_id"]
+        _ = self.gate.book
+        origins = {token: self._owned(token) for token in call.fields["face_tokens"].split(",")}
+        answer: Added = send(call)
+        failed = {item.face_token for item in answer.failure_detail}
+        added = [token for token in origins if token not in failed]
+        if answer.face_added < len(added):  # it does not say which were there already
+            recorded = {entry.external_id for entry in self.gate.entries(collection)}
+            added = [token for token in self._held(send, collection) - recorded if token in added]
+        made: list[Entry] = [(token, *origins[token]) for token in added]
+        self.gate.keep(made, collection=collection, undo=lambda names: self._remove(send, collection, names))
         return answer
 
+    def _owned(self, token: str) -> tuple[CancelableFace, Whose]:
+        """The face of a token that may be put into a face set, and whose it is."""
+        origin = self._origin(token)
+        if origin is None:
+            raise refused(self.gate, "a token", "was made before this client was", "detect the photo anew")
+        if origin[1].subject is None:
+            raise SubjectNeededError(
+                "nobody said whose face this is when it was detected; nothing was added",
+                where=NAME,
+                fix="detect it inside `with mixer.subject(ID, enrol=True):`",
+            )
+        return origin
+
     def _on_removeface(self, call: Call[Any], send: Send) -> Any:
-        answer = send(call)
-        tokens = set(call.fields["face_tokens"].split(","))
+        collection, tokens = call.fields["outer_id"], set(call.fields["face_tokens"].split(","))
+        answer: Added = send(call)
         everything = "RemoveAllFaceTokens" in tokens
-        self.mark_removed(call.fields["outer_id"], lambda name: everything or name in tokens)
+        sure = not everything and not answer.failure_detail and answer.face_removed == len(tokens)
+        held = set() if sure else self._held(send, collection)
+        self.gate.gone(collection, lambda name: name not in held and (everything or name in tokens))
         return answer
 
     def _on_delete(self, call: Call[Any], send: Send) -> Any:
-        answer = send(call)
-        self.mark_removed(call.fields["outer_id"])
+        answer: FaceSet = send(call)
+        if answer.outer_id == call.fields["outer_id"]:
+            self.gate.gone(answer.outer_id)
         return answer
+
+    def _remove(self, send: Send, collection: str, tokens: list[str]) -> None:
+        fields = {"outer_id": collection, "face_tokens": ",".join(tokens)}
+        send(Call("removeface", Added, "POST", "faceset/removeface", fields=fields))
+        if self._held(send, collection) & set(tokens):
+            raise BackEndError("the tokens are still in the face set", where=NAME)
+
+    def _held(self, send: Send, collection: str) -> set[str]:
+        """All tokens of a face set, page by page."""
+        found: set[str] = set()
+        start: int | None = 1
+        while start is not None:
+            fields = {"outer_id": collection, "start": str(start)}
+            page: FaceSet = send(Call("getdetail", FaceSet, "POST", "faceset/getdetail", fields=fields))
+            found |= set(page.face_tokens)
+            start = page.next if page.next is not None and page.next > start else None
+        return found
 
     def _shown(self, call: Call[Any], send: Send, whose: Whose, fields: tuple[str, ...]) -> Any:
         """Mix, send, and remember the tokens that Face++ gave the cancelable faces."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -44,7 +44,7 @@ class Rectangle(Reply):
 class DetectedFace(Reply):
     """A face in a photo."""
 
-    face_token: str
+    face_token: str = Field(min_length=1)
     face_rectangle: Rectangle
 
 
@@ -100,12 +100,13 @@ class Added(Reply):
 
 
 class FaceSet(Reply):
-    """A face set and the tokens in it."""
+    """A face set and the tokens in it; `next` is where the following page begins."""
 
     outer_id: str = ""
     faceset_token: str = ""
     face_count: int = 0
     face_tokens: list[str] = Field(default_factory=list)
+    next: int | None = None
 
 
 class Known(Reply):
@@ -124,6 +125,8 @@ class FacePlusPlus(RestClient):
         url: The region's address.
         patience: Time-outs and retries.
         insecure_http: See `RestClient`.
+
+    `subject=` of the calls with a photo says whose face it is, to the adapter; it is not sent.
     """
 
     NAME = "facepp"
@@ -141,18 +144,20 @@ class FacePlusPlus(RestClient):
         super().__init__(url, patience=patience, insecure_http=insecure_http)
         self._account = {"api_key": api_key, "api_secret": api_secret}
 
-    def detect(self, photo: Upload | Url) -> Detected:
+    def detect(self, photo: Upload | Url, *, subject: str | None = None) -> Detected:
         """Find the faces of a photo; their tokens live 72 hours unless they are put into a face set."""
-        return self._call(Call("detect", Detected, "POST", "detect", pictures={"": photo}))
+        return self._call(Call("detect", Detected, "POST", "detect", pictures={"": photo}, subject=subject))
 
-    def compare(self, one: Input, other: Input) -> Compared:
+    def compare(self, one: Input, other: Input, *, subject: str | None = None) -> Compared:
         """Compare the largest faces of two photos, or two tokens."""
-        return self._call(Call("compare", Compared, "POST", "compare", pictures={"1": one, "2": other}))
+        pictures = {"1": one, "2": other}
+        return self._call(Call("compare", Compared, "POST", "compare", pictures=pictures, subject=subject))
 
-    def search(self, photo: Input, outer_id: str, *, count: int = 1) -> Searched:
+    def search(self, photo: Input, outer_id: str, *, count: int = 1, subject: str | None = None) -> Searched:
         """Find the most alike faces of a face set, 1 to 5 of them."""
-        fields = {"outer_id": outer_id, "return_result_count": str(count)}
-        return self._call(Call("search", Searched, "POST", "search", fields=fields, pictures={"": photo}))
+        fields, pictures = {"outer_id": outer_id, "return_result_count": str(count)}, {"": photo}
+        call = Call("search", Searched, "POST", "search", fields=fields, pictures=pictures, subject=subject)
+        return self._call(call)
 
     def create_face_set(self, outer_id: str) -> FaceSet:
         """Make a face set."""
@@ -174,11 +179,10 @@ class FacePlusPlus(RestClient):
         fields = {"outer_id": outer_id, "check_empty": "0"}
         return self._call(Call("delete", FaceSet, "POST", "faceset/delete", fields=fields, harmless=False))
 
-    def face_set(self, outer_id: str) -> FaceSet:
-        """Ask what is in a face set (its first 100 tokens)."""
-        return self._call(
-            Call("getdetail", FaceSet, "POST", "faceset/getdetail", fields={"outer_id": outer_id})
-        )
+    def face_set(self, outer_id: str, *, start: int = 1) -> FaceSet:
+        """Ask what is in a face set: a page of 100 tokens, from the given one on."""
+        fields = {"outer_id": outer_id, "start": str(start)}
+        return self._call(Call("getdetail", FaceSet, "POST", "faceset/getdetail", fields=fields))
 
     def set_user_id(self, token: str, user_id: str) -> Known:
         """Give a token a name, which searches return."""
@@ -202,13 +206,16 @@ class FacePlusPlus(RestClient):
         }
 
     def _failure(self, response: httpx.Response) -> Failure | None:
-        if response.status_code < 300:
-            return None
         try:
             message = str(response.json()["error_message"])
         except (ValueError, KeyError, TypeError):
+            if response.status_code < 300:
+                return None
             message = f"status {response.status_code}"
         reason = message.split(":")[0]
         if reason == "CONCURRENCY_LIMIT_EXCEEDED":  # more queries a second than were bought; nothing was done
             return Failure(message, reason, "yes")
-        return by_status(response, message, reason)
+        return by_status(response, message, reason) or Failure(message, reason)
+
+    def _secrets(self) -> Iterable[str]:
+        return self._account.values()

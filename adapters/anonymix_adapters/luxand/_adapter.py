@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 from anonymix_adapters._rest import Call, Send
 from anonymix_adapters._rest_front import Front, put_in_front
-from anonymix_adapters._rest_gate import CloudGate
+from anonymix_adapters._rest_gate import CloudGate, FieldRule
 from anonymix_adapters._rest_pictures import Fetch
 from anonymix_adapters.encoding import ImageLimit
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.errors import BackEndError
+from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule, Whose
 from anonymix_adapters.luxand._client import Face, Luxand, Person, Status
 from anonymix_adapters.wrapping import gate_of, unwrap
 
@@ -32,11 +33,12 @@ def protect(
     keys: KeyUse = "own",
     scope: ScopeRule = "default",
     fetch: Fetch | None = None,
+    field: FieldRule = "subject",
 ) -> Luxand:
     """Put the mixer in front of a Luxand client, in place.
 
     The name of `add_person` is the subject. `add_face`, `verify`, `search` and `similarity` carry none: there
-    it is `with mixer.subject(...)`, or the gallery key.
+    it is `subject=` or `with mixer.subject(...)`, or the gallery key.
 
     Args:
         target: The client.
@@ -44,6 +46,7 @@ def protect(
         keys: "own" or "gallery"; see `Gate`.
         scope: Scope of the keys.
         fetch: Fetches photos that are given as `Url`. Without it they are refused.
+        field: What the name of `add_person` is; see `FieldRule`.
 
     Returns:
         The same client.
@@ -51,7 +54,7 @@ def protect(
     Raises:
         AdapterError: As `put_in_front` says.
     """
-    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, fetch=fetch)
+    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, field=field, fetch=fetch)
     return install(target, gate, fetch=fetch)
 
 
@@ -61,7 +64,7 @@ def unprotect(target: Luxand) -> Luxand:
     return client
 
 
-def install(target: Luxand, gate: Gate, *, fetch: Fetch | None = None) -> Luxand:
+def install(target: Luxand, gate: CloudGate, *, fetch: Fetch | None = None) -> Luxand:
     """`protect`, with a gate that is there already."""
     return put_in_front(target, Luxand, _Front(gate, fetch))
 
@@ -71,46 +74,44 @@ class _Front(Front):
     limit = LIMIT
 
     def _on_add_person(self, call: Call[Any], send: Send) -> Any:
-        whose = self.gate.whose(field=call.fields["name"], collection=COLLECTION, enrol=True)
-        _ = self.gate.book
-        mixed, faces = self.mixed(call, whose)
-        answer: Person = send(mixed)
-        try:
-            self.gate.record(faces["photos"], whose, collection=COLLECTION, external_id=answer.uuid)
-        except Exception as error:
-            back = Call("delete_person", Status, "DELETE", f"person/{quote(answer.uuid, safe='')}")
-            self.gate.take_back(lambda: send(back), error)
-            raise
-        return answer
+        whose = self.gate.whose_call(call.fields["name"], collection=COLLECTION, enrol=True)
+        return self._enrolled(call, send, whose, "", "person/{}")
 
     def _on_add_face(self, call: Call[Any], send: Send) -> Any:
-        whose = self.gate.whose(collection=COLLECTION, enrol=True)
+        whose, person = self.gate.whose_call(collection=COLLECTION, enrol=True), call.about["person"]
+        return self._enrolled(
+            call, send, whose, f"{person}/", f"v2/person/{quote(person, safe='')}/face/{{}}"
+        )
+
+    def _enrolled(self, call: Call[Any], send: Send, whose: Whose, above: str, path: str) -> Any:
+        """Send, and record the entry under its id and what stands above it; `path` deletes it."""
         _ = self.gate.book
-        person = call.about["person"]
         mixed, faces = self.mixed(call, whose)
-        answer: Face = send(mixed)
-        try:
-            name = f"{person}/{answer.uuid}"
-            self.gate.record(faces["photos"], whose, collection=COLLECTION, external_id=name)
-        except Exception as error:
-            path = f"v2/person/{quote(person, safe='')}/face/{quote(answer.uuid, safe='')}"
-            back = Call("delete_face", Status, "DELETE", path)
-            self.gate.take_back(lambda: send(back), error)
-            raise
+        answer: Face | Person = send(mixed)
+
+        def undo(_: list[str]) -> None:
+            gone: Status = send(Call("undo", Status, "DELETE", path.format(quote(answer.uuid, safe=""))))
+            if not gone.done:
+                raise BackEndError("the deletion was not confirmed", where=NAME)
+
+        made = [(f"{above}{answer.uuid}", faces["photos"], whose)]
+        self.gate.keep(made, collection=COLLECTION, undo=undo)
         return answer
 
     def _on_search(self, call: Call[Any], send: Send) -> Any:
-        return send(self.mixed(call, self.gate.whose(collection=COLLECTION))[0])
+        return send(self.mixed(call, self.gate.whose_call(collection=COLLECTION))[0])
 
     _on_verify = _on_search
     _on_similarity = _on_search
 
     def _on_delete_person(self, call: Call[Any], send: Send) -> Any:
         answer, person = send(call), call.about["person"]
-        self.mark_removed(COLLECTION, lambda name: name.split("/")[0] == person)
+        if answer.done:
+            self.gate.gone(COLLECTION, lambda name: name.split("/")[0] == person)
         return answer
 
     def _on_delete_face(self, call: Call[Any], send: Send) -> Any:
         answer = send(call)
-        self.mark_removed(COLLECTION, f"{call.about['person']}/{call.about['face']}".__eq__)
+        if answer.done:
+            self.gate.forget_entry(COLLECTION, f"{call.about['person']}/{call.about['face']}")
         return answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -21,13 +21,13 @@ CLOUD: Final = "https://api.luxand.cloud/"
 class Face(Reply):
     """A face that is kept of a person."""
 
-    uuid: str
+    uuid: str = Field(min_length=1)
 
 
 class Person(Reply):
     """A person, and the faces that are kept."""
 
-    uuid: str
+    uuid: str = Field(min_length=1)
     name: str = ""
     faces: list[Face] = Field(default_factory=list)
 
@@ -69,9 +69,14 @@ class Similarity(Reply):
 
 
 class Status(Reply):
-    """That it was done."""
+    """Whether it was done."""
 
     status: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether Luxand says so."""
+        return self.status == "success"
 
 
 class Matches(Reply):
@@ -104,6 +109,8 @@ class Luxand(RestClient):
         url: Address of the API.
         patience: Time-outs and retries.
         insecure_http: See `RestClient`.
+
+    `subject=` of the calls with a photo says whose face it is, to the adapter; it is not sent.
     """
 
     NAME = "luxand"
@@ -120,17 +127,30 @@ class Luxand(RestClient):
         super().__init__(url, headers={"token": token}, patience=patience, insecure_http=insecure_http)
 
     def add_person(
-        self, name: str, photo: Upload | Url, *, collections: Sequence[str] = (), store: bool = False
+        self,
+        name: str,
+        photo: Upload | Url,
+        *,
+        collections: Sequence[str] = (),
+        store: bool = False,
+        subject: str | None = None,
     ) -> Person:
         """Make a person from a first photo; `store` has Luxand keep the picture, too."""
-        fields = {"name": name, "collections": ",".join(collections), "store": str(int(store))}
-        pictures = {"photos": photo}
         call = Call(
-            "add_person", Person, "POST", "v2/person", fields=fields, pictures=pictures, harmless=False
+            "add_person",
+            Person,
+            "POST",
+            "v2/person",
+            fields={"name": name, "collections": ",".join(collections), "store": str(int(store))},
+            pictures={"photos": photo},
+            subject=subject,
+            harmless=False,
         )
         return self._call(call)
 
-    def add_face(self, person: str, photo: Upload | Url, *, store: bool = False) -> Face:
+    def add_face(
+        self, person: str, photo: Upload | Url, *, store: bool = False, subject: str | None = None
+    ) -> Face:
         """Add a photo of a person."""
         call = Call(
             "add_face",
@@ -140,6 +160,7 @@ class Luxand(RestClient):
             fields={"store": str(int(store))},
             pictures={"photos": photo},
             about={"person": person},
+            subject=subject,
             harmless=False,
         )
         return self._call(call)
@@ -163,23 +184,24 @@ class Luxand(RestClient):
         about = {"person": person, "face": face}
         return self._call(Call("delete_face", Status, "DELETE", path, about=about, harmless=False))
 
-    def search(self, photo: Upload | Url, *, collections: Sequence[str] = ()) -> list[Match]:
+    def search(
+        self, photo: Upload | Url, *, collections: Sequence[str] = (), subject: str | None = None
+    ) -> list[Match]:
         """Ask who a photo shows."""
-        fields = {"collections": ",".join(collections)}
+        fields, pictures = {"collections": ",".join(collections)}, {"photo": photo}
         path = "photo/search/v2"
-        call = Call("search", Matches, "POST", path, fields=fields, pictures={"photo": photo})
+        call = Call("search", Matches, "POST", path, fields=fields, pictures=pictures, subject=subject)
         return self._call(call).items
 
-    def verify(self, person: str, photo: Upload | Url) -> Verified:
+    def verify(self, person: str, photo: Upload | Url, *, subject: str | None = None) -> Verified:
         """Hold a photo against a person."""
-        path = f"photo/verify/{quote(person, safe='')}"
-        about = {"person": person}
-        return self._call(Call("verify", Verified, "POST", path, pictures={"photo": photo}, about=about))
+        path, pictures = f"photo/verify/{quote(person, safe='')}", {"photo": photo}
+        return self._call(Call("verify", Verified, "POST", path, pictures=pictures, subject=subject))
 
-    def similarity(self, one: Upload | Url, other: Upload | Url) -> Similarity:
+    def similarity(self, one: Upload | Url, other: Upload | Url, *, subject: str | None = None) -> Similarity:
         """Compare two photos."""
-        pictures = {"face1": one, "face2": other}
-        return self._call(Call("similarity", Similarity, "POST", "photo/similarity", pictures=pictures))
+        pictures, path = {"face1": one, "face2": other}, "photo/similarity"
+        return self._call(Call("similarity", Similarity, "POST", path, pictures=pictures, subject=subject))
 
     def _form(self, call: Call[Any]) -> Mapping[str, str]:
         return dict(call.fields) | {n: v.address for n, v in call.pictures.items() if isinstance(v, Url)}
@@ -188,10 +210,16 @@ class Luxand(RestClient):
         return {n: file_of(v) for n, v in call.pictures.items() if not isinstance(v, Url)}
 
     def _failure(self, response: httpx.Response) -> Failure | None:
-        if response.status_code < 300:
-            return None
         try:
-            message = str(response.json()["message"])
-        except (ValueError, KeyError, TypeError):
-            message = f"status {response.status_code}"
+            content = response.json()
+        except ValueError:
+            content = None
+        content = content if isinstance(content, dict) else {}
+        message = str(content.get("message", f"status {response.status_code}"))
+        failed = response.status_code < 300 and content.get("status") == "failure"
+        if failed and "probability" not in content:  # with one it is a verdict, and no failure
+            return Failure(message, "failure")
         return by_status(response, message)
+
+    def _secrets(self) -> Iterable[str]:
+        return (self._http.headers["token"],)

@@ -1,26 +1,25 @@
 """Where the photos of a boto3 client are taken over.
 
-Source: botocore's events `provide-client-params` (fires once a call, before validation, signing and all
-retries), `before-call` (the request as it will be sent) and `after-call` (the answer); an exception in a
-handler reaches the caller, and nothing is sent.
+All of a client's methods end in its `_make_api_call`, once a call, before validation, signing and retries:
+there photos are exchanged, on the instance. Each try ends in the `send` of the session behind the client's
+endpoint, after the last event (`before-send`) and whatever handlers the host has: there the body, as it is
+sent, is held against the pictures that were made for the call.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from anonymix_adapters._rest_gate import CloudGate
+from anonymix_adapters._rest_gate import CloudGate, FieldRule
 from anonymix_adapters._rest_pictures import draw, encoded, refused
+from anonymix_adapters._wire import check_picture, check_values, current, not_ours, parsed, sending
 from anonymix_adapters.encoding import ImageLimit
-from anonymix_adapters.errors import AdapterError, BypassError
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
+from anonymix_adapters.errors import AdapterError, BackEndError
+from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule, Whose
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import gate_of, unwrap, wrap
+from anonymix_adapters.wrapping import Hooks, gate_of, hook, unwrap, wrap
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.values import CancelableFace
 
@@ -66,18 +65,7 @@ _WITHOUT: Final = frozenset(
         "UntagResource",
     ]
 )
-_STATE: Final = "anonymix"
-_COLLECTION: Final = "anonymix_collection"
 _S3_MAX_BYTES: Final = 15 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """What was put into one call."""
-
-    digests: frozenset[bytes]
-    whose: Whose
-    face: CancelableFace
 
 
 def protect(
@@ -88,8 +76,11 @@ def protect(
     scope: ScopeRule = "default",
     detect: Detection = "refuse",
     s3: Any = None,
+    field: FieldRule = "subject",
 ) -> Any:
     """Put the mixer in front of a Rekognition client, in place.
+
+    Each method of the client takes `subject=` besides its own parameters: whose face it is. It is not sent.
 
     Args:
         target: `boto3.client("rekognition")`.
@@ -98,6 +89,7 @@ def protect(
         scope: Scope of the keys, or a function of the CollectionId.
         detect: What becomes of DetectFaces: "refuse", or "protect", which describes a cancelable face.
         s3: `boto3.client("s3")`, which fetches S3Objects for the mixer. Without it they are refused.
+        field: What ExternalImageId is; see `FieldRule`. Where it is an image's number: "label".
 
     Returns:
         The same client.
@@ -109,7 +101,7 @@ def protect(
     """
     if detect not in {"refuse", "protect"}:
         raise UsageError(f"DetectFaces can't be {detect!r}", where="detect", fix="use 'refuse' or 'protect'")
-    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, detect=detect, s3=s3)
+    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, field=field, detect=detect, s3=s3)
     return install(target, gate, detect=detect, s3=s3)
 
 
@@ -118,7 +110,7 @@ def unprotect(target: Any) -> Any:
     return unwrap(target)
 
 
-def install(target: Any, gate: Gate, *, detect: Detection = "refuse", s3: Any = None) -> Any:
+def install(target: Any, gate: CloudGate, *, detect: Detection = "refuse", s3: Any = None) -> Any:
     """`protect`, with a gate that is there already."""
     SDKS[0].check()
     if getattr(getattr(target, "meta", None), "service_model", None) is None:
@@ -126,25 +118,44 @@ def install(target: Any, gate: Gate, *, detect: Detection = "refuse", s3: Any = 
     service = target.meta.service_model.service_name
     if service != "rekognition":
         raise AdapterError(f"this client is {service}'s", where=NAME, fix='use boto3.client("rekognition")')
+    if inspect.iscoroutinefunction(getattr(target, "_make_api_call", None)):
+        raise AdapterError("this client is an async one", where=NAME, fix="use boto3's own")
     return wrap(target, gate, lambda client: _Hooks(client, gate, detect, s3).hook())
 
 
-class _Hooks:
-    """The handlers of one client."""
+class _Session:
+    """In the place of the session that an endpoint sends with: has each request looked at last."""
 
-    def __init__(self, client: Any, gate: Gate, detect: Detection, s3: Any) -> None:
+    def __init__(self, inner: Any, look: Callable[[Any], None]) -> None:
+        self._inner, self._look = inner, look
+
+    def send(self, request: Any) -> Any:
+        """Look at a request as it is now, and send it."""
+        self._look(request)
+        return self._inner.send(request)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class _Hooks:
+    """What stands in front of one client."""
+
+    def __init__(self, client: Any, gate: CloudGate, detect: Detection, s3: Any) -> None:
         self._client, self._gate, self._s3 = client, gate, s3
         self._mixed = dict(_MIXED) | ({"DetectFaces": ("Image",)} if detect == "protect" else {})
+        self._endpoint, self._kind = client._endpoint, type(client)
+        # What stands on the instance stays under ours; a method of the class is looked up at each call, so
+        # that instrumentation which comes later is passed through.
+        self._below = vars(client).get("_make_api_call")
 
-    def hook(self) -> Callable[[], None]:
-        """Register the handlers; returns what takes them out."""
+    def hook(self) -> Hooks:
+        """Put everything in its place."""
         events = self._client.meta.events
-        handlers = {
-            "provide-client-params.rekognition": self._mix,
-            "before-call.rekognition": self._check,
-            "after-call.rekognition": self._write_down,
+        handlers: dict[str, Callable[..., None]] = {
+            "provide-client-params.rekognition": self._refuse_unmixed,
+            "before-send.rekognition": self._look_early,
         }
-        # Ours comes first: botocore takes the parameters of the first handler that returns any.
         for name, handler in handlers.items():
             events.register_first(name, handler)
 
@@ -152,39 +163,84 @@ class _Hooks:
             for name, handler in handlers.items():
                 events.unregister(name, handler)
 
-        return undo
-
-    def _mix(self, params: Any, model: Any, context: dict[str, Any], **_: Any) -> Any:
-        """Answer `provide-client-params`: parameters with cancelable faces in place of photos."""
-        context.pop(_STATE, None)
-        context[_COLLECTION] = params.get("CollectionId", "")
-        operation = model.name
-        if operation in _WITHOUT:
-            return None
-        if operation not in self._mixed:
-            raise refused(
-                self._gate, operation, "reads pictures past the mixer, or is not known to the adapter"
-            )
-        return self._mixed_params(operation, dict(params), context)
-
-    def _mixed_params(
-        self, operation: str, params: dict[str, Any], context: dict[str, Any]
-    ) -> dict[str, Any]:
-        gate, enrols = self._gate, operation == "IndexFaces"
-        whose = gate.whose(
-            field=params.get("ExternalImageId"), collection=params.get("CollectionId", ""), enrol=enrols
+        return Hooks.together(
+            [
+                hook(self._endpoint, {"http_session": _Session(self._endpoint.http_session, self._look)}),
+                hook(self._client, {"_make_api_call": self._call, "_endpoint": self._endpoint}),
+                Hooks(undo),
+            ]
         )
+
+    def _call(self, operation_name: str, api_params: Mapping[str, Any]) -> Any:
+        """In the place of the client's `_make_api_call`."""
+        gate, params = self._gate, dict(api_params)
+        subject, collection = params.pop("subject", None), params.get("CollectionId", "")
+        with sending(gate, subject):
+            if operation_name in self._mixed:
+                face, whose = self._mix(operation_name, params, collection)
+            elif operation_name not in _WITHOUT:
+                raise self._unknown(operation_name)
+            answer = self._below_us(operation_name, params)
+            if operation_name == "IndexFaces":
+                made = [
+                    (record.get("Face", {}).get("FaceId"), face, whose)
+                    for record in answer.get("FaceRecords", ())
+                ]
+                gate.keep(made, collection=collection, undo=lambda names: self._delete(collection, names))
+            elif operation_name == "DeleteFaces":
+                for name in answer.get("DeletedFaces", ()):
+                    gate.forget_entry(collection, name)
+            elif operation_name == "DeleteCollection" and answer.get("StatusCode", 200) < 300:
+                gate.gone(collection)
+        return answer
+
+    def _below_us(self, operation: str, params: dict[str, Any]) -> Any:
+        if self._below is not None:
+            return self._below(operation, params)
+        return self._kind._make_api_call(self._client, operation, params)
+
+    def _delete(self, collection: str, names: list[str]) -> None:
+        answer = self._client.delete_faces(CollectionId=collection, FaceIds=names)
+        if not set(names) <= set(answer.get("DeletedFaces", ())):
+            raise BackEndError("the deletion was not confirmed", where=NAME)
+
+    def _mix(self, operation: str, params: dict[str, Any], collection: str) -> tuple[CancelableFace, Whose]:
+        """Put cancelable faces in the place of photos; the last of them, and whose it is."""
+        gate, enrols = self._gate, operation == "IndexFaces"
+        whose = gate.whose_call(params.get("ExternalImageId"), collection=collection, enrol=enrols)
         if enrols:
             _ = gate.book  # raises where there is none: asked before anything is sent
-        digests = []
+            params["MaxFaces"] = 1  # there is one; a second would be one that the generator drew beside it
         for name in self._mixed[operation]:
             face, picture = draw(gate, self._photo(params.get(name), name), whose, LIMIT)
             params[name] = {"Bytes": picture}  # a new one: the caller's own must stay as it is
-            digests.append(hashlib.sha256(picture).digest())
-        if enrols:
-            params["MaxFaces"] = 1  # there is one; a second would be one that the generator drew beside it
-        context[_STATE] = _Sent(frozenset(digests), whose, face)
-        return params
+        return face, whose
+
+    def _unknown(self, operation: str) -> Exception:
+        return refused(self._gate, operation, "reads pictures past the mixer, or is not known to the adapter")
+
+    def _refuse_unmixed(self, model: Any, **_: Any) -> None:
+        """Answer `provide-client-params`: signed addresses and calls past `_make_api_call` mix nothing."""
+        if model.name not in _WITHOUT and current(self._gate) is None:
+            raise self._unknown(model.name)
+
+    def _look_early(self, request: Any, **_: Any) -> None:
+        """Answer `before-send`: a handler of the host's may send the request in botocore's place."""
+        self._look(request)
+
+    def _look(self, request: Any) -> None:
+        """Hold a request, as it is sent, against the pictures that were made for the call."""
+        target = request.headers.get("X-Amz-Target", "")
+        operation = (target.decode() if isinstance(target, bytes) else target).rpartition(".")[2]
+        if operation not in _WITHOUT and operation not in self._mixed:
+            raise self._unknown(operation)
+        content = parsed(self._gate, request.body)
+        for name in self._mixed.get(operation, ()):
+            image = content.pop(name, None)
+            if not isinstance(image, dict) or set(image) != {"Bytes"}:
+                raise not_ours(self._gate)
+            check_picture(self._gate, image["Bytes"])
+        check_values(self._gate, content)
 
     def _photo(self, image: Any, name: str) -> bytes:
         given = set(image) if isinstance(image, Mapping) else set()
@@ -211,55 +267,3 @@ class _Hooks:
         if len(data) > _S3_MAX_BYTES:
             raise UsageError(f"the S3 object has more than {_S3_MAX_BYTES} bytes", where=NAME)
         return data
-
-    def _check(self, params: Any, model: Any, context: dict[str, Any], **_: Any) -> None:
-        """Answer `before-call`: the body, as it will be sent, holds our pictures and no others.
-
-        Another handler of the host's could have put the photo back; botocore does not say.
-        """
-        if model.name in _WITHOUT:
-            return
-        body = json.loads(params["body"])
-        sent = context.get(_STATE)
-        images = [body.get(name, {}) for name in self._mixed.get(model.name, ())]
-        found = {
-            hashlib.sha256(base64.b64decode(image.get("Bytes", ""))).digest()
-            for image in images
-            if set(image) == {"Bytes"}
-        }
-        if sent is None or not images or found != sent.digests:
-            raise BypassError(
-                "the request holds a picture that is not the mixer's; it was not sent",
-                where=self._gate.adapter,
-                fix="look for another handler of provide-client-params or before-parameter-build",
-            )
-
-    def _write_down(
-        self, http_response: Any, parsed: Any, model: Any, context: dict[str, Any], **_: Any
-    ) -> None:
-        """Answer `after-call`: record what was enrolled, and what was deleted."""
-        if http_response.status_code >= 300:
-            return
-        collection = context[_COLLECTION]
-        if model.name == "IndexFaces":
-            self._record(parsed, context[_STATE], collection)
-        elif model.name == "DeleteFaces":
-            self._forget(collection, set(parsed.get("DeletedFaces", ())))
-        elif model.name == "DeleteCollection":
-            self._forget(collection, None)
-
-    def _record(self, parsed: Any, sent: _Sent, collection: str) -> None:
-        names = [record["Face"]["FaceId"] for record in parsed.get("FaceRecords", ())]
-        try:
-            for name in names:
-                self._gate.record(sent.face, sent.whose, collection=collection, external_id=name)
-        except Exception as error:
-            self._gate.take_back(
-                lambda: self._client.delete_faces(CollectionId=collection, FaceIds=names), error
-            )
-            raise
-
-    def _forget(self, collection: str, names: set[str] | None) -> None:
-        for entry in self._gate.entries(collection):
-            if names is None or entry.external_id in names:
-                self._gate.removed(entry)

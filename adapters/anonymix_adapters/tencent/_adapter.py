@@ -2,7 +2,8 @@
 
 All methods of the SDK's `IaiClient` end in one of its `call...` methods, with the action's name and its
 parameters as a dictionary. Those are replaced on the instance, above the SDK's own retries: each try sends
-the same face.
+the same face. Each try ends in the connection behind the client (its `request.conn`; for async clients the
+transport of its `http_client`): there the request is held against the faces that were made for the call.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from anonymix_adapters._rest_gate import CloudGate
+from anonymix_adapters._rest_gate import CloudGate, FieldRule
 from anonymix_adapters._rest_pictures import Fetch, draw, fetched, refused
+from anonymix_adapters._wire import check_picture, check_values, not_ours, parsed, sending, taking_subject
 from anonymix_adapters.encoding import ImageLimit
-from anonymix_adapters.errors import AdapterError, EnrolmentError
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
+from anonymix_adapters.errors import AdapterError, BackEndError
+from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule, Whose
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import gate_of, unwrap, wrap
+from anonymix_adapters.wrapping import Hooks, gate_of, hook, unwrap, wrap
 from anonymix_keystore import KeystoreError
 from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.values import CancelableFace
@@ -52,11 +56,12 @@ def protect(
     scope: ScopeRule = "default",
     detect: Detection = "refuse",
     fetch: Fetch | None = None,
+    field: FieldRule = "subject",
 ) -> Any:
     """Put the mixer in front of an `IaiClient`, blocking or async, in place.
 
-    PersonId is the subject where a call has one; elsewhere it is `with mixer.subject(...)`, or the gallery
-    key.
+    PersonId is the subject where a call has one; elsewhere it is `subject=`, which each method of the client
+    takes besides its own parameters and does not send, or `with mixer.subject(...)`, or the gallery key.
 
     Args:
         target: The client, of version 2020-03-03.
@@ -66,6 +71,7 @@ def protect(
         detect: What becomes of DetectFace and DetectFaceAttributes: "refuse", or "protect", which describes
             a cancelable face.
         fetch: Fetches photos that are given by Url. Without it they are refused.
+        field: What PersonId is; see `FieldRule`.
 
     Returns:
         The same client.
@@ -77,7 +83,7 @@ def protect(
     """
     if detect not in {"refuse", "protect"}:
         raise UsageError(f"DetectFace can't be {detect!r}", where="detect", fix="use 'refuse' or 'protect'")
-    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, detect=detect, fetch=fetch)
+    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, field=field, detect=detect, fetch=fetch)
     return install(target, gate, detect=detect, fetch=fetch)
 
 
@@ -86,7 +92,7 @@ def unprotect(target: Any) -> Any:
     return unwrap(target)
 
 
-def install(target: Any, gate: Gate, *, detect: Detection = "refuse", fetch: Fetch | None = None) -> Any:
+def install(target: Any, gate: CloudGate, *, detect: Detection = "refuse", fetch: Fetch | None = None) -> Any:
     """`protect`, with a gate that is there already."""
     SDKS[0].check()
     plan = _Planner(gate, detect, fetch)
@@ -98,93 +104,127 @@ def install(target: Any, gate: Gate, *, detect: Detection = "refuse", fetch: Fet
             fix="use tencentcloud.iai.v20200303.iai_client.IaiClient",
         )
     if asyncio.iscoroutinefunction(getattr(kind, "call_and_deserialize", None)):
-        return wrap(target, gate, lambda client: _replace(client, _async_calls(client, plan)))
-    return wrap(target, gate, lambda client: _replace(client, _calls(client, plan)))
+        return wrap(target, gate, lambda client: _async_hooks(client, plan))
+    return wrap(target, gate, lambda client: _hooks(client, plan))
 
 
-def _replace(client: Any, methods: Mapping[str, Callable[..., Any]]) -> Callable[[], None]:
-    vars(client).update(methods)
-
-    def undo() -> None:
-        for name in methods:
-            del vars(client)[name]
-
-    return undo
-
-
-def _calls(client: Any, planner: _Planner) -> dict[str, Callable[..., Any]]:
-    """What stands in the place of a blocking client's methods."""
-    plainly = client.call_json
+def _hooks(client: Any, planner: _Planner) -> Hooks:
+    """What stands in front of a blocking client."""
+    plainly, request, connection = client.call_json, client.request, client.request.conn
+    send, write = request.send_request, connection.request
 
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(action: str, params: Any, *args: Any, **options: Any) -> Any:
-            plan = planner.plan(action, params)
-            answer = original(action, plan.params, *args, **options)
-            content = json.loads(answer) if isinstance(answer, bytes | str) else answer
-            try:
-                planner.settle(plan, content.get("Response", content))
-            except Exception as error:
-                back = plan.back(content.get("Response", content))
-                if back is not None:
-                    planner.gate.take_back(lambda: plainly(*back), error)
-                raise
+        def call(action: str, params: Any, *args: Any, subject: str | None = None, **options: Any) -> Any:
+            with sending(planner.gate, subject), _unveiled():
+                plan = planner.plan(action, params)
+                answer = original(action, plan.params, *args, **options)
+                planner.settle(plan, _content(answer), plainly)
             return answer
 
-        return call
+        return taking_subject(call, original)
 
     def refuse(action: str, *_: Any, **__: Any) -> Any:
         raise refused(planner.gate, action, "is sent in a way that the adapter does not know")
 
+    def named(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, subject: str | None = None, **options: Any) -> Any:
+            with sending(planner.gate, subject), _unveiled():
+                return method(*args, **options)
+
+        return taking_subject(call, method)
+
+    def sent(wanted: Any) -> Any:
+        planner.look(wanted.header, wanted.data, "")
+        return send(wanted)
+
+    def written(method: str, url: str, body: Any = None, headers: Any = None) -> Any:
+        planner.look(headers or {}, body, urlsplit(url).query)
+        return write(method, url, body, headers)
+
     methods = {name: around(getattr(client, name)) for name in ("call", "call_json")}
     others = ("call_sse", "call_octet_stream", "call_with_region_breaker", "_call_and_deserialize")
     methods |= {name: refuse for name in others if hasattr(client, name)}
-    return methods | {
-        name: _unveil(getattr(client, name))
-        for name in dir(type(client))
-        if name[0].isupper() and name != "FMT"
-    }
+    methods |= {name: named(getattr(client, name)) for name in _actions(client)}
+    return Hooks.together(
+        [
+            hook(connection, {"request": written}),
+            hook(request, {"conn": connection}),
+            _put(request, "send_request", sent),
+            hook(client, {**methods, "request": request}),
+        ]
+    )
 
 
-def _unveil(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The SDK turns every error into one of its own; ours comes out as it was raised."""
+def _async_hooks(client: Any, planner: _Planner) -> Hooks:
+    """What stands in front of an async client."""
+    from anonymix_adapters import _rest_line
 
-    def call(*args: Any, **options: Any) -> Any:
-        try:
-            return method(*args, **options)
-        except Exception as error:
-            if isinstance(error.__context__, AnonymixError | KeystoreError):
-                raise error.__context__ from None
-            raise
+    original, http = client.call_and_deserialize, client.http_client
 
-    return call
+    async def call(action: str, params: Any, *args: Any, subject: str | None = None, **options: Any) -> Any:
+        loop = asyncio.get_running_loop()
 
+        def plainly(*back: Any) -> Any:
+            return asyncio.run_coroutine_threadsafe(original(*back), loop).result()
 
-def _async_calls(client: Any, planner: _Planner) -> dict[str, Callable[..., Any]]:
-    """What stands in the place of an async client's method."""
-    original = client.call_and_deserialize
-
-    async def call(action: str, params: Any, *args: Any, **options: Any) -> Any:
-        plan = await asyncio.to_thread(planner.plan, action, params)
-        answer = await original(action, plan.params, *args, **options)
-        content = answer if isinstance(answer, dict) else answer._serialize()
-        content = content.get("Response", content)
-        try:
-            await asyncio.to_thread(planner.settle, plan, content)
-        except Exception as error:
-            back = plan.back(content)
-            if back is not None:
-                try:
-                    await original(*back)
-                except Exception as worse:
-                    raise EnrolmentError(
-                        f"an entry was made, not recorded ({error}) and not deleted again ({worse})",
-                        where=NAME,
-                        fix="delete it in the back end by hand",
-                    ) from worse
-            raise
+        with sending(planner.gate, subject):
+            plan = await asyncio.to_thread(planner.plan, action, params)
+            answer = await original(action, plan.params, *args, **options)
+            await asyncio.to_thread(planner.settle, plan, _content(answer), plainly)
         return answer
 
-    return {"call_and_deserialize": call}
+    def named(method: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(*args: Any, subject: str | None = None, **options: Any) -> Any:
+            with sending(planner.gate, subject):
+                return await method(*args, **options)
+
+        return taking_subject(call, method)
+
+    def look(request: Any, body: bytes) -> None:
+        planner.look(request.headers, body, request.url.query.decode())
+
+    out = _rest_line.look_at(http, look)
+    methods = {"call_and_deserialize": taking_subject(call, original), "http_client": http}
+    return Hooks.together(
+        [
+            Hooks(out, lambda: _rest_line.is_looked_at(http, look)),
+            hook(client, methods | {name: named(getattr(client, name)) for name in _actions(client)}),
+        ]
+    )
+
+
+def _put(target: Any, name: str, value: Any) -> Hooks:
+    """Put an attribute on an instance, where the host's own wrappers may stand above it."""
+    vars(target)[name] = value
+    return Hooks(lambda: vars(target).pop(name, None))
+
+
+def _actions(client: Any) -> list[str]:
+    return [name for name in dir(type(client)) if name[0].isupper() and name != "FMT"]
+
+
+def _content(answer: Any) -> Mapping[str, Any]:
+    """What an answer says, whichever form the SDK gives it."""
+    if isinstance(answer, bytes | str):
+        answer = json.loads(answer)
+    elif not isinstance(answer, dict):
+        answer = answer._serialize()
+    content: Mapping[str, Any] = answer.get("Response", answer)
+    return content
+
+
+@contextmanager
+def _unveiled() -> Iterator[None]:
+    """The SDK turns every error into one of its own; ours comes out as it was raised."""
+    try:
+        yield
+    except Exception as error:
+        inner = error.__context__
+        while inner is not None and not isinstance(inner, AnonymixError | KeystoreError):
+            inner = inner.__context__
+        if inner is None or isinstance(error, AnonymixError | KeystoreError):
+            raise
+        raise inner from None
 
 
 @dataclass(frozen=True)
@@ -195,15 +235,6 @@ class _Plan:
     params: Mapping[str, Any]
     faces: Sequence[CancelableFace] = ()
     whose: Whose | None = None
-
-    def back(self, response: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-        """The call that takes back what this one enrolled."""
-        person = self.params.get("PersonId")
-        if self.action == "CreatePerson":
-            return "DeletePerson", {"PersonId": person}
-        if self.action == "CreateFace" and response.get("SucFaceIds"):
-            return "DeleteFace", {"PersonId": person, "FaceIds": response["SucFaceIds"]}
-        return None
 
 
 class _Planner:
@@ -251,7 +282,7 @@ class _Planner:
     )
     _ENROLS: ClassVar = frozenset({"CreatePerson", "CreateFace"})
 
-    def __init__(self, gate: Gate, detect: Detection, fetch: Fetch | None) -> None:
+    def __init__(self, gate: CloudGate, detect: Detection, fetch: Fetch | None) -> None:
         self.gate, self._fetch = gate, fetch
         self._mixed = dict(self._MIXED)
         if detect == "protect":
@@ -265,7 +296,7 @@ class _Planner:
         if action not in self._mixed:
             raise refused(self.gate, action, "reads pictures past the mixer, or is not known to the adapter")
         enrols = action in self._ENROLS
-        whose = self.gate.whose(field=given.get("PersonId"), collection=COLLECTION, enrol=enrols)
+        whose = self.gate.whose_call(given.get("PersonId"), collection=COLLECTION, enrol=enrols)
         if enrols:
             _ = self.gate.book  # raises where there is none: asked before anything is sent
         faces: list[CancelableFace] = []
@@ -278,18 +309,59 @@ class _Planner:
             given[image] = texts if image == "Images" else texts[0]
         return _Plan(action, given, faces, whose)
 
-    def settle(self, plan: _Plan, response: Mapping[str, Any]) -> None:
-        """Write down what was enrolled, and what was deleted."""
+    def look(self, headers: Mapping[str, str], body: Any, query: str) -> None:
+        """Hold a request, as it is sent, against the pictures that were made for the call."""
+        lower = {name.lower(): value for name, value in headers.items()}
+        kind = lower.get("content-type", "").split(";")[0].strip()
+        if query or kind == "application/x-www-form-urlencoded":
+            text = body.decode() if isinstance(body, bytes) else body or ""
+            content: dict[str, Any] = dict(parse_qsl(query) + parse_qsl(text))
+        elif kind == "application/json":
+            content = parsed(self.gate, body)
+        else:
+            raise not_ours(self.gate, "the request is of a kind that can't be looked at")
+        action = lower.get("x-tc-action") or content.get("Action", "")
+        if action not in self._mixed and action not in self._WITHOUT:
+            raise refused(self.gate, "this request", "is not known to the adapter")
+        places = {image for image, _ in self._mixed.get(action, ())}
+        for name in [name for name in content if name.split(".")[0] in places]:
+            value = content.pop(name)
+            for each in value if isinstance(value, list) else [value]:
+                check_picture(self.gate, each)
+        if any(name.startswith(("Image", "Url", "Video")) for name in content):
+            raise not_ours(self.gate)
+        check_values(self.gate, content)
+
+    def settle(self, plan: _Plan, response: Mapping[str, Any], plainly: Callable[..., Any]) -> None:
+        """Write down what Tencent says that it enrolled, and what it deleted.
+
+        Raises:
+            BackEndError: The answer is an error that the SDK did not see.
+        """
+        if "Error" in response:
+            raise BackEndError("Tencent refused; nothing was recorded", where=f"{NAME} {plan.action}")
         person = plan.params.get("PersonId")
         if plan.whose is not None and plan.action in self._ENROLS:
-            for name, face in _entries(plan, response):
-                self.gate.record(face, plan.whose, collection=COLLECTION, external_id=f"{person}/{name}")
+            whose = plan.whose
+
+            def undo(_: list[str]) -> None:
+                plainly(*_back(plan, response))
+
+            made = [(name and f"{person}/{name}", face, whose) for name, face in _entries(plan, response)]
+            self.gate.keep(made, collection=COLLECTION, undo=undo)
         elif plan.action == "DeletePerson":
-            self._forget(lambda name: name.startswith(f"{person}/"))
+            self._forget(str(person))
         elif plan.action == "DeleteFace":
-            deleted: Sequence[str] = response.get("SucFaceIds") or plan.params["FaceIds"]
-            gone = {f"{person}/{name}" for name in deleted}
-            self._forget(gone.__contains__)
+            for name in response.get("SucFaceIds") or ():
+                self.gate.forget_entry(COLLECTION, f"{person}/{name}")
+        elif plan.action in {"DeletePersonFromGroup", "DeleteGroup"}:
+            # Whoever was in no other group is gone; Tencent does not say who.
+            for each in {entry.external_id.rpartition("/")[0] for entry in self.gate.entries(COLLECTION)}:
+                if person in {None, each} and _is_gone(plainly, each):
+                    self._forget(each)
+
+    def _forget(self, person: str) -> None:
+        self.gate.gone(COLLECTION, lambda name: name.startswith(f"{person}/"))
 
     def _photos(self, action: str, given: Mapping[str, Any], image: str, url: str) -> list[bytes]:
         texts, addresses = given.get(image), given.get(url)
@@ -300,11 +372,6 @@ class _Planner:
         if addresses:
             return [fetched(self.gate, each, self._fetch) for each in _listed(addresses, many=many)]
         return [_decoded(each, image) for each in _listed(texts, many=many)]
-
-    def _forget(self, gone: Callable[[str], bool]) -> None:
-        for entry in self.gate.entries(COLLECTION):
-            if gone(entry.external_id):
-                self.gate.removed(entry)
 
 
 def _listed(value: Any, *, many: bool) -> list[Any]:
@@ -318,11 +385,37 @@ def _decoded(text: Any, name: str) -> bytes:
         raise UsageError(f"{name} is no Base64; nothing was sent", where=NAME) from None
 
 
-def _entries(plan: _Plan, response: Mapping[str, Any]) -> Iterable[tuple[str, CancelableFace]]:
-    """Id and face of each entry that was made."""
+def _entries(plan: _Plan, response: Mapping[str, Any]) -> list[tuple[Any, CancelableFace]]:
+    """Id and face of each entry that Tencent says it made.
+
+    With UniquePersonControl a person who may be there already is not made: the answer tells of the other one.
+    """
     if plan.action == "CreatePerson":
-        return [(response["FaceId"], plan.faces[0])]
-    codes: Sequence[int] = response.get("RetCode") or [0] * len(plan.faces)  # 0 where a face was taken
-    taken = [face for face, code in zip(plan.faces, codes, strict=True) if code == 0]
+        return [] if response.get("SimilarPersonId") else [(response.get("FaceId"), plan.faces[0])]
     names: Sequence[str] = response.get("SucFaceIds") or []
-    return zip(names, taken, strict=True)
+    codes: Sequence[int] = response.get("RetCode") or [0] * len(plan.faces)  # 0 where a face was taken
+    taken = [face for face, code in zip(plan.faces, codes, strict=False) if code == 0]
+    if len(names) != len(taken):
+        # Which is which is unknown; all are of one person and made with one key, so that it does not matter.
+        taken = list(plan.faces[:1]) * len(names)
+    return list(zip(names, taken, strict=True))
+
+
+def _back(plan: _Plan, response: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The call that takes back what another one enrolled."""
+    person = {"PersonId": plan.params.get("PersonId")}
+    if plan.action == "CreatePerson":
+        return "DeletePerson", person
+    return "DeleteFace", {**person, "FaceIds": response["SucFaceIds"]}
+
+
+def _is_gone(plainly: Callable[..., Any], person: str) -> bool:
+    """Whether Tencent knows a person no longer."""
+    try:
+        plainly("GetPersonBaseInfo", {"PersonId": person})
+    except Exception as error:
+        code = getattr(error, "code", "")
+        if code == "InvalidParameterValue.PersonIdNotExist":
+            return True
+        raise
+    return False
