@@ -73,12 +73,21 @@ def lines(db: Database, keys: KeyRing, after: int = 0) -> Iterator[Line]:
         DamagedError: A line does not open.
     """
     while True:
-        page = db.rows("SELECT seq, sealed, mac FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", (after, PAGE))
-        for record in page:
+        records = _page(db, after)
+        for record in records:
             yield _opened(keys, record, db.where)
-        if len(page) < PAGE:
+        if len(records) < PAGE:
             return
-        after = page[-1][0]
+        after = records[-1][0]
+
+
+def page(db: Database, keys: KeyRing, after: Line) -> list[Line]:
+    """Up to ``PAGE`` lines after a line."""
+    return [_opened(keys, record, db.where) for record in _page(db, after.seq)]
+
+
+def _page(db: Database, after: int) -> list[tuple[Any, ...]]:
+    return db.rows("SELECT seq, sealed, mac FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", (after, PAGE))
 
 
 def line(db: Database, keys: KeyRing, seq: int) -> Line | None:

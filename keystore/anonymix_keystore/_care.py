@@ -13,7 +13,6 @@ from anonymix_keystore import _audit, _backup, _erasure
 from anonymix_keystore._anchor import Anchor, AnchorState
 from anonymix_keystore._backup import BackupInfo
 from anonymix_keystore._base import Base
-from anonymix_keystore._database import Database
 from anonymix_keystore._erasure import ForgetReceipt, LastUse
 from anonymix_keystore._errors import DamagedError, InvalidRequestError
 from anonymix_keystore._unlock import Unlock
@@ -34,10 +33,8 @@ class Care(Base):
         Raises:
             DamagedError: A line does not open.
         """
-        with self._core.lock:
-            db, keys = self._core.db, self._core.keys
-            for line in _audit.lines(db, keys, after):
-                yield line.content
+        for line in self._core.pages(_audit.page, _audit.Line(after, "", b"")):
+            yield line.content
 
     def export_audit(self, file: IO[str]) -> int:
         """Write the audit trail as JSON lines ``{"line": ..., "code": ...}``; returns their number.
@@ -46,10 +43,9 @@ class Care(Base):
         a key of the store over the code before it and the line.
         """
         count = 0
-        with self._core.lock:
-            for line in _audit.lines(self._core.db, self._core.keys):
-                file.write(json.dumps({"code": line.code.hex(), "line": line.text}, sort_keys=True) + "\n")
-                count += 1
+        for line in self._core.pages(_audit.page, _audit.Line(0, "", b"")):
+            file.write(json.dumps({"code": line.code.hex(), "line": line.text}, sort_keys=True) + "\n")
+            count += 1
         return count
 
     def check_audit_export(self, lines: Iterable[str]) -> int:
@@ -82,11 +78,17 @@ class Care(Base):
         Damage is not raised but returned as findings. Without an anchor a rollback of the whole
         file can't be told.
         """
-        db = Database(self._core.db.path, busy_timeout=10.0)
-        try:
-            return verify(db, self._core.keys, self._core.anchor)
-        finally:
-            db.close()
+        with self._core.connection() as (db, keys):
+            return verify(db, keys, self._core.anchor)
+
+    @property
+    def unscrubbed(self) -> bool:
+        """Whether erased bytes may still be in the write-ahead log.
+
+        A reader that stays (another program, a long check or backup) keeps the log from being emptied.
+        Each later change and each opening, by whichever process, tries again, without waiting.
+        """
+        return not self._core.scrubbed
 
     # --- anchor -----------------------------------------------------------------------------------
 
@@ -196,18 +198,15 @@ class Care(Base):
         """Write an encrypted backup to a new file (0600).
 
         The image inside is still locked as the store was: restoring takes the backup's secret,
-        opening the restored store the store's of that time.
+        opening the restored store the store's of that time. The image is made in memory, which takes
+        twice the store's size for a moment; no copy of the store that is not encrypted reaches the
+        disk.
 
         Raises:
             StoreExistsError: There is already a file.
             StorageError: It can't be written; nothing is left behind.
         """
-        with self._core.lock:
-            header = self._core.header()
-            now = self._core.now(header)
-            return _backup.write(
-                self._core.db, self._core.keys.store_id, Path(path), unlock, epoch=header.epoch, now=now
-            )
+        return _backup.write(self._core, Path(path), unlock)
 
     @staticmethod
     def restore(backup: str | os.PathLike[str], path: str | os.PathLike[str], unlock: Unlock) -> BackupInfo:

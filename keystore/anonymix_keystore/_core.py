@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,17 +18,23 @@ from anonymix_keystore._crypto import KeyRing
 from anonymix_keystore._database import Database
 from anonymix_keystore._errors import (
     AnchorError,
+    BusyError,
     DamagedError,
     KeystoreError,
     LockedError,
     RolledBackError,
+    StorageError,
 )
 from anonymix_keystore._header import MODULUS, Header
 from anonymix_keystore._rows import HEADS, Head, Table
+from anonymix_keystore._values import SubjectKey
 
 R = TypeVar("R", bound=tuple[Any, ...])
+T = TypeVar("T")
 
 USES_KEPT = 1_000
+SCRUB_SECONDS = 0.05  # how long a change waits, once, for readers before erased bytes leave the log
+TURN_SECONDS = 0.005  # a pause between two batches, in which other writers get their turn
 
 
 class Change:
@@ -42,6 +50,10 @@ class Change:
         self.wrap = header.wrap
         self.touched: set[bytes] = set()  # tags whose cached keys are stale
         self.erased = False
+        # Whether bytes erased by an earlier change are still in the log, which nobody else can
+        # write to or empty while this step holds the write lock.
+        self.pending = header.unscrubbed and not db.log_empty()
+        self.scrubbed = True  # once it is done: whether all erased bytes are out of the log
 
     @property
     def epoch(self) -> int:
@@ -98,6 +110,7 @@ class Change:
             clock=self.now,
             leap=self._leap,
             wrap=self.wrap,
+            unscrubbed=self.pending or self.erased,
         )
         _header.store(self.db, self.keys, self.header)
 
@@ -105,8 +118,11 @@ class Change:
 class Core:
     """An unlocked store.
 
-    All calls are serialised by one lock: SQLite lets one connection do one thing at a time, and
-    the cache must not see a key between another thread's commit and its invalidation.
+    Reads and changes go over connections of their own, each under its own lock: a lookup never waits
+    for a change, nor for anybody for whom a change waits. SQLite lets one connection do one thing at
+    a time, so reads are serialised by ``lock``; so is the cache, which must not see a key between a
+    read of it and its invalidation. Whoever makes a change may take ``lock`` in it, never the other
+    way round.
     """
 
     def __init__(
@@ -121,16 +137,20 @@ class Core:
     ) -> None:
         self.cache, self._clock = cache, clock
         self._db, self._keys, self._actor, self.anchor = db, keys, actor, anchor
-        self.lock = threading.RLock()
         self._pid = os.getpid()
         self._open = True
-        self._unscrubbed = False
         self._used: dict[bytes, int] = {}  # tag -> day, uses not yet written
+        self._writer = self._another(rank=-1)
 
     @property
     def path(self) -> Path:
         """The store's file."""
         return self._db.path
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held by whoever reads or uses the cache."""
+        return self._db.lock
 
     def _usable(self) -> None:
         if not self._open:
@@ -145,8 +165,13 @@ class Core:
 
     @property
     def db(self) -> Database:
-        """The connection, if the store is open in this process."""
+        """The connection for reads, if the store is open in this process and in its place."""
         self._usable()
+        try:
+            self._db.check_place("nothing was read", all_files=False)
+        except StorageError:
+            self.cache.clear()
+            raise
         return self._db
 
     @property
@@ -155,42 +180,75 @@ class Core:
         self._usable()
         return self._keys
 
+    def _another(self, rank: int = 0) -> Database:
+        db = Database(self._db.path, self._db.patience, rank=rank)
+        if db.main != self._db.main:
+            db.close()
+            self._db.check_place()
+        return db
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[tuple[Database, KeyRing]]:
+        """A connection of its own, for what takes long: it holds nobody up.
+
+        While it reads, erased bytes can't leave the log, so that is tried once more at its end.
+        """
+        self._usable()
+        db = self._another()
+        try:
+            with db.lock:
+                yield db, self._keys
+        finally:
+            db.close()
+        self.tidy()
+
     def close(self) -> None:
         """Forget keys and close the file."""
-        with self.lock:
-            if self._open and os.getpid() == self._pid:
-                # A day of use that can't be noted is no reason to fail: the next use notes its own.
-                with contextlib.suppress(KeystoreError):
-                    self._note_uses()
-                self.cache.clear()
+        if os.getpid() != self._pid or not self._open:
+            return  # a child leaves the parent's connections alone
+        # A day of use that can't be noted is no reason to fail: the next use notes its own.
+        with contextlib.suppress(KeystoreError):
+            self.flush_uses()
+            self.tidy()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Forget keys and close the file, writing nothing."""
+        with self._writer.lock, self.lock:
+            self.cache.clear()
+            if self._open:
                 self._open = False
                 self._db.close()
+                self._writer.close()
+
+    def cached(self, tag: bytes) -> SubjectKey | None:
+        """The key that the cache keeps under a tag; ``lock`` must be held."""
+        self._usable()
+        return self.cache.get(tag)
 
     def used(self, head: Head) -> None:
         """Remember that a key was used today; written with the next change, or on closing.
 
-        Retention counts from the last use, and a day is fine enough: most lookups write nothing.
+        Retention counts from the last use, and a day is fine enough: most lookups write nothing. Since
+        it may write now and then, ``lock`` must not be held.
         """
         today = self._system() // _clock.DAY
         if head.used < today and self._used.get(head.tag) != today:
             self._used[head.tag] = today
             if len(self._used) % USES_KEPT == 0:
                 with contextlib.suppress(KeystoreError):
-                    self._note_uses()
+                    self.flush_uses()
 
     def flush_uses(self) -> None:
         """Write the uses that wait."""
-        with self.lock:
-            self._note_uses()
-
-    def _note_uses(self) -> None:
+        self._usable()
         if self._used:
             with self.change():
                 pass  # every change writes the uses that wait
 
-    def _write_uses(self, change: Change) -> None:
+    def _write_uses(self, change: Change, used: Mapping[bytes, int]) -> None:
         rows = []
-        for tag, day in self._used.items():
+        for tag, day in used.items():
             record = change.db.row(f"{HEADS.select} WHERE tag = ?", (tag,))
             if record is not None:
                 head, weight = HEADS.check(change.keys, record, change.db.where)
@@ -205,6 +263,21 @@ class Core:
             db, keys = self.db, self.keys
             with db.snapshot():
                 yield db, keys
+
+    def pages(self, page: Callable[[Database, KeyRing, Any], list[T]], after: Any) -> Iterator[T]:
+        """Rows page by page: ``lock`` is held for one page at a time and never across a yield.
+
+        Args:
+            page: Gives the next rows after a row, or after the start; none at the end.
+            after: The start.
+        """
+        while True:
+            with self.lock:
+                found = page(self.db, self.keys, after)
+            if not found:
+                return
+            yield from found
+            after = found[-1]
 
     def header(self) -> Header:
         """The header as it is now."""
@@ -235,20 +308,81 @@ class Core:
             BusyError: Other writers held the store too long.
             ClockError: The clock stands more than an hour before the last change.
             RolledBackError: The audit trail was cut.
+            StorageError: The file was moved or exchanged; nothing is claimed as done.
             AnchorError: The change was made, but the anchor could not be moved.
         """
+        self._usable()
+        change: Change | None = None
+        with self._writing() as (db, deadline):
+            used, self._used = self._used, {}
+            try:
+                with db.immediate(deadline):
+                    header = _header.load(db, self._keys)
+                    _audit.check_tail(db, header)
+                    now = self._time(header, accept_clock)
+                    change = Change(db, self._keys, header, now, self._actor, clock_accepted=accept_clock)
+                    self._write_uses(change, used)
+                    yield change
+                    change.finish()
+            except BaseException as error:
+                self._used = used | self._used
+                if isinstance(error, StorageError):
+                    with self.lock:
+                        self.cache.clear()
+                raise
+            try:
+                self._after(change)
+            finally:
+                if change.header.unscrubbed:
+                    change.scrubbed = db.scrub(wait=not change.pending)
+        if not change.scrubbed and not change.pending:
+            change.scrubbed = self._scrub(SCRUB_SECONDS)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[tuple[Database, float]]:
+        """The connection for changes, for this thread alone, and until when it may wait for others."""
+        db = self._writer
+        deadline = time.monotonic() + db.patience
+        lock = db.lock
+        if not lock.acquire(timeout=db.patience):
+            raise BusyError(
+                "other threads hold the store", where=db.where, fix="try again, or raise busy_timeout"
+            )
+        try:
+            self._usable()
+            yield db, deadline
+        finally:
+            lock.release()
+
+    @staticmethod
+    def give_way() -> None:
+        """Let other writers in between two batches: whoever waits for a lock can't hold its place."""
+        time.sleep(TURN_SECONDS)
+
+    # --- what was erased --------------------------------------------------------------------------
+
+    def _scrub(self, patience: float) -> bool:
+        """Try to empty the log, between the turns of others, until it is done or patience ends."""
+        deadline = time.monotonic() + patience
+        while True:
+            with self._writer.lock:
+                if self._open and self._writer.scrub(wait=False):
+                    return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - spreads writers, no secret
+
+    def tidy(self) -> None:
+        """Try once, without waiting, to empty the log if erased bytes may be in it."""
+        with contextlib.suppress(KeystoreError):
+            if not self.scrubbed:
+                self._scrub(0)
+
+    @property
+    def scrubbed(self) -> bool:
+        """Whether all erased bytes are out of the write-ahead log."""
         with self.lock:
-            db, keys = self.db, self.keys
-            with db.immediate():
-                header = _header.load(db, keys)
-                _audit.check_tail(db, header)
-                now = self._time(header, accept_clock)
-                change = Change(db, keys, header, now, self._actor, clock_accepted=accept_clock)
-                self._write_uses(change)
-                yield change
-                change.finish()
-            self._used.clear()
-            self._after(change)
+            return not self.header().unscrubbed or self.db.log_empty()
 
     def _time(self, header: Header, accept_clock: bool) -> int:
         system = self._system()
@@ -258,10 +392,8 @@ class Core:
         return max(system, header.clock)
 
     def _after(self, change: Change) -> None:
-        self.cache.drop(change.touched)
-        if change.erased or self._unscrubbed:
-            # Where a reader is in the way now, the next change tries again, and closing does it.
-            self._unscrubbed = not self._db.scrub()
+        with self.lock:
+            self.cache.drop(change.touched)
         if self.anchor is not None:
             self.move_anchor(self.anchor)
 
@@ -273,7 +405,8 @@ class Core:
             RolledBackError: The change was made in a file that is older than the anchor.
         """
         try:
-            _anchor.advance(anchor, self._db, self._keys, everything=everything)
+            with self._writing() as (db, _):
+                _anchor.advance(anchor, db, self._keys, everything=everything)
         except (RolledBackError, DamagedError):
             raise
         except Exception as error:  # an anchor may be anybody's code
@@ -284,11 +417,6 @@ class Core:
                 fix="see to the anchor: the next change tells it all that it missed",
             ) from error
 
-    @property
-    def scrubbed(self) -> bool:
-        """Whether all erased bytes are out of the write-ahead log, as far as this process knows."""
-        return not self._unscrubbed
-
     def check_anchor(self) -> None:
         """Compare the store with its anchor.
 
@@ -298,7 +426,7 @@ class Core:
         """
         if self.anchor is None:
             return
-        with self.lock:
+        with self._writing():  # for no fork comes in between, and lookups don't wait for an anchor
             state = self.anchor.read()
             if state is None:
                 raise AnchorError(

@@ -1,4 +1,8 @@
-"""The SQLite file: opening it safely, transactions with bounded patience, errors as our types."""
+"""The SQLite file: opening it safely, transactions with bounded patience, errors as our types.
+
+A store is up to four files: the one that was named, its write-ahead log (``-wal``), the log's index
+(``-shm``) and, where there is no log, a journal (``-journal``). They belong together.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import contextlib
 import os
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,12 +18,14 @@ from typing import Any
 
 import sqlite_utils
 
+from anonymix_keystore import _held
 from anonymix_keystore._errors import (
     BusyError,
     DamagedError,
     DiskFullError,
     ForeignFileError,
     KeystoreError,
+    LockedError,
     ReadOnlyError,
     StorageError,
     StoreExistsError,
@@ -44,30 +51,63 @@ _MEANINGS: dict[int, tuple[type[KeystoreError], str, str]] = {
 # Python fails to decode SQLite's own message where that quotes damaged table definitions.
 _FAILURES = (sqlite3.Error, UnicodeDecodeError)
 _SPIN_SECONDS = 0.02
+_LOG, _INDEX, _JOURNAL = "-wal", "-shm", "-journal"
+_LOOK_SECONDS = 0.05  # how often reads look after the files beside the store's
+_TRIES = 3
+_MOVED = "put back what was opened, with its -wal and -shm, or open the store that is there now"
 
 
 def translate(error: Exception, where: str) -> KeystoreError:
     """Turn an SQLite error into one of ours; the message never repeats parameters."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if code == sqlite3.SQLITE_READONLY_DBMOVED:
+        return ReadOnlyError("the store's file was moved or exchanged under way", where=where, fix=_MOVED)
     kind, what, fix = _MEANINGS.get(
-        code, (DamagedError, "the store's tables can't be read", "restore a backup")
+        code & 0xFF, (DamagedError, "the store's tables can't be read", "restore a backup")
     )
     return kind(what, where=where, fix=fix)
 
 
-def new_private_file(path: Path) -> None:
-    """Make an empty file that only its owner can read (0600), failing where there is one.
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that a store at a path may consist of."""
+    return tuple(Path(f"{path}{suffix}") for suffix in ("", _LOG, _INDEX, _JOURNAL))
+
+
+def check_free(path: Path) -> None:
+    """See that neither a store's file nor one of those beside it is there.
+
+    A log or journal that another store left would be played into the new file and destroy it.
 
     Raises:
-        StoreExistsError: There is already a file (or a dangling link).
+        StoreExistsError: One is there (or a dangling link).
+    """
+    names = [str(name) for name in files_of(path)]
+    left = [name for name in names if os.path.lexists(name)]
+    if left:
+        what = (
+            "there is already a file here" if left[0] == names[0] else "there is a file of another store here"
+        )
+        raise StoreExistsError(
+            what,
+            where=", ".join(left),
+            fix="choose another path, or move all files of the old store together: "
+            f"{', '.join(names[:3])}, so far as they are there",
+        )
+
+
+def new_private_file(path: Path) -> None:
+    """Make an empty file for SQLite that only its owner can read (0600), failing where there is one.
+
+    Raises:
+        StoreExistsError: There is already a file (or a dangling link), or one that belongs to it.
         StorageError: The folder is missing or can't be written.
     """
+    check_free(path)
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
-        raise StoreExistsError(
-            "there is already a file here", where=str(path), fix="open it, or choose another path"
-        ) from None
+        check_free(path)
+        raise  # it went away again meanwhile
     except PermissionError:
         raise ReadOnlyError("the folder can't be written", where=str(path.parent)) from None
     except OSError as error:
@@ -85,21 +125,58 @@ def sync_folder(folder: Path) -> None:
 
 
 class Database:
-    """One connection to a store's file. Not locked by itself: its owner serialises the calls.
+    """One connection to a store's file. Its owner serialises the calls by ``lock``.
 
     Args:
         path: An existing file.
         busy_timeout: Seconds to wait for other writers before giving up.
+        rank: Locks of several connections are taken in ascending order of this.
+
+    Raises:
+        StoreMissingError: There is no file.
+        LockedError: This process was forked while the store was in use.
+        StorageError: The file can't be opened, or is exchanged all the time.
     """
 
-    def __init__(self, path: Path, busy_timeout: float) -> None:
-        self.path, self.where = path, str(path)
-        self._patience = busy_timeout
+    def __init__(self, path: Path, busy_timeout: float, *, rank: int = 0) -> None:
+        self.path, self.where, self.rank = path, str(path), rank
+        self.patience = busy_timeout
+        self.lock = threading.RLock()
+        self._writing = self._inherited = False
+        self._looked = 0.0
+        self._main: _held.Identity | None = None
+        self._beside: dict[str, _held.Identity | None] = {}
+        # Absolute, so that a change of the working directory is not taken for a move; as it was
+        # named and as it resolves, since a link can be turned to another file.
+        self._real = os.path.realpath(path)
+        self._names = tuple(dict.fromkeys((os.path.abspath(path), self._real)))  # noqa: PTH100
         if not path.is_file():
             raise StoreMissingError("there is no keystore", where=self.where, fix="create one first")
+        with self.lock:
+            for _ in range(_TRIES):
+                if self._open():
+                    return
+                self.close()  # exchanged while it was being opened
+        raise StorageError("the store's file is exchanged again and again", where=self.where)
+
+    def _open(self) -> bool:
+        """Connect; returns whether the file was the same before and after."""
+        named = _held.identity(self._real)
+        _held.check_inherited(named, self.where)
+        _held.register(self._connect)
+        try:
+            self._configure()
+        except BaseException:
+            self.close()
+            raise
+        self._main = _held.identity(self._real)
+        self._beside = {suffix: _held.identity(self._real + suffix) for suffix in (_LOG, _INDEX)}
+        return named is not None and named == self._main
+
+    def _connect(self) -> Database:
         try:
             connection = sqlite3.connect(
-                f"{path.resolve().as_uri()}?mode=rw",
+                f"{Path(self._real).as_uri()}?mode=rw",
                 uri=True,
                 timeout=_SPIN_SECONDS,
                 isolation_level=None,
@@ -110,16 +187,22 @@ class Database:
             raise translate(error, self.where) from None
         # No plugins: one that is installed in the same environment would see every statement.
         self._db = sqlite_utils.Database(connection, recursive_triggers=False, execute_plugins=False)
-        try:
-            self._configure()
-        except BaseException:
-            self.close()
-            raise
+        return self
 
     @property
     def raw(self) -> sqlite_utils.Database:
         """The sqlite-utils database, for migrations."""
         return self._db
+
+    @property
+    def main(self) -> _held.Identity | None:
+        """Device and inode of the file that was opened."""
+        return self._main
+
+    @property
+    def identities(self) -> frozenset[_held.Identity]:
+        """Device and inode of each of its files."""
+        return frozenset(found for found in (self._main, *self._beside.values()) if found is not None)
 
     def _configure(self) -> None:
         # The builds' defaults differ; what the format relies on is set here each time.
@@ -137,7 +220,81 @@ class Database:
 
     def close(self) -> None:
         """Close the connection; the last one out folds the write-ahead log into the file."""
-        self._db.close()
+        with self.lock:
+            if not self._inherited:
+                self._db.close()
+                _held.release(self)
+
+    def inherit(self, *, idle: bool) -> bool:
+        """In a forked child: give the connection up, so that SQLite forgets the parent's locks.
+
+        Closing releases nothing of the parent's and writes nothing while the parent holds its own
+        locks. In the middle of a call or of a change it would; then the connection is left alone, and
+        the child can't open the file.
+        """
+        self.lock, self._inherited = threading.RLock(), True
+        if not idle or self._writing:
+            _LEFT.append(self._db)
+            return False
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        return True
+
+    # --- the place --------------------------------------------------------------------------------
+
+    def check_place(self, done: str = "nothing was changed", *, all_files: bool = True) -> None:
+        """See that the names still lead to the files that were opened.
+
+        What is written to a file that was moved away, replaced or removed is seen by nobody else, and
+        lost when the process ends.
+
+        Args:
+            done: What to say of the change under way.
+            all_files: Look after the files beside it, too, not only now and then.
+
+        Raises:
+            StorageError: They don't.
+        """
+        for name in self._names:
+            if _held.identity(name) != self._main:
+                raise StorageError(
+                    f"the store's file was moved, removed or exchanged under way; {done}",
+                    where=self.where,
+                    fix=_MOVED,
+                )
+        if not all_files:
+            now = time.monotonic()
+            if now - self._looked < _LOOK_SECONDS:
+                return
+            self._looked = now
+        for suffix, known in self._beside.items():
+            found = _held.identity(self._real + suffix)
+            if known is None:  # a new store has no log yet
+                self._beside[suffix] = found
+            elif found != known:
+                raise StorageError(
+                    f"the store's log was moved, removed or exchanged under way; {done}",
+                    where=self._real + suffix,
+                    fix="close the store in every process: the last one folds what it holds into the file",
+                )
+
+    def log_empty(self) -> bool:
+        """Whether the write-ahead log has no bytes."""
+        try:
+            return os.stat(self._real + _LOG).st_size == 0  # noqa: PTH116 - as in identity()
+        except OSError:
+            return True
+
+    # --- statements -------------------------------------------------------------------------------
+
+    def _told(self, error: Exception) -> KeystoreError:
+        if self._inherited:
+            return LockedError(
+                "the keystore was opened before this process forked",
+                where=self.where,
+                fix="open it anew in the child process",
+            )
+        return translate(error, self.where)
 
     def row(self, sql: str, parameters: Parameters = ()) -> Record | None:
         """The first row, or ``None``."""
@@ -149,22 +306,34 @@ class Database:
         try:
             return self._db.conn.execute(sql, parameters).fetchall()
         except _FAILURES as error:
-            raise translate(error, self.where) from None
+            raise self._told(error) from None
 
     def many(self, sql: str, parameters: Iterable[Parameters]) -> None:
         """Run a statement for each set of parameters, inside a transaction."""
         try:
             self._db.conn.executemany(sql, parameters)
         except _FAILURES as error:
-            raise translate(error, self.where) from None
+            raise self._told(error) from None
 
-    def patiently(self, sql: str) -> Record | None:
+    def image(self) -> bytes:
+        """The whole file as it stands in the current transaction, log included; in memory.
+
+        It never reaches the disk, so that a killed process leaves no copy, and it takes no other
+        descriptor of the file, whose closing would drop the locks of the process.
+        """
+        try:
+            return self._db.conn.serialize()
+        except _FAILURES as error:
+            raise self._told(error) from None
+
+    def patiently(self, sql: str, deadline: float | None = None) -> Record | None:
         """Run a statement, trying again while others hold the file, until the busy timeout.
 
         SQLite's own busy handler sleeps ever longer and lets a newcomer overtake; short random
         pauses share the file more evenly among many writers.
         """
-        deadline = time.monotonic() + self._patience
+        if deadline is None:
+            deadline = time.monotonic() + self.patience
         while True:
             try:
                 return self.row(sql)
@@ -183,34 +352,49 @@ class Database:
             self.rows("ROLLBACK")
 
     @contextlib.contextmanager
-    def immediate(self) -> Iterator[None]:
+    def immediate(self, deadline: float | None = None) -> Iterator[None]:
         """A transaction that takes the write lock first, so that what it reads stays true.
+
+        It ends well only if its file is in its place before and after it was committed.
 
         Raises:
             BusyError: The lock was not to be had within the busy timeout.
+            StorageError: The file was moved or exchanged.
         """
-        self.patiently("BEGIN IMMEDIATE")
+        self.patiently("BEGIN IMMEDIATE", deadline)
+        self._writing = True
         try:
             yield
+            self.check_place()
             self.rows("COMMIT")
         except BaseException:
             # SQLite may have rolled back by itself (disk full, say).
             if self._db.conn.in_transaction:
                 self.rows("ROLLBACK")
             raise
+        finally:
+            self._writing = False
+        self.check_place("the file that is there now does not have the change")
 
-    def scrub(self) -> bool:
+    def scrub(self, *, wait: bool) -> bool:
         """Fold the write-ahead log into the file and empty it, so that erased bytes are gone.
 
+        Args:
+            wait: Whether to give others a moment (20 ms) to finish reading.
+
         Returns:
-            Whether it could be done within the busy timeout; a reader or writer elsewhere can
-            hold it up.
+            Whether it could be done; a reader or writer elsewhere can stand in the way.
         """
-        deadline = time.monotonic() + self._patience
-        while True:
+        if not wait:
+            self.rows("PRAGMA busy_timeout=0")
+        try:
             result = self.row("PRAGMA wal_checkpoint(TRUNCATE)")
-            if result is not None and result[0] == 0:
-                return True
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(random.uniform(0.0005, _SPIN_SECONDS))  # noqa: S311 - as above
+        except KeystoreError:  # a full disk, say: what was changed before stands all the same
+            return False
+        finally:
+            if not wait:
+                self.rows(f"PRAGMA busy_timeout={_SPIN_SECONDS * 1000:.0f}")
+        return result is not None and result[0] == 0
+
+
+_LEFT: list[sqlite_utils.Database] = []  # a forked child never closes these

@@ -11,6 +11,7 @@ from typing import Any
 from anonymix_keystore._audit import canonical
 from anonymix_keystore._core import Change, Core
 from anonymix_keystore._crypto import KeyRing, encode, seal, unseal
+from anonymix_keystore._database import Database
 from anonymix_keystore._errors import (
     DamagedError,
     InvalidRequestError,
@@ -190,16 +191,15 @@ def walk(core: Core, *, scope: str | None, fingerprint: str | None, due: bool) -
     if scope is not None and wanted is None:
         return
     condition = "" if wanted is None else f" AND h.scope = {wanted.id:d}"
-    after = b""
-    while True:
-        with core.lock:
-            db, keys = core.db, core.keys
-            page = db.rows(f"{_JOINED}{condition} ORDER BY e.entry LIMIT ?", (after, PAGE))
-            found = [_info(keys, raw, fingerprint, db.where) for raw in page]
-        yield from (item for item in found if item.delete or item.enrol or not due)
-        if len(page) < PAGE:
-            return
-        after = page[-1][0]
+
+    def page(db: Database, keys: KeyRing, after: EnrolmentInfo | None) -> list[EnrolmentInfo]:
+        entry = b"" if after is None else bytes.fromhex(after.entry)
+        records = db.rows(f"{_JOINED}{condition} ORDER BY e.entry LIMIT ?", (entry, PAGE))
+        return [_info(keys, raw, fingerprint, db.where) for raw in records]
+
+    for item in core.pages(page, None):
+        if item.delete or item.enrol or not due:
+            yield item
 
 
 def _info(keys: KeyRing, raw: tuple[Any, ...], fingerprint: str | None, where: str) -> EnrolmentInfo:

@@ -6,18 +6,27 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 from anonymix_keystore import _jobs, _lifecycle
 from anonymix_keystore._clock import DAY
 from anonymix_keystore._core import Change, Core
+from anonymix_keystore._database import Database
 from anonymix_keystore._enrolments import EnrolmentInfo, info
 from anonymix_keystore._errors import ClockError, UnknownSubjectError
 from anonymix_keystore._lifecycle import Ending, Who, subject_in
 from anonymix_keystore._names import checked
-from anonymix_keystore._rows import ENROLMENTS, HEADS, KEYS, ORIGINALS, PAGE, Enrolment, Key, Purpose, State
-
-_CHUNK = 1 << 20
+from anonymix_keystore._rows import (
+    ENROLMENTS,
+    HEADS,
+    KEYS,
+    ORIGINALS,
+    PAGE,
+    SCOPES,
+    Enrolment,
+    Key,
+    Purpose,
+    State,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +46,9 @@ class ForgetReceipt:
         code: Chain code of that line, hex.
         time: When (UTC).
         rows_left: Rows about the person found afterwards; 0.
-        traces_left: Places in the file and its write-ahead log where the person's tags, aliases or
-            wrapped keys were still found as bytes; 0 unless a reader kept the log from being emptied.
+        traces_left: How many of the person's tags, aliases and wrapped keys are still found as bytes
+            in the file, or may be in its write-ahead log; 0 unless somebody who was reading kept the
+            log from being emptied (``Keystore.unscrubbed`` tells when it is).
     """
 
     aliases: tuple[str, ...]
@@ -77,17 +87,21 @@ class LastUse:
 def forget(core: Core, subject: str, scope: str | None, reason: str) -> ForgetReceipt:
     """Erase everything about a person, in one scope or in all."""
     checked(subject, "subject")
-    with core.lock:
-        names = tuple(_lifecycle.scope_names(core.db, core.keys).values()) if scope is None else (scope,)
-        whos = [subject_in(core.keys, subject, name) for name in names]
-        with core.change() as change:
-            erased = _Erased(change)
-            for who in whos:
-                erased.take(who)
-            if not erased.found:
-                raise UnknownSubjectError("nothing is known about this subject", where=f"subject {subject!r}")
-            erased.write(reason)
-        return erased.receipt(core, whos)
+    with core.change() as change:
+        if scope is None:  # read here, so that no scope can come in between
+            scopes = SCOPES.every(change.db, change.keys)
+            names = tuple(_lifecycle.scope_names(scopes, change.keys, change.db.where).values())
+        else:
+            names = (scope,)
+        whos = [subject_in(change.keys, subject, name) for name in names]
+        erased = _Erased(change)
+        for who in whos:
+            erased.take(who)
+        if not erased.found:
+            raise UnknownSubjectError("nothing is known about this subject", where=f"subject {subject!r}")
+        erased.write(reason)
+    with core.connection() as (db, _):
+        return erased.receipt(db, whos)
 
 
 class _Erased:
@@ -155,18 +169,15 @@ class _Erased:
         self._change.erased = True
         self._change.note("forget", keys=self._moves, erased=self._counts, reason=reason)
 
-    def receipt(self, core: Core, whos: Sequence[Who]) -> ForgetReceipt:
-        """Look whether all of it is gone."""
-        rows = 0
-        for who in whos:
-            for sql, values in (
-                ("SELECT count(*) FROM heads WHERE tag = ?", (who.tag,)),
-                ("SELECT count(*) FROM keys WHERE tag = ?", (who.tag,)),
-                ("SELECT count(*) FROM enrolments WHERE subject = ? OR holder = ?", (who.tag, who.tag)),
-                ("SELECT count(*) FROM originals WHERE subject = ?", (who.tag,)),
-            ):
-                rows += (core.db.row(sql, values) or (0,))[0]
+    def receipt(self, db: Database, whos: Sequence[Who]) -> ForgetReceipt:
+        """Look whether all of it is gone; the connection is not the one that erased it."""
+        with db.snapshot():
+            rows, image = self._rows(db, whos), db.image()
         header = self._change.header
+        needles = set(self._needles)
+        # The image is what the file holds once the log was folded into it. Nobody looks into the log
+        # itself: as long as it could not be emptied, all may be there.
+        left = sum(needle in image for needle in needles) if self._change.scrubbed else len(needles)
         return ForgetReceipt(
             aliases=tuple(self._aliases),
             scopes=tuple(self._scopes),
@@ -178,24 +189,21 @@ class _Erased:
             code=header.head.hex(),
             time=datetime.fromtimestamp(self._change.now, UTC),
             rows_left=rows,
-            traces_left=traces(core.path, self._needles),
+            traces_left=left,
         )
 
-
-def traces(path: Path, needles: Sequence[bytes]) -> int:
-    """How many of some byte strings stand in a store's file or in the files beside it."""
-    longest = max((len(needle) for needle in needles), default=0)
-    found: set[bytes] = set()
-    for name in (path, Path(f"{path}-wal"), Path(f"{path}-journal")):
-        if not name.exists():
-            continue
-        with name.open("rb") as file:
-            tail = b""
-            while chunk := file.read(_CHUNK):
-                window = tail + chunk
-                found.update(needle for needle in needles if needle in window)
-                tail = window[-longest:] if longest else b""
-    return len(found)
+    @staticmethod
+    def _rows(db: Database, whos: Sequence[Who]) -> int:
+        rows = 0
+        for who in whos:
+            for sql, values in (
+                ("SELECT count(*) FROM heads WHERE tag = ?", (who.tag,)),
+                ("SELECT count(*) FROM keys WHERE tag = ?", (who.tag,)),
+                ("SELECT count(*) FROM enrolments WHERE subject = ? OR holder = ?", (who.tag, who.tag)),
+                ("SELECT count(*) FROM originals WHERE subject = ?", (who.tag,)),
+            ):
+                rows += (db.row(sql, values) or (0,))[0]
+        return rows
 
 
 def unused_since(core: Core, limit_days: float, scope: str | None) -> Iterator[LastUse]:
@@ -226,18 +234,19 @@ def check_few_due(core: Core, limit_days: float, scope: str | None) -> None:
         ClockError: More do, as after a wrong date or a mistyped limit.
     """
     condition = ""
-    with core.lock:
+    day = _first_day(core, limit_days)
+    with core.connection() as (db, keys):  # counting a million takes a while
         if scope is not None:
-            found = _lifecycle.find_scope(core.db, core.keys, checked(scope, "scope"))
+            found = _lifecycle.find_scope(db, keys, checked(scope, "scope"))
             condition = f" AND scope = {0 if found is None else found.id:d}"
-        total, due = core.db.row(
+        total, due = db.row(
             f"SELECT count(*), total(used < ?) FROM heads WHERE purpose = {Purpose.SUBJECT:d}{condition}",  # noqa: S608
-            (_first_day(core, limit_days),),
+            (day,),
         ) or (0, 0)
     if 2 * due > total:
         raise ClockError(
             f"{due:.0f} of {total} subjects fall due at once, and nobody was forgotten",
-            where=core.db.where,
+            where=str(core.path),
             fix="look at the clock and the limit; if they are right, call forget_unused(accept_most=True)"
             " (on the command line: --accept-most)",
         )
@@ -301,3 +310,4 @@ def expire(core: Core) -> int:
         if len(page) < PAGE:
             return total
         after = (rows[-1][0].tag, rows[-1][0].version)
+        core.give_way()

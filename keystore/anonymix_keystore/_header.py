@@ -29,6 +29,8 @@ class Header:
         tally: Sum of the weights of all authenticated rows mod 2**256.
         leap: When (Unix seconds) a change came suspiciously long after the one before, 0 if the clock is
             believed.
+        unscrubbed: From a change that erased something until the first one that finds the write-ahead
+            log emptied since: if the log is not empty, erased bytes may be in it.
     """
 
     schema: int
@@ -39,6 +41,7 @@ class Header:
     wrap: int = 1
     tally: int = field(default=0, repr=False)
     leap: int = 0
+    unscrubbed: bool = False
 
 
 def read_id(db: Database) -> bytes:
@@ -78,7 +81,7 @@ def load(db: Database, keys: KeyRing) -> Header:
 
 def store(db: Database, keys: KeyRing, header: Header) -> None:
     """Write the header, inside the caller's transaction."""
-    content = {
+    content: dict[str, Any] = {
         "schema": header.schema,
         "digest": header.digest,
         "epoch": header.epoch,
@@ -88,6 +91,8 @@ def store(db: Database, keys: KeyRing, header: Header) -> None:
         "tally": f"{header.tally:x}",
         "leap": header.leap,
     }
+    if header.unscrubbed:
+        content["unscrubbed"] = True
     sealed = seal(keys.header, json.dumps(content, sort_keys=True).encode(), _context(keys))
     db.rows(
         "INSERT INTO header VALUES (1, ?, ?) ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed",

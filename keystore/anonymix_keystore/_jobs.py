@@ -143,8 +143,7 @@ def describe(keys: KeyRing, job: Job) -> JobInfo:
 
 def infos(core: Core) -> list[JobInfo]:
     """All jobs, the first one first."""
-    with core.lock:
-        return [describe(core.keys, job) for job, _ in _load(core.db, core.keys, "1")]
+    return [describe(core.keys, job) for job, _ in core.pages(JOBS.page, None)]
 
 
 def _begin(change: Change, kind: str, params: dict[str, Any]) -> Job:
@@ -207,8 +206,8 @@ def run(core: Core, number: int, batch: int, progress: Callable[[Progress], None
         InvalidRequestError: No such job, or a batch size outside 1 to 10,000.
     """
     check_batch(batch)
-    with core.lock:
-        total = (core.db.row("SELECT count(*) FROM heads") or (0,))[0]
+    with core.connection() as (db, _):  # counting a million takes a while
+        total = (db.row("SELECT count(*) FROM heads") or (0,))[0]
     seen = 0
     while True:
         with core.change() as change:
@@ -236,6 +235,7 @@ def run(core: Core, number: int, batch: int, progress: Callable[[Progress], None
             )
         if job.finished:
             return describe(core.keys, job)
+        core.give_way()
 
 
 def _ended(change: Change, job: Job, params: dict[str, Any]) -> Job:

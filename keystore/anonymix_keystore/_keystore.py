@@ -18,7 +18,7 @@ from anonymix_keystore._cache import Cache
 from anonymix_keystore._care import Care
 from anonymix_keystore._core import Core, check_form
 from anonymix_keystore._crypto import KEY_BYTES, KeyRing
-from anonymix_keystore._database import Database, new_private_file, sync_folder
+from anonymix_keystore._database import Database, files_of, new_private_file, sync_folder
 from anonymix_keystore._errors import RolledBackError
 from anonymix_keystore._originals import Originals
 from anonymix_keystore._subjects import Subjects
@@ -39,7 +39,12 @@ class Keystore(Subjects, Bulk, Care):
     many threads; each process opens its own. All methods raise errors derived from
     ``KeystoreError``: besides those named, ``LockedError`` when it is closed, ``BusyError`` when
     other writers hold it longer than the busy timeout, ``DamagedError`` when what is read fails
-    authentication, ``StorageError`` when the disk refuses.
+    authentication, ``StorageError`` when the disk refuses, or when the file was moved, removed or
+    exchanged under way: then nothing is claimed as done.
+
+    While a store is open, its process must not open the store's files (``path``, ``path-wal``,
+    ``path-shm``) by other means, not even to copy them: closing them again drops the locks that keep
+    other processes from deleting the log. Use ``backup``, or copy in another process.
 
     The file format is specified in ``docs/keystore-format.md``, what it protects against in
     ``docs/threat-model.md``.
@@ -81,7 +86,7 @@ class Keystore(Subjects, Bulk, Care):
             clock: Unix time in seconds.
 
         Raises:
-            StoreExistsError: There is already a file.
+            StoreExistsError: There is already a file, or one that another store left beside it.
             LockedError: The unlock method's secret can't be had.
         """
         place = Path(path)
@@ -89,9 +94,15 @@ class Keystore(Subjects, Bulk, Care):
         slot = _slots.lock(store_id, _slots.ROOT, root, unlock)
         keys = KeyRing(root, store_id)
         new_private_file(place)
+        held: Database | Core | None = None
         try:
-            db = Database(place, busy_timeout)
-            core = Core(
+            held = db = Database(place, busy_timeout)
+            with db.immediate():
+                _schema.prepare(db)
+                _slots.write(db, store_id, slot)
+                _header.store(db, keys, _header.Header(schema=_schema.SCHEMA, digest=_schema.digest(db)))
+            sync_folder(place.absolute().parent)
+            held = core = Core(
                 db,
                 keys,
                 cache=Cache(cache_size, cache_age),
@@ -99,19 +110,12 @@ class Keystore(Subjects, Bulk, Care):
                 actor=_actor() if actor is None else actor,
                 anchor=anchor,
             )
-            try:
-                with db.immediate():
-                    _schema.prepare(db)
-                    _slots.write(db, store_id, slot)
-                    _header.store(db, keys, _header.Header(schema=_schema.SCHEMA, digest=_schema.digest(db)))
-                sync_folder(place.absolute().parent)
-                with core.change() as change:
-                    change.note("create", unlock=slot.kind)
-            except BaseException:
-                core.close()
-                raise
+            with core.change() as change:
+                change.note("create", unlock=slot.kind)
         except BaseException:
-            for name in (place, Path(f"{place}-wal"), Path(f"{place}-shm")):
+            if held is not None:
+                held.close()
+            for name in files_of(place):
                 name.unlink(missing_ok=True)
             raise
         return cls(core, unlock)
@@ -157,7 +161,8 @@ class Keystore(Subjects, Bulk, Care):
             RolledBackError: It is older than its anchor, or its audit trail was cut.
             DamagedError: It was changed.
         """
-        db = Database(Path(path), busy_timeout)
+        held: Database | Core
+        held = db = Database(Path(path), busy_timeout)
         try:
             schema = _schema.found(db)
             store_id = _header.read_id(db)
@@ -167,7 +172,7 @@ class Keystore(Subjects, Bulk, Care):
                 _migrate(db, keys)
             with db.snapshot():
                 check_form(db, _header.load(db, keys))
-            core = Core(
+            held = core = Core(
                 db,
                 keys,
                 cache=Cache(cache_size, cache_age),
@@ -188,8 +193,9 @@ class Keystore(Subjects, Bulk, Care):
                     _erasure.settle(change)
             if rolled_back:
                 _rollback.accept(core, accept_rollback)
+            core.tidy()
         except BaseException:
-            db.close()
+            held.close()
             raise
         return cls(core, unlock)
 

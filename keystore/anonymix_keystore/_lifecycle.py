@@ -98,13 +98,14 @@ def _scope(change: Change, name: str) -> Scope:
     return made
 
 
-def scope_names(db: Database, keys: KeyRing) -> dict[int, str]:
+def scope_names(rows: Iterable[tuple[Scope, int]], keys: KeyRing, where: str) -> dict[int, str]:
+    """Names of scopes by id, from their rows."""
+    return {row.id: open_name(keys, row.tag, row.name, where) for row, _ in rows}
+
+
+def all_scopes(core: Core) -> dict[int, str]:
     """All scopes: id to name."""
-    names = {}
-    for record in db.rows(f"{SCOPES.select} ORDER BY id"):
-        row, _ = SCOPES.check(keys, record, db.where)
-        names[row.id] = open_name(keys, row.tag, row.name, db.where)
-    return names
+    return scope_names(core.pages(SCOPES.page, None), core.keys, str(core.path))
 
 
 def open_name(keys: KeyRing, tag: bytes, sealed: bytes, where: str) -> str:
@@ -181,10 +182,10 @@ def unwrap(db: Database, keys: KeyRing, who: Who, head: Head, key: Key) -> Subje
 def current(core: Core, who: Who) -> SubjectKey:
     """The active key, from the cache if it is there."""
     with core.lock:
-        db, keys = core.db, core.keys
-        cached = core.cache.get(who.tag)
+        cached = core.cached(who.tag)
         if cached is not None:
             return cached
+        db, keys = core.db, core.keys
         record = db.row(_CURRENT, (who.tag,))
         if record is None or not record[_HEAD_ACTIVE]:
             # The rare ways read more than once, and those reads have to fit together.
@@ -197,11 +198,11 @@ def current(core: Core, who: Who) -> SubjectKey:
                 if not head.active:
                     raise _no_active(db, keys, who, head)
         head, _ = HEADS.check(keys, record[:_HEAD_WIDTH], db.where)
-        core.used(head)
         row, _ = KEYS.check(keys, record[_HEAD_WIDTH:], db.where)
         found = unwrap(db, keys, who, head, row)
         core.cache.put(who.tag, found)
-        return found
+    core.used(head)  # after the lock: it may write
+    return found
 
 
 def _no_active(db: Database, keys: KeyRing, who: Who, head: Head) -> KeyRevokedError:
@@ -261,35 +262,32 @@ def history(core: Core, who: Who) -> list[KeyInfo]:
 
 def everybody(core: Core, scope: str | None) -> Iterator[tuple[str, str, Head, Key]]:
     """All subjects and galleries: subject, scope, head, latest key, page by page by tag."""
+    names = all_scopes(core)
     with core.lock:
-        names = scope_names(core.db, core.keys)
         wanted = None if scope is None else find_scope(core.db, core.keys, checked(scope, "scope"))
     if scope is not None and wanted is None:
         return
     condition = "" if wanted is None else f" AND h.scope = {wanted.id:d}"
-    after = b""
-    while True:
-        with core.reading() as (db, keys):
-            page = db.rows(f"{_LATEST} WHERE h.tag > ?{condition} ORDER BY h.tag LIMIT ?", (after, PAGE))
-            found = [
-                (
-                    HEADS.check(keys, record[:_HEAD_WIDTH], db.where)[0],
-                    KEYS.check(keys, record[_HEAD_WIDTH:], db.where)[0],
-                )
-                for record in page
-            ]
-            if any(head.scope not in names for head, _ in found):
-                names = scope_names(db, keys)
-        for head, key in found:
-            if head.scope not in names:
-                raise DamagedError("a subject's scope is missing", where=db.where, fix="restore a backup")
-            subject = (
-                "" if head.purpose == Purpose.GALLERY else open_name(keys, head.tag, head.name, db.where)
+
+    def page(db: Database, keys: KeyRing, after: tuple[Head, Key] | None) -> list[tuple[Head, Key]]:
+        tag = b"" if after is None else after[0].tag
+        records = db.rows(f"{_LATEST} WHERE h.tag > ?{condition} ORDER BY h.tag LIMIT ?", (tag, PAGE))
+        return [
+            (
+                HEADS.check(keys, record[:_HEAD_WIDTH], db.where)[0],
+                KEYS.check(keys, record[_HEAD_WIDTH:], db.where)[0],
             )
-            yield subject, names[head.scope], head, key
-        if len(page) < PAGE:
-            return
-        after = page[-1][0]
+            for record in records
+        ]
+
+    for head, key in core.pages(page, None):
+        if head.scope not in names:
+            names = all_scopes(core)  # a new one, committed together with the head
+        if head.scope not in names:
+            raise DamagedError("a subject's scope is missing", where=str(core.path), fix="restore a backup")
+        gallery = head.purpose == Purpose.GALLERY
+        subject = "" if gallery else open_name(core.keys, head.tag, head.name, str(core.path))
+        yield subject, names[head.scope], head, key
 
 
 # --- changes --------------------------------------------------------------------------------------

@@ -68,24 +68,30 @@ class Originals:
 
     def unlock(self, unlock: Unlock) -> None:
         """Unlock the second root key."""
+        store_id = self._core.keys.store_id
+        root = _slots.open_slot(store_id, self._slot(), unlock, str(self._core.path))
+        self._wrap = derive(root, store_id, "originals")
+
+    def _slot(self) -> _slots.Slot:
         with self._core.lock:
-            db, store_id = self._core.db, self._core.keys.store_id
-            slot = _slots.read(db, store_id, _slots.ORIGINALS)
+            slot = _slots.read(self._core.db, self._core.keys.store_id, _slots.ORIGINALS)
         if slot is None:
             raise OriginalsError("sealed originals are switched off", fix="enable_originals")
-        self._wrap = derive(_slots.open_slot(store_id, slot, unlock, db.where), store_id, "originals")
+        return slot
 
     def change_unlock(self, old: Unlock, new: Unlock) -> None:
         """Lock the second root key up in another way."""
         store_id = self._core.keys.store_id
         if self._opens_root(new):
             raise InvalidRequestError("sealed originals need a secret other than the store's")
+        slot = self._slot()
+        # Stretching a passphrase takes half a second: not while others wait to write.
+        root = _slots.open_slot(store_id, slot, old, str(self._core.path))
+        fresh = _slots.lock(store_id, _slots.ORIGINALS, root, new)
         with self._core.change() as change:
-            slot = _slots.read(change.db, store_id, _slots.ORIGINALS)
-            if slot is None:
-                raise OriginalsError("sealed originals are switched off", fix="enable_originals")
-            root = _slots.open_slot(store_id, slot, old, change.db.where)
-            _slots.write(change.db, store_id, _slots.lock(store_id, _slots.ORIGINALS, root, new))
+            if _slots.read(change.db, store_id, _slots.ORIGINALS) != slot:
+                raise OriginalsError("the second secret was changed meanwhile", fix="try again")
+            _slots.write(change.db, store_id, fresh)
             change.note("change-originals-unlock", unlock=new.kind)
             change.erased = True
 

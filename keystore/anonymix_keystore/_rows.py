@@ -161,15 +161,22 @@ class Table(Generic[R]):
         Raises:
             DamagedError: A row fails authentication.
         """
-        condition, after = "", ()
-        marks = ", ".join("?" * self._key)
+        after = None
         while True:
-            sql = f"{self.select}{condition} ORDER BY {self.order} LIMIT {PAGE}"
-            page = [self.check(keys, record, db.where) for record in db.rows(sql, after)]
+            page = self.page(db, keys, after)
             yield from page
             if len(page) < PAGE:
                 return
-            condition, after = f" WHERE ({self.order}) > ({marks})", self.primary(page[-1][0])
+            after = page[-1]
+
+    def page(self, db: Database, keys: KeyRing, after: tuple[R, int] | None) -> list[tuple[R, int]]:
+        """Up to ``PAGE`` rows with their weights, the first ones or those after a row."""
+        condition, values = "", ()
+        if after is not None:
+            condition = f" WHERE ({self.order}) > ({', '.join('?' * self._key)})"
+            values = self.primary(after[0])
+        sql = f"{self.select}{condition} ORDER BY {self.order} LIMIT {PAGE}"
+        return [self.check(keys, record, db.where) for record in db.rows(sql, values)]
 
     def primary(self, row: R) -> tuple[Any, ...]:
         """The row's primary key, as parameters."""

@@ -87,6 +87,7 @@ class Subjects(Base):
             if len(waiting) >= batch:
                 issued += self._issue_missing(list(waiting.values()), reason)
                 waiting.clear()
+                self._core.give_way()
         return issued + (self._issue_missing(list(waiting.values()), reason) if waiting else 0)
 
     def _issue_missing(self, whos: Sequence[Who], reason: str) -> int:
@@ -260,8 +261,7 @@ class Subjects(Base):
 
     def scopes(self) -> tuple[str, ...]:
         """The names of all scopes."""
-        with self._core.lock:
-            return tuple(_lifecycle.scope_names(self._core.db, self._core.keys).values())
+        return tuple(_lifecycle.all_scopes(self._core).values())
 
     def list(self, scope: str | None = None) -> Iterator[KeyInfo]:
         """The latest version of every key, galleries included, page by page in no telling order."""

@@ -25,6 +25,7 @@ from anonymix_keystore._errors import (
     UnlockUnavailableError,
     WrongKeyError,
 )
+from anonymix_keystore._held import is_live
 
 Params = dict[str, str | int]
 
@@ -285,6 +286,8 @@ class KeyFileUnlock(SecretUnlock):
 
     def _secret(self) -> bytes:
         where = str(self._path)
+        if is_live(self._path):
+            raise UnlockUnavailableError("this is the keystore, not a key file", where=where)
         try:
             # Rights are asked of the open file, so that it can't be exchanged in between.
             with self._path.open("rb") as file:

@@ -14,7 +14,7 @@ from anonymix_keystore._database import Database
 from anonymix_keystore._errors import DamagedError, KeystoreError
 from anonymix_keystore._header import MODULUS, Header
 from anonymix_keystore._lifecycle import Who
-from anonymix_keystore._rows import HEADS, KEYS, TABLES, Head, Key, Purpose, State
+from anonymix_keystore._rows import HEADS, KEYS, SCOPES, TABLES, Head, Key, Purpose, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,8 @@ class _Check:
 
     def subjects(self) -> None:
         """Heads and keys fit together, and every living key and every name opens."""
-        names = _lifecycle.scope_names(self._db, self._keys)
+        scopes = SCOPES.every(self._db, self._keys)
+        names = _lifecycle.scope_names(scopes, self._keys, self._db.where)
         keys = KEYS.every(self._db, self._keys)
         waiting = next(keys, None)
         for head, _ in HEADS.every(self._db, self._keys):

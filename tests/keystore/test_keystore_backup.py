@@ -27,6 +27,7 @@ from anonymix_keystore import (
     TruncatedError,
     WrongKeyError,
 )
+from anonymix_keystore._database import Database
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_neither_writing_nor_restoring_takes_a_files_place(
 def test_file_systems_without_links_are_served(
     backup: Path, lock: KeyFileUnlock, tmp_path: Path, monkeypatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError
 
     monkeypatch.setattr("anonymix_keystore._backup.os.link", refuse)
@@ -182,15 +183,11 @@ def test_a_header_that_makes_no_sense_is_refused(tmp_path: Path, header: bytes) 
 
 
 def test_a_backup_of_something_else_is_not_put_in_place(
-    store: Keystore, lock: KeyFileUnlock, tmp_path: Path
+    store: Keystore, lock: KeyFileUnlock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from anonymix_keystore import _backup
-
-    class Elsewhere:
-        def rows(self, _: str, values: tuple[str]) -> None:
-            Path(values[0]).write_bytes(b"not a keystore" * 100)
-
-    _backup.write(Elsewhere(), b"i" * 16, tmp_path / "b", lock, epoch=1, now=1)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "image", lambda _: b"not a keystore" * 100)
+        store.backup(tmp_path / "b", lock)
     with pytest.raises(ForeignFileError):
         Keystore.restore(tmp_path / "b", tmp_path / "restored.db", lock)
     assert not (tmp_path / "restored.db").exists()

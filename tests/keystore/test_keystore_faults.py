@@ -207,7 +207,7 @@ def test_a_full_disk_changes_nothing(
 
 def test_sqlites_own_full_is_told(store: Keystore) -> None:
     store.issue("alice")
-    store._core.db.rows("PRAGMA max_page_count = 17")
+    store._core._writer.rows("PRAGMA max_page_count = 17")
     with pytest.raises(DiskFullError):
         store.issue_many((f"x{number}" for number in range(500)), batch=500)
     assert list(store.subjects()) == ["alice"]
