@@ -40,7 +40,7 @@ from anonymix_plugin.quality import LEAST_QUALITY
 from anonymix_plugin.recognisers import MeasuringRecogniser, load_recogniser, torch_recogniser
 from anonymix_plugin.streaming import Stream, in_two_stages
 from anonymix_plugin.unlocking import anchor_in_use, unlock_without_asking
-from anonymix_plugin.values import CancelableFace, Floats, Pixels, ReadFace
+from anonymix_plugin.values import CancelableFace, Face, Floats, Pixels, ReadFace
 
 if TYPE_CHECKING:  # these import torch, which takes seconds and which the fast road does without
     from anonymix_plugin.encoder import Encoder
@@ -144,7 +144,7 @@ class Anonymixer:
             that were learned for it, see docs/own-generator.md.
         size: Side of the cancelable faces in pixels, one of the generator's sizes (512 or 1024 for
             MobileStyleGAN); None takes 512, or what a smaller generator draws.
-        limits: What is refused before decoding.
+        limits: What is refused before decoding; None takes those of the configuration file.
         threads: CPU threads of the generator; 0 lets it decide.
         mixer_weights: Safetensors file made by `anonymix train mapper` for a generator of your own; None
             takes the shipped one.
@@ -568,7 +568,7 @@ class Anonymixer:
         seconds["total"] = sum(seconds.values())
         return CancelableFace(
             pixels=pixels,
-            box=read.face.box,
+            box=_stored(read.face),
             subject=key.subject,
             scope=key.scope,
             key_version=key.version,
@@ -579,6 +579,12 @@ class Anonymixer:
             source=read.face.photo.source,
             timings=MappingProxyType(seconds),
         )
+
+
+def _stored(face: Face) -> tuple[float, float, float, float]:
+    """The box of a face in pixels of the source, even if that was decoded smaller."""
+    x0, y0, x1, y1 = (value * face.photo.shrunk for value in face.box)
+    return x0, y0, x1, y1
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -8,6 +8,9 @@ sha256 = "9cc6...eb4f"                   # enters the mixer's fingerprint
 [models.mobilestylegan.files."SynthesisNetwork.bin"]   # a model of several files: one of them
 path = "/srv/weights/SynthesisNetwork.bin"
 sha256 = "c7da...9645"
+
+[limits]                                 # of photos, as in images.ImageLimits
+max_pixels = 110_000_000
 ```
 """
 
@@ -17,12 +20,15 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from anonymix_plugin.errors import ConfigurationError
+from anonymix_plugin.errors import ConfigurationError, UsageError
+
+if TYPE_CHECKING:
+    from anonymix_plugin.images import ImageLimits
 
 _FILE = "anonymix.toml"
 
@@ -67,14 +73,43 @@ class OwnModel(_Checked):
         return self
 
 
+class OwnLimits(_Checked):
+    """The user's own limits of photos; what is left out stays as it is.
+
+    Attributes:
+        max_bytes: As in `images.ImageLimits`, and so are the others.
+    """
+
+    max_bytes: int | None = None
+    max_pixels: int | None = None
+    max_side: int | None = None
+    min_side: int | None = None
+
+    @model_validator(mode="after")
+    def _sensible(self) -> OwnLimits:
+        try:
+            self.image_limits()
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def image_limits(self) -> ImageLimits:
+        """The limits, complete."""
+        from anonymix_plugin.images import ImageLimits  # Pillow takes its time, and few commands need it
+
+        return ImageLimits(**self.model_dump(exclude_none=True))
+
+
 class Configuration(_Checked):
     """The whole configuration; an absent file is the same as an empty one.
 
     Attributes:
         models: The user's own weights, by name of the model in the registry.
+        limits: How big and how small photos may be.
     """
 
     models: dict[str, OwnModel] = Field(default_factory=dict)
+    limits: OwnLimits | None = None
 
     @model_validator(mode="after")
     def _known_names(self) -> Configuration:
@@ -90,6 +125,10 @@ class Configuration(_Checked):
                 if file not in known:
                     raise ValueError(f"models.{name}.files.{file}: the model's files are {', '.join(known)}")
         return self
+
+    def image_limits(self) -> ImageLimits:
+        """How big and how small photos may be."""
+        return (self.limits or OwnLimits()).image_limits()
 
     def replacements(self, name: str) -> Mapping[str, OwnFile]:
         """The user's files for a model, by name of the file that each one replaces."""

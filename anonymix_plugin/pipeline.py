@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from anonymix_plugin.faces import Detector, FacePolicy, ffhq_crop, recogniser_crop, select_faces
-from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo
+from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo, default_limits
 from anonymix_plugin.mixer.policy import AttributePolicy
 from anonymix_plugin.mixer.subspace import IdentitySubspace, joint_embedding
 from anonymix_plugin.quality import measure_quality, require_quality
@@ -72,7 +72,7 @@ class Reader:
         self._detector, self._arcface, self._sface = detector, arcface, sface
         self._subspace, self._encoder, self._attributes = subspace, encoder, attributes
         self._faces: FacePolicy = faces
-        self._limits = limits or ImageLimits()
+        self._limits = limits or default_limits()
         self._framing, self._min_quality = framing, min_quality
 
     def decode(self, source: PhotoSource, watch: Stopwatch, channel_order: ChannelOrder = "rgb") -> Photo:

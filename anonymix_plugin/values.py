@@ -23,10 +23,13 @@ class Photo:
     Attributes:
         pixels: (height, width, 3) uint8 RGB with EXIF orientation already applied.
         source: Where it came from, for messages: a path, "<bytes>", "<array>", ...
+        shrunk: How many times smaller than stored each side is: 1, or 2, 4 or 8 for a huge JPEG file that was
+            decoded smaller.
     """
 
     pixels: Pixels = field(repr=False)
     source: str
+    shrunk: int = 1
 
     @property
     def height(self) -> int:
@@ -84,7 +87,7 @@ class CancelableFace:
 
     Attributes:
         pixels: (size, size, 3) uint8 RGB, FFHQ framing.
-        box: Box of the source face in the source photo, (x0, y0, x1, y1).
+        box: Box of the source face in pixels of the source photo, turned upright, (x0, y0, x1, y1).
         subject: The id the key was fetched under; "" for a gallery key. Not written into saved images.
         scope: Scope of the key.
         key_version: Version of the key, 1, 2, ...

@@ -19,7 +19,7 @@ import numpy as np
 from anonymix_plugin.errors import LowQualityError, NoFaceError, UsageError
 from anonymix_plugin.evaluation.metrics import threshold_at_fmr
 from anonymix_plugin.faces import Detector, YuNet, box_crop, recogniser_crop
-from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo
+from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo, default_limits
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import Recogniser, load_recogniser
 from anonymix_plugin.values import CancelableFace, Face, Floats, Photo
@@ -192,7 +192,7 @@ class Verifier:
         recogniser: A recogniser, or its name in the registry of weights.
         threshold: A name as `named_threshold` takes it, or a cosine.
         detector: Finds the faces; YuNet by default.
-        limits: What is refused before a photo is decoded.
+        limits: What is refused before a photo is decoded; None takes those of the configuration file.
 
     Raises:
         UsageError: No such recogniser or threshold.
@@ -212,7 +212,7 @@ class Verifier:
         self._threshold = named_threshold(name, threshold)
         self._recogniser = load_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
         self._detector = detector or YuNet(locate("yunet"))
-        self._limits = limits or ImageLimits()
+        self._limits = limits or default_limits()
 
     @property
     def threshold(self) -> Threshold:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -172,7 +174,55 @@ ClockOption = Annotated[
         help="Take the clock as right, though it stands before the keystore's last change or far after it.",
     ),
 ]
+MaxPixelsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        metavar="N",
+        min=1,
+        help="Refuse photos of more pixels; 64,000,000 by default, JPEG files of up to four times as many are"
+        " decoded smaller. Decoding takes up to 18 bytes for each.",
+        show_default=False,
+    ),
+]
+MaxSideOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-side",
+        metavar="N",
+        min=1,
+        help="Refuse photos with a longer side; 16,384 pixels by default.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def takes_photos(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options --max-pixels and --max-side, which hold for every photo that it decodes."""
+
+    @wraps(command)
+    def limited(*args: Any, max_pixels: int | None, max_side: int | None, **options: Any) -> None:
+        chosen = {"max_pixels": max_pixels, "max_side": max_side}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        if not given:
+            return command(*args, **options)
+        from anonymix_plugin.images import default_limits, limits_for_all
+
+        with limits_for_all(replace(default_limits(), **given)):
+            return command(*args, **options)
+
+    # Typer reads the options off the signature and the annotations, in the module that it finds them in.
+    own = {"max_pixels": MaxPixelsOption, "max_side": MaxSideOption}
+    signature = inspect.signature(command, eval_str=True)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in own.items()
+    ]
+    signature = signature.replace(parameters=[*signature.parameters.values(), *added])
+    limited.__signature__ = signature  # type: ignore[attr-defined]
+    limited.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
+    return limited
 
 
 def check_owner(subject: str | None, gallery: bool, version: int | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anonymix_plugin.cli._options import EngineName, EngineOption, Policy
+from anonymix_plugin.cli._options import EngineName, EngineOption, Policy, takes_photos
 from anonymix_plugin.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STAGES = ("decode", "detect", "align", "embed", "encode", "mix", "generate")
 
 
+@takes_photos
 def bench(
     photos: Annotated[
         list[Path] | None,

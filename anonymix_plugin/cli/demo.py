@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anonymix_plugin.cli._options import takes_photos
 from anonymix_plugin.cli._report import EXIT_SOME_FAILED, print_json
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 
+@takes_photos
 def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where index.html and summary.json go.")

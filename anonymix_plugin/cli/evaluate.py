@@ -18,6 +18,7 @@ from anonymix_plugin.cli._options import (
     PolicyOption,
     Road,
     RoadOption,
+    takes_photos,
 )
 from anonymix_plugin.cli._report import EXIT_SOME_FAILED, print_json
 from anonymix_plugin.errors import UsageError
@@ -54,6 +55,7 @@ _RIVALS = ("blur", "pixelation", "swap", "refine")
 _MEASURE, _ATTACK, _OUTPUT = "What is measured", "Attacks and rivals", "Report"
 
 
+@takes_photos
 def evaluate(
     protocol: Annotated[
         ProtocolName,

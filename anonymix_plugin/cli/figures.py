@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from anonymix_plugin.cli._options import RefinementOption
+from anonymix_plugin.cli._options import RefinementOption, takes_photos
 
 if TYPE_CHECKING:
     from anonymix_plugin.evaluation.figures import JudgeFigures, LondonFigures, SetAnew
 
 
+@takes_photos
 def figures(
     data: Annotated[Path, typer.Option(help="Folder with NAME_neutral.jpg and NAME_smiling.jpg.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the JSON goes.")] = Path(

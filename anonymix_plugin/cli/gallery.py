@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
+from anonymix_plugin.cli._options import takes_photos
 
+
+@takes_photos
 def gallery(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where gallery.jpg and failures.jpg go.")

@@ -37,6 +37,7 @@ from anonymix_plugin.cli._options import (
     VersionOption,
     check_owner,
     opened_mixer,
+    takes_photos,
 )
 from anonymix_plugin.cli._photos import Job, Names, jobs_by_folder, jobs_for
 from anonymix_plugin.cli._report import EXIT_SOME_FAILED, Fault, fault_of, print_json, printable, show_fault
@@ -88,6 +89,7 @@ class _StoppedError(Exception):
         self.fault = fault
 
 
+@takes_photos
 def protect(
     photos: Annotated[
         list[Path],

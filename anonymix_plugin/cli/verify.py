@@ -35,6 +35,7 @@ from anonymix_plugin.cli._options import (
     VersionOption,
     check_owner,
     opened_mixer,
+    takes_photos,
 )
 from anonymix_plugin.cli._report import EXIT_DIFFERENT, print_json, printable
 from anonymix_plugin.errors import UsageError
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 _RECOGNISERS = ("arcface-mbf", "sface", "facenet")
 
 
+@takes_photos
 def verify(
     a: Annotated[
         Path | None, typer.Argument(metavar="A", help="The photo that was enrolled.", show_default=False)

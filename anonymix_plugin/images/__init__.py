@@ -3,7 +3,7 @@
 from anonymix_plugin.images._arrays import ChannelOrder
 from anonymix_plugin.images._decode import PhotoSource, decode_photo
 from anonymix_plugin.images._encode import ImageFormat, encode_cancelable, save_cancelable
-from anonymix_plugin.images._limits import ImageLimits
+from anonymix_plugin.images._limits import ImageLimits, default_limits, limits_for_all
 from anonymix_plugin.images._marker import Marker, read_marker
 
 __all__ = [
@@ -13,7 +13,9 @@ __all__ = [
     "Marker",
     "PhotoSource",
     "decode_photo",
+    "default_limits",
     "encode_cancelable",
+    "limits_for_all",
     "read_marker",
     "save_cancelable",
 ]

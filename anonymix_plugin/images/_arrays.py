@@ -16,7 +16,10 @@ ChannelOrder: TypeAlias = Literal["rgb", "bgr"]
 BACKGROUND = 128
 """The grey, 0..255, that shows through where an image is transparent."""
 
+TRANSPARENT = "the image is fully transparent: its alpha is 0 everywhere"
+
 _WHERE = "<array>"
+_FLOAT_NOISE = 1e-3  # what rounding and resampling leave beyond 0 and 1: a quarter of a step of 8 bits
 
 
 def pixels_from_array(array: npt.NDArray[Any], limits: ImageLimits, order: ChannelOrder) -> Pixels:
@@ -24,26 +27,25 @@ def pixels_from_array(array: npt.NDArray[Any], limits: ImageLimits, order: Chann
 
     Args:
         array: (height, width), (height, width, 1), (height, width, 3) or (height, width, 4); uint8
-            0..255, uint16 0..65535, or any float type 0..1. A fourth channel is alpha.
+            0..255, uint16 0..65535, or any float type 0..1 (within .001). A fourth channel is alpha.
         limits: Applied to height and width.
         order: Order of the colour channels; alpha comes last in either.
 
     Raises:
-        BadArrayError: Another shape or dtype, NaN, infinity, or values out of range.
+        BadArrayError: Another shape or dtype, NaN, infinity, values out of range, or alpha that is 0
+            everywhere.
         ImageTooLargeError, ImageTooSmallError: Outside the limits.
         UsageError: `order` is neither "rgb" nor "bgr".
     """
     if order not in {"rgb", "bgr"}:
         raise UsageError(f"channel_order is {order!r}", fix="use 'rgb' or 'bgr'")
     if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {1, 3, 4}):
-        channels_first = array.ndim == 3 and array.shape[0] in {1, 3, 4}
-        raise BadArrayError(
-            f"the array has shape {array.shape}",
-            where=_WHERE,
-            fix="move the channels to the end with array.transpose(1, 2, 0)"
-            if channels_first
-            else "give (height, width), (height, width, 3) or (height, width, 4)",
-        )
+        fix = "give (height, width), (height, width, 3) or (height, width, 4)"
+        if array.ndim == 3 and array.shape[0] in {1, 3, 4}:
+            fix = "move the channels to the end with array.transpose(1, 2, 0)"
+        elif array.ndim == 4:
+            fix = "give one image after the other: array[0], array[1], ..."
+        raise BadArrayError(f"the array has shape {array.shape}", where=_WHERE, fix=fix)
     if 0 in array.shape:
         raise BadArrayError(f"the array is empty, shape {array.shape}", where=_WHERE, fix="give an image")
     limits.check_size(array.shape[1], array.shape[0], _WHERE)
@@ -57,6 +59,8 @@ def pixels_from_array(array: npt.NDArray[Any], limits: ImageLimits, order: Chann
     elif order == "bgr":
         values = values[:, :, ::-1]
     if alpha.size:
+        if not alpha.any():
+            raise BadArrayError(TRANSPARENT, where=_WHERE, fix="leave alpha out: array[:, :, :3]")
         weight = alpha.astype(np.uint32)
         values = ((values * weight + BACKGROUND * (255 - weight) + 127) // 255).astype(np.uint8)
     return np.array(values, dtype=np.uint8, order="C", copy=True)
@@ -68,19 +72,22 @@ def sixteen_to_eight(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def unit_to_eight(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
-    """Floats 0..1 to 0..255, rounded to the nearest; BadArrayError for NaN, infinity, other ranges."""
+    """Floats 0..1 to 0..255, rounded to the nearest; BadArrayError for NaN, infinity, other ranges.
+
+    What lies beyond 0 or 1 by no more than rounding errors is cut off.
+    """
     low, high = float(values.min()), float(values.max())  # NaN anywhere makes both NaN
     if not (np.isfinite(low) and np.isfinite(high)):
         raise BadArrayError(
             "the array holds NaN or infinity", where=where, fix="clean it before passing it on"
         )
-    if low < 0 or high > 1:
+    if low < -_FLOAT_NOISE or high > 1 + _FLOAT_NOISE:
         raise BadArrayError(
-            f"the floats reach from {low:.4g} to {high:.4g} instead of staying within 0 to 1",
+            f"the floats reach from {low:.7g} to {high:.7g} instead of staying within 0 to 1",
             where=where,
             fix="scale them to 0..1, or convert them to uint8 if they are 0..255",
         )
-    return (values.astype(np.float32) * 255 + 0.5).astype(np.uint8)
+    return (np.clip(values.astype(np.float32), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _to_bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

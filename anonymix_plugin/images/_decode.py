@@ -11,10 +11,10 @@ from PIL import Image
 from anonymix_plugin.errors import AlreadyProtectedError, PhotoError, UsageError
 from anonymix_plugin.images._arrays import ChannelOrder, pixels_from_array
 from anonymix_plugin.images._containers import examine
-from anonymix_plugin.images._exif import ORIENTATION
-from anonymix_plugin.images._limits import DEFAULT_LIMITS, ImageLimits
+from anonymix_plugin.images._limits import ImageLimits, default_limits
 from anonymix_plugin.images._marker import marker_of_pillow
 from anonymix_plugin.images._pillow import decode_container, image_to_pixels, refuse
+from anonymix_plugin.images._pillow_files import orientation_of, refuse_other_pictures, unread_jpeg
 from anonymix_plugin.images._sources import EncodedSource, read_source
 from anonymix_plugin.values import Photo, Pixels
 
@@ -25,31 +25,39 @@ PhotoSource: TypeAlias = EncodedSource | Image.Image | npt.NDArray[np.generic]
 def decode_photo(
     source: PhotoSource,
     *,
-    limits: ImageLimits = DEFAULT_LIMITS,
+    limits: ImageLimits | None = None,
     channel_order: ChannelOrder = "rgb",
     allow_protected: bool = False,
 ) -> Photo:
     """Decodes a photo and turns it upright.
 
     Images are treated as hostile. The format is told by the content, never by the name; the size is read
-    from the header and checked before any pixel is decoded; metadata, further frames and further pages
-    never reach the decoder. Nothing global is changed, so that threads may decode at the same time.
+    from the header and checked before any pixel is decoded; metadata never reach the decoder. Nothing
+    global is changed, so that threads may decode at the same time.
+
+    A file of several pictures (an animation, a TIFF file of several pages, a series of shots in one JPEG
+    file) is refused, because nobody said which one is the photo; so is camera raw, whose first picture is a
+    preview. Thumbnails, masks, depth and gain maps are no further pictures.
+
+    The photo is turned as its EXIF says, or if that does not say it, as its XMP does. A PIL image is turned,
+    too: whoever turns one by hand has to remove the field as well, as `PIL.ImageOps.exif_transpose` does.
 
     Args:
         source: A path (text is always a path, an address is never fetched), the bytes of an image file, a
-            file object opened in binary mode (read from where it stands), a PIL image (its current
-            frame), or a numpy array: (height, width), (height, width, 3) or (height, width, 4) of uint8,
-            uint16, or float in 0..1. Files may be JPEG, PNG, WebP, BMP, TIFF or GIF, with any colours
-            that have a way to RGB; of an animation the first frame counts, of a TIFF the first page.
-        limits: How big and how small the image may be.
+            file object opened in binary mode (read from where it stands), a PIL image (of several frames
+            the current one, if `seek` chose it), or a numpy array: (height, width), (height, width, 3) or
+            (height, width, 4) of uint8, uint16, or float in 0..1. Files may be JPEG, PNG, WebP, BMP, TIFF
+            or GIF, with any colours that have a way to RGB.
+        limits: How big and how small the image may be; None takes the limits of the configuration file.
         channel_order: Order of the channels of a numpy array: "rgb", or "bgr" as OpenCV has it.
         allow_protected: Take an image that is marked as a cancelable face, too.
 
     Returns:
-        The photo: (height, width, 3) uint8 RGB, EXIF orientation applied, transparency laid over grey.
+        The photo: (height, width, 3) uint8 RGB, upright, transparency laid over grey.
 
     Raises:
-        UnreadableImageError: Not an image, truncated, damaged, of an unsupported kind; no such file.
+        UnreadableImageError: Not an image, truncated, damaged, of an unsupported kind, of several pictures,
+            transparent everywhere; no such file.
         ImageTooLargeError: More bytes or pixels than the limits allow.
         ImageTooSmallError: A side is shorter than the limits allow.
         BadArrayError: An array of the wrong shape, dtype or range, or with NaN or infinity.
@@ -57,6 +65,7 @@ def decode_photo(
             it does not survive a program that strips them, and arrays carry none.
         UsageError: The source is of another type, or the options do not fit it.
     """
+    limits = limits or default_limits()
     if isinstance(source, np.ndarray):
         return Photo(pixels_from_array(source, limits, channel_order), "<array>")
     if channel_order != "rgb":
@@ -67,9 +76,8 @@ def decode_photo(
     container = examine(data, where)
     if container.marker is not None and not allow_protected:
         raise _already_protected(where)
-    limits.check_size(container.width, container.height, where)
-    pixels = decode_container(container, limits, where)
-    return Photo(_upright(pixels, container.orientation), where)
+    pixels, shrunk = decode_container(container, limits, where)
+    return Photo(_upright(pixels, container.orientation), where, shrunk)
 
 
 def _from_pillow(image: Image.Image, limits: ImageLimits, *, allow_protected: bool) -> Photo:
@@ -77,17 +85,21 @@ def _from_pillow(image: Image.Image, limits: ImageLimits, *, allow_protected: bo
     where = name if isinstance(name, str) and name else "<PIL image>"
     if marker_of_pillow(image) is not None and not allow_protected:
         raise _already_protected(where)
+    refuse_other_pictures(image, limits, where)
+    file = unread_jpeg(image, limits)
+    if file is not None:  # too large for memory, but it can still be decoded smaller
+        photo = decode_photo(file, limits=limits, allow_protected=allow_protected)
+        return Photo(photo.pixels, where, photo.shrunk)
     limits.check_size(image.width, image.height, where)
     try:
         image.load()
         pixels = image_to_pixels(image, where)
-        # Asked after loading: Pillow turns a TIFF upright by itself and then forgets its orientation.
-        orientation = image.getexif().get(ORIENTATION, 1)
     except PhotoError:
         raise
     except Exception as error:  # noqa: BLE001 - see decode_container
         refuse(error, where)
-    return Photo(_upright(pixels, orientation if isinstance(orientation, int) else 1), where)
+    # Asked after loading: Pillow turns a TIFF upright by itself and then forgets its orientation.
+    return Photo(_upright(pixels, orientation_of(image)), where)
 
 
 def _already_protected(where: str) -> AlreadyProtectedError:

@@ -1,4 +1,4 @@
-"""The three EXIF fields that matter here, read with every offset checked.
+"""The few EXIF fields that matter here, read with every offset checked.
 
 Pillow's own EXIF reader warns about odd files through the process-wide warning filters; reading the
 few bytes that are needed keeps the outcome the same whatever filters the host has set.
@@ -29,11 +29,11 @@ class Exif:
     """What was found; the defaults stand for what was missing or damaged.
 
     Attributes:
-        orientation: 1..8, as in the EXIF tag; 1 is upright.
+        orientation: As in the EXIF tag, 1..8; another number if it holds nonsense, None if it is missing.
         user_comment: The raw value of UserComment with its 8-byte character code, or b"".
     """
 
-    orientation: int = 1
+    orientation: int | None = None
     user_comment: bytes = b""
 
 
@@ -81,11 +81,22 @@ def directory(data: bytes, offset: int, order: str) -> list[Entry]:
     return entries
 
 
-def first_directory(data: bytes, order: str) -> list[Entry]:
-    """The entries of the first directory of a TIFF structure; ValueError as in `directory`."""
+def first_offset(data: bytes, order: str) -> int:
+    """Where the first directory of a TIFF structure lies; ValueError if it has no header."""
     if len(data) < 8:
         raise ValueError("no room for a header")
-    return directory(data, struct.unpack_from(order + "I", data, 4)[0], order)
+    return int(struct.unpack_from(order + "I", data, 4)[0])
+
+
+def first_directory(data: bytes, order: str) -> list[Entry]:
+    """The entries of the first directory of a TIFF structure; ValueError as in `directory`."""
+    return directory(data, first_offset(data, order), order)
+
+
+def next_directory(data: bytes, offset: int, order: str) -> int:
+    """Where the directory after the one at `offset` lies; 0 if that is the last, or the file ends there."""
+    at = offset + 2 + 12 * int(struct.unpack_from(order + "H", data, offset)[0])
+    return int(struct.unpack_from(order + "I", data, at)[0]) if at + 4 <= len(data) else 0
 
 
 def parse_exif(block: bytes) -> Exif:
@@ -101,14 +112,13 @@ def parse_exif(block: bytes) -> Exif:
         entries = {entry.tag: entry for entry in first_directory(block, order)}
     except ValueError:
         return Exif()
-    orientation = _whole(block, entries.get(ORIENTATION), order)
     try:
-        inner = {e.tag: e for e in directory(block, _whole(block, entries.get(EXIF_IFD), order), order)}
+        inner = {e.tag: e for e in directory(block, whole(block, entries.get(EXIF_IFD), order), order)}
     except ValueError:
         inner = {}
     comment = inner.get(USER_COMMENT) or entries.get(USER_COMMENT)
     return Exif(
-        orientation=orientation if 1 <= orientation <= 8 else 1,
+        orientation=whole(block, entries.get(ORIENTATION), order) if ORIENTATION in entries else None,
         user_comment=b"" if comment is None else _value(block, comment),
     )
 
@@ -119,7 +129,8 @@ def _value(block: bytes, entry: Entry) -> bytes:
     return block[entry.start : entry.start + entry.length]
 
 
-def _whole(block: bytes, entry: Entry | None, order: str) -> int:
+def whole(block: bytes, entry: Entry | None, order: str) -> int:
+    """The value of a field that is one whole number; 0 where it is missing or something else."""
     if entry is None or entry.count != 1 or entry.kind not in {3, 4}:
         return 0
     return int(struct.unpack(order + ("H" if entry.kind == 3 else "I"), _value(block, entry))[0])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Final
 
 from anonymix_plugin.errors import ImageTooLargeError, ImageTooSmallError, UnreadableImageError, UsageError
 
@@ -13,8 +16,10 @@ class ImageLimits:
 
     Attributes:
         max_bytes: Largest encoded image, in bytes; does not apply to arrays and PIL images.
-        max_pixels: Largest width x height, in pixels. The decoder needs about 10 bytes for each.
-        max_side: Longest side, in pixels.
+        max_pixels: Largest width x height, in pixels. Decoding takes at most 18 bytes for each (of JPEG and
+            PNG 11). A JPEG file of up to four times as many is decoded 2, 4 or 8 times smaller, within the
+            same memory; other files are refused.
+        max_side: Longest side, in pixels, of what is decoded.
         min_side: Shortest side, in pixels.
 
     Raises:
@@ -43,7 +48,8 @@ class ImageLimits:
             raise ImageTooLargeError(
                 f"the image has more than the {self.max_bytes:,} bytes allowed",
                 where=where,
-                fix="save it smaller, or raise ImageLimits.max_bytes",
+                fix="save it smaller, or raise max_bytes under [limits] in the configuration file, or in"
+                " ImageLimits",
             )
         if count == 0:
             raise UnreadableImageError(
@@ -56,12 +62,13 @@ class ImageLimits:
             raise UnreadableImageError(
                 f"the image declares {width} x {height} pixels", where=where, fix="check how it was written"
             )
-        if max(width, height) > self.max_side or width * height > self.max_pixels:
+        if not self.holds(width, height):
             raise ImageTooLargeError(
                 f"the image has {width:,} x {height:,} pixels; allowed are sides of {self.max_side:,} "
                 f"and {self.max_pixels:,} pixels in all",
                 where=where,
-                fix="shrink it, or raise ImageLimits.max_side and max_pixels",
+                fix="shrink it, or raise the limits: --max-pixels and --max-side on the command line,"
+                " max_pixels and max_side under [limits] in the configuration file, or ImageLimits",
             )
         if min(width, height) < self.min_side:
             raise ImageTooSmallError(
@@ -70,5 +77,71 @@ class ImageLimits:
                 fix="use a larger photo",
             )
 
+    def check_block(self, width: int, height: int, where: str) -> None:
+        """Refuses an image whose decoder unpacks a piece (a tile) of more pixels than an image may have."""
+        # The sides of tiles are multiples of 16, so that one may be a little wider than the image.
+        if max(width, height) >= self.max_side + 16 or width * height > self.max_pixels:
+            raise ImageTooLargeError(
+                f"the image is stored in tiles of {width:,} x {height:,} pixels, more than are allowed",
+                where=where,
+                fix="save it again with smaller tiles, or in strips",
+            )
 
-DEFAULT_LIMITS = ImageLimits()
+    def shrinking(self, width: int, height: int, held: float, where: str) -> int:
+        """How many times smaller a decoder that can shrink has to make a picture: 1, 2, 4 or 8.
+
+        Args:
+            width: Pixels, as stored.
+            height: Pixels, as stored.
+            held: Bytes that the decoder keeps for each stored pixel, however small the picture becomes.
+            where: The image's name, for messages.
+
+        Raises:
+            ImageTooLargeError, ImageTooSmallError, UnreadableImageError: As for `check_size`; no size fits.
+        """
+        stored = width * height
+        if self.holds(width, height) or stored >= _MOST_STORED * self.max_pixels:
+            self.check_size(width, height, where)
+            return 1
+        for times in (2, 4, 8):
+            small = (-(-width // times), -(-height // times))
+            needed = held * stored + _BYTES_OF_PICTURE * small[0] * small[1]
+            if self.holds(*small) and min(small) >= self.min_side and needed <= _BYTES * self.max_pixels:
+                return times
+        self.check_size(width, height, where)
+        return 1
+
+    def holds(self, width: int, height: int) -> bool:
+        """Whether an image of `width` x `height` pixels is small enough."""
+        return max(width, height) <= self.max_side and width * height <= self.max_pixels
+
+
+_MOST_STORED: Final = 4
+_BYTES: Final = 16
+_BYTES_OF_PICTURE: Final = 8  # Pillow takes 4 for each pixel, the array 3
+
+_chosen: ImageLimits | None = None
+
+
+def default_limits() -> ImageLimits:
+    """The limits of whoever gives none: those of `limits_for_all`, or else of the configuration file.
+
+    Raises:
+        ConfigurationError: The configuration file is not valid.
+    """
+    if _chosen is not None:
+        return _chosen
+    from anonymix_plugin.configuration import load_configuration
+
+    return load_configuration().image_limits()
+
+
+@contextmanager
+def limits_for_all(limits: ImageLimits) -> Iterator[None]:
+    """Inside, `limits` are the default of the whole process, in every thread: for a program's own start."""
+    global _chosen  # noqa: PLW0603 - that is what it is for
+    before, _chosen = _chosen, limits
+    try:
+        yield
+    finally:
+        _chosen = before

@@ -12,7 +12,7 @@ from PIL import Image
 from anonymix_plugin.errors import UnreadableImageError
 from anonymix_plugin.images._containers import examine
 from anonymix_plugin.images._exif import EXIF_IFD, USER_COMMENT, parse_exif
-from anonymix_plugin.images._limits import DEFAULT_LIMITS, ImageLimits
+from anonymix_plugin.images._limits import ImageLimits, default_limits
 from anonymix_plugin.images._marker_text import KEYWORD, from_user_comment
 from anonymix_plugin.images._sources import EncodedSource, read_source
 from anonymix_plugin.values import CancelableFace
@@ -86,9 +86,7 @@ class Marker:
         return cls(fields["fingerprint"], fields["key_version"], fields["road"])
 
 
-def read_marker(
-    source: EncodedSource | Image.Image, *, limits: ImageLimits = DEFAULT_LIMITS
-) -> Marker | None:
+def read_marker(source: EncodedSource | Image.Image, *, limits: ImageLimits | None = None) -> Marker | None:
     """Reads the marker of a cancelable face; no pixel is decoded.
 
     The marker lies in the metadata: a text chunk and EXIF in PNG, EXIF in JPEG and WebP. It does not
@@ -97,7 +95,7 @@ def read_marker(
 
     Args:
         source: A path, the bytes of an image file, a file object in binary mode, or a PIL image.
-        limits: How many bytes are read at most.
+        limits: How many bytes are read at most; None takes the limits of the configuration file.
 
     Returns:
         The marker, or None if there is none.
@@ -110,7 +108,7 @@ def read_marker(
     if isinstance(source, Image.Image):
         where, text = "<PIL image>", marker_of_pillow(source)
     else:
-        data, where = read_source(source, limits)
+        data, where = read_source(source, limits or default_limits())
         text = examine(data, where).marker
     return None if text is None else Marker.from_json(text, where)
 

@@ -20,8 +20,8 @@ from PIL import (
 )
 
 from anonymix_plugin.errors import BadArrayError, ImageTooLargeError, PhotoError, UnreadableImageError
-from anonymix_plugin.images._arrays import BACKGROUND, sixteen_to_eight, unit_to_eight
-from anonymix_plugin.images._containers import Container
+from anonymix_plugin.images._arrays import BACKGROUND, TRANSPARENT, sixteen_to_eight, unit_to_eight
+from anonymix_plugin.images._containers import Container, truncated
 from anonymix_plugin.images._limits import ImageLimits
 from anonymix_plugin.values import Pixels
 
@@ -52,6 +52,8 @@ class _StrictPng(PngImagePlugin.PngImageFile):
         return part
 
 
+_BAND: Final = 1 << 22  # pixels that are converted at once
+
 # The classes are called directly. Image.open would pick among all registered decoders, and would check
 # for bombs by way of a global limit and of warnings, which depend on what the host has set.
 _DECODERS: Final[dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]]] = {
@@ -64,19 +66,47 @@ _DECODERS: Final[dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]]] = {
 }
 
 
-def decode_container(container: Container, limits: ImageLimits, where: str) -> Pixels:
+# Behind the last block of a complete scan, a JPEG decoder passes over everything. In an incomplete one it
+# takes this for pixels, whichever restart it waits for.
+_AFTER_THE_SCAN: Final = b"\x55\xaa" * 32 + b"".join(
+    b"\xff" + bytes([0xD0 + number]) + b"\x33\x55" * 16 for number in range(8)
+)
+
+
+def decode_container(container: Container, limits: ImageLimits, where: str) -> tuple[Pixels, int]:
     """Decodes the pixels of an examined file, as stored, before the orientation is applied.
+
+    Returns:
+        The pixels, and how many times smaller than stored they were decoded.
 
     Data that are complete but damaged inside show as errors only where the format has checksums (PNG) or
     the decoder notices; a JPEG with a few wrong bits decodes to a picture with wrong blocks.
 
     Raises:
         UnreadableImageError: The decoder refuses the data, or knows no way from its colours to RGB.
-        ImageTooLargeError: There is not enough memory for it.
+        ImageTooLargeError: It is above the limits, or there is not enough memory for it.
+        ImageTooSmallError: It is below the limits.
     """
-    stream = _StrictBytes(container.data)
+    times = 1
+    if container.shrinks:
+        times = limits.shrinking(container.width, container.height, container.held, where)
+    else:
+        limits.check_size(container.width, container.height, where)
+    limits.check_block(*container.block, where)
+    pixels = _decoded(container.kind, container.data, times, limits, where)
+    if container.unended:
+        longer = container.data[:-2] + _AFTER_THE_SCAN + container.data[-2:]
+        if not np.array_equal(pixels, _decoded(container.kind, longer, times, limits, where)):
+            raise truncated(container.kind, where)
+    return pixels, times
+
+
+def _decoded(kind: str, data: bytes, times: int, limits: ImageLimits, where: str) -> Pixels:
+    stream = _StrictBytes(data)
     try:
-        with _DECODERS[container.kind](stream) as image:
+        with _DECODERS[kind](stream) as image:
+            if times > 1:
+                image.draft(None, (image.width // times, image.height // times))
             limits.check_size(image.width, image.height, where)
             stream.decoding = True
             image.load()
@@ -96,6 +126,10 @@ def refuse(error: Exception, where: str) -> NoReturn:
             where=where,
             fix="shrink it",
         ) from error
+    if isinstance(error, SyntaxError) and "pixel mode" in str(error):
+        raise UnreadableImageError(
+            "its pixels are of a kind that is not supported", where=where, fix="convert it to 8-bit RGB"
+        ) from error
     raise UnreadableImageError(
         f"the image can't be decoded: {str(error) or type(error).__name__}",
         where=where,
@@ -110,7 +144,7 @@ def image_to_pixels(image: Image.Image, where: str) -> Pixels:
     recognised just as well without, and profiles are a known way into decoders.
 
     Raises:
-        UnreadableImageError: Its values have no known range.
+        UnreadableImageError: Its values have no known range, or it is transparent everywhere.
     """
     mode = image.mode
     if mode.startswith("I;16"):
@@ -127,12 +161,24 @@ def image_to_pixels(image: Image.Image, where: str) -> Pixels:
             return _grey(unit_to_eight(np.asarray(image), where))
         except BadArrayError as error:
             raise UnreadableImageError(error.what, where=where, fix="convert it to 8 bits") from None
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        flat = Image.new("RGB", rgba.size, (BACKGROUND,) * 3)
-        flat.paste(rgba, mask=rgba.getchannel("A"))
-        return np.array(flat)
-    return np.array(image if mode == "RGB" else image.convert("RGB"))
+    # In bands: copies of a large image in several forms at once would take more memory than its decoder.
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _BAND // image.width)
+    seen = not image.has_transparency_data
+    for top in range(0, image.height, rows):
+        whole = rows >= image.height
+        band = image if whole else image.crop((0, top, image.width, min(top + rows, image.height)))
+        if image.has_transparency_data:
+            band = band.convert("RGBA")
+            alpha = band.getchannel("A")
+            seen = seen or alpha.getbbox() is not None
+            flat = Image.new("RGB", band.size, (BACKGROUND,) * 3)
+            flat.paste(band, mask=alpha)
+            band = flat
+        pixels[top : top + rows] = np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
+    if not seen:
+        raise UnreadableImageError(TRANSPARENT, where=where, fix='leave alpha out: image.convert("RGB")')
+    return pixels
 
 
 def _grey(values: npt.NDArray[Any]) -> Pixels:

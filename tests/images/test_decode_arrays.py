@@ -59,6 +59,56 @@ def test_floats_that_are_no_light_are_refused(value):
         decode_photo(array)
 
 
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("noise", [1e-7, 5e-4])
+def test_rounding_errors_beyond_0_and_1_are_no_reason_to_refuse(kind, noise):
+    array = np.linspace(-noise, 1 + noise, 1600).reshape(40, 40).astype(kind)
+    pixels = decode_photo(array).pixels
+    assert pixels.min() == 0
+    assert pixels.max() == 255
+    assert np.array_equal(pixels, decode_photo(np.clip(array, 0, 1)).pixels)
+
+
+def test_floats_out_of_range_are_told_with_their_true_numbers():
+    with pytest.raises(BadArrayError, match=r"from 0 to 1\.002 instead"):
+        decode_photo(np.linspace(0, 1.002, 1600).reshape(40, 40))
+
+
+@given(
+    hnp.arrays(np.uint8, (33, 34, 4), elements=st.integers(1, 255)),
+    st.sampled_from(["read-only", "Fortran order", "turned round", "strided", "transposed", "subclass"]),
+    st.sampled_from(["u1", ">u2", "f2", "f8"]),
+)
+def test_however_an_array_lies_in_memory_it_is_the_same_photo(values, how, kind):
+    dtype = np.dtype(kind)
+    array = values.astype(dtype) * 257 if dtype.kind == "u" and dtype.itemsize == 2 else values.astype(dtype)
+    if dtype.kind == "f":
+        array = (values / 255).astype(dtype)
+    expected = decode_photo(array).pixels
+    if how == "read-only":
+        array.setflags(write=False)
+    elif how == "Fortran order":
+        array = np.asfortranarray(array)
+    elif how == "turned round":
+        array = np.ascontiguousarray(array[::-1, ::-1, ::-1])[::-1, ::-1, ::-1]
+    elif how == "strided":
+        array = np.repeat(array, 3, axis=1)[:, ::3]
+    elif how == "transposed":
+        array = np.ascontiguousarray(array.transpose(2, 1, 0)).transpose(2, 1, 0)
+    else:
+        array = array.view(type("Own", (np.ndarray,), {}))
+    pixels = decode_photo(array).pixels
+    assert type(pixels) is np.ndarray
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+    assert np.array_equal(pixels, expected)
+
+
+def test_a_batch_gets_the_remedy_that_fits():
+    with pytest.raises(BadArrayError, match=r"one image after the other: array\[0\]"):
+        decode_photo(np.zeros((1, 40, 40, 3), np.uint8))
+
+
 @pytest.mark.parametrize(
     "dtype", [np.int64, np.int8, np.uint32, np.uint64, bool, complex, object, "U1", "M8[s]"]
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from anonymix_plugin.errors import UnreadableImageError
+from anonymix_plugin.errors import PhotoError, UnreadableImageError
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Pixels
 
@@ -116,15 +116,54 @@ def test_transparent_palette_entry_becomes_grey(kind, encode):
 
 
 def test_grey_with_alpha_is_laid_over_grey(encode):
-    image = Image.merge("LA", [Image.new("L", (40, 40), 200), Image.new("L", (40, 40), 0)])
-    assert (decode_photo(encode(image, "PNG")).pixels == 128).all()
+    alpha = Image.new("L", (40, 40), 0)
+    alpha.paste(255, (0, 0, 40, 10))
+    image = Image.merge("LA", [Image.new("L", (40, 40), 200), alpha])
+    pixels = decode_photo(encode(image, "PNG")).pixels
+    assert (pixels[:10] == 200).all()
+    assert (pixels[10:] == 128).all()
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_first_frame_of_an_animation_is_taken(kind, encode):
-    red, blue = (Image.new("RGB", (40, 40), colour) for colour in ("red", "blue"))
-    data = encode(red, kind, save_all=True, append_images=[blue, blue])
-    assert error_of(decode_photo(data).pixels, np.asarray(red)) < 3
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "PIL image", "array"])
+def test_what_is_transparent_everywhere_is_told_as_such(kind, picture, encode):
+    clear = np.dstack([picture, np.zeros(picture.shape[:2], np.uint8)])
+    source = {"PIL image": Image.fromarray, "array": np.asarray}.get(
+        kind, lambda pixels: encode(pixels, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    )(clear)
+    with pytest.raises(PhotoError, match=r"fully transparent.*leave alpha out"):
+        decode_photo(source)
+    clear[5, 7, 3] = 1
+    assert decode_photo(clear).pixels.shape == picture.shape
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "CMYK", "1"])
+def test_large_images_are_converted_in_bands_like_small_ones_in_one(mode, picture, monkeypatch):
+    from anonymix_plugin.images import _pillow
+
+    image = Image.fromarray(picture).convert(mode)
+    if mode in {"RGBA", "LA"}:
+        image.putalpha(Image.fromarray(picture[:, :, 0]))
+    if mode == "P":
+        image.info["transparency"] = 3
+    whole = decode_photo(image).pixels
+    monkeypatch.setattr(_pillow, "_BAND", 7 * image.width + 3)
+    assert np.array_equal(decode_photo(image).pixels, whole)
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(3, 32), (3, 64), (1, 16)])
+def test_float_tiffs_that_no_decoder_reads_are_told_as_such_and_not_as_damaged(channels, bits, picture):
+    import struct
+
+    height, width = picture.shape[:2]
+    fields = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, 1)]
+    fields += [(273, 4, 1, 8), (277, 3, 1, channels), (279, 4, 1, 100), (339, 3, 1, 3)]
+    body = bytes(width * height * channels * bits // 8)
+    directory = struct.pack("<H", len(fields)) + b"".join(struct.pack("<HHII", *field) for field in fields)
+    data = b"II*\0" + struct.pack("<I", 8 + len(body)) + body + directory + bytes(4)
+    with pytest.raises(
+        UnreadableImageError, match=f"{channels} x {bits}-bit floats is not supported.*convert"
+    ):
+        decode_photo(data)
 
 
 def test_jpeg_fields_that_follow_the_image_are_left_out(files, picture):

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from anonymix_plugin.cli._options import takes_photos
 from anonymix_plugin.cli.train._app import (
     PAIRS,
     OwnGenerator,
@@ -82,6 +83,7 @@ def encoder(
 
 
 @app.command("adapt-encoder")
+@takes_photos
 def adapt_encoder(
     output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file.")],
     people: PeopleFolder,
@@ -167,6 +169,7 @@ def adapt_encoder(
 
 
 @app.command()
+@takes_photos
 def subspace(
     output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file.")],
     people: PeopleFolder,

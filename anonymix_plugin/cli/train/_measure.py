@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from anonymix_plugin.cli._options import takes_photos
 from anonymix_plugin.cli.train._app import (
     PAIRS,
     PairsFolder,
@@ -20,6 +21,7 @@ from anonymix_plugin.cli.train._app import (
 
 
 @app.command()
+@takes_photos
 def curve(
     people: PeopleFolder,
     lfw: Annotated[Path, typer.Option(help="Folder of Labeled Faces in the Wild.")],
@@ -105,6 +107,7 @@ def curve(
 
 
 @app.command("measure-encoder")
+@takes_photos
 def measure_encoder(
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
     limit: Annotated[int, typer.Option(help="Photos at most, spread evenly.", min=10)] = 204,
@@ -147,6 +150,7 @@ def measure_encoder(
 
 
 @app.command("measure-leak")
+@takes_photos
 def measure_leak(
     photos: Annotated[Path, typer.Argument(help="Folder with NAME_neutral.jpg and NAME_smiling.jpg.")],
     limit: Annotated[int, typer.Option(help="People at most, the first ones.", min=3)] = 102,
@@ -209,6 +213,7 @@ def measure_leak(
 
 
 @app.command("measure-quality")
+@takes_photos
 def measure_quality(
     people: Annotated[Path, typer.Argument(help="Folder with one sub-folder of photos per person.")],
     limit: Annotated[int, typer.Option(help="People at most, spread evenly.", min=2)] = 160,

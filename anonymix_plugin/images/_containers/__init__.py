@@ -6,7 +6,8 @@ reaches the decoder, a size is known before memory is set aside for it, and a fi
 is caught here, whatever the host has told its copy of Pillow to tolerate.
 """
 
-from anonymix_plugin.images._containers._container import Container
+from anonymix_plugin.images._containers._container import Container, several, truncated
 from anonymix_plugin.images._containers._sniff import examine
+from anonymix_plugin.images._containers._tiff import camera_raw_of
 
-__all__ = ["Container", "examine"]
+__all__ = ["Container", "camera_raw_of", "examine", "several", "truncated"]

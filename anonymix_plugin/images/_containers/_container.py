@@ -16,8 +16,14 @@ class Container:
         width: Pixels, as stored, before the orientation is applied.
         height: Pixels, as stored.
         data: The lean copy for the decoder.
-        orientation: EXIF orientation, 1..8.
+        orientation: As in the EXIF tag, 1..8.
         marker: The raw marker of a cancelable face, or None.
+        block: Width and height of the largest piece that the decoder unpacks at once, where it may be
+            larger than the image.
+        shrinks: Whether the decoder can make the picture 2, 4 or 8 times smaller while it decodes.
+        held: Bytes that the decoder holds for each stored pixel until it is done, however small the picture.
+        unended: Whether the mark at the end of the file is missing, so that it is to be found out whether
+            the pixels are all there.
     """
 
     kind: str
@@ -26,6 +32,10 @@ class Container:
     data: bytes
     orientation: int = 1
     marker: bytes | None = None
+    block: tuple[int, int] = (0, 0)
+    shrinks: bool = False
+    held: float = 0
+    unended: bool = False
 
 
 def truncated(kind: str, where: str) -> UnreadableImageError:
@@ -41,4 +51,23 @@ def damaged(kind: str, detail: str, where: str) -> UnreadableImageError:
     """The error for a file that contradicts its format."""
     return UnreadableImageError(
         f"the {kind} file is damaged: {detail}", where=where, fix="copy, download or export it again"
+    )
+
+
+def several(kind: str, count: int, where: str) -> UnreadableImageError:
+    """The error for a file of several pictures, of which nobody said which one is the photo."""
+    many = f"{count:,} pages or frames" if count else "several pages or frames"
+    return UnreadableImageError(
+        f"the {kind} file holds {many}, and which one is the photo can't be told",
+        where=where,
+        fix="save the one that shows the person as a picture of its own",
+    )
+
+
+def camera_raw(detail: str, where: str) -> UnreadableImageError:
+    """The error for the raw data of a camera, whose first picture is a preview."""
+    return UnreadableImageError(
+        f"camera raw is not supported ({detail}): the picture that such a file shows first is a preview",
+        where=where,
+        fix="export a JPEG",
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from anonymix_plugin.images._containers._container import Container, damaged, truncated
+from anonymix_plugin.errors import UnreadableImageError
+from anonymix_plugin.images._containers._container import Container, damaged, several, truncated
 
 
 def examine_gif(data: bytes, where: str) -> Container:
@@ -27,12 +28,24 @@ def examine_gif(data: bytes, where: str) -> Container:
             width, height = max(width, x + w), max(height, y + h)
             end = _skip_blocks(data, at + 10 + _table(data[at + 9]) + 1, where)
             lean += [data[at:end], b";"]
+            if _another(data, end):
+                raise several("GIF", 0, where)
             return Container("GIF", width, height, b"".join(lean))
         elif block == 0x3B:
             raise damaged("GIF", "it holds no image", where)
         else:
             raise damaged("GIF", "a block has an unknown type", where)
     raise truncated("GIF", where)
+
+
+def _another(data: bytes, at: int) -> bool:
+    """Whether there is a second frame; what can't be read after the first one holds none."""
+    try:
+        while data[at : at + 1] == b"\x21":
+            at = _skip_blocks(data, at + 2, "")
+    except UnreadableImageError:
+        return False
+    return data[at : at + 1] == b"\x2c"
 
 
 def _table(flags: int) -> int:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from anonymix_plugin.images._containers._container import Container, damaged, truncated
+from anonymix_plugin.images._containers._container import Container, damaged, several, truncated
 from anonymix_plugin.images._exif import parse_exif
 from anonymix_plugin.images._marker_text import from_itxt, from_text, from_user_comment
+from anonymix_plugin.images._orientation import from_texts, orientation, png_text
 
 _KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _TEXTS = {b"tEXt": from_text, b"iTXt": from_itxt}
+_TEXT_KINDS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 
 
 def examine_png(data: bytes, where: str) -> Container:
-    """Keeps header, palette, transparency and the default image, and checks every checksum.
-
-    The default image of an animated PNG is its first frame, or the still picture meant for readers
-    that know no animation.
-    """
+    """Keeps header, palette, transparency and the image, and checks every checksum."""
     lean = [data[:8]]
-    exif = b""
+    exif = xmp = profile = b""
     marker: bytes | None = None
     header = b""
     pixels = False
@@ -31,8 +29,13 @@ def examine_png(data: bytes, where: str) -> Container:
             header = body
         elif kind == b"eXIf":
             exif = exif or body
-        elif kind in _TEXTS and marker is None:
-            marker = _TEXTS[kind](body)
+        elif kind == b"acTL" and int.from_bytes(body[:4], "big") > 1:
+            raise several("PNG", int.from_bytes(body[:4], "big"), where)
+        elif kind in _TEXT_KINDS:
+            if kind in _TEXTS and marker is None:
+                marker = _TEXTS[kind](body)
+            found_exif, found_xmp = from_texts(*png_text(kind, body))
+            profile, xmp = profile or found_exif, xmp or found_xmp
         pixels |= kind == b"IDAT"
         if kind in _KEPT:
             lean.append(whole)
@@ -40,13 +43,13 @@ def examine_png(data: bytes, where: str) -> Container:
             raise damaged("PNG", "it needs an extension that is not known", where)
     if not pixels:
         raise damaged("PNG", "it holds no image", where)
-    found = parse_exif(exif)
+    found = parse_exif(exif or profile)
     return Container(
         "PNG",
         int.from_bytes(header[:4], "big"),
         int.from_bytes(header[4:8], "big"),
         b"".join(lean),
-        orientation=found.orientation,
+        orientation=orientation(found, xmp),
         marker=from_user_comment(found.user_comment) if marker is None else marker,
     )
 

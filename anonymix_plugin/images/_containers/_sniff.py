@@ -7,7 +7,7 @@ from typing import Final
 
 from anonymix_plugin.errors import UnreadableImageError
 from anonymix_plugin.images._containers._bmp import examine_bmp
-from anonymix_plugin.images._containers._container import Container
+from anonymix_plugin.images._containers._container import Container, camera_raw
 from anonymix_plugin.images._containers._gif import examine_gif
 from anonymix_plugin.images._containers._jpeg import examine_jpeg
 from anonymix_plugin.images._containers._png import examine_png
@@ -26,10 +26,13 @@ _EXAMINERS: Final[tuple[tuple[bytes, int, Callable[[bytes, str], Container]], ..
 )
 
 _KNOWN_OTHERS: Final = (
-    (b"ftypheic", 4, "HEIC"),
-    (b"ftypheix", 4, "HEIC"),
+    (b"ftyphei", 4, "HEIC"),
+    (b"ftyphev", 4, "HEIC"),
     (b"ftypmif1", 4, "HEIF"),
-    (b"ftypavif", 4, "AVIF"),
+    (b"ftypmsf1", 4, "HEIF"),
+    (b"ftypavi", 4, "AVIF"),
+    (b"\0\0\0\x0cJXL ", 0, "JPEG XL"),
+    (b"\xff\x0a", 0, "JPEG XL"),
     (b"\0\0\0\x0cjP  ", 0, "JPEG 2000"),
     (b"\xff\x4f\xff\x51", 0, "JPEG 2000"),
     (b"II+\0", 0, "BigTIFF"),
@@ -37,6 +40,18 @@ _KNOWN_OTHERS: Final = (
     (b"%PDF", 0, "PDF"),
     (b"8BPS", 0, "Photoshop"),
     (b"<svg", 0, "SVG"),
+)
+
+_CAMERA_RAW: Final = (
+    (b"IIRO", 0, "ORF"),
+    (b"IIRS", 0, "ORF"),
+    (b"MMOR", 0, "ORF"),
+    (b"IIU\0", 0, "RW2"),
+    (b"FUJIFILMCCD-RAW", 0, "RAF"),
+    (b"ftypcrx", 4, "CR3"),
+    (b"HEAPCCDR", 6, "CRW"),
+    (b"FOVb", 0, "X3F"),
+    (b"\0MRM", 0, "MRW"),
 )
 
 
@@ -53,6 +68,9 @@ def examine(data: bytes, where: str) -> Container:
     for magic, at, examiner in _EXAMINERS:
         if data.startswith(magic, at):
             return examiner(data, where)
+    for magic, at, name in _CAMERA_RAW:
+        if data.startswith(magic, at):
+            raise camera_raw(name, where)
     for magic, at, name in _KNOWN_OTHERS:
         if data.startswith(magic, at):
             raise UnreadableImageError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from anonymix_plugin.images._containers._container import Container, damaged, truncated
+from anonymix_plugin.images._containers._container import Container, damaged, several, truncated
 from anonymix_plugin.images._exif import parse_exif
 from anonymix_plugin.images._marker_text import from_user_comment
+from anonymix_plugin.images._orientation import orientation
 
 
 def examine_webp(data: bytes, where: str) -> Container:
@@ -16,7 +17,8 @@ def examine_webp(data: bytes, where: str) -> Container:
         raise truncated("WebP", where)
     lean = data[:total]
     size: tuple[int, int] | None = None
-    exif = b""
+    exif = xmp = b""
+    frames = 0
     at = 12
     while at + 8 <= total:
         kind = lean[at : at + 4]
@@ -28,12 +30,17 @@ def examine_webp(data: bytes, where: str) -> Container:
             size = _size(kind, lean[at + 8 : min(body_end, at + 18)])
         if kind == b"EXIF":
             exif = exif or lean[at + 8 : body_end]
+        elif kind == b"XMP ":
+            xmp = xmp or lean[at + 8 : body_end]
+        frames += kind == b"ANMF"
         at = body_end + (length & 1)
     if size is None:
         raise damaged("WebP", "its first chunk is not an image", where)
+    if frames > 1:
+        raise several("WebP", frames, where)
     found = parse_exif(exif)
     return Container(
-        "WEBP", *size, lean, orientation=found.orientation, marker=from_user_comment(found.user_comment)
+        "WEBP", *size, lean, orientation=orientation(found, xmp), marker=from_user_comment(found.user_comment)
     )
 
 
