@@ -8,27 +8,34 @@ Detection sees the photo; recognition sees the cancelable face alone, found anew
 Other models of the pack (landmarks, age) see the photo and stay on this machine. Where a photo shows several
 faces and each subject has a key of their own, only the largest is the claimed subject's: the others come back
 without an embedding. Under the gallery key all of them get one.
+
+What comes back is checked: a face that has a vector which the adapter did not make (by a second recognition
+model, say) loses it, and BypassError is raised. The recognition model, and its ONNX Runtime session, take
+nothing but what comes from the adapter. Copies of the app, the model or the session are protected as well.
 """
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_adapters.errors import AdapterError, BypassError
+from anonymix_adapters._networks import public_methods, shut, swap_session
+from anonymix_adapters.errors import AdapterError, BypassError, DoubleProtectionError
 from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
 from anonymix_adapters.local import Recorder, VectorRehearsal, bgr, cosine, face_in_box
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import gate_of, need_gate, unwrap, wrap
+from anonymix_adapters.swapping import INSIDE, plainly, swap, swap_back
+from anonymix_adapters.wrapping import gate_of, need_gate, unwrap, wrap_class
 from anonymix_plugin.errors import NoFaceError, UsageError
 from anonymix_plugin.models import locate
 from anonymix_plugin.values import Pixels
@@ -41,8 +48,28 @@ SDKS = (Sdk("insightface", ("insightface",), "insightface", ">=2.1,<2.2"),)
 
 _LOOK = (192, 192)  # a cancelable picture is framed alike always, so that a small look finds the face
 
-_WAITING: ContextVar[list[Any] | None] = ContextVar("anonymix_insightface_waiting", default=None)
-_INSIDE: ContextVar[bool] = ContextVar("anonymix_insightface_inside", default=False)
+_DETECTOR = "_anonymix_detector"
+_VECTOR = (
+    64  # numbers of which a vector may be an embedding; landmarks have two dimensions, boxes four numbers
+)
+_HARMLESS = frozenset({"compute_sim", "prepare"})
+
+
+class _Waiting(threading.local):
+    """The faces that `FaceAnalysis.get`, at work in this very thread, brought to the recognition model."""
+
+    faces: list[Any] | None = None
+
+    @contextmanager
+    def collecting(self) -> Iterator[list[Any]]:
+        before, self.faces = self.faces, []
+        try:
+            yield self.faces
+        finally:
+            self.faces = before
+
+
+_WAITING = _Waiting()
 
 
 def protect(target: Any, mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "default") -> Any:
@@ -70,83 +97,126 @@ def protect(target: Any, mixer: FaceMixer, *, keys: KeyUse = "own", scope: Scope
     if missing:
         raise UsageError(f"the recognition model lacks {', '.join(missing)}", where=NAME)
     gate = Gate(mixer, NAME, keys=keys, scope=scope)
-    return wrap(target, gate, lambda app: _install(app, gate))
+    return wrap_class(target, gate, lambda app: _swap_app(app, gate))
 
 
 unprotect = unwrap
 
 
-def _install(app: Any, gate: Gate) -> Callable[[], object]:
-    model = app.models["recognition"]
-    app_get, get, get_feat, forward = app.get, model.get, model.get_feat, model.forward
-    before = [(it, name, vars(it).get(name)) for it, name in _hooked(app, model)]
-
-    def embed(
-        picture: Pixels, face: Any, whose: Whose, *, largest: bool | None = None
-    ) -> npt.NDArray[np.float32]:
-        x0, y0, x1, y1 = (float(value) for value in face.bbox)
-        made = bgr(face_in_box(gate, picture, (x0, y0, x1, y1), whose, channel_order="bgr", largest=largest))
-        _, points = app.det_model.detect(made, input_size=_LOOK, max_num=1)
-        if points is None or not len(points):
-            raise NoFaceError(
-                "the app's detector finds no cancelable face", where=NAME, fix="use another photo"
+def _swap_app(app: Any, gate: Gate) -> None:
+    def get(it: Any, img: Pixels, *args: Any, subject: str | None = None, **kwargs: Any) -> Any:
+        whose = gate.whose(argument=subject)  # before anything is looked at
+        _only_known(it, gate)
+        with _WAITING.collecting() as waiting:
+            found = plainly(it, "get")(img, *args, **kwargs)
+        foreign = {name for face in (*found, *waiting) for name in _strip(face)}
+        if foreign:
+            raise BypassError(
+                f"the app made {', '.join(sorted(foreign))} from the photo itself; the faces have lost it",
+                where=NAME,
+                fix="take the model that makes it out of app.models",
             )
-        stand_in = type(face)(kps=points[0])
-        token = _INSIDE.set(True)
-        try:
-            face.embedding = get(made, stand_in)
-        finally:
-            _INSIDE.reset(token)
-        embedding: npt.NDArray[np.float32] = face.embedding
-        return embedding
-
-    def protected_get(picture: Pixels, face: Any) -> Any:
-        waiting = _WAITING.get()
-        if waiting is not None:
-            waiting.append(face)
-            return None
-        return embed(picture, face, gate.whose())
-
-    def protected_app_get(img: Pixels, *args: Any, **kwargs: Any) -> Any:
-        whose = gate.whose()  # before anything is looked at
-        waiting: list[Any] = []
-        token = _WAITING.set(waiting)
-        try:
-            found = app_get(img, *args, **kwargs)
-        finally:
-            _WAITING.reset(token)
         sized = sorted(waiting, key=_area, reverse=True)
         for number, face in enumerate(sized if whose.gallery else sized[:1]):
-            embed(img, face, whose, largest=number == 0)
+            _embed(it.models["recognition"], it.det_model, gate, img, face, whose, largest=number == 0)
         return found
 
-    def guarded(inner: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if not _INSIDE.get():
-                raise BypassError(
-                    "crops given straight to the recognition model pass the mixer by",
-                    where=NAME,
-                    fix="use get()",
-                )
-            return inner(*args, **kwargs)
-
-        return call
-
-    app.get, model.get = protected_app_get, protected_get
-    model.get_feat, model.forward = guarded(get_feat), guarded(forward)
-
-    def undo() -> None:
-        for it, name, value in before:
-            if value is None:
-                delattr(it, name)
-            else:
-                setattr(it, name, value)
-
-    return undo
+    if gate_of(app.models["recognition"]) is not None:
+        raise DoubleProtectionError(
+            "the app's recognition model is protected already", where=NAME, fix="unprotect it first"
+        )
+    _swap_model(app.models["recognition"], app.det_model, gate)
+    try:
+        swap(
+            app, gate, {"get": get}, again=lambda it: _swap_app(it, gate), undo=lambda it: _release(it, gate)
+        )
+    except AdapterError:
+        swap_back(app.models["recognition"])
+        raise
 
 
-def _hooked(app: Any, model: Any) -> list[tuple[Any, str]]:
-    return [(app, "get"), (model, "get"), (model, "get_feat"), (model, "forward")]
+def _release(app: Any, gate: Gate) -> None:
+    for model in app.models.values():
+        if gate_of(model) is gate:
+            swap_back(model)
+
+
+def _only_known(app: Any, gate: Gate) -> None:
+    """Refuse models that make embeddings and were put into the app behind the adapter's back."""
+    for name, model in app.models.items():
+        embeds = getattr(model, "taskname", name) == "recognition" or hasattr(model, "get_feat")
+        if (embeds or name == "recognition") and gate_of(model) is not gate:
+            raise BypassError(
+                "a recognition model was put into the app after it was protected; it would embed the photo",
+                where=f"app.models[{name!r}]",
+                fix="unprotect the app, put the one model that you want at app.models['recognition'], and "
+                "protect the app again",
+            )
+
+
+def _swap_model(model: Any, detector: Any, gate: Gate) -> None:
+    def get(it: Any, img: Pixels, face: Any, *, subject: str | None = None) -> Any:
+        if _WAITING.faces is not None:
+            _WAITING.faces.append(face)
+            return None
+        return _embed(it, vars(it)[_DETECTOR], gate, img, face, gate.whose(argument=subject))
+
+    shut_ones = [name for name in public_methods(type(model)) if name not in _HARMLESS]
+    hooks = {name: shut(name, gate) for name in shut_ones} | {"get": get}
+    session = getattr(model, "session", None)
+    if hasattr(session, "run"):
+        swap_session(session, gate, None)
+    swap(model, gate, hooks, again=lambda it: _swap_model(it, detector, gate), undo=_release_model)
+    vars(model)[_DETECTOR] = detector
+
+
+def _release_model(model: Any) -> None:
+    vars(model).pop(_DETECTOR, None)
+    swap_back(getattr(model, "session", None))
+
+
+def _embed(
+    model: Any,
+    detector: Any,
+    gate: Gate,
+    picture: Pixels,
+    face: Any,
+    whose: Whose,
+    *,
+    largest: bool | None = None,
+) -> npt.NDArray[np.float32]:
+    """Embed the cancelable face of a face, and put the embedding into it; it has none if that fails."""
+    _strip(face)
+    x0, y0, x1, y1 = (float(value) for value in face.bbox)
+    made = bgr(face_in_box(gate, picture, (x0, y0, x1, y1), whose, channel_order="bgr", largest=largest))
+    _, points = detector.detect(made, input_size=_LOOK, max_num=1)
+    if points is None or not len(points):
+        raise NoFaceError("the app's detector finds no cancelable face", where=NAME, fix="use another photo")
+    stand_in = type(face)(kps=points[0])
+    with INSIDE.of(gate):
+        embedding: npt.NDArray[np.float32] = plainly(model, "get")(made, stand_in)
+    face.embedding = embedding
+    return embedding
+
+
+def _strip(face: Any) -> list[str]:
+    """Take everything out of a face that may be an embedding, and return what it was called."""
+    values = {**vars(face), **(face if isinstance(face, dict) else {})}
+    found = [name for name, value in values.items() if name == "embedding" or _holds_vector(value)]
+    found = [name for name in found if values[name] is not None]
+    for name in found:
+        setattr(face, name, None)
+    return found
+
+
+def _holds_vector(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_vector, value.values()))
+    if isinstance(value, list | tuple):
+        numbers = sum(isinstance(it, int | float | np.number) for it in value)
+        return numbers >= _VECTOR or any(map(_holds_vector, value))
+    shape = getattr(value, "shape", ())
+    return bool(sum(length > 1 for length in shape) == 1 and max(shape) >= _VECTOR)
 
 
 def _area(face: Any) -> float:
@@ -176,7 +246,7 @@ def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "defa
         app = FaceAnalysis(name=folder, providers=["CPUExecutionProvider"])
         app.prepare(ctx_id=-1)
         recorder, model = Recorder(), app.models["recognition"]
-        plain = model.get_feat
+        original, plain = copy.deepcopy(model), model.get_feat
 
         def get_feat(crops: Any) -> Any:
             for crop in crops if isinstance(crops, list) else [crops]:
@@ -196,7 +266,9 @@ def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "defa
                 raise NoFaceError("no face was found", where=NAME, fix="use another photo")
             from insightface.utils import face_align
 
-            return np.asarray(plain(face_align.norm_crop(photo, landmark=points[0])), np.float32).ravel()
+            return np.asarray(
+                original.get_feat(face_align.norm_crop(photo, landmark=points[0])), np.float32
+            ).ravel()
 
         yield VectorRehearsal(
             need_gate(app),

@@ -11,6 +11,9 @@ the cancelable face, and `feature` takes nothing else. The detector is the host'
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +58,8 @@ SDKS = (
     ),
 )
 
+_ROW = 15  # numbers: box, five points, score
+
 COSINE_THRESHOLD = 0.363
 """From this cosine on two faces are one person's, says OpenCV's own sample for SFace."""
 
@@ -62,24 +67,24 @@ COSINE_THRESHOLD = 0.363
 class ProtectedCrop(np.ndarray[Any, np.dtype[np.uint8]]):
     """An aligned crop that `alignCrop` of a protected recogniser made: (112, 112, 3) uint8 BGR.
 
-    It can't be written to. Slices and copies of it are still such crops; the result of a calculation with it,
-    or an array made in any other way, is none.
+    It carries a seal of its pixels that the recogniser alone can make. `feature` takes the crop, a copy of it
+    and its mirror image, as often as they are given; where a pixel was changed the seal is broken.
     """
 
-    _gate: Gate | None = None
+    _seal: bytes = b""
 
     def __array_finalize__(self, origin: Any) -> None:
-        self._gate = getattr(origin, "_gate", None)
+        self._seal = getattr(origin, "_seal", b"")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         plain = [it.view(np.ndarray) if isinstance(it, ProtectedCrop) else it for it in inputs]
         return getattr(ufunc, method)(*plain, **options)
 
     @classmethod
-    def of(cls, crop: npt.NDArray[np.uint8], gate: Gate) -> Self:
+    def of(cls, crop: npt.NDArray[np.uint8], seal: bytes) -> Self:
         """Mark a crop as protected."""
         made = np.array(crop, np.uint8, copy=True).view(cls)
-        made._gate = gate
+        made._seal = seal
         made.setflags(write=False)
         return made
 
@@ -91,23 +96,36 @@ class ProtectedFaceRecognizerSF(StandIn):
         super().__init__(target, gate)
         self._detector = finder()
         self._lock = threading.Lock()  # OpenCV's networks hold the buffers of the call in hand
+        self._secret = secrets.token_bytes(32)
 
-    def alignCrop(self, src_img: Pixels, face_box: npt.NDArray[np.float32]) -> ProtectedCrop:  # noqa: N802
+    def alignCrop(  # noqa: N802
+        self,
+        src_img: Pixels,
+        face_box: npt.NDArray[np.float32],
+        aligned_img: npt.NDArray[np.uint8] | None = None,
+        *,
+        subject: str | None = None,
+    ) -> ProtectedCrop:
         """Protect a face and cut the cancelable one out, aligned.
 
         Args:
             src_img: (height, width, 3) uint8 BGR.
             face_box: The face's row of 15 numbers from `FaceDetectorYN.detect`.
+            aligned_img: Gets a copy of the crop if it is an array of its shape and type; another array is
+                returned all the same.
+            subject: Whose face it is; `with mixer.subject(...)` around the call says it otherwise.
 
         Raises:
             SubjectNeededError: Nobody said whose face it is.
-            PhotoError: The photo can't be used.
+            PhotoError: The photo can't be used, or this is no one face.
             KeystoreError: There is no usable key.
         """
-        whose = self._gate.whose()
-        row = np.asarray(face_box, np.float32).ravel()
-        if row.size < 4 or not np.isfinite(row[:4]).all():
-            raise BadArrayError("a face is a row of FaceDetectorYN.detect", where="face_box")
+        whose = self._gate.whose(argument=subject)
+        if face_box is None:
+            raise NoFaceError("the detector found no face", where=NAME, fix="use another photo")
+        row = np.array(face_box, np.float32).ravel()
+        if not 4 <= row.size <= _ROW or not np.isfinite(row[:4]).all():
+            raise BadArrayError("a face is one row of FaceDetectorYN.detect", where="face_box")
         x, y, width, height = (float(value) for value in row[:4])
         face = face_in_box(self._gate, src_img, (x, y, x + width, y + height), whose, channel_order="bgr")
         found = self._detector.detect(Photo(face.pixels, "cancelable face"))
@@ -116,27 +134,71 @@ class ProtectedFaceRecognizerSF(StandIn):
         best = found[0]
         x0, y0, x1, y1 = best.box
         there = np.array([x0, y0, x1 - x0, y1 - y0, *best.landmarks.ravel(), best.score], np.float32)
-        return ProtectedCrop.of(self._target.alignCrop(bgr(face), there[None]), self._gate)
+        crop = np.asarray(self._target.alignCrop(bgr(face), there[None]), np.uint8)
+        if isinstance(aligned_img, np.ndarray) and (aligned_img.shape, aligned_img.dtype) == _like(crop):
+            np.copyto(aligned_img, crop)
+        return ProtectedCrop.of(crop, self._sealed(crop))
 
-    def feature(self, aligned_img: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def feature(
+        self,
+        aligned_img: npt.NDArray[np.uint8],
+        face_feature: npt.NDArray[np.float32] | None = None,
+        *,
+        subject: str | None = None,  # noqa: ARG002 - the crop is somebody's already
+    ) -> npt.NDArray[np.float32]:
         """Embed an aligned crop of a cancelable face: (1, 128) float32.
 
+        Args:
+            aligned_img: What `alignCrop` of this recogniser returned, or its mirror image.
+            face_feature: Gets a copy of the feature if it is an array of its shape and type.
+            subject: Of no account: the crop was made under somebody's key.
+
         Raises:
-            BypassError: The crop is none that `alignCrop` made.
+            BypassError: The crop is none that `alignCrop` made, or was changed.
         """
-        if not isinstance(aligned_img, ProtectedCrop) or aligned_img._gate is not self._gate:
+        if not isinstance(aligned_img, ProtectedCrop) or not aligned_img._seal:
             raise BypassError(
                 "this crop did not come from alignCrop, so that it may show the person; nothing was embedded",
                 where=NAME,
                 fix="give feature() what alignCrop() of this recogniser returned",
             )
+        crop = np.array(aligned_img, copy=True, subok=False, order="C")  # nobody changes it any more
+        seals = [self._sealed(it) for it in ((crop, crop[:, ::-1]) if crop.ndim == 3 else ())]
+        if not any(hmac.compare_digest(it, aligned_img._seal) for it in seals):
+            raise BypassError(
+                "this crop was changed since alignCrop made it, or another recogniser made it, so it may "
+                "show the person: nothing was embedded",
+                where=NAME,
+                fix="give feature() what alignCrop() of this recogniser returned, as it is",
+            )
         with self._lock:
-            feature: npt.NDArray[np.float32] = self._target.feature(np.array(aligned_img))
-            return feature.copy()  # OpenCV hands out the same memory at each call
+            # OpenCV hands out the same memory at each call.
+            feature: npt.NDArray[np.float32] = np.array(self._target.feature(crop), copy=True)
+        if isinstance(face_feature, np.ndarray) and (face_feature.shape, face_feature.dtype) == _like(
+            feature
+        ):
+            np.copyto(face_feature, feature)
+        return feature
 
-    def match(self, *args: Any, **kwargs: Any) -> float:
-        """Compare two features; as OpenCV's."""
-        return float(self._target.match(*args, **kwargs))
+    def match(
+        self,
+        face_feature1: npt.NDArray[np.float32],
+        face_feature2: npt.NDArray[np.float32],
+        dis_type: int = 0,
+        *,
+        subject: str | None = None,  # noqa: ARG002 - the features are somebody's already
+    ) -> float:
+        """Compare two features; as OpenCV's, but without changing them, which OpenCV's own does."""
+        one, other = (np.array(it, copy=True) for it in (face_feature1, face_feature2))
+        return float(self._target.match(one, other, dis_type))
+
+    def _sealed(self, crop: npt.NDArray[np.uint8]) -> bytes:
+        text = repr(_like(crop)).encode() + np.ascontiguousarray(crop).tobytes()
+        return hashlib.blake2b(text, key=self._secret).digest()
+
+
+def _like(array: npt.NDArray[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    return array.shape, array.dtype
 
 
 def protect(target: Any, mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "default") -> Any:

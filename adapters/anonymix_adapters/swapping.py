@@ -21,6 +21,7 @@ Hooks: TypeAlias = Mapping[str, Callable[..., Any]]
 """What stands in place of an object's methods; each takes the object as its first argument."""
 
 _SWAP = "_anonymix_swap"
+_SELF = "_anonymix_self"
 
 
 class Inside(threading.local):
@@ -58,7 +59,7 @@ class Swap:
         plain: The class that they had.
         names: The methods that are hooked.
         again: Protects a copy that the class's own way of copying made as a plain one.
-        undo: Takes out of an object what was put into it besides.
+        undo: Takes out of an object, and of its parts, what was put there besides.
     """
 
     gate: Gate
@@ -91,7 +92,7 @@ def swap(
         gate: What stands in front of it.
         hooks: By the name of a method, what stands in its place.
         again: Protects a copy that the class's own way of copying made as a plain one.
-        undo: Takes out of an object what was put into it besides.
+        undo: Takes out of an object, and of its parts, what was put there besides.
 
     Raises:
         AdapterError: The object's class can't be exchanged.
@@ -133,6 +134,9 @@ def swap(
     try:
         kind = types.new_class(plain.__name__, (plain,), {"metaclass": sealed}, lambda it: it.update(body))
         object.__setattr__(target, "__class__", kind)
+        vars(target)[_SELF] = (
+            target  # a deep copy refers to itself here, a shallow one to what it shares with
+        )
     except TypeError as error:
         raise AdapterError(
             "this kind of object can't be protected in place: its class can't be exchanged",
@@ -141,11 +145,16 @@ def swap(
 
 
 def swap_back(target: Any) -> None:
-    """Give an object the class back that it had; copies of it stay as they are."""
+    """Give an object the class back that it had.
+
+    Copies of it stay as they are. What a shallow copy shares with the original is the original's, and stays
+    protected, too.
+    """
     found = swapped(target)
     if found is not None:
         object.__setattr__(target, "__class__", found.plain)
-        found.undo(target)
+        if vars(target).pop(_SELF, None) is target:
+            found.undo(target)
 
 
 def plainly(target: Any, name: str) -> Callable[..., Any]:

@@ -94,6 +94,75 @@ def test_opencv_embeds_nothing_but_its_own_crops(stage: Stage) -> None:
     assert len(rehearsal.seen()) == before
 
 
+def test_opencv_embeds_no_crop_that_was_changed_since_it_was_made(stage: Stage) -> None:
+    """However somebody writes the photo into it: no way out keeps the seal."""
+    rehearsal = stage.open("opencv")
+    recogniser, other = rehearsal.client, stage.open("opencv").client
+    crop = bgr(recogniser_crops([YuNet(locate("yunet")).detect(decode_photo(stage.photo))[0]])[0])
+    with subject(stage.person.name):
+        made = recogniser.alignCrop(bgr(stage.photo), _row(stage.photo))
+    wanted = recogniser.feature(made).copy()
+
+    def copied() -> Any:
+        return made.copy()
+
+    def into_dst() -> Any:
+        there = made.copy()
+        cv2.copyTo(crop, None, dst=there)
+        return there
+
+    def unlocked() -> Any:
+        there = made.copy()[:]
+        there.setflags(write=True)
+        return there
+
+    before = len(rehearsal.seen())
+    for make in (copied, unlocked, into_dst, lambda: np.empty_like(made), lambda: np.zeros_like(made)):
+        changed = make()
+        changed[:] = crop
+        with pytest.raises(BypassError):
+            recogniser.feature(changed)
+    one_pixel = made.copy()
+    one_pixel[0, 0, 0] ^= 1
+    for changed in (one_pixel, made[:100, :100], made.astype(np.float32), made.ravel(), np.array(made)):
+        with pytest.raises(BypassError):
+            recogniser.feature(changed)
+    with pytest.raises(BypassError):
+        other.feature(made)  # another recogniser's
+    assert len(rehearsal.seen()) == before
+    for same in (made, made.copy(), made[:]):
+        assert np.array_equal(recogniser.feature(aligned_img=same), wanted)
+    assert recogniser.feature(made[:, ::-1]).shape == (1, 128)
+    plain = rehearsal.client._target.feature(crop)
+    assert recogniser.match(wanted, plain) < 0.363
+
+
+def test_opencv_leaves_the_hosts_arrays_as_they_are(stage: Stage) -> None:
+    rehearsal = stage.open("opencv")
+    photo, row = bgr(stage.photo), _row(stage.photo)
+    before = photo.copy(), row.copy()
+    crop = np.zeros((112, 112, 3), np.uint8)
+    made = rehearsal.client.alignCrop(
+        src_img=photo, face_box=row, aligned_img=crop, subject=stage.person.name
+    )
+    assert np.array_equal(crop, made)
+    stored = [3 * rehearsal.client.feature(made) for _ in range(2)]
+    kept = [it.copy() for it in stored]
+    assert rehearsal.client.match(*stored, dis_type=cv2.FaceRecognizerSF_FR_COSINE) > 0.99
+    assert rehearsal.client.match(*stored, cv2.FaceRecognizerSF_FR_NORM_L2) < 0.01
+    for now, then in zip((photo, row, *stored), (*before, *kept), strict=True):
+        assert np.array_equal(now, then)
+
+
+def test_opencv_asks_for_one_face(stage: Stage) -> None:
+    client, photo = stage.open("opencv").client, bgr(stage.photo)
+    with subject(stage.person.name):
+        with pytest.raises(NoFaceError):
+            client.alignCrop(photo, None)  # what detect() gives where nobody is
+        with pytest.raises(BadArrayError, match="one row"):
+            client.alignCrop(photo, np.stack([_row(stage.photo)] * 2))
+
+
 def test_opencv_takes_the_face_that_the_box_says(
     stage: Stage, londoners: list[Person], adapter_store: Keystore
 ) -> None:
