@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from anonymix_keystore._crypto import KeyRing, encode, seal, unseal
 from anonymix_keystore._database import Database
-from anonymix_keystore._errors import DamagedError, RolledBackError, WrongKeyError
+from anonymix_keystore._errors import RESTORE, DamagedError, RolledBackError, WrongKeyError
 from anonymix_keystore._header import GENESIS, Header
 
 PAGE = 500
@@ -106,7 +106,7 @@ def check_tail(db: Database, header: Header) -> None:
     last = (0, GENESIS) if record is None else tuple(record)
     if last != (header.epoch, header.head):
         raise RolledBackError(
-            "the audit trail does not end where the header says", where=db.where, fix="restore a backup"
+            "the audit trail does not end where the header says", where=db.where, fix=RESTORE
         )
 
 

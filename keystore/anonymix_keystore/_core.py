@@ -451,6 +451,5 @@ def check_form(db: Database, header: Header) -> None:
         DamagedError: Schema number or table definitions were changed.
         RolledBackError: The audit trail was cut.
     """
-    if header.schema != _schema.found(db) or header.digest != _schema.digest(db):
-        raise DamagedError("the table definitions were changed", where=db.where, fix="restore a backup")
+    _schema.check(db, header.schema, header.digest)
     _audit.check_tail(db, header)

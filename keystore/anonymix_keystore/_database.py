@@ -20,6 +20,7 @@ import sqlite_utils
 
 from anonymix_keystore import _held
 from anonymix_keystore._errors import (
+    RESTORE,
     BusyError,
     DamagedError,
     DiskFullError,
@@ -46,8 +47,15 @@ _MEANINGS: dict[int, tuple[type[KeystoreError], str, str]] = {
     sqlite3.SQLITE_FULL: (DiskFullError, "no room left; nothing was changed", "make room and try again"),
     sqlite3.SQLITE_CANTOPEN: (StorageError, "the store, or a file beside it, can't be opened", ""),
     sqlite3.SQLITE_IOERR: (StorageError, "the system failed to read or write; nothing was changed", ""),
-    sqlite3.SQLITE_NOTADB: (ForeignFileError, "not an SQLite file", "restore a backup if it was a keystore"),
+    sqlite3.SQLITE_NOTADB: (ForeignFileError, "not an SQLite file", f"if it was a keystore, {RESTORE}"),
+    sqlite3.SQLITE_CORRUPT: (DamagedError, "the store's tables can't be read", RESTORE),
+    sqlite3.SQLITE_NOMEM: (StorageError, "no memory left; nothing was changed", "make room and try again"),
 }
+_CHANGED = (
+    DamagedError,
+    "the store's tables are not as they were made",
+    "undo what other tools changed in the file; keep it",
+)
 # Python fails to decode SQLite's own message where that quotes damaged table definitions.
 _FAILURES = (sqlite3.Error, UnicodeDecodeError)
 _SPIN_SECONDS = 0.02
@@ -62,9 +70,7 @@ def translate(error: Exception, where: str) -> KeystoreError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     if code == sqlite3.SQLITE_READONLY_DBMOVED:
         return ReadOnlyError("the store's file was moved or exchanged under way", where=where, fix=_MOVED)
-    kind, what, fix = _MEANINGS.get(
-        code & 0xFF, (DamagedError, "the store's tables can't be read", "restore a backup")
-    )
+    kind, what, fix = _MEANINGS.get(code & 0xFF, _CHANGED)
     return kind(what, where=where, fix=fix)
 
 

@@ -13,6 +13,7 @@ from anonymix_keystore._core import Change, Core
 from anonymix_keystore._crypto import KeyRing, encode, seal, unseal
 from anonymix_keystore._database import Database
 from anonymix_keystore._errors import (
+    RESTORE,
     DamagedError,
     InvalidRequestError,
     KeyRevokedError,
@@ -210,7 +211,7 @@ def _info(keys: KeyRing, raw: tuple[Any, ...], fingerprint: str | None, where: s
 
 def _holder(keys: KeyRing, raw: tuple[Any, ...], where: str) -> tuple[Head, Key]:
     if raw[_WIDTH] is None or raw[_HEAD_END] is None:
-        raise DamagedError("an enrolment's key is missing", where=where, fix="restore a backup")
+        raise DamagedError("an enrolment's key is missing", where=where, fix=RESTORE)
     head, _ = HEADS.check(keys, raw[_WIDTH:_HEAD_END], where)
     key, _ = KEYS.check(keys, raw[_HEAD_END:], where)
     return head, key

@@ -5,6 +5,9 @@ No message ever holds key material, a passphrase or a sealed value.
 
 from __future__ import annotations
 
+# Said only where content fails authentication or is gone: a backup may be older than a revocation.
+RESTORE = "restore a backup, and open it with the store's anchor, so that revoked keys stay revoked"
+
 
 class KeystoreError(Exception):
     """Base of all errors of the keystore.
@@ -127,6 +130,12 @@ class DamagedError(KeystoreError):
     """The store's content fails authentication or can't be read."""
 
     code = "damaged"
+
+
+class ForeignObjectsError(DamagedError):
+    """Somebody put tables, views, indices or triggers of their own into the store's file."""
+
+    code = "foreign_objects"
 
 
 class TruncatedError(DamagedError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from anonymix_keystore._crypto import KeyRing, encode, seal, unseal
 from anonymix_keystore._database import Database
-from anonymix_keystore._errors import DamagedError, WrongKeyError
+from anonymix_keystore._errors import RESTORE, DamagedError, WrongKeyError
 
 ID_BYTES = 16
 GENESIS = bytes(32)
@@ -52,7 +52,7 @@ def read_id(db: Database) -> bytes:
     """
     record = db.row("SELECT store_id FROM header WHERE id = 1")
     if record is None or not isinstance(record[0], bytes) or len(record[0]) != ID_BYTES:
-        raise DamagedError("the header is damaged", where=db.where, fix="restore a backup")
+        raise DamagedError("the header is damaged", where=db.where, fix=RESTORE)
     return record[0]
 
 
@@ -68,7 +68,7 @@ def load(db: Database, keys: KeyRing) -> Header:
     """
     record = db.row("SELECT sealed FROM header WHERE id = 1 AND store_id = ?", (keys.store_id,))
     if record is None or not isinstance(record[0], bytes):
-        raise DamagedError("the header is damaged", where=db.where, fix="restore a backup")
+        raise DamagedError("the header is damaged", where=db.where, fix=RESTORE)
     try:
         content: dict[str, Any] = json.loads(unseal(keys.header, record[0], _context(keys)))
     except (WrongKeyError, DamagedError) as error:

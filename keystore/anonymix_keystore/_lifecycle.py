@@ -13,6 +13,7 @@ from anonymix_keystore._core import Change, Core
 from anonymix_keystore._crypto import KEY_BYTES, KeyRing, encode, seal, unseal
 from anonymix_keystore._database import Database
 from anonymix_keystore._errors import (
+    RESTORE,
     DamagedError,
     KeyExistsError,
     KeyRetiredError,
@@ -135,7 +136,7 @@ def find_head(db: Database, keys: KeyRing, who: Who) -> tuple[Head, int] | None:
 
 def _absent(db: Database, who: Who) -> None:
     if db.row("SELECT 1 FROM keys WHERE tag = ? LIMIT 1", (who.tag,)) is not None:
-        raise DamagedError(f"{who.where} has keys but no head", where=db.where, fix="restore a backup")
+        raise DamagedError(f"{who.where} has keys but no head", where=db.where, fix=RESTORE)
 
 
 def need_head(db: Database, keys: KeyRing, who: Who) -> tuple[Head, int]:
@@ -163,14 +164,14 @@ def find_keys(db: Database, keys: KeyRing, head: Head) -> list[tuple[Key, int]]:
     records = db.rows(f"{KEYS.select} WHERE tag = ? ORDER BY version", (head.tag,))
     found = [KEYS.check(keys, record, db.where) for record in records]
     if [row.version for row, _ in found] != list(range(1, head.latest + 1)):
-        raise DamagedError("versions of a key are missing", where=db.where, fix="restore a backup")
+        raise DamagedError("versions of a key are missing", where=db.where, fix=RESTORE)
     return found
 
 
 def unwrap(db: Database, keys: KeyRing, who: Who, head: Head, key: Key) -> SubjectKey:
     """Open a living key."""
     if key.wrapped is None:
-        raise DamagedError("a living key has no material", where=db.where, fix="restore a backup")
+        raise DamagedError("a living key has no material", where=db.where, fix=RESTORE)
     context = key_context(keys, head.tag, head.scope, key.version, head.purpose)
     try:
         material = unseal(keys.wrap(key.wrap), key.wrapped, context)
@@ -222,7 +223,7 @@ def at(core: Core, who: Who, version: int) -> SubjectKey:
         record = db.row(f"{KEYS.select} WHERE tag = ? AND version = ?", (head.tag, version))
         if record is None:
             if 1 <= version <= head.latest:
-                raise DamagedError("a version of a key is missing", where=db.where, fix="restore a backup")
+                raise DamagedError("a version of a key is missing", where=db.where, fix=RESTORE)
             raise UnknownVersionError(f"there is no version {version}", where=who.where)
         row, _ = KEYS.check(keys, record, db.where)
         if row.state == State.RETIRED:

@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from anonymix_keystore._crypto import KeyRing
 from anonymix_keystore._database import Database
-from anonymix_keystore._errors import DamagedError
+from anonymix_keystore._errors import RESTORE, DamagedError
 from anonymix_keystore._values import KeyState
 
 PAGE = 500
@@ -150,9 +150,7 @@ class Table(Generic[R]):
         except TypeError:
             raise DamagedError(f"a row of {self.name} is damaged", where=where) from None
         if not isinstance(mac, bytes) or not hmac.compare_digest(mac, expected):
-            raise DamagedError(
-                f"a row of {self.name} fails authentication", where=where, fix="restore a backup"
-            )
+            raise DamagedError(f"a row of {self.name} fails authentication", where=where, fix=RESTORE)
         return self._make(record[:-1]), weight
 
     def every(self, db: Database, keys: KeyRing) -> Iterator[tuple[R, int]]:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Iterable
+from typing import Any
 
 import sqlite_utils
 from sqlite_utils import Migrations
 
 from anonymix_keystore._crypto import encode
 from anonymix_keystore._database import APPLICATION_ID, Database
-from anonymix_keystore._errors import DamagedError, ForeignFileError, NewerSchemaError
+from anonymix_keystore._errors import (
+    RESTORE,
+    DamagedError,
+    ForeignFileError,
+    ForeignObjectsError,
+    NewerSchemaError,
+)
 
 migrations = Migrations("anonymix-keystore")
+_MIGRATIONS = "_sqlite_migrations"  # sqlite-utils' own, whose definition its versions may change
+_OBJECTS = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+_SQLITES_OWN = {"sqlite_sequence", "sqlite_stat1", "sqlite_stat2", "sqlite_stat3", "sqlite_stat4"}
 
 
 @migrations(name="1-keys")
@@ -110,18 +122,89 @@ def found(db: Database) -> int:
             fix="update anonymix-plugin",
         )
     if schema < 1:
-        raise DamagedError("the schema number is impossible", where=db.where, fix="restore a backup")
+        raise DamagedError(
+            "the schema number is impossible",
+            where=db.where,
+            fix=f"set it back: PRAGMA user_version={SCHEMA}",
+        )
     return int(schema)
 
 
+def _without_sqlites_own(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The rows without what SQLite keeps for itself, such as ANALYZE's statistics."""
+    return [row for row in rows if not (row[0] == "table" and row[1] in _SQLITES_OWN)]
+
+
+@functools.cache
+def _ours() -> dict[tuple[str, str], str | None]:
+    """The definitions that the migrations make, by type and name."""
+    db = sqlite_utils.Database(memory=True)
+    try:
+        migrations.apply(db)
+        return {(kind, name): sql for kind, name, _, sql in db.conn.execute(_OBJECTS)}
+    finally:
+        db.close()
+
+
 def digest(db: Database) -> str:
-    """SHA-256 over the definitions of all tables, indices, triggers and views of a file.
+    """SHA-256 over the definitions of all tables, indices, triggers and views of a file but SQLite's own.
 
     The header keeps it, so that a trigger or view that was slipped in, or a renamed column, is
     noticed before any statement touches it.
     """
-    rows = db.rows("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name")
+    rows = _without_sqlites_own(db.rows(_OBJECTS))
     try:
         return hashlib.sha256(b"".join(encode(row) for row in rows)).hexdigest()
     except TypeError:
         raise DamagedError("the table definitions are damaged", where=db.where) from None
+
+
+def check(db: Database, schema: int, expected: str) -> None:
+    """See that a file has the tables that its header was written for, and nothing else.
+
+    Raises:
+        ForeignObjectsError: Somebody put more into it.
+        DamagedError: Something was changed or taken away; the message names it.
+    """
+    if schema == found(db) and expected == digest(db):
+        return
+    rows, ours = _without_sqlites_own(db.rows(_OBJECTS)), _ours()
+    foreign = [(kind, name, table) for kind, name, table, _ in rows if (kind, name) not in ours]
+    triggers = [f"{name} on {table}" for kind, name, table in foreign if kind == "trigger"]
+    if triggers:
+        raise ForeignObjectsError(
+            f"somebody put a trigger into the file, which could change rows: {', '.join(triggers)}",
+            where=db.where,
+            fix=f"find out who did; then {_drop(foreign)}",
+        )
+    if foreign:
+        names = ", ".join(f"{kind} {name}" for kind, name, _ in foreign)
+        raise ForeignObjectsError(
+            f"there is something in the file that is not the keystore's: {names}",
+            where=db.where,
+            fix=f"no key is lost by it: {_drop(foreign)}; give tools that leave such things a backup"
+            " (Keystore.backup, anonymix keys backup) in place of the store",
+        )
+    there = {(kind, name): sql for kind, name, _, sql in rows}
+    for (kind, name), sql in ours.items():
+        if (kind, name) not in there:
+            cure = f"make it again: {sql}" if kind == "index" else RESTORE
+            raise DamagedError(f"the {kind} {name} is missing", where=db.where, fix=cure)
+        if there[kind, name] != sql and name != _MIGRATIONS:
+            raise DamagedError(
+                f"the definition of the {kind} {name} was changed", where=db.where, fix="change it back"
+            )
+    raise DamagedError(
+        "the schema number was changed", where=db.where, fix=f"set it back: PRAGMA user_version={schema}"
+    )
+
+
+def _drop(foreign: Iterable[tuple[str, str, str]]) -> str:
+    # An index or trigger goes with its table, and naming it again would be an error.
+    tables = {name for kind, name, _ in foreign if kind == "table"}
+    statements = [
+        f'DROP {kind.upper()} "{name}";'
+        for kind, name, table in foreign
+        if kind == "table" or table not in tables
+    ]
+    return f"drop it: {' '.join(statements)}"

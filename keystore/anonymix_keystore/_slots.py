@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from anonymix_keystore._crypto import KEY_BYTES, encode, seal, unseal
 from anonymix_keystore._database import Database
-from anonymix_keystore._errors import DamagedError, LockedError, WrongKeyError, WrongPassphraseError
+from anonymix_keystore._errors import RESTORE, DamagedError, LockedError, WrongKeyError, WrongPassphraseError
 from anonymix_keystore._unlock import Unlock
 
 ROOT = "root"
@@ -103,7 +103,7 @@ def read(db: Database, store_id: bytes, purpose: str) -> Slot | None:
     except TypeError:
         fine = False
     if not fine:
-        raise DamagedError("the unlocking slot is damaged", where=db.where, fix="restore a backup")
+        raise DamagedError("the unlocking slot is damaged", where=db.where, fix=RESTORE)
     return slot
 
 
@@ -115,7 +115,7 @@ def need(db: Database, store_id: bytes, purpose: str) -> Slot:
     """
     slot = read(db, store_id, purpose)
     if slot is None:
-        raise DamagedError("the unlocking slot is missing", where=db.where, fix="restore a backup")
+        raise DamagedError("the unlocking slot is missing", where=db.where, fix=RESTORE)
     return slot
 
 

@@ -205,7 +205,9 @@ def verify(
             typer.echo("No anchor was compared: an old copy of the whole file could not be told.")
         for finding in found.findings:
             typer.echo(f"{finding.code}: {finding.what}", err=True)
-        typer.echo("All is well." if found.ok else "The store is damaged: restore a backup.")
+        typer.echo(
+            "All is well." if found.ok else "Something is wrong; keep the file as it is until it is mended."
+        )
     if not found.ok:
         raise typer.Exit(_EXIT_KEYSTORE)
 
