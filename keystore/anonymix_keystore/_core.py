@@ -139,6 +139,7 @@ class Core:
         self._db, self._keys, self._actor, self.anchor = db, keys, actor, anchor
         self._pid = os.getpid()
         self._open = True
+        self._form = -1  # SQLite's number of the tables' definitions, when they were last found right
         self._used: dict[bytes, int] = {}  # tag -> day, uses not yet written
         self._writer = self._another(rank=-1)
 
@@ -172,7 +173,25 @@ class Core:
         except StorageError:
             self.cache.clear()
             raise
+        self._check_form(self._db)
         return self._db
+
+    def _check_form(self, db: Database, header: Header | None = None) -> None:
+        """See that nobody changed the tables since they were last looked at, as the next opening would.
+
+        Args:
+            db: The connection; in a transaction if a header comes along.
+            header: The header, as read in that transaction.
+        """
+        form = _schema.number(db)
+        if form != self._form:
+            if header is None:
+                with db.snapshot():
+                    header = _header.load(db, self._keys)
+                    _schema.check(db, header.schema, header.digest)
+            else:
+                _schema.check(db, header.schema, header.digest)
+            self._form = form
 
     @property
     def keys(self) -> KeyRing:
@@ -318,6 +337,7 @@ class Core:
             try:
                 with db.immediate(deadline):
                     header = _header.load(db, self._keys)
+                    self._check_form(db, header)
                     _audit.check_tail(db, header)
                     now = self._time(header, accept_clock)
                     change = Change(db, self._keys, header, now, self._actor, clock_accepted=accept_clock)

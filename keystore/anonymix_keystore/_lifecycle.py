@@ -285,7 +285,7 @@ def everybody(core: Core, scope: str | None) -> Iterator[tuple[str, str, Head, K
         if head.scope not in names:
             names = all_scopes(core)  # a new one, committed together with the head
         if head.scope not in names:
-            raise DamagedError("a subject's scope is missing", where=str(core.path), fix="restore a backup")
+            raise DamagedError("a subject's scope is missing", where=str(core.path), fix=RESTORE)
         gallery = head.purpose == Purpose.GALLERY
         subject = "" if gallery else open_name(core.keys, head.tag, head.name, str(core.path))
         yield subject, names[head.scope], head, key

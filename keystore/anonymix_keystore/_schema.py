@@ -146,6 +146,11 @@ def _ours() -> dict[tuple[str, str], str | None]:
         db.close()
 
 
+def number(db: Database) -> int:
+    """SQLite's own number of the definitions, which grows whenever anybody changes one."""
+    return int((db.row("PRAGMA schema_version") or (0,))[0])
+
+
 def digest(db: Database) -> str:
     """SHA-256 over the definitions of all tables, indices, triggers and views of a file but SQLite's own.
 
@@ -175,18 +180,18 @@ def check(db: Database, schema: int, expected: str) -> None:
         raise ForeignObjectsError(
             f"somebody put a trigger into the file, which could change rows: {', '.join(triggers)}",
             where=db.where,
-            fix=f"find out who did; then {_drop(foreign)}",
+            fix=f"find out who did, and {_drop(foreign)}",
         )
     if foreign:
         names = ", ".join(f"{kind} {name}" for kind, name, _ in foreign)
         raise ForeignObjectsError(
             f"there is something in the file that is not the keystore's: {names}",
             where=db.where,
-            fix=f"no key is lost by it: {_drop(foreign)}; give tools that leave such things a backup"
+            fix=f"no key is lost by it; {_drop(foreign)} And give tools that leave such things a backup"
             " (Keystore.backup, anonymix keys backup) in place of the store",
         )
     there = {(kind, name): sql for kind, name, _, sql in rows}
-    for (kind, name), sql in ours.items():
+    for (kind, name), sql in sorted(ours.items(), reverse=True):  # tables before their indices
         if (kind, name) not in there:
             cure = f"make it again: {sql}" if kind == "index" else RESTORE
             raise DamagedError(f"the {kind} {name} is missing", where=db.where, fix=cure)
@@ -200,11 +205,6 @@ def check(db: Database, schema: int, expected: str) -> None:
 
 
 def _drop(foreign: Iterable[tuple[str, str, str]]) -> str:
-    # An index or trigger goes with its table, and naming it again would be an error.
-    tables = {name for kind, name, _ in foreign if kind == "table"}
-    statements = [
-        f'DROP {kind.upper()} "{name}";'
-        for kind, name, table in foreign
-        if kind == "table" or table not in tables
-    ]
-    return f"drop it: {' '.join(statements)}"
+    # Some go together with their table, in whatever order they are named.
+    statements = (f'DROP {kind.upper()} IF EXISTS "{name}";' for kind, name, _ in foreign)
+    return f"take it away with: {' '.join(statements)}"

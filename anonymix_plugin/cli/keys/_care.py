@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from anonymix_keystore import RETENTION
+from anonymix_keystore import RETENTION, Verification
 from anonymix_plugin.cli.keys._app import (
     ClockOption,
     DescriptorOption,
@@ -205,11 +205,18 @@ def verify(
             typer.echo("No anchor was compared: an old copy of the whole file could not be told.")
         for finding in found.findings:
             typer.echo(f"{finding.code}: {finding.what}", err=True)
-        typer.echo(
-            "All is well." if found.ok else "Something is wrong; keep the file as it is until it is mended."
-        )
+        typer.echo(_advice(found))
     if not found.ok:
         raise typer.Exit(_EXIT_KEYSTORE)
+
+
+def _advice(found: Verification) -> str:
+    if found.ok:
+        return "All is well."
+    codes = {finding.code for finding in found.findings}
+    if codes <= {"damaged", "truncated", "wrong_key", "wrong_context"}:
+        return "The store is damaged: restore a backup, and open it with the store's anchor."
+    return "Something is wrong: see above, and keep the file."
 
 
 @app.command("rewrap")
