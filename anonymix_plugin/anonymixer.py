@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, closing, suppress
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypedDict, Unpack, cast, overload
 
 import cv2
 import numpy as np
@@ -41,6 +42,7 @@ from anonymix_plugin.recognisers import MeasuringRecogniser, load_recogniser, to
 from anonymix_plugin.streaming import Stream, in_two_stages
 from anonymix_plugin.unlocking import anchor_in_use, unlock_without_asking
 from anonymix_plugin.values import CancelableFace, Face, Floats, Pixels, ReadFace
+from anonymix_plugin.words import shown
 
 if TYPE_CHECKING:  # these import torch, which takes seconds and which the fast road does without
     from anonymix_plugin.encoder import Encoder
@@ -82,8 +84,8 @@ class KeySource(Protocol):
 class PhotoRequest:
     """One photo of many, and whose it is; `Anonymixer.protect` says what the fields mean."""
 
-    image: PhotoSource
-    subject: str | None = None
+    image: PhotoSource = field(repr=False)
+    subject: str | None = field(default=None, repr=False)
     scope: str = "default"
     version: int | None = None
     enrol: bool = False
@@ -91,8 +93,8 @@ class PhotoRequest:
 
     @property
     def source(self) -> str:
-        """The photo, as it names itself."""
-        return str(self.image) if isinstance(self.image, str | os.PathLike) else "<image>"
+        """The photo in words: a path, or what else it is (`words.shown`)."""
+        return shown(self.image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +102,7 @@ class Outcome:
     """What became of one photo of many.
 
     Attributes:
-        source: The photo, as it names itself.
+        source: The photo in words: a path, or what else it is (`words.shown`).
         faces: Its cancelable faces; empty after an error.
         error: What went wrong, or None.
     """
@@ -394,10 +396,11 @@ class Anonymixer:
             KeystoreError: There is no usable key: unknown subject, revoked, locked, ...
             ModelError: Weights are missing or damaged.
         """
-        key = self._key(subject, scope, version, enrol=enrol)
+        whose = _Whose(subject, scope, version, enrol)
         if isinstance(image, list | tuple):
-            return [self._protect(one, key, channel_order)[0] for one in image]
-        return self._protect(image, key, channel_order)[0]
+            self._key(whose)
+            return [self._protect(one, whose, channel_order, most=1)[0] for one in image]
+        return self._protect(image, whose, channel_order, most=1)[0]
 
     def protect_all(
         self,
@@ -413,7 +416,7 @@ class Anonymixer:
 
         Arguments and errors are those of `protect`; the largest face comes first.
         """
-        return self._protect(image, self._key(subject, scope, version, enrol=enrol), channel_order)
+        return self._protect(image, _Whose(subject, scope, version, enrol), channel_order)
 
     def protect_many(
         self,
@@ -427,8 +430,8 @@ class Anonymixer:
     ) -> Stream[Outcome]:
         """Turn many photos of one subject into cancelable faces; one bad photo does not stop the rest.
 
-        Arguments are those of `protect`. The key is fetched once, before the first photo. While one face
-        is drawn, the next photos are read; see `protect_stream`.
+        Arguments are those of `protect`. While one face is drawn, the next photos are read; see
+        `protect_stream`.
 
         Yields:
             An outcome for each photo, in order.
@@ -436,9 +439,9 @@ class Anonymixer:
         Raises:
             KeystoreError: There is no usable key; nothing was looked at then.
         """
-        key = self._key(subject, scope, version, enrol=enrol)
-        requests = (PhotoRequest(image, channel_order=channel_order) for image in images)
-        return self._stream(requests, lambda _: key, ahead=2)
+        self._key(_Whose(subject, scope, version, enrol))
+        requests = (PhotoRequest(image, subject, scope, version, enrol, channel_order) for image in images)
+        return self.protect_stream(requests)
 
     def protect_stream(self, requests: Iterable[PhotoRequest], *, ahead: int = 2) -> Stream[Outcome]:
         """Turn any number of photos of any subjects into cancelable faces, in constant memory.
@@ -460,95 +463,122 @@ class Anonymixer:
         Raises:
             Whatever `requests` raise, and errors that are not about one photo.
         """
+        return self._stream(requests, ahead=ahead)
 
-        def key_of(request: PhotoRequest) -> SubjectKey:
-            return self._key(request.subject, request.scope, request.version, enrol=request.enrol)
-
-        return self._stream(requests, key_of, ahead=ahead)
-
-    def _stream(
-        self, requests: Iterable[PhotoRequest], key_of: Callable[[PhotoRequest], SubjectKey], *, ahead: int
-    ) -> Stream[Outcome]:
-        def read(request: PhotoRequest) -> _Waiting | Outcome:
-            try:
-                key, watch = key_of(request), Stopwatch()
-                photo = self._reader.decode(request.image, watch, request.channel_order)
-                return _Waiting(request.source, key, self._reader.read(photo, watch), watch)
-            except (AnonymixError, KeystoreError) as error:
-                return Outcome(request.source, (), error)
-
+    def _stream(self, requests: Iterable[PhotoRequest], *, ahead: int) -> Stream[Outcome]:
         batch = int(getattr(self._generator, "batch", 1))
         if batch == 1:
-            yield from in_two_stages(requests, read, self._drawn, ahead=ahead)
+            yield from in_two_stages(requests, self._read, self._drawn, ahead=ahead)
             return
         # A generator that draws many at once (a GPU) is fed by several readers, group after group.
         readers = max(1, min(batch, (os.cpu_count() or 2) - 1))
         with ThreadPoolExecutor(readers, thread_name_prefix="anonymix-reader") as pool:
 
             def read_all(group: tuple[PhotoRequest, ...]) -> list[_Waiting | Outcome]:
-                return list(pool.map(read, group))
+                return list(pool.map(self._read, group))
 
             groups = in_two_stages(_grouped(requests, batch), read_all, self._drawn_together, ahead=1)
             with closing(groups):
                 for outcomes in groups:
                     yield from outcomes
 
-    def _drawn(self, waiting: _Waiting | Outcome) -> Outcome:
-        return self._drawn_together([waiting])[0]
+    def _read(self, request: PhotoRequest) -> _Waiting | Outcome:
+        # What is about this one photo: its values, its key, the photo itself. All else ends the stream.
+        if not isinstance(request, PhotoRequest):
+            what = f"a {type(request).__name__} is no PhotoRequest"
+            return Outcome(shown(request), (), UsageError(what, fix="give PhotoRequest(image, subject)"))
+        try:
+            whose = _Whose(request.subject, request.scope, request.version, request.enrol)
+            return self._waiting(request.image, whose, request.channel_order)
+        except (AnonymixError, KeystoreError) as error:
+            return Outcome(request.source, (), error)
+
+    def _waiting(self, image: PhotoSource, whose: _Whose, order: ChannelOrder) -> _Waiting:
+        """Read a photo. Its key is asked for first, so that without one nothing is looked at."""
+        self._key(whose)
+        watch, known = Stopwatch(), cast("ChannelOrder", _as_text(order, "channel_order"))
+        photo = self._reader.decode(image, watch, known)
+        return _Waiting(photo.source, whose, self._reader.read(photo, watch), watch)
+
+    def _drawn(self, item: _Waiting | Outcome) -> Outcome:
+        if isinstance(item, Outcome):
+            return item
+        try:
+            return Outcome(item.source, tuple(self._faces_of(item)), None)
+        except (AnonymixError, KeystoreError) as error:
+            return Outcome(item.source, (), error)
 
     def _drawn_together(self, group: Sequence[_Waiting | Outcome]) -> list[Outcome]:
         """Draw the faces of all photos that could be read in one call of the generator."""
-        ready: list[tuple[_Waiting, list[Floats]]] = []
-        outcomes = dict(enumerate(item for item in group))
-        for place, item in enumerate(group):
-            if isinstance(item, _Waiting):
-                try:
-                    ready.append((item, [self._mixed(face, item.key, item.watch) for face in item.faces]))
-                except AnonymixError as error:
-                    outcomes[place] = Outcome(item.source, (), error)
-        codes = [code for _, own in ready for code in own]
+        mixed = [self._mixed_or_not(item) if isinstance(item, _Waiting) else item for item in group]
+        codes = [code for item in mixed if isinstance(item, _Mixed) for code in item.codes]
         pictures, seconds = self._pictures(codes)
-        place_of = {id(item): place for place, item in enumerate(group)}
-        for item, own in ready:
-            mine, pictures = pictures[: len(own)], pictures[len(own) :]
-            outcomes[place_of[id(item)]] = self._outcome(item, mine, seconds)
-        return [outcome for outcome in outcomes.values() if isinstance(outcome, Outcome)]
+        outcomes = []
+        for item in mixed:
+            if isinstance(item, _Mixed):
+                mine, pictures = pictures[: len(item.codes)], pictures[len(item.codes) :]
+                outcomes.append(self._outcome(item, mine, seconds))
+            else:
+                outcomes.append(item)
+        return outcomes
 
-    def _outcome(self, item: _Waiting, pictures: Floats, seconds: float) -> Outcome:
+    def _mixed_or_not(self, item: _Waiting) -> _Mixed | Outcome:
+        try:
+            made = [self._mixed(face, item.whose, item.watch) for face in item.faces]
+        except (AnonymixError, KeystoreError) as error:
+            return Outcome(item.source, (), error)
+        return _Mixed(item, [key for key, _ in made], [code for _, code in made])
+
+    def _outcome(self, item: _Mixed, pictures: Floats, seconds: float) -> Outcome:
+        waiting = item.waiting
         try:
             faces = [
-                self._face(read, item.key, picture, item.watch, seconds)
-                for read, picture in zip(item.faces, pictures, strict=True)
+                self._face(read, key, picture, waiting.watch, seconds)
+                for read, key, picture in zip(waiting.faces, item.keys, pictures, strict=True)
             ]
         except AnonymixError as error:
-            return Outcome(item.source, (), error)
-        return Outcome(item.source, tuple(faces), None)
+            return Outcome(waiting.source, (), error)
+        return Outcome(waiting.source, tuple(faces), None)
 
-    def _key(self, subject: str | None, scope: str, version: int | None, *, enrol: bool) -> SubjectKey:
+    def _faces_of(self, item: _Waiting) -> Iterator[CancelableFace]:
+        """Mix and draw the faces of a photo one by one, each only when it is asked for."""
+        for read in item.faces:
+            watch = item.watch.copy()
+            key, code = self._mixed(read, item.whose, watch)
+            pictures, seconds = self._pictures([code])
+            yield self._face(read, key, pictures[0], watch, seconds)
+
+    def _mixed(self, read: ReadFace, whose: _Whose, watch: Stopwatch) -> tuple[SubjectKey, Floats]:
+        """The code of a face under the key that is valid when its drawing begins, and that key.
+
+        A key that is revoked while photos wait, or while one is optimised, makes no other face than the one
+        that is in drawing. A lookup costs microseconds, a face a tenth of a second.
+        """
+        key = self._key(whose.known)
+        while True:
+            with watch.stage("mix"):
+                code = self._road.code(read, KeySchedule(key.material), key.material)
+            now = self._key(whose.known)
+            if now == key:
+                return key, code
+            key = now  # rotated meanwhile
+
+    def _key(self, whose: _Whose) -> SubjectKey:
+        subject, scope, version = whose.subject, whose.scope, whose.version
         if subject is None:
             if version is not None:
                 raise UsageError("a version is given without a subject", where="version")
             return self._keystore.gallery(scope)
         if version is not None:
             return self._keystore.at(subject, version, scope)
-        if enrol:
+        if whose.enrol:
             return self._keystore.current_or_issue(subject, scope)
         return self._keystore.current(subject, scope)
 
-    def _protect(self, image: PhotoSource, key: SubjectKey, order: ChannelOrder) -> list[CancelableFace]:
-        watch = Stopwatch()
-        photo = self._reader.decode(image, watch, order)
-        faces = self._reader.read(photo, watch)
-        codes = [self._mixed(face, key, watch) for face in faces]
-        pictures, seconds = self._pictures(codes)
-        return [
-            self._face(face, key, picture, watch, seconds)
-            for face, picture in zip(faces, pictures, strict=True)
-        ]
-
-    def _mixed(self, read: ReadFace, key: SubjectKey, watch: Stopwatch) -> Floats:
-        with watch.stage("mix"):
-            return self._road.code(read, KeySchedule(key.material), key.material)
+    def _protect(
+        self, image: PhotoSource, whose: _Whose, order: ChannelOrder, *, most: int | None = None
+    ) -> list[CancelableFace]:
+        return list(islice(self._faces_of(self._waiting(image, whose, order)), most))
 
     def _pictures(self, codes: Sequence[Floats]) -> tuple[Floats, float]:
         """Draw all of them; returns pictures and seconds for each."""
@@ -587,14 +617,73 @@ def _stored(face: Face) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
+@dataclass(frozen=True, repr=False)
+class _Whose:
+    """Which key is meant, in values of the plain types, whatever subclasses of them came in.
+
+    Raises:
+        UsageError: A value is of another type.
+    """
+
+    subject: str | None
+    scope: str
+    version: int | None
+    enrol: bool
+
+    def __post_init__(self) -> None:
+        if self.subject is not None:
+            object.__setattr__(self, "subject", _as_text(self.subject, "subject"))
+        object.__setattr__(self, "scope", _as_text(self.scope, "scope"))
+        if self.version is not None:
+            object.__setattr__(self, "version", _as_number(self.version, "version"))
+        object.__setattr__(self, "enrol", _as_truth(self.enrol, "enrol"))
+
+    @property
+    def known(self) -> _Whose:
+        """The same for a key that was had a moment ago: it is not issued again."""
+        return replace(self, enrol=False) if self.enrol else self
+
+
+def _as_text(value: object, name: str) -> str:
+    """A text of exactly the type `str`: tables and enumerations hand on subclasses of it."""
+    if not isinstance(value, str):
+        raise UsageError(f"it is a text, not a {type(value).__name__}", where=name, fix="give a str")
+    return str.__str__(value)
+
+
+def _as_number(value: object, name: str) -> int:
+    """A whole number of exactly the type `int`; those of numpy count, truth values don't."""
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            return int(operator.index(value))  # type: ignore[arg-type]
+    raise UsageError(f"it is a whole number, not a {type(value).__name__}", where=name, fix="give an int")
+
+
+def _as_truth(value: object, name: str) -> bool:
+    try:
+        return bool(value)
+    except (TypeError, ValueError):  # an array, or what tables write where nothing is known
+        kind = type(value).__name__
+    raise UsageError(f"it is true or false, not a {kind}", where=name, fix="give a bool")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class _Waiting:
     """A photo that was read and waits for its faces to be drawn."""
 
     source: str
-    key: SubjectKey
+    whose: _Whose
     faces: list[ReadFace]
     watch: Stopwatch
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Mixed:
+    """A photo whose faces are mixed, and are drawn together with others'."""
+
+    waiting: _Waiting
+    keys: list[SubjectKey]
+    codes: list[Floats]
 
 
 def _generator(file: Path | None, engine: Engine, threads: int) -> Generator:

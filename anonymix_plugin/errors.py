@@ -6,6 +6,10 @@ Each error carries an exit code, which the command line returns. The rule behind
 
 from __future__ import annotations
 
+from typing import Any, Self
+
+from anonymix_plugin.words import clean, shown
+
 
 class AnonymixError(Exception):
     """Base of all errors of the plug-in.
@@ -14,19 +18,37 @@ class AnonymixError(Exception):
         what: What was wrong, in one sentence, never containing key material or pixels.
         where: The file, field, subject or model concerned, or "" where there is none.
         fix: What the user can do about it, or "".
+
+    Photos and secrets that a text may quote are taken out of it (`words`). Errors can be pickled and copied,
+    without their cause.
     """
 
     exit_code = 1
     code = "error"  # stable, machine-readable name used in JSON output
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
-        super().__init__(what)
-        self.what, self.where, self.fix = what, where, fix
+        self.what, self.where, self.fix = clean(what), shown(where) if where else "", clean(fix)
+        super().__init__(self.what)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By what it holds: a subclass may ask its constructor for more than that.
+        return _again, (type(self), self.args, self.__dict__)
+
+    @classmethod
+    def _made_again(cls, args: tuple[object, ...], content: dict[str, Any]) -> Self:
+        error = cls.__new__(cls, *args)
+        error.args = args
+        error.__dict__.update(content)
+        return error
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         cure = f" ({self.fix})" if self.fix else ""
         return f"{place}{self.what}{cure}"
+
+
+def _again(kind: type[AnonymixError], args: tuple[object, ...], content: dict[str, Any]) -> AnonymixError:
+    return kind._made_again(args, content)
 
 
 class UsageError(AnonymixError):

@@ -29,6 +29,12 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
+    def copy(self) -> Stopwatch:
+        """Another one that goes on from here."""
+        made = Stopwatch()
+        made.seconds = dict(self.seconds)
+        return made
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time spent inside to the stage `name`."""

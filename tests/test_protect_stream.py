@@ -77,7 +77,7 @@ def test_what_fails_fails_alone_and_in_its_place(
     none = type(None)
     assert kinds == [UnreadableImageError, none, UnknownSubjectError, NoFaceError, none, none]
     assert [len(outcome.faces) for outcome in outcomes] == [0, 1, 0, 0, 1, 1]
-    assert outcomes[0].source == "<image>"
+    assert outcomes[0].source == "<bytes>"
     assert outcomes[5].faces[0].scope == "gate"
 
 

@@ -24,6 +24,7 @@ from anonymix_plugin.cli._report import (
     show_error,
     show_fault,
 )
+from anonymix_plugin.words import clean
 
 __all__ = ["app", "main"]
 
@@ -89,7 +90,8 @@ class _Commands(LazyGroup):
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-app = typer.Typer(cls=_Commands, no_args_is_help=True, epilog=_EXIT_CODES)
+# Without typer's own tracebacks, which print the values of local variables.
+app = typer.Typer(cls=_Commands, no_args_is_help=True, epilog=_EXIT_CODES, pretty_exceptions_enable=False)
 
 
 def _print_version(wanted: bool) -> None:
@@ -145,6 +147,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _show_usage_error(error: Any, *, as_json: bool) -> int:
+    error.message = clean(error.message)  # it quotes what was typed, which may be a photo
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
     elif as_json:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.words import shown
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _DIGITS = re.compile(r"(\d+)")
@@ -27,6 +28,16 @@ class Job:
     subject: str | None
     folder: Path = field(default_factory=Path)
 
+    @property
+    def name(self) -> str:
+        """The photo in words (`words.shown`)."""
+        return shown(self.source)
+
+    @property
+    def stem(self) -> str:
+        """What its cancelable face is called; "photo" where what was given is no path to be shown."""
+        return self.source.stem if self.name == str(self.source) else "photo"
+
 
 @dataclass
 class Names:
@@ -43,7 +54,7 @@ class Names:
 
     def allot(self, job: Job) -> Path:
         """The next free path for a face of a photo: `stem`, `stem-2`, `stem-3`, ..."""
-        folder, stem = self.root / job.folder, job.source.stem
+        folder, stem = self.root / job.folder, job.stem
         number = 1
         while True:
             path = folder / f"{stem if number == 1 else f'{stem}-{number}'}{self.suffix}"
@@ -65,7 +76,7 @@ def jobs_for(photos: Sequence[Path], subject: str | None, *, recursive: bool) ->
     """
     jobs: dict[Path, Job] = {}
     for path in photos:
-        if not path.is_dir():
+        if not _is_folder(path):
             jobs.setdefault(path, Job(path, subject))
             continue
         found = list(_images(path, recursive=recursive))
@@ -88,7 +99,7 @@ def jobs_by_folder(folders: Sequence[Path], *, recursive: bool) -> list[Job]:
     """
     jobs: list[Job] = []
     for folder in folders:
-        if not folder.is_dir():
+        if not _is_folder(folder):
             raise UsageError(
                 "this is not a folder",
                 where=str(folder),
@@ -102,10 +113,17 @@ def jobs_by_folder(folders: Sequence[Path], *, recursive: bool) -> list[Job]:
     if not jobs:
         raise UsageError(
             "there are no images in sub-folders",
-            where=", ".join(map(str, folders)),
+            where=", ".join(map(shown, folders)),
             fix="put the photos of each subject in a folder with the subject's id as its name",
         )
     return jobs
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long for the name of a file, say: it fails in its turn
+        return False
 
 
 def _images(folder: Path, *, recursive: bool) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from anonymix_plugin.errors import AnonymixError, OutputError, UsageError
+from anonymix_plugin.words import clean, shown
 
 EXIT_SOME_FAILED = 1
 EXIT_KEYS = 4
@@ -56,7 +57,8 @@ def fault_of(error: Exception) -> Fault:
     from anonymix_keystore import KeystoreError
 
     if isinstance(error, KeystoreError):
-        return Fault(error.code, error.what, error.where, error.fix, EXIT_KEYS)
+        where = shown(error.where) if error.where else ""
+        return Fault(error.code, clean(error.what), where, clean(error.fix), EXIT_KEYS)
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("anonymix"):
         return Fault(
             "missing_package",
@@ -69,7 +71,7 @@ def fault_of(error: Exception) -> Fault:
         return Fault(
             OutputError.code,
             f"the operating system refused: {error.strerror}",
-            str(error.filename or ""),
+            "" if error.filename is None else shown(error.filename),
             "check the path, its permissions and the space left",
             OutputError.exit_code,
         )

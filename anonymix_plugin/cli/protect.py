@@ -66,7 +66,7 @@ class _Row:
     def as_json(self) -> dict[str, Any]:
         face = self.face
         return {
-            "source": str(self.job.source),
+            "source": self.job.name,
             "subject": self.job.subject,
             "scope": self.scope,
             "output": None if self.output is None else str(self.output),
@@ -262,7 +262,7 @@ class _Run:
         from anonymix_plugin.anonymixer import PhotoRequest
 
         for job in jobs:
-            self._progress.say(printable(job.source.name))
+            self._progress.say(printable(Path(job.name).name))
             yield PhotoRequest(job.source, job.subject, self._scope, self._version, self._enrol)
 
     def _is_free(self, job: Job, target: Path) -> bool:
@@ -425,7 +425,7 @@ def _print_table(made: list[_Row]) -> None:
     for row in made[:_MOST_ROWS]:
         if row.face is not None:
             table.add_row(
-                Text(printable(row.job.source)),
+                Text(printable(row.job.name)),
                 Text(printable(row.output)),
                 f"v{row.face.key_version}",
                 f"{1000 * row.face.timings['total']:.0f}",
@@ -448,7 +448,7 @@ def _print_failures(failed: list[_Row], total: int) -> None:
     for row in failed:
         if row.fault is None:
             continue
-        place = "" if row.fault.where in {"", str(row.job.source)} else f"{row.fault.where}: "
+        place = "" if row.fault.where in {"", row.job.name} else f"{row.fault.where}: "
         cure = f" ({row.fault.fix})" if row.fault.fix else ""
         reason = printable(f"{place}{row.fault.what}{cure}")
-        console.print(Text.assemble("  ", (printable(row.job.source), "bold"), ": ", reason), soft_wrap=True)
+        console.print(Text.assemble("  ", (printable(row.job.name), "bold"), ": ", reason), soft_wrap=True)

@@ -39,6 +39,7 @@ from anonymix_plugin.cli._options import (
 )
 from anonymix_plugin.cli._report import EXIT_DIFFERENT, print_json, printable
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.words import shown
 
 if TYPE_CHECKING:
     from anonymix_plugin.anonymixer import Anonymixer
@@ -165,9 +166,9 @@ def verify(
         "recogniser": recogniser,
         "seen_by_mixer": result.seen_by_mixer,
         "fingerprint": fingerprint,
-        "a": {"source": str(a), "subject": subject, "key_version": face_a.key_version},
+        "a": {"source": shown(a), "subject": subject, "key_version": face_a.key_version},
         "b": {
-            "source": str(b),
+            "source": shown(b),
             "subject": None if face_b is None else owner_b,
             "key_version": None if face_b is None else face_b.key_version,
         },

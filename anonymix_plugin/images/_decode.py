@@ -17,6 +17,7 @@ from anonymix_plugin.images._pillow import decode_container, image_to_pixels, re
 from anonymix_plugin.images._pillow_files import orientation_of, refuse_other_pictures, unread_jpeg
 from anonymix_plugin.images._sources import EncodedSource, read_source
 from anonymix_plugin.values import Photo, Pixels
+from anonymix_plugin.words import shown
 
 PhotoSource: TypeAlias = EncodedSource | Image.Image | npt.NDArray[np.generic]
 """All that a photo can be made from; see `decode_photo`."""
@@ -81,8 +82,7 @@ def decode_photo(
 
 
 def _from_pillow(image: Image.Image, limits: ImageLimits, *, allow_protected: bool) -> Photo:
-    name = getattr(image, "filename", "")
-    where = name if isinstance(name, str) and name else "<PIL image>"
+    where = shown(image)
     if marker_of_pillow(image) is not None and not allow_protected:
         raise _already_protected(where)
     refuse_other_pictures(image, limits, where)

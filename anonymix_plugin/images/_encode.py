@@ -115,12 +115,15 @@ def save_cancelable(
     try:
         _write_whole(target, data)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(
-            f"the cancelable face can't be written: {reason}",
-            where=str(target),
-            fix="check the folder, its permissions and the space left",
-        ) from error
+        reason = getattr(error, "strerror", None) or type(error).__name__
+    else:
+        return
+    # Not chained: the system's own error holds the whole path, which may be an address with a secret.
+    raise OutputError(
+        f"the cancelable face can't be written: {reason}",
+        where=str(target),
+        fix="check the folder, its permissions and the space left",
+    )
 
 
 def _known_format(name: str) -> ImageFormat:

@@ -16,6 +16,7 @@ from anonymix_plugin.images._limits import ImageLimits, default_limits
 from anonymix_plugin.images._marker_text import KEYWORD, from_user_comment
 from anonymix_plugin.images._sources import EncodedSource, read_source
 from anonymix_plugin.values import CancelableFace
+from anonymix_plugin.words import shown
 
 FORMAT: Final = 1
 """Version of the marker's JSON object."""
@@ -106,7 +107,7 @@ def read_marker(source: EncodedSource | Image.Image, *, limits: ImageLimits | No
         UsageError: The source is of another type.
     """
     if isinstance(source, Image.Image):
-        where, text = "<PIL image>", marker_of_pillow(source)
+        where, text = shown(source), marker_of_pillow(source)
     else:
         data, where = read_source(source, limits or default_limits())
         text = examine(data, where).marker

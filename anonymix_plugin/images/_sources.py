@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path
-from typing import IO, Final, TypeAlias
+from typing import IO, TypeAlias
 
-from anonymix_plugin.errors import UnreadableImageError, UsageError
+from anonymix_plugin.errors import AnonymixError, UnreadableImageError, UsageError
 from anonymix_plugin.images._limits import ImageLimits
+from anonymix_plugin.words import is_plausible_path, scheme_of, shown, text_of
 
 EncodedSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """A path, the bytes of an image file, or a file object opened in binary mode."""
-
-_ADDRESS: Final = re.compile(r"\A\s*(?:([a-z][a-z0-9+.-]+)://|(data):)", re.IGNORECASE)
 
 
 def read_source(source: EncodedSource, limits: ImageLimits) -> tuple[bytes, str]:
@@ -25,14 +23,13 @@ def read_source(source: EncodedSource, limits: ImageLimits) -> tuple[bytes, str]
         UnreadableImageError: No such file, not a regular file, unreadable, empty, or an address.
         UsageError: The source is of a type that is not supported.
     """
+    where = shown(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        limits.check_bytes(memoryview(source).nbytes, "<bytes>")
-        return bytes(source), "<bytes>"
+        limits.check_bytes(memoryview(source).nbytes, where)
+        return bytes(source), where
     if isinstance(source, (str, os.PathLike)):
-        return _read_path(source, limits)
+        return _read_path(text_of(source), limits, where), where
     if callable(getattr(source, "read", None)):
-        name = getattr(source, "name", None)
-        where = name if isinstance(name, str) else "<file>"
         return _read_stream(source, limits, where), where
     raise UsageError(
         f"an image can't be read from a {type(source).__name__}",
@@ -40,59 +37,80 @@ def read_source(source: EncodedSource, limits: ImageLimits) -> tuple[bytes, str]
     )
 
 
-def _read_path(source: str | os.PathLike[str], limits: ImageLimits) -> tuple[bytes, str]:
-    name = os.fsdecode(source)
-    address = _ADDRESS.match(name)
-    if address:
-        # The address itself may hold a secret or a whole picture, so that only its scheme is shown.
+def _read_path(name: str, limits: ImageLimits, where: str) -> bytes:
+    if scheme_of(name):
         raise UnreadableImageError(
             "a text is taken as the path of a file, and addresses are not fetched",
-            where=f"{(address[1] or address[2]).lower()}:...",
+            where=where,
             fix="fetch it yourself and give the bytes",
         )
-    if not name or "\0" in name:
-        raise UnreadableImageError(
-            "the path is empty or holds a NUL character", where=repr(name), fix="check it"
-        )
-    path = Path(name)
+    if not name:
+        raise UnreadableImageError("the path is empty", where=where, fix="check it")
+    # The system's own errors hold the whole text. They are told in words and not chained; an error that is
+    # raised while another is handled drags it along, so that this one is raised afterwards.
+    refusal: AnonymixError
     try:
         # Asked before it is opened: opening a pipe that nobody writes to would wait for ever.
+        path = Path(name)
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableImageError(
-                "this is not a regular file", where=name, fix="give the path of an image file"
-            )
-        limits.check_bytes(status.st_size, name)
-        with path.open("rb") as stream:
-            return _read_stream(stream, limits, name), name
-    except OSError as error:
-        raise UnreadableImageError(
-            f"the file can't be read: {error.strerror or type(error).__name__}",
-            where=name,
-            fix="check the path and its permissions",
-        ) from error
+        if stat.S_ISREG(status.st_mode):
+            limits.check_bytes(status.st_size, where)
+            with path.open("rb") as stream:
+                return _read_stream(stream, limits, where)
+        refusal = UnreadableImageError(
+            "this is not a regular file", where=where, fix="give the path of an image file"
+        )
+    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+        refusal = _unreadable(error, name, where)
+    raise refusal
+
+
+def _unreadable(error: Exception, name: str, where: str) -> UnreadableImageError:
+    if not is_plausible_path(name):
+        return UnreadableImageError(
+            "a text is taken as the path of a file, and this one is none",
+            where=where,
+            fix="decode it if it is base64, and give the bytes",
+        )
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    return UnreadableImageError(
+        f"the file can't be read: {reason}", where=where, fix="check the path and its permissions"
+    )
 
 
 def _read_stream(stream: IO[bytes], limits: ImageLimits, where: str) -> bytes:
     parts: list[bytes] = []
     left = limits.max_bytes + 1
     while left > 0:
-        try:
-            part = stream.read(left)
-        except (OSError, ValueError) as error:  # ValueError: the file object is closed
-            raise UnreadableImageError(
-                f"reading failed: {type(error).__name__}", where=where, fix="open it again and retry"
-            ) from error
-        if isinstance(part, str):
-            raise UsageError("the file object gives text", where=where, fix="open it in binary mode, 'rb'")
-        if not isinstance(part, (bytes, bytearray, memoryview)):
-            raise UnreadableImageError(
-                "the file object gives no bytes", where=where, fix="use a blocking file object"
-            )
+        part = _part(stream, left, where)
         if not part:
             break
-        parts.append(bytes(part))
+        parts.append(part)
         left -= len(part)
     data = b"".join(parts)
     limits.check_bytes(len(data), where)
     return data
+
+
+def _part(stream: IO[bytes], size: int, where: str) -> bytes:
+    refusal: AnonymixError
+    try:
+        part: object = stream.read(size)
+    # Whatever a caller's file object raises (half an answer, a damaged archive) is about this photo, and may
+    # hold part of it or its address; hence not chained.
+    except Exception as error:  # noqa: BLE001
+        refusal = UnreadableImageError(
+            f"reading failed: {type(error).__name__}", where=where, fix="open it again and retry"
+        )
+    else:
+        if isinstance(part, (bytes, bytearray, memoryview)):
+            return bytes(part)
+        if isinstance(part, str):
+            refusal = UsageError(
+                "the file object gives text", where=where, fix="open it in binary mode, 'rb'"
+            )
+        else:
+            refusal = UnreadableImageError(
+                "the file object gives no bytes", where=where, fix="use a blocking file object"
+            )
+    raise refusal

@@ -13,6 +13,7 @@ from PIL import Image
 
 from anonymix_plugin.errors import OutputError, UsageError
 from anonymix_plugin.images import decode_photo, encode_cancelable, read_marker, save_cancelable
+from anonymix_plugin.words import shown
 
 
 def kind_of(data: bytes) -> str | None:
@@ -141,7 +142,7 @@ def test_places_that_cannot_be_written_are_named(where, face, tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(OutputError) as caught:
         save_cancelable(face, tmp_path / where)
-    assert caught.value.where == str(tmp_path / where)
+    assert caught.value.where == shown(tmp_path / where)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder.png"]
 
 

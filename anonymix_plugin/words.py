@@ -1,0 +1,151 @@
+"""What may be said of a photo, and of where it came from, in messages, outcomes, logs and reports.
+
+Whatever a caller gives as a photo comes back in words: as the place of an error, as the source of an outcome,
+as a line of a report. A path names the file to the user and is shown. Whatever else a text may be (a photo in
+base64, an address with a signature) is named by its kind alone, by the one function `shown`. Errors use it
+for their place, and `clean` for their sentences, so that a message that quotes foreign text is safe, too.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import sys
+from typing import Final
+
+MOST_CHARACTERS: Final = 1_024
+"""Longest text that is taken for a path."""
+
+_MOST_IN_A_NAME: Final = 255  # bytes; no file system in use has longer names
+_BREAK: Final = re.compile("[\x00\n\r\x0b\x0c\x85\u2028\u2029]")
+_CONTROL: Final = re.compile("[\x01-\x1f\x7f-\x9f]")
+_MOST_CONTROLS: Final = 4  # names with one or two are seen; bytes taken for text have many
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
+_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){16,}")
+_HEADS: Final = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II[*+]\0|MM\0[*+]"
+    rb"|....ftyp|\0\0\0\x0cj[P ]|\xff\x0a",
+    re.DOTALL,
+)
+
+# One slash is enough: pathlib makes "https:/" of "https://". One letter before the colon is a drive.
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]+):[/\\]|(data|blob):", re.IGNORECASE)
+_QUERY: Final = re.compile(r"[?#].*=.*", re.DOTALL)
+_AFTER_PATH: Final = re.compile(r"[?#].+", re.DOTALL)
+_USER: Final = re.compile(r"[^/\\:@]*:[^/\\@]*@")
+
+_ADDRESS_IN_TEXT: Final = re.compile(r"[a-z][a-z0-9+.-]+:/{1,2}[^\s'\"<>]+", re.IGNORECASE)
+_DATA_IN_TEXT: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,][^\s'\"<>]*", re.IGNORECASE)
+_QUERY_IN_TEXT: Final = re.compile(r"[?#][^\s'\"<>]*=[^\s'\"<>]*")
+# Lines of base64 have 64 or 76 characters; a line break may stand there as one, or spelled out by repr.
+_RUN_IN_TEXT: Final = re.compile(r"(?:[A-Za-z0-9+/_=-]{40,}(?:\s|\\[nr])*){4,}")
+_BYTES_IN_TEXT: Final = re.compile(r"(?:\\x[0-9a-f]{2}[^\\\s]{0,8}){8,}")
+
+
+def shown(source: object) -> str:
+    """The name of a photo's source, for people to read.
+
+    Args:
+        source: Whatever was given as a photo: a path, a text, bytes, a file object, a PIL image, an array.
+
+    Returns:
+        A path as it is; of an address the scheme alone ("https:..."); "<text of 91,536 characters>" for a
+        text that is no plausible path; "<bytes>", "<array>", "<PIL image>", "<file>" or "<list>" for the
+        rest. A file object, or a PIL image, that has a name is called by it.
+    """
+    if isinstance(source, str | os.PathLike):
+        return _shown_text(text_of(source))
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "<bytes>"
+    if _is_a(source, "numpy", "ndarray"):
+        return "<array>"
+    if _is_a(source, "PIL.Image", "Image"):
+        return _named(getattr(source, "filename", "")) or "<PIL image>"
+    if callable(getattr(source, "read", None)):
+        return _named(getattr(source, "name", "")) or "<file>"
+    return f"<{type(source).__name__}>"
+
+
+def text_of(path: str | os.PathLike[str]) -> str:
+    """A path, or what was given as one, as text of exactly the type `str`.
+
+    Raises:
+        TypeError: Its `__fspath__` gives neither text nor bytes.
+    """
+    return str.__str__(os.fsdecode(path))
+
+
+def scheme_of(text: str) -> str:
+    """The scheme in lower case, if a text is an address ("https", "s3", "data"); else ""."""
+    found = _SCHEME.match(text.lstrip())
+    return (found[1] or found[2]).lower() if found else ""
+
+
+def is_plausible_path(text: str) -> bool:
+    """Whether a text can be the path of a file at all.
+
+    It can't if it is longer than 1,024 characters, has a part of more than 255 bytes, holds NUL, line breaks
+    or more than four control characters, is base64 or hexadecimal digits that begin as an image does, or is
+    the `repr` of bytes.
+    """
+    if not text or len(text) > MOST_CHARACTERS or _BREAK.search(text) or text.startswith(("b'", 'b"')):
+        return False
+    if len(_CONTROL.findall(text)) > _MOST_CONTROLS:
+        return False
+    parts = re.split(r"[/\\]", text)
+    if any(len(part.encode("utf-8", "surrogatepass")) > _MOST_IN_A_NAME for part in parts):
+        return False
+    return not _is_encoded_image(text)
+
+
+def clean(text: str) -> str:
+    """A sentence without what it may quote of a photo or of a secret.
+
+    Long runs of base64 and of escaped bytes are replaced by their length; data URLs, and the user, query and
+    fragment of addresses, by dots.
+    """
+    text = _DATA_IN_TEXT.sub("data:...", text)
+    text = _ADDRESS_IN_TEXT.sub(lambda found: _USER.sub("...@", _AFTER_PATH.sub("?...", found[0])), text)
+    text = _QUERY_IN_TEXT.sub("?...", text)
+    for kind in (_RUN_IN_TEXT, _BYTES_IN_TEXT):
+        text = kind.sub(lambda found: _counted(found[0]), text)
+    return text
+
+
+def _counted(text: str) -> str:
+    return f"<text of {len(text):,} characters>"
+
+
+def _shown_text(text: str) -> str:
+    scheme = _SCHEME.search(text)
+    if scheme:
+        # The address itself may hold a secret or a whole picture, so that only its scheme is shown.
+        return f"{(scheme[1] or scheme[2]).lower()}:..."
+    if not is_plausible_path(text):
+        return _counted(text)
+    return _USER.sub("...@", _QUERY.sub("?...", text))
+
+
+def _named(name: object) -> str:
+    """What a file object says of itself; "" where that is no path (a descriptor, say)."""
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    return _shown_text(text_of(name)) if isinstance(name, str | os.PathLike) and name else ""
+
+
+def _is_encoded_image(text: str) -> bool:
+    packed = text.replace(" ", "").replace("%2B", "+").replace("%2F", "/").strip("'\"")
+    if _HEX.fullmatch(packed):
+        return _HEADS.match(bytes.fromhex(packed[:64])) is not None
+    if not _BASE64.fullmatch(packed):
+        return False
+    head = packed[:32].rstrip("=")
+    head = head[: len(head) // 4 * 4].replace("-", "+").replace("_", "/")
+    return _HEADS.match(base64.b64decode(head)) is not None
+
+
+def _is_a(value: object, module: str, name: str) -> bool:
+    """Whether a value is of a class of a package, which is not imported for the question."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, getattr(loaded, name))
