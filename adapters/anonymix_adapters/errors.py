@@ -5,6 +5,8 @@ The rule is that of the whole plug-in: whoever catches one of these has sent not
 
 from __future__ import annotations
 
+import re
+
 from anonymix_keystore import KeystoreError
 from anonymix_plugin.errors import AnonymixError
 
@@ -22,13 +24,25 @@ __all__ = [
     "SubjectNeededError",
     "UnknownAdapterError",
     "in_words",
+    "kind_in_words",
 ]
+
+_LONG = re.compile(r"[\w+/=%-]{20,}")
 
 
 def in_words(error: Exception) -> str:
-    """What a report says of an error: its own text if it is ours, with its type's name if it is an SDK's."""
-    known = isinstance(error, AnonymixError | KeystoreError)
-    return str(error) if known else f"{type(error).__name__}: {error}"
+    """What a report says of an error: our own text; of an SDK's the type, and its text without what is long.
+
+    Photos in base64, keys and signatures are long words.
+    """
+    if isinstance(error, AnonymixError | KeystoreError):
+        return str(error)
+    return f"{type(error).__name__}: {_LONG.sub('...', str(error)[:10_000])[:300]}"
+
+
+def kind_in_words(error: Exception) -> str:
+    """What one of our errors says of another: our own text, or the type of an SDK's."""
+    return str(error) if isinstance(error, AnonymixError | KeystoreError) else type(error).__name__
 
 
 class AdapterError(AnonymixError):

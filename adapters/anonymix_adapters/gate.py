@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from anonymix_adapters.errors import AdapterError, EnrolmentError, SubjectNeededError
+from anonymix_adapters.errors import AdapterError, EnrolmentError, SubjectNeededError, kind_in_words
 from anonymix_keystore import EnrolmentInfo
-from anonymix_plugin.claims import Claim, claimed, current_claim
+from anonymix_plugin.claims import Claim, claimed, current_claim, current_notes
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import ChannelOrder, PhotoSource
 from anonymix_plugin.values import CancelableFace
@@ -101,11 +101,6 @@ class Whose:
     enrol: bool = False
 
 
-_MADE: ContextVar[list[tuple[Gate, CancelableFace, Whose]] | None] = ContextVar(
-    "anonymix_faces_made", default=None
-)
-
-
 class Gate:
     """Stands between one protected client and the mixer. Safe to use from many threads.
 
@@ -150,8 +145,9 @@ class Gate:
     ) -> Whose:
         """Find out whose key a call needs.
 
-        The nearest word counts: an argument of the adapter's own, then the field of the SDK's call that
-        names a person, then `with mixer.subject(...)` around the call.
+        The subject is said by an argument of the adapter's own, by the field of the SDK's call that names a
+        person, or by `with mixer.subject(...)` around the call. All that is said must be the same. A block's
+        scope counts before the gate's; its scope and `enrol` count for whoever it names and nobody else.
 
         Args:
             argument: The subject, as an argument of the adapter says it.
@@ -163,9 +159,22 @@ class Gate:
 
         Raises:
             SubjectNeededError: A subject is needed, and nobody said who.
+            UsageError: Two different people are named, or one by an empty text; or the block that named one
+                has ended.
         """
-        claim = current_claim()
-        subject = argument or field or (claim.subject if claim else None)
+        try:
+            claim = current_claim()
+        except UsageError:
+            if argument is None and field is None:
+                raise
+            claim = None  # a block that has ended says nothing, and this call need not go by it
+        subject = self._one(
+            {
+                "subject=": argument,
+                "a field of the call": field,
+                "the block around it": claim.subject if claim else None,
+            }
+        )
         gallery = self.keys == "gallery"
         scope = (claim.scope if claim else None) or self.scope(collection)
         enrol = enrol or bool(claim and claim.enrol)
@@ -175,10 +184,28 @@ class Gate:
             raise SubjectNeededError(
                 "nobody said whose face this is, so that no key can be chosen; nothing was sent",
                 where=self.adapter,
-                fix="name the subject in the call, or put it in `with mixer.subject(ID):`; "
-                "for 1:N search protect with keys='gallery'",
+                fix="name the subject in the call, or put it in `with mixer.subject(ID):` where the call is "
+                "made; for 1:N search protect with keys='gallery'",
             )
         return Whose(subject, scope, gallery, enrol)
+
+    def _one(self, said: dict[str, str | None]) -> str | None:
+        """The one subject that is named, whoever names it."""
+        named = [(where, name) for where, name in said.items() if name is not None]
+        for where, name in named:
+            if name == "":
+                raise UsageError(
+                    f"{where} names a subject by an empty text; nothing was sent",
+                    where=self.adapter,
+                    fix="leave it out, or give an id",
+                )
+            if not _same(name, named[0][1]):
+                raise UsageError(
+                    f"{named[0][0]} and {where} name two different people; nothing was sent",
+                    where=self.adapter,
+                    fix="name one person, or the same in both places",
+                )
+        return named[0][1] if named else None
 
     # --- faces ------------------------------------------------------------------------------------
 
@@ -196,30 +223,35 @@ class Gate:
             PhotoError: The photo can't be used, or is protected already.
             KeystoreError: There is no usable key.
         """
-        face = self.mixer.protect(
+        return self._noted(self._made(image, whose, channel_order), whose)
+
+    def _made(self, image: PhotoSource, whose: Whose, channel_order: ChannelOrder) -> CancelableFace:
+        return self.mixer.protect(
             image,
             subject=None if whose.gallery else whose.subject,
             scope=whose.scope,
             enrol=whose.enrol and not whose.gallery,
             channel_order=channel_order,
         )
-        made = _MADE.get()
-        if made is not None:
-            made.append((self, face, whose))
+
+    def _noted(self, face: CancelableFace, whose: Whose) -> CancelableFace:
+        notes = current_notes()
+        if notes is not None:
+            notes.append((self, face, whose))
         return face
 
     @staticmethod
     def discard(face: CancelableFace) -> None:
         """Say that a face that was just made is not used, so that no enrolment counts it."""
-        made = _MADE.get()
-        if made is not None:
-            made[:] = [entry for entry in made if entry[1] is not face]
+        notes = current_notes()
+        if notes is not None:
+            notes[:] = [entry for entry in notes if entry[1] is not face]
 
     async def protect_async(
         self, image: PhotoSource, whose: Whose, *, channel_order: ChannelOrder = "rgb"
     ) -> CancelableFace:
         """`protect` in a thread of its own, so that an event loop goes on meanwhile."""
-        return await asyncio.to_thread(self.protect, image, whose, channel_order=channel_order)
+        return self._noted(await asyncio.to_thread(self._made, image, whose, channel_order), whose)
 
     # --- records ----------------------------------------------------------------------------------
 
@@ -247,10 +279,17 @@ class Gate:
 
         Raises:
             SubjectNeededError: It is not known whose entry it is.
+            EnrolmentError: There is no id, so that the back end confirmed no entry.
             KeystoreError: The key was rotated since the face was made (KeyRevokedError), and so on.
         """
         if whose.subject is None:
             raise SubjectNeededError("an enrolment needs a subject", where=self.adapter, fix="name it")
+        if external_id is None or external_id == "":
+            raise EnrolmentError(
+                "the back end did not name the entry that it was to make; nothing was written down",
+                where=self.adapter,
+                fix="look in the back end for an entry that no record names, and delete it",
+            )
         return self.book.record_enrolment(
             whose.subject,
             whose.scope,
@@ -310,7 +349,7 @@ class Gate:
         subject: str,
         *,
         collection: str,
-        external_id: str,
+        external_id: str | Callable[[], str],
         undo: Callable[[], object] | None = None,
     ) -> Iterator[None]:
         """Enrol in the host's own code, with a library that knows nothing of names.
@@ -324,34 +363,36 @@ class Gate:
         Args:
             subject: Whose face it is.
             collection: The host's collection.
-            external_id: The entry's id there.
+            external_id: The entry's id there; or a function that returns it, which is called at the end.
             undo: Deletes the entry, if it can't be written down (its key was rotated meanwhile).
 
         Raises:
-            EnrolmentError: No face went through this gate inside the block, or faces of several keys; or the
-                entry could neither be written down nor deleted.
+            EnrolmentError: No face went through this gate inside the block, or faces of several keys, or of
+                somebody else; the entry has no id; or it could neither be written down nor deleted.
+            UsageError: Another person is named around the block, or inside it by a call.
             KeystoreError: The entry can't be written down.
         """
         _ = self.book
         made: list[tuple[Gate, CancelableFace, Whose]] = []
-        token = _MADE.set(made)
+        done = False
         try:
-            with claimed(Claim(subject, enrol=True)):
+            with claimed(Claim(subject, enrol=True), made):
                 yield
-        finally:
-            _MADE.reset(token)
-        mine = [(face, whose) for gate, face, whose in made if gate is self]
-        try:
-            if len({(face.key_version, whose) for face, whose in mine}) != 1:
+                done = True
+            mine = [(face, whose) for gate, face, whose in made if gate is self]
+            if len({(face.key_version, whose) for face, whose in mine}) != 1 or not all(
+                _same(whose.subject or "", subject) for _, whose in mine
+            ):
                 raise EnrolmentError(
-                    f"{len(mine)} faces were protected, and not all with one key: it can't be written down "
-                    "which key the entry was made with",
+                    f"{len(mine)} faces were protected, and not all with this person's one key: it can't be "
+                    "written down which key the entry was made with",
                     where=self.adapter,
                     fix="enrol one person at a time, through the protected client",
                 )
-            self.record(*mine[-1], collection=collection, external_id=external_id)
+            name = external_id() if callable(external_id) else external_id
+            self.record(*mine[-1], collection=collection, external_id=name)
         except Exception as error:
-            if undo is not None:
+            if done and undo is not None:
                 self.take_back(undo, error)
             raise
 
@@ -359,13 +400,15 @@ class Gate:
         """Delete an entry that could not be recorded.
 
         Raises:
-            EnrolmentError: That failed, too.
+            EnrolmentError: That failed, too. It names the kinds of both errors, and not what an SDK says in
+                them, which may hold a request.
         """
         try:
             undo()
         except Exception as error:
             raise EnrolmentError(
-                f"an entry was made, could not be recorded ({cause}) and could not be deleted ({error})",
+                f"an entry was made, could not be recorded ({kind_in_words(cause)}) and could not be deleted "
+                f"({kind_in_words(error)})",
                 where=self.adapter,
                 fix="delete it in the back end by hand",
             ) from error
@@ -392,3 +435,8 @@ class Gate:
 
     def _mine(self, item: EnrolmentInfo, collection: str | None) -> bool:
         return item.adapter == self.adapter and collection in {None, item.collection}
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two texts are one name, as the keystore sees it: composed and decomposed spellings are."""
+    return one == other or unicodedata.normalize("NFC", str(one)) == unicodedata.normalize("NFC", str(other))

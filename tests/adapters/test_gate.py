@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import pickle
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,6 +36,7 @@ from anonymix_adapters import (
     wrap,
 )
 from anonymix_adapters.conformance import Person
+from anonymix_adapters.errors import in_words
 from anonymix_keystore import Keystore, KeystoreError, OriginalsError, PassphraseUnlock
 from anonymix_plugin import Anonymixer, UsageError
 from anonymix_plugin.evaluation.keys import SeededKeys
@@ -59,22 +62,63 @@ def gate() -> Gate:
 # --- whose ------------------------------------------------------------------------------------------
 
 
-def test_the_nearest_word_says_who_the_subject_is(gate: Gate) -> None:
-    subject = Anonymixer.subject.__get__(object())  # it needs nothing of a mixer
-    with subject("context", scope="door"):
-        assert gate.whose().subject == "context"
+subject = Anonymixer.subject.__get__(object())  # it needs nothing of a mixer
+
+
+def test_whoever_is_named_is_the_subject(gate: Gate) -> None:
+    assert gate.whose(field="alice").subject == "alice"
+    assert gate.whose(argument="alice").subject == "alice"
+    with subject("alice", scope="door"):
+        assert gate.whose().subject == "alice"
         assert gate.whose().scope == "door"
-        assert gate.whose(field="field").subject == "field"
-        assert gate.whose(field="field", argument="argument").subject == "argument"
+        assert gate.whose(field="alice", argument="alice").scope == "door"
         with subject("inner", enrol=True):
             inner = gate.whose()
             assert (inner.subject, inner.scope, inner.enrol) == ("inner", "default", True)
-        assert gate.whose().subject == "context"
+        assert gate.whose().subject == "alice"
     with pytest.raises(SubjectNeededError) as caught:
         gate.whose()
     assert "mixer.subject" in caught.value.fix
     with pytest.raises(UsageError), subject(""):
         pass
+
+
+@pytest.mark.parametrize(
+    ("said", "places"),
+    [
+        ({"field": "photo-17"}, ("a field of the call", "the block around it")),
+        ({"argument": "bob"}, ("subject=", "the block around it")),
+        ({"argument": "alice", "field": "photo-17"}, ("subject=", "a field of the call")),
+        ({"argument": "bob", "field": "bob"}, ("subject=", "the block around it")),
+        ({"argument": ""}, ("subject=",)),
+        ({"field": ""}, ("a field of the call",)),
+    ],
+)
+def test_two_names_for_one_call_are_refused_and_not_repeated(
+    gate: Gate, said: dict[str, str], places: tuple[str, ...]
+) -> None:
+    for each in (gate, Gate(NoFaces(), "test", keys="gallery")):
+        with subject("alice", enrol=True), pytest.raises(UsageError) as caught:
+            each.whose(**said)
+        assert all(place in str(caught.value) for place in places)
+        assert not any(name in str(caught.value) for name in ("alice", "bob", "photo-17"))
+        assert caught.value.fix
+
+
+def test_two_spellings_of_one_name_are_one(gate: Gate) -> None:
+    with subject("Zoe\u0301"):
+        assert gate.whose(argument="Zo\u00e9").subject == "Zo\u00e9"
+        with pytest.raises(UsageError):
+            gate.whose(argument="Zoe")
+
+
+def test_a_call_that_names_its_subject_does_not_go_by_a_block_that_has_ended(gate: Gate) -> None:
+    with subject("alice", scope="door", enrol=True):
+        left_over = contextvars.copy_context()
+    with pytest.raises(UsageError, match="ended"):
+        left_over.run(gate.whose)
+    whose = left_over.run(lambda: gate.whose(argument="bob"))
+    assert (whose.subject, whose.scope, whose.enrol) == ("bob", "default", False)
 
 
 def test_a_gallery_needs_a_subject_to_enrol_and_none_to_search() -> None:
@@ -90,7 +134,6 @@ def test_a_gallery_needs_a_subject_to_enrol_and_none_to_search() -> None:
 
 
 def test_threads_and_tasks_keep_their_subjects_apart(gate: Gate) -> None:
-    subject = Anonymixer.subject.__get__(object())
     barrier = threading.Barrier(8)
 
     def ask(name: str) -> str | None:
@@ -278,6 +321,94 @@ def test_a_renewal_goes_on_after_a_failure_and_can_be_repeated(
     assert not second.failures
     assert set(second.enrolled) == {person.name for person in londoners[:2]}
     assert not gate.due("door")
+
+
+def test_only_what_the_back_end_confirmed_is_written_down(
+    adapter_mixer: RememberingMixer, londoners: list[Person]
+) -> None:
+    gate, person = Gate(adapter_mixer, "confirmed"), londoners[0]
+
+    def enrol(answer: Any) -> None:
+        gate.enrol(
+            person.enrolled,
+            gate.whose(argument=person.name, enrol=True),
+            collection="door",
+            send=lambda _: answer,
+            external_id=lambda it: it["id"],
+            undo=undone.append,
+        )
+
+    def enrol_by_block(name: Any) -> None:
+        with gate.enrolment(
+            person.name, collection="door", external_id=name, undo=lambda: undone.append("block")
+        ):
+            gate.protect(person.enrolled, gate.whose())
+
+    for answer in ({"id": None}, {"id": ""}, {}):
+        undone: list[Any] = []
+        with pytest.raises((EnrolmentError, KeyError)):
+            enrol(answer)
+        assert undone == [answer]
+    for name in (None, "", lambda: None, lambda: {}["id"]):
+        undone = []
+        with pytest.raises((EnrolmentError, KeyError)):
+            enrol_by_block(name)
+        assert undone == ["block"]
+    assert not gate.entries("door")
+    enrol_by_block(lambda: "7")
+    enrol({"id": "0"})
+    assert {item.external_id for item in gate.entries("door")} == {"0", "7"}
+
+
+def test_an_enrolment_is_of_one_person_and_of_faces_made_inside(
+    adapter_mixer: RememberingMixer, londoners: list[Person]
+) -> None:
+    gate, (one, other) = Gate(adapter_mixer, "one person"), londoners[:2]
+    adapter_mixer.keystore.current_or_issue(other.name)
+    with (
+        pytest.raises(EnrolmentError, match="this person's"),
+        gate.enrolment(one.name, collection="door", external_id="1"),
+        subject(other.name),
+    ):
+        gate.protect(other.enrolled, gate.whose())
+    with (
+        pytest.raises(UsageError, match="two different people"),
+        gate.enrolment(one.name, collection="door", external_id="1"),
+    ):
+        gate.whose(argument=other.name)
+
+    def enrolling(person: Person) -> Iterator[None]:
+        with gate.enrolment(person.name, collection="door", external_id=person.name):
+            gate.protect(person.enrolled, gate.whose())
+            yield
+            asyncio.run(gate.protect_async(person.enrolled, gate.whose()))
+
+    both = [enrolling(one), enrolling(other)]
+    for each in both:
+        next(each)
+    with subject(other.name):
+        gate.protect(other.enrolled, gate.whose())  # of neither enrolment
+    for each in both:
+        assert next(each, "done") == "done"
+    assert {item.external_id: item.subject for item in gate.entries("door")} == {
+        person.name: person.name for person in (one, other)
+    }
+
+
+def test_what_could_not_be_taken_back_is_told_without_an_sdk_s_words(gate: Gate) -> None:
+    def undo() -> None:
+        raise ConnectionError("POST /faces {'api_key': 'hush', 'image': '/9j/4AAQ...'}")
+
+    with pytest.raises(EnrolmentError) as caught:
+        gate.take_back(undo, ValueError("/9j/4AAQ..."))
+    assert "ConnectionError" in str(caught.value)
+    assert "ValueError" in str(caught.value)
+    assert "hush" not in str(caught.value)
+    assert "/9j/" not in str(caught.value)
+    photo = "/9j/4AAQSkZJRgABAQAAAQABAAD" * 400
+    words = in_words(ConnectionError(f"503 Service Unavailable for {photo} with X-Key=0123456789abcdef0123"))
+    assert words.startswith("ConnectionError: 503 Service Unavailable for ...")
+    assert "0123456789" not in words
 
 
 def test_a_key_error_in_the_block_is_passed_on_and_nothing_is_recorded(
