@@ -82,7 +82,7 @@ bench: models            ## faces on this machine: latency, cold start, throughp
 	$(BIN)/anonymix bench --engines 3 --output out/bench.json
 
 bench-keystore: $(VENV)/.ready   ## a million subjects, beside the raw cost of SQLite and AES-GCM
-	$(BIN)/python -m anonymix_keystore._bench
+	$(BIN)/python -m anonymix_lab.bench.keystore
 
 evaluate: models         ## proof on LFW, a quick look at 200 pairs: out/evaluation/index.html
 	$(BIN)/anonymix evaluate lfw --data $(DATA)/lfw --limit 200 --output out/evaluation

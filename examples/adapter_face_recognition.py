@@ -10,7 +10,7 @@ import numpy as np
 from anonymix_adapters.face_recognition import gate_of, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
 from anonymix_plugin import Anonymixer
-from anonymix_plugin.demo.people import sample_people
+from anonymix_lab.demo.people import sample_people
 
 
 def embed(photo: bytes) -> np.ndarray:

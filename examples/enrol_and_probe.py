@@ -10,7 +10,7 @@ import numpy as np
 
 from anonymix_keystore import Keystore, KeystoreError, PassphraseUnlock
 from anonymix_plugin import Anonymixer, CancelableFace
-from anonymix_plugin.demo.people import sample_people
+from anonymix_lab.demo.people import sample_people
 from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser

@@ -47,7 +47,7 @@ from anonymix_plugin import (
     save_cancelable,
 )
 from anonymix_plugin import anonymixer as anonymixer_module
-from anonymix_plugin.evaluation.keys import SeededKeys
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.faces import YuNet, ffhq_crop
 from anonymix_plugin.generator import load_generator
 from anonymix_plugin.images import decode_photo

@@ -40,7 +40,7 @@ _EXIT_CODES = (
 class _Commands(LazyGroup):
     lazy: ClassVar[dict[str, LazyCommand]] = {
         "demo": LazyCommand(
-            "anonymix_plugin.cli.demo:demo",
+            "anonymix_lab.cli.demo:demo",
             "The whole story on sample photos, as a page with pictures.",
             _FACES,
         ),
@@ -62,20 +62,20 @@ class _Commands(LazyGroup):
         "generators": LazyCommand(
             "anonymix_plugin.cli.generators:app", "Look at StyleGAN2 checkpoints of your own.", _CARE
         ),
-        "bench": LazyCommand("anonymix_plugin.cli.bench:bench", "Time faces on this machine.", _MAKERS),
+        "bench": LazyCommand("anonymix_lab.cli.bench:bench", "Time faces on this machine.", _MAKERS),
         "evaluate": LazyCommand(
-            "anonymix_plugin.cli.evaluate:evaluate",
+            "anonymix_lab.cli.evaluate:evaluate",
             "Prove what it keeps and protects, on your data: accuracy, attacks, rivals, as a page.",
             _MAKERS,
         ),
         "gallery": LazyCommand(
-            "anonymix_plugin.cli.gallery:gallery", "Pictures of what it does, failures included.", _MAKERS
+            "anonymix_lab.cli.gallery:gallery", "Pictures of what it does, failures included.", _MAKERS
         ),
         "figures": LazyCommand(
-            "anonymix_plugin.cli.figures:figures", "Measure accuracy, anonymity and renewal.", _MAKERS
+            "anonymix_lab.cli.figures:figures", "Measure accuracy, anonymity and renewal.", _MAKERS
         ),
         "train": LazyCommand(
-            "anonymix_plugin.cli.train:app", "Train the weights that the project ships.", _MAKERS
+            "anonymix_lab.cli.train:app", "Train the weights that the project ships.", _MAKERS
         ),
     }
 

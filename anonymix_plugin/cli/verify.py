@@ -128,7 +128,7 @@ def verify(
         min_quality=min_quality,
     )
     if measure is not None:
-        from anonymix_plugin.evaluation.keys import SeededKeys
+        from anonymix_lab.data.keys import SeededKeys
 
         keys = SeededKeys(1)  # people's own are not for measuring
         with mixing(keys, faces=Several.CENTRAL) if cancelable else nullcontext() as measured:
@@ -239,6 +239,6 @@ def _measure(folder: Path, recogniser: str, mixer: Anonymixer | None, *, as_json
 
 
 def _under_key(mixer: Anonymixer, path: Path, key: int) -> CancelableFace:
-    from anonymix_plugin.evaluation.keys import SHARED_SCOPE
+    from anonymix_lab.data.keys import SHARED_SCOPE
 
     return mixer.protect(path, subject="anybody", scope=f"{SHARED_SCOPE} {key}")

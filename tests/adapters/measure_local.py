@@ -1,4 +1,4 @@
-"""`anonymix_adapters.measure` on all local adapters, in the environment of `make test-adapters`."""
+"""`anonymix_lab.studies.adapters` on all local adapters, in the environment of `make test-adapters`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import torchvision_nms
 from test_conformance import LOCAL
 
-from anonymix_adapters.measure import main
+from anonymix_lab.studies.adapters import main
 
 if __name__ == "__main__":
     torchvision_nms.define()  # before facenet-pytorch is imported, which needs it

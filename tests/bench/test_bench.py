@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anonymix_plugin.bench import BenchResult, BenchSettings, run_bench
-from anonymix_plugin.bench.clock import Clock
-from anonymix_plugin.bench.cold import ColdStart, cold_start
-from anonymix_plugin.bench.counts import count, generator_counts, onnx_counts
-from anonymix_plugin.bench.drawn import draw_photo
-from anonymix_plugin.bench.rivals import blurred, pixelated
+from anonymix_lab.bench import BenchResult, BenchSettings, run_bench
+from anonymix_lab.bench.clock import Clock
+from anonymix_lab.bench.cold import ColdStart, cold_start
+from anonymix_lab.bench.counts import count, generator_counts, onnx_counts
+from anonymix_lab.bench.drawn import draw_photo
+from anonymix_lab.bench.rivals import blurred, pixelated
 from anonymix_plugin.cli import main
 from anonymix_plugin.errors import AnonymixError
 from anonymix_plugin.generator import PublishedWeights, read_published
@@ -165,7 +165,7 @@ def test_the_command_prints_tables_and_writes_json(
         asked.append(settings)
         return result
 
-    monkeypatch.setattr("anonymix_plugin.bench.run_bench", measured)
+    monkeypatch.setattr("anonymix_lab.bench.run_bench", measured)
     output = tmp_path / "new" / "bench.json"
     command = ["bench", "--photo", str(photo), "--repeats", "5", "--batches", "2,8", "-o", str(output)]
     assert main(command) == 0

@@ -40,7 +40,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         def bench(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
             raise error
 
-        monkeypatch.setattr("anonymix_plugin.cli.bench.bench", bench)
+        monkeypatch.setattr("anonymix_lab.cli.bench.bench", bench)
 
     return prepare
 
@@ -225,7 +225,7 @@ def test_sigterm_unwinds_and_leaves_the_handler_as_it_was(monkeypatch: pytest.Mo
         finally:
             cleaned.append(True)
 
-    monkeypatch.setattr("anonymix_plugin.cli.bench.bench", bench)
+    monkeypatch.setattr("anonymix_lab.cli.bench.bench", bench)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         main(["bench"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from anonymix_plugin.cli import main
-from anonymix_plugin.evaluation.report.schema import Report
+from anonymix_lab.evaluation.report.schema import Report
 
 Run = Callable[..., Any]
 

@@ -13,7 +13,7 @@ import pytest
 from anonymix_keystore import Keystore
 from anonymix_plugin import CancelableFace, LowQualityError, NoFaceError, UsageError
 from anonymix_plugin.anonymixer import Anonymixer
-from anonymix_plugin.evaluation.keys import SeededKeys
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.verification import (
     THRESHOLDS,
     Verifier,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from anonymix_plugin.demo.values import Person
+from anonymix_lab.demo.values import Person
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Run:
 def remember_secrets(patch: pytest.MonkeyPatch) -> list[bytes]:
     """Note every passphrase and every key that passes by."""
     from anonymix_plugin import anonymixer
-    from anonymix_plugin.demo import story
+    from anonymix_lab.demo import story
 
     seen: list[bytes] = []
 
@@ -63,7 +63,7 @@ def remember_secrets(patch: pytest.MonkeyPatch) -> list[bytes]:
 
 def remember_people(patch: pytest.MonkeyPatch) -> list[Person]:
     """Note every sample person."""
-    from anonymix_plugin.demo import story
+    from anonymix_lab.demo import story
 
     seen: list[Person] = []
     draw = story.sample_people

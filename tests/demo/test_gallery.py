@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from anonymix_plugin.demo.gallery import KEYS, SIDE, make_gallery
+from anonymix_lab.demo.gallery import KEYS, SIDE, make_gallery
 from anonymix_plugin.encoder import load_encoder
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.generator import load_generator

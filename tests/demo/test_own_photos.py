@@ -11,7 +11,7 @@ from demo_run import Run
 from PIL import Image
 
 from anonymix_plugin.cli import main
-from anonymix_plugin.demo.photos import people_from
+from anonymix_lab.demo.photos import people_from
 from anonymix_plugin.errors import UsageError
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anonymix_plugin.demo.people import MOST_PEOPLE, PHOTOS_EACH, sample_people
+from anonymix_lab.demo.people import MOST_PEOPLE, PHOTOS_EACH, sample_people
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator import LayerGroups
 from anonymix_plugin.generator.mobilestylegan import MobileStyleGan

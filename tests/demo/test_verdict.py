@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from anonymix_plugin.demo.values import Chapter, JudgeFacts, Refusal, Trial
-from anonymix_plugin.demo.verdict import ended_right, judge_story
+from anonymix_lab.demo.values import Chapter, JudgeFacts, Refusal, Trial
+from anonymix_lab.demo.verdict import ended_right, judge_story
 from anonymix_plugin.errors import UsageError
 
 JUDGE = JudgeFacts("toy", "Toy", False, "fmr-0.1%", 0.5)

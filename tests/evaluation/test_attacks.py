@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from anonymix_plugin.evaluation.attacks import (
+from anonymix_lab.evaluation.attacks import (
     ATTACKS,
     Attack,
     Direct,
@@ -25,11 +25,11 @@ from anonymix_plugin.evaluation.attacks import (
     WithKey,
     attack_parts,
 )
-from anonymix_plugin.evaluation.attacks._values import split_people
-from anonymix_plugin.evaluation.protocols import Pairs, Protocol, Sample
-from anonymix_plugin.evaluation.report.schema import AttackPart
-from anonymix_plugin.evaluation.scenarios import Drawn
-from anonymix_plugin.evaluation.scores import Table
+from anonymix_lab.evaluation.attacks._values import split_people
+from anonymix_lab.data import Pairs, Protocol, Sample
+from anonymix_lab.evaluation.report.schema import AttackPart
+from anonymix_lab.evaluation.scenarios import Drawn
+from anonymix_lab.matchers import Table
 
 PEOPLE, DIM = 110, 16
 JUDGES = ("first", "second")

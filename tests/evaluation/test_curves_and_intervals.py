@@ -10,10 +10,10 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from anonymix_plugin.evaluation.curves import WeightedRates, accuracy_of_folds, det_points
-from anonymix_plugin.evaluation.intervals import Resampler, share, wilson
-from anonymix_plugin.evaluation.metrics import auc, eer, fnmr_at_fmr, threshold_at_fmr
-from anonymix_plugin.evaluation.thresholds import top_thresholds
+from anonymix_lab.metrics.curves import WeightedRates, accuracy_of_folds, det_points
+from anonymix_lab.metrics.intervals import Resampler, share, wilson
+from anonymix_lab.metrics.error_rates import auc, eer, fnmr_at_fmr, threshold_at_fmr
+from anonymix_lab.metrics.thresholds import top_thresholds
 
 
 @st.composite

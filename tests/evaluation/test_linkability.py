@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import integrate, stats
 
 from anonymix_plugin.errors import BadArrayError, UsageError
-from anonymix_plugin.evaluation.linkability import default_bins, linkability, local_linkability
+from anonymix_lab.metrics.linkability import default_bins, linkability, local_linkability
 
 
 def scores():

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from anonymix_plugin.errors import BadArrayError, UsageError
-from anonymix_plugin.evaluation.metrics import (
+from anonymix_lab.metrics.error_rates import (
     auc,
     eer,
     equal_error,

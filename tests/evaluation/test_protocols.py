@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.evaluation.protocols import (
+from anonymix_lab.data import (
     Protocol,
     folder_protocol,
     lfw_folds,
@@ -19,7 +19,7 @@ from anonymix_plugin.evaluation.protocols import (
     parse_folds,
     read_names,
 )
-from anonymix_plugin.evaluation.run import part_of
+from anonymix_lab.evaluation.run import part_of
 
 
 @pytest.fixture

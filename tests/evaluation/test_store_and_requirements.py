@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.evaluation.protections import Blur, KeyName, Pixelation
-from anonymix_plugin.evaluation.protocols import Sample
-from anonymix_plugin.evaluation.requirements import METRICS, parse, read_requirements
-from anonymix_plugin.evaluation.scores import EmbeddingStore, Entry, Extractor, Panel, Request, load_judges
+from anonymix_lab.protections import Blur, KeyName, Pixelation
+from anonymix_lab.data import Sample
+from anonymix_lab.evaluation.requirements import METRICS, parse, read_requirements
+from anonymix_lab.matchers import EmbeddingStore, Entry, Extractor, Panel, Request, load_judges
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.values import Pixels
 

@@ -15,7 +15,7 @@ import torch
 
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.evaluation.keys import SeededKeys
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.faces import YuNet, box_crop, recogniser_crop
 from anonymix_plugin.generator import (
     ArrayGenerator,

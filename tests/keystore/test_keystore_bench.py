@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anonymix_keystore import _bench
+from anonymix_lab.bench import keystore as _bench
 
 
 def test_the_bench_prints_every_figure_with_its_target(

@@ -13,7 +13,7 @@ from toys import DIMS, TEMPLATE, Everywhere, toy_student, toy_weights
 
 from anonymix_plugin.encoder import EncoderNetwork, as_input
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.training.adaptation import (
+from anonymix_lab.training.adaptation import (
     AdaptationRecipe,
     FramedPhotos,
     _mirror,

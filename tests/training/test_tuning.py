@@ -23,10 +23,10 @@ from toys import (
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.mixer.identity_map import IdentityMap
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
-from anonymix_plugin.training.checkpoint import load_state, one_cycle, save_state
-from anonymix_plugin.training.examples import SEEN_LAYERS, Landmarks, draw_examples, draw_landmarks, spread
-from anonymix_plugin.training.student import StudentRecipe, crop_grid, cut, train_head
-from anonymix_plugin.training.tuning import (
+from anonymix_lab.training.checkpoint import load_state, one_cycle, save_state
+from anonymix_lab.training.examples import SEEN_LAYERS, Landmarks, draw_examples, draw_landmarks, spread
+from anonymix_lab.training.student import StudentRecipe, crop_grid, cut, train_head
+from anonymix_lab.training.tuning import (
     TunableMap,
     TuningRecipe,
     TuningStep,

@@ -10,8 +10,8 @@ from torch.nn import functional as F  # noqa: N812
 from anonymix_plugin.generator import LayerGroups
 from anonymix_plugin.mixer.subspace import IdentitySubspace
 from anonymix_plugin.mixer.weights import MixerWeights
-from anonymix_plugin.training.examples import SEEN_LAYERS, Landmarks
-from anonymix_plugin.training.student import Head, Student
+from anonymix_lab.training.examples import SEEN_LAYERS, Landmarks
+from anonymix_lab.training.student import Head, Student
 from anonymix_plugin.values import Face, Photo
 
 DIMS = 8

@@ -21,8 +21,8 @@ from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_plugin import Anonymixer, BadArrayError, CancelableFace
 from anonymix_plugin import anonymixer as anonymixer_module
 from anonymix_plugin.claims import Claim, claimed
-from anonymix_plugin.demo import people as people_module
-from anonymix_plugin.evaluation.keys import SeededKeys
+from anonymix_lab.demo import people as people_module
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.generator import Generator, load_generator
 from anonymix_plugin.images import ChannelOrder
 from servers._recognition import Recognition

@@ -1,5 +1,0 @@
-"""How fast this machine is at it, beside what it could be and beside what others do."""
-
-from anonymix_plugin.bench.run import BenchResult, BenchSettings, run_bench
-
-__all__ = ["BenchResult", "BenchSettings", "run_bench"]

@@ -1,8 +1,0 @@
-"""Protections: whatever makes another picture of a photo and a key, Anonymix and its rivals alike."""
-
-from anonymix_plugin.evaluation.protections._mixer import MixerProtection
-from anonymix_plugin.evaluation.protections._plain import Blur, Pixelation
-from anonymix_plugin.evaluation.protections._swap import LayerSwap
-from anonymix_plugin.evaluation.protections._values import KeyName, Protection
-
-__all__ = ["Blur", "KeyName", "LayerSwap", "MixerProtection", "Pixelation", "Protection"]

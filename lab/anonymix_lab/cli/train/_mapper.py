@@ -1,0 +1,245 @@
+"""`anonymix train mapper`."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anonymix_lab.cli.train._app import (
+    PAIRS,
+    OwnGenerator,
+    PairCount,
+    PairsFolder,
+    Threads,
+    app,
+    bars,
+    command_line,
+    embedder,
+    reference_generator,
+    staged,
+)
+from anonymix_lab.cli.train._student import make_or_read, say, whole_reader
+from anonymix_plugin.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from anonymix_plugin.generator import Generator
+    from anonymix_plugin.mixer.weights import MixerWeights
+    from anonymix_lab.training.card import RunCard
+    from anonymix_lab.training.student import StudentRecipe
+    from anonymix_lab.training.tuning import CodeReader, TuningRecipe, TuningStep
+    from anonymix_lab.training.whole import Disturbance
+
+
+@app.command()
+def mapper(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file.")],
+    subspace: Annotated[
+        Path,
+        typer.Option(
+            help="The identity subspace: of `anonymix train subspace`, or in a file of mixer weights."
+        ),
+    ],
+    count: PairCount = 3500,
+    folder: PairsFolder = PAIRS,
+    generator: OwnGenerator = None,
+    children: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='JSON like {"children": [26, 53]}: pairs that show a child. The shipped marks are about '
+            "MobileStyleGAN's pairs only.",
+            show_default=False,
+        ),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Mixer weights with a map to go on from: no linear map is fitted, no pairs are needed. "
+            "With --steps 0, they get another subspace.",
+            show_default=False,
+        ),
+    ] = None,
+    keyed_dims: Annotated[
+        int,
+        typer.Option(
+            help="Dimensions that keys turn people into. A map to go on from is cut down to so many.", min=2
+        ),
+    ] = 64,
+    reach: Annotated[float, typer.Option(help="Length of a person's part of a style vector.")] = 7.0,
+    steps: Annotated[
+        int, typer.Option(help="Steps of tuning through the generator; 0 leaves the linear map.", min=0)
+    ] = 700,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="People a step of tuning, three faces each: 6, and on a GPU 32 under each of two keys.",
+            min=2,
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help='"cpu": tune through a student of the generator. "cuda": through the generator itself, on '
+            "from a map that was tuned before."
+        ),
+    ] = "cpu",
+    examples: Annotated[
+        int, typer.Option(help="Faces that the student, or the guess of landmarks, learns from.", min=60)
+    ] = 1000,
+    work: Annotated[Path, typer.Option(help="Where unfinished work, the student and the log go.")] = Path(
+        "out/mapper"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of tuning.")] = 3,
+    threads: Threads = 2,
+) -> None:
+    """Learn the identity map: from a person's keyed code to a face that recognisers tell apart as well.
+
+    First a linear map by regression on drawn pairs (or a map that was tuned before, by --start), then its
+    tuning through the generator and the recognisers. Interrupted, it goes on from the work folder. On a GPU
+    (--device cuda) no step is taken through a student: whole faces are drawn.
+    """
+    import torch
+
+    from anonymix_plugin.mixer.subspace import IdentitySubspace
+    from anonymix_plugin.mixer.weights import load_mixer_weights
+    from anonymix_lab.training.card import RunCard
+    from anonymix_lab.training.examples import FeatureGenerator
+    from anonymix_lab.training.mapper import SHIPPED_MARKS, MapperRecipe, train_linear_map
+    from anonymix_lab.training.student import StudentRecipe
+    from anonymix_lab.training.tuning import TuningRecipe, whole_recipe
+    from anonymix_lab.training.whole import Disturbance
+
+    if device != "cpu":
+        _require_gpu(device, start)
+    began = time.monotonic()
+    torch.set_num_threads(threads)
+    source = reference_generator(generator)
+    if steps and not isinstance(source, FeatureGenerator):
+        raise UsageError(
+            f"{source.name} can't be tuned through: its inner features are not to be had",
+            where="--generator",
+            fix="leave the linear map: --steps 0",
+        )
+    recipe = MapperRecipe(pairs=count, keyed_dims=keyed_dims, reach=reach)
+    passed = IdentitySubspace.read(subspace)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, object] = {"linear map": recipe}
+    card = RunCard("Identity map and subspace", command_line(), settings)
+    with bars() as bar:
+        if start is not None:
+            weights = replace(load_mixer_weights(start), subspace=passed)
+            card.used = {"a map that was tuned before": f"SHA-256 {weights.sha256}"}
+        else:
+            weights, fitted = train_linear_map(
+                source, embedder(), folder, passed, recipe, staged(bar), children or SHIPPED_MARKS
+            )
+            card.used = {"drawn faces of the linear map": str(fitted)}
+        card.used |= {"generator": weights.generator_hash}
+        if weights.generator_hash != source.weights_hash():
+            raise UsageError(
+                f"the map was learned for another generator than {source.name}",
+                where=str(start),
+                fix="leave --start out, and train one for yours",
+            )
+        if passed.dims > weights.keyed_dims or (steps and passed.dims > keyed_dims):
+            raise UsageError(
+                f"{passed.dims} numbers of a person don't fit into {min(keyed_dims, weights.keyed_dims)} "
+                "keyed dimensions",
+                where=str(subspace),
+                fix="take a subspace of fewer numbers, or raise --keyed-dims",
+            )
+        if steps:
+            student = StudentRecipe(examples=examples)
+            if device == "cpu":
+                disturbance = None
+                tuning = TuningRecipe(steps=steps, people=batch or 6, dims=passed.dims, seed=seed)
+                settings["student"] = student
+            else:
+                disturbance = Disturbance()
+                tuning = whole_recipe(steps=steps, people=batch or 32, dims=passed.dims, seed=seed)
+                settings |= {
+                    "faces that say where landmarks lie": f"{student.examples}, seed {student.seed}",
+                    "disturbance": disturbance,
+                }
+            settings |= {"tuning": tuning, "keyed dimensions": keyed_dims}
+            weights = _tuned(
+                bar, source, weights, student, tuning, disturbance, keyed_dims, work, threads, card, device
+            )
+    weights.save(output, {"settings": json.dumps({k: repr(v) for k, v in settings.items()}), **card.used})
+    typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")
+
+
+def _tuned(
+    bar: Progress,
+    source: Generator,
+    weights: MixerWeights,
+    student: StudentRecipe,
+    tuning: TuningRecipe,
+    disturbance: Disturbance | None,
+    keyed_dims: int,
+    work: Path,
+    threads: int,
+    card: RunCard,
+    device: str,
+) -> MixerWeights:
+    """Tune the map through a student, or on a GPU whole; figures go to the bar's console and the card."""
+    import numpy as np
+
+    from anonymix_lab.training.examples import FeatureGenerator
+    from anonymix_lab.training.tuning import tune, visible
+
+    report = staged(bar)
+    recent: list[TuningStep] = []
+
+    def tuned(step: TuningStep) -> None:
+        recent.append(step)
+        if (step.step + 1) % 50 == 0:
+            parts = [
+                f"{name} same {np.mean([s.same[name][0] for s in recent]):.3f}, "
+                f"others {np.mean([s.others[name][0] for s in recent]):.3f}, "
+                f"d' {np.mean([s.separation(name) for s in recent]):.2f}"
+                for name in step.same
+            ]
+            loss = np.mean([s.loss for s in recent])
+            say(bar, card, f"tuning, steps to {step.step + 1}: loss {loss:.3f}; {'; '.join(parts)}")
+            recent.clear()
+        report("tuning", step.step + 1, tuning.steps)
+
+    if disturbance is None:
+        made: CodeReader = make_or_read(bar, source, weights, student, work, threads, card)
+    else:
+        made = whole_reader(bar, source, weights, student, disturbance, work, threads, device)
+    if not isinstance(source, FeatureGenerator):  # for the type checker: `_student` has refused it
+        raise UsageError(f"{source.name} can't be tuned through")
+    if keyed_dims < weights.keyed_dims:
+        weights = visible(
+            made, source, weights, keyed_dims, lambda done, total: report("visible directions", done, total)
+        )
+    return tune(made, source, weights, tuning, work, tuned)
+
+
+def _require_gpu(device: str, start: Path | None) -> None:
+    """Refuse a device that is not there, or one that has nothing to start from."""
+    import torch
+
+    if not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise UsageError(
+            "torch finds no such GPU",
+            where=f"--device {device}",
+            fix="use cpu, or install torch for your GPU",
+        )
+    if start is None:
+        raise UsageError(
+            "on a GPU a map that was tuned before is tuned on",
+            where="--device",
+            fix="name its weights: --start FILE",
+        )

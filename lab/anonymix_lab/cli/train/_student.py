@@ -1,0 +1,126 @@
+"""What `train mapper` and `train adapt-encoder` learn through: the student or, on a GPU, whole faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anonymix_lab.cli.train._app import staged
+from anonymix_plugin.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.progress import Progress
+
+    from anonymix_plugin.faces import Detector
+    from anonymix_plugin.generator import ArrayGenerator, Generator
+    from anonymix_plugin.mixer.weights import MixerWeights
+    from anonymix_lab.training.card import RunCard
+    from anonymix_lab.training.examples import FeatureGenerator
+    from anonymix_lab.training.student import Student, StudentRecipe
+    from anonymix_lab.training.whole import Disturbance, WholeReader
+
+
+_TEACHERS = ("arcface-mbf", "sface")
+
+
+def say(bar: Progress, card: RunCard, text: str) -> None:
+    """Tell the reader of the console and the reader of the card."""
+    bar.console.print(text)
+    card.figures.append(f"- {text}")
+
+
+def make_or_read(
+    bar: Progress,
+    source: Generator,
+    weights: MixerWeights,
+    recipe: StudentRecipe,
+    work: Path,
+    threads: int,
+    card: RunCard,
+) -> Student:
+    """Make the student, or read it from the work folder; figures go to the bar's console and the card."""
+    from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
+    from anonymix_lab.training.student import make_student
+
+    report = staged(bar)
+
+    def drawn(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if figures:
+            values = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+            say(bar, card, f"head, epoch {done}: held-out {values}")
+        report(stage, done, total)
+
+    drawer, through, detector = _drawn_with(source, threads)
+    return make_student(
+        drawer,
+        through,
+        weights,
+        detector,
+        {name: load_recogniser(name) for name in _TEACHERS},
+        {name: torch_recogniser(name) for name in _TEACHERS},
+        recipe,
+        work,
+        drawn,
+    )
+
+
+def whole_reader(
+    bar: Progress,
+    source: Generator,
+    weights: MixerWeights,
+    recipe: StudentRecipe,
+    disturbance: Disturbance,
+    work: Path,
+    threads: int,
+    device: str,
+) -> WholeReader:
+    """Put the generator and the recognisers on a GPU; drawn faces say where landmarks lie."""
+    import torch
+
+    from anonymix_plugin.recognisers import torch_recogniser
+    from anonymix_lab.training.examples import draw_landmarks
+    from anonymix_lab.training.whole import WholeReader
+
+    report = staged(bar)
+    drawer, _, detector = _drawn_with(source, threads)
+    if not isinstance(source, torch.nn.Module):  # for the type checker: generators on torch are modules
+        raise UsageError(f"{source.name} can't be put on a GPU")
+    landmarks = draw_landmarks(
+        drawer,
+        source,
+        weights,
+        detector,
+        work,
+        lambda done, total: report("examples", done, total),
+        count=recipe.examples,
+        seed=recipe.seed,
+    )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    return WholeReader(
+        source.to(device),
+        weights,
+        landmarks,
+        {name: torch_recogniser(name).to(device) for name in _TEACHERS},
+        device,
+        disturbance=disturbance,
+    )
+
+
+def _drawn_with(source: Generator, threads: int) -> tuple[ArrayGenerator, FeatureGenerator, Detector]:
+    """The fast engine, the generator that can be learned through, and what finds faces.
+
+    Raises:
+        UsageError: The generator's inner features are not to be had.
+    """
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.generator import ArrayGenerator, load_generator
+    from anonymix_plugin.models import locate
+    from anonymix_lab.training.examples import FeatureGenerator
+
+    drawer = load_generator(threads=threads)
+    if not (isinstance(source, FeatureGenerator) and isinstance(drawer, ArrayGenerator)):
+        raise UsageError("this generator can't be learned through", fix="leave the linear map: --steps 0")
+    return drawer, source, YuNet(locate("yunet"))

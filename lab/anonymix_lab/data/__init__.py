@@ -1,0 +1,27 @@
+"""Protocols: which photos are compared with which, and who is kept apart for setting thresholds."""
+
+from anonymix_lab.data._folder import folder_protocol
+from anonymix_lab.data._lfw import (
+    LFW_FOLDS,
+    lfw_folds,
+    lfw_protocol,
+    parse_folds,
+    require_folds,
+)
+from anonymix_lab.data._pairs_file import pairs_protocol
+from anonymix_lab.data._values import Notice, Pairs, Protocol, Sample, read_names
+
+__all__ = [
+    "LFW_FOLDS",
+    "Notice",
+    "Pairs",
+    "Protocol",
+    "Sample",
+    "folder_protocol",
+    "lfw_folds",
+    "lfw_protocol",
+    "pairs_protocol",
+    "parse_folds",
+    "read_names",
+    "require_folds",
+]

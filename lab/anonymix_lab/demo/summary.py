@@ -1,0 +1,173 @@
+"""`summary.json`: everything that was measured, for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from anonymix_plugin import __version__
+from anonymix_lab.demo.values import Story
+from anonymix_lab.demo.verdict import CHAPTERS, Verdict
+from anonymix_plugin.models import REGISTRY
+
+SCHEMA: Final = 1
+
+_PACKAGES: Final = ("numpy", "onnxruntime", "opencv-python-headless", "openvino", "pillow", "torch")
+_USED: Final = ("mobilestylegan", "yunet", "arcface-mbf", "sface", "facenet")
+
+
+def summary(story: Story, verdict: Verdict, seed: int | None) -> dict[str, Any]:
+    """Put a story into a form that JSON takes.
+
+    Args:
+        story: What happened.
+        verdict: How it ended.
+        seed: Seed of the sample photos, None for photos of one's own.
+
+    Returns:
+        Scores are cosines, rounded to four digits; times are in seconds.
+    """
+    return {
+        "schema": SCHEMA,
+        "ok": verdict.ok,
+        "holds": verdict.holds,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "anonymix": __version__,
+        "fingerprint": story.fingerprint,
+        "road": story.road,
+        "policy": dict(story.policy),
+        "sample_people": not story.own_photos,
+        "seed": seed,
+        "people": [{"name": one.name, "photos": len(one.photos)} for one in story.portraits],
+        "judges": [asdict(judge) for judge in story.judges],
+        "missing_judges": [asdict(entry) for entry in story.missing_judges],
+        "chapters": _chapters(verdict),
+        "wrong_at_thresholds_for_cancelable_faces": verdict.wrong_anew,
+        "comparisons": [
+            {
+                "chapter": trial.chapter,
+                "claimed": trial.claimed,
+                "probe": trial.probe,
+                "expected": "accept" if trial.accept else "reject",
+                "scores": {name: round(score, 4) for name, score in trial.scores.items()},
+            }
+            for trial in story.trials
+        ],
+        "tables": [
+            {
+                "name": grid.name,
+                "title": grid.title,
+                "rows": grid.rows,
+                "columns": grid.columns,
+                "people": [one.name for one in story.portraits],
+                "scores": {name: values.round(4).tolist() for name, values in grid.values.items()},
+            }
+            for grid in story.grids
+        ],
+        "revocation": {
+            "person": story.revocation.name,
+            "versions": list(story.revocation.versions),
+            "refusals": [asdict(refusal) for refusal in story.revocation.refusals],
+            "refused": verdict.refused,
+        },
+        "rotation": {
+            "person": story.rotation.name,
+            "old_version": story.rotation.old.key_version,
+            "new_version": story.rotation.new.key_version,
+        },
+        "skipped": [asdict(entry) for entry in story.skipped],
+        "stages": [
+            {"name": stage.name, "seconds": round(stage.seconds, 3), "faces": stage.faces}
+            for stage in story.stages
+        ],
+        "seconds": round(sum(stage.seconds for stage in story.stages), 3),
+        "face_seconds": {name: round(seconds, 5) for name, seconds in story.face_seconds.items()},
+        "licences": licences(story),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": machine(),
+    }
+
+
+def as_text(facts: Mapping[str, Any]) -> str:
+    """The summary as the text of its file."""
+    return json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def licences(story: Story) -> list[dict[str, str]]:
+    """Licences of the weights that took part, and what they forbid."""
+    judges = {judge.name for judge in story.judges}
+    absent = {"facenet"} - judges
+    return [
+        {
+            "name": name,
+            "role": REGISTRY[name].role,
+            "licence": REGISTRY[name].licence,
+            "restrictions": REGISTRY[name].restrictions,
+        }
+        for name in _USED
+        if name not in absent
+    ]
+
+
+def machine() -> Mapping[str, str | int]:
+    """What the demo ran on, without anything that names the machine or its owner."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone can tell how many cores may be used
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "processor": _processor(),
+        "cores": cores,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()
+
+
+def _chapters(verdict: Verdict) -> list[dict[str, Any]]:
+    chapters = []
+    for chapter, (title, about) in CHAPTERS.items():
+        if findings := verdict.of(chapter):
+            chapters.append(
+                {
+                    "chapter": chapter,
+                    "title": title,
+                    "about": about,
+                    "expected": "accept" if findings[0].accept else "reject",
+                    "holds": all(finding.holds for finding in findings),
+                    "judges": {
+                        finding.judge: {
+                            "comparisons": finding.count,
+                            "as_expected": finding.right,
+                            "lowest": round(finding.lowest, 4),
+                            "mean": round(finding.mean, 4),
+                            "highest": round(finding.highest, 4),
+                        }
+                        for finding in findings
+                    },
+                }
+            )
+    return chapters
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # another build of the same package, OpenCV with a window system, say
+            found[name] = "unknown"
+    return found

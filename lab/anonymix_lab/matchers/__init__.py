@@ -1,0 +1,18 @@
+"""From photos to embeddings, with a cache on disk, and from embeddings to scores."""
+
+from anonymix_lab.matchers._extract import Extractor, Request, Table
+from anonymix_lab.matchers._judges import FaceChoice, Judge, Panel, RecogniserJudge, load_judges
+from anonymix_lab.matchers._store import EmbeddingStore, Entry
+
+__all__ = [
+    "EmbeddingStore",
+    "Entry",
+    "Extractor",
+    "FaceChoice",
+    "Judge",
+    "Panel",
+    "RecogniserJudge",
+    "Request",
+    "Table",
+    "load_judges",
+]

@@ -1,0 +1,66 @@
+"""What all protections have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from anonymix_lab.data.keys import SHARED_SCOPE
+from anonymix_plugin.values import Pixels
+
+
+@dataclass(frozen=True)
+class KeyName:
+    """Which of the evaluation's keys. The key itself stays with the key source.
+
+    Attributes:
+        scope: "own", "elsewhere", "everybody 1", ...
+        subject: Whose.
+        version: 1, 2, ...
+    """
+
+    scope: str
+    subject: str
+    version: int = 1
+
+    def canonical(self) -> str:
+        """A text that two names share if and only if they name the same key."""
+        owner = "" if self.scope.startswith(SHARED_SCOPE) else self.subject
+        return f"{self.scope}\0{owner}\0{self.version}"
+
+
+@runtime_checkable
+class Protection(Protocol):
+    """Makes another picture of a photo and a key. Called from several threads at once.
+
+    Attributes:
+        name: Short name.
+        title: What it is called in a report.
+        fingerprint: Everything that its pictures depend on besides photo and key.
+        keyed: Whether the key has a say; without it, a photo is protected once for all keys.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def keyed(self) -> bool: ...
+
+    def protect(self, photo: Path, key: KeyName) -> Pixels:
+        """Protect a photo.
+
+        Args:
+            photo: The file.
+            key: Under which key.
+
+        Returns:
+            (height, width, 3) uint8 RGB.
+
+        Raises:
+            AnonymixError: It could not be protected; that counts as a failure to enrol.
+        """
+        ...

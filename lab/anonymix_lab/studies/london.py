@@ -1,0 +1,364 @@
+"""The London figures: what is kept and what is protected, on 102 people, neutral against smiling.
+
+Everybody's neutral photo is enrolled and everybody's smiling photo probes: 102 genuine and 10,302 impostor
+comparisons in each scenario.
+
+- unprotected: photos as they are.
+- one key: everybody under the same key, the worst case (ISO/IEC 30136's stolen token), for several keys.
+- own key: each subject under a key of its own, the normal case.
+- anonymity: each photo against its own protected faces, under every key drawn here.
+- renewal: protected faces of the same person under different keys against each other.
+
+Operating thresholds are those at which the judge, on the *unprotected* photos of the set, lets at most one
+impostor in a thousand pass. Anonymity and renewal are also given at the judge's threshold of FMR .1 % on
+photos from the street (LFW view 1, `verification.THRESHOLDS`), which is lower, because studio photos of
+different people are more alike; error rates also at its threshold for cancelable faces of such photos.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from anonymix_plugin.anonymixer import Anonymixer, RoadName
+from anonymix_plugin.errors import UsageError
+from anonymix_lab.data.keys import SHARED_SCOPE, SeededKeys
+from anonymix_lab.metrics.error_rates import eer, error_rates, threshold_at_fmr
+from anonymix_plugin.faces import Detector, box_crop, recogniser_crop, select_faces
+from anonymix_plugin.images import decode_photo
+from anonymix_plugin.mixer.policy import MixingPolicy
+from anonymix_plugin.recognisers import MeasuringRecogniser, Recogniser
+from anonymix_plugin.values import Floats, Photo, Pixels
+from anonymix_plugin.verification import THRESHOLDS
+
+if TYPE_CHECKING:
+    from anonymix_plugin.mixer.presets import PresetName  # imports torch
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well genuine and impostor scores are apart: EER, and mean and deviation of both."""
+
+    eer: float
+    genuine_mean: float
+    genuine_deviation: float
+    impostor_mean: float
+    impostor_deviation: float
+    fnmr_at_threshold: float
+    fmr_at_threshold: float
+
+
+@dataclass(frozen=True)
+class SetAnew:
+    """Error rates at the judge's threshold for cancelable faces, FMR .1 % on street photos under one key.
+
+    Attributes:
+        threshold: That threshold, "cancelable-fmr-0.1%".
+        one_key: FMR and FNMR under one key, over all shared keys.
+        own_key: FMR and FNMR with a key each.
+        renewal_match_rate: Share of comparisons of one person under two different keys that match.
+    """
+
+    threshold: float
+    one_key: tuple[float, float]
+    own_key: tuple[float, float]
+    renewal_match_rate: float
+
+
+@dataclass(frozen=True)
+class JudgeFigures:
+    """What one recogniser says.
+
+    Attributes:
+        judge: Its name.
+        seen_by_mixer: Whether the mixer or its training uses it; figures of those that do not count.
+        threshold: Operating threshold.
+        unprotected: Photos as they are.
+        one_key: One entry for each shared key.
+        own_key: Each subject with its own key.
+        below_threshold: Share of comparisons of a photo with its own protected faces that do not match (the
+            protection success rate).
+        highest_original: The highest score among them.
+        renewal_match_rate: Share of comparisons of one person under two different keys that match.
+        renewal_comparisons: How many there were.
+        street_threshold: The judge's threshold of FMR .1 % on LFW view 1, None where it was not measured.
+        below_street_threshold: `below_threshold` at that threshold.
+        renewal_at_street_threshold: `renewal_match_rate` at that threshold.
+        set_anew: Error rates at the threshold for cancelable faces, None where it was not measured.
+        one_person: Mean and deviation of the cosine of a person's two photos under one key, over all keys.
+        quality: Mean length of the recogniser's embeddings of protected faces before they are normalised,
+            over that of the photos (see `anonymix_plugin.quality`): 1 where it sees protected faces as well
+            as photos. None for recognisers that do not tell.
+        least_quality: The least of a protected face, over the mean of the photos.
+    """
+
+    judge: str
+    seen_by_mixer: bool
+    threshold: float
+    unprotected: Separation
+    one_key: tuple[Separation, ...]
+    own_key: Separation
+    below_threshold: float
+    highest_original: float
+    original_comparisons: int
+    renewal_match_rate: float
+    renewal_comparisons: int
+    street_threshold: float | None
+    below_street_threshold: float | None
+    renewal_at_street_threshold: float | None
+    set_anew: SetAnew | None
+    one_person: tuple[float, float]
+    quality: float | None
+    least_quality: float | None
+
+    @property
+    def one_key_eer(self) -> float:
+        """Mean EER over the shared keys."""
+        return float(np.mean([entry.eer for entry in self.one_key]))
+
+
+@dataclass(frozen=True)
+class LondonFigures:
+    """All figures of one run.
+
+    Attributes:
+        people: How many.
+        shared_keys: How many keys for everybody were tried.
+        fingerprint: The mixer's.
+        policy: The mixing policy's settings.
+        road: "fast", or "refine" and the name of the preset.
+        undetected: On how many protected pictures no face was found.
+        seconds: How long it took.
+        judges: What each recogniser says.
+    """
+
+    people: int
+    shared_keys: int
+    fingerprint: str
+    policy: Mapping[str, str | float]
+    road: str
+    undetected: int
+    seconds: float
+    judges: tuple[JudgeFigures, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """Return everything as JSON takes it."""
+        content: dict[str, object] = asdict(self)
+        for entry, judge in zip(content["judges"], self.judges, strict=True):  # type: ignore[call-overload]
+            entry["one_key_eer"] = judge.one_key_eer
+        return content
+
+
+@dataclass(frozen=True, eq=False)
+class _Embedded:
+    """What judges see in everybody's two photos under one set of keys.
+
+    Attributes:
+        by_judge: Judge -> embeddings, (people, 2, dim).
+        lengths: Judge -> their lengths before they were normalised, (people, 2); of those that tell.
+        undetected: On how many pictures no face was found.
+    """
+
+    by_judge: Mapping[str, Floats]
+    lengths: Mapping[str, Floats]
+    undetected: int
+
+
+def london_photos(folder: Path, limit: int | None = None) -> list[tuple[Path, Path]]:
+    """List (neutral, smiling) of each person of the London set.
+
+    Raises:
+        UsageError: The folder does not hold such pairs.
+    """
+    pairs = [
+        (neutral, neutral.with_name(neutral.name.replace("_neutral", "_smiling")))
+        for neutral in sorted(folder.glob("*_neutral.*"))
+    ]
+    pairs = [pair for pair in pairs if pair[1].exists()][:limit]
+    if len(pairs) < 2:
+        raise UsageError("no pairs NAME_neutral.jpg and NAME_smiling.jpg in there", where=str(folder))
+    return pairs
+
+
+def london_figures(
+    photos: Sequence[tuple[Path, Path]],
+    judges: Sequence[Recogniser],
+    detector: Detector,
+    *,
+    shared_keys: int = 2,
+    seed: int = 1,
+    policy: MixingPolicy | None = None,
+    refinement: PresetName | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> LondonFigures:
+    """Measure.
+
+    Args:
+        photos: (enrolment, probe) of each person.
+        judges: Recognisers, at least one.
+        detector: Finds faces in photos and in protected faces.
+        shared_keys: How many keys for everybody are tried.
+        seed: Seed of all keys.
+        policy: Mixing policy; the default one without it.
+        refinement: Preset of the refine road; the fast road without it.
+        progress: Called with stage, done and total.
+
+    Returns:
+        The figures.
+    """
+    started = time.monotonic()
+    plain = _embed(photos, judges, detector, decode_photo, "unprotected", progress)
+    people = {path: str(number) for number, pair in enumerate(photos) for path in pair}
+    keys = [(f"{SHARED_SCOPE} {number + 1}", 1) for number in range(shared_keys)] + [("own", 1), ("own", 2)]
+    sets: list[_Embedded] = []
+    road: RoadName = "fast" if refinement is None else "refine"
+    with Anonymixer(SeededKeys(seed), policy=policy, road=road, refinement=refinement) as mixer:
+        fingerprint = mixer.fingerprint
+        for scope, version in keys:
+
+            def protect(path: Path, scope: str = scope, version: int = version) -> Photo:
+                face = mixer.protect(path, subject=people[path], scope=scope, version=version)
+                return Photo(face.pixels, f"protected {path.name}")
+
+            stage = f"protected, {scope} {version}"
+            sets.append(_embed(photos, judges, detector, protect, stage, progress))
+    figures = [
+        _judge(judge, plain, sets[:shared_keys], sets[shared_keys], sets[shared_keys + 1]) for judge in judges
+    ]
+    return LondonFigures(
+        people=len(photos),
+        shared_keys=shared_keys,
+        fingerprint=fingerprint,
+        policy=(policy or MixingPolicy()).describe(),
+        road=road if refinement is None else f"{road}, {refinement}",
+        undetected=sum(entry.undetected for entry in sets),
+        seconds=time.monotonic() - started,
+        judges=tuple(figures),
+    )
+
+
+def _judge(
+    judge: Recogniser,
+    plain: _Embedded,
+    shared: Sequence[_Embedded],
+    own: _Embedded,
+    renewed: _Embedded,
+) -> JudgeFigures:
+    name = judge.name
+    genuine, impostor = _scores(plain.by_judge[name])
+    threshold = threshold_at_fmr(impostor, 0.001)
+    street = THRESHOLDS.get(name, {}).get("fmr-0.1%")
+    protected = [entry.by_judge[name] for entry in (*shared, own, renewed)]
+    original = np.concatenate(
+        [np.einsum("pid,pjd->pij", plain.by_judge[name], entry).ravel() for entry in protected]
+    )
+    renewal = np.concatenate([np.einsum("pid,pjd->pij", a, b).ravel() for a, b in combinations(protected, 2)])
+    together = np.concatenate([np.einsum("pd,pd->p", entry[:, 0], entry[:, 1]) for entry in protected])
+    lengths = [entry.lengths[name] for entry in (*shared, own, renewed) if name in entry.lengths]
+    ordinary = float(plain.lengths[name].mean()) if lengths else 1.0
+    return JudgeFigures(
+        judge=name,
+        seen_by_mixer=judge.seen_by_mixer,
+        threshold=float(threshold),
+        unprotected=_separation(genuine, impostor, threshold),
+        one_key=tuple(_separation(*_scores(entry.by_judge[name]), threshold) for entry in shared),
+        own_key=_separation(*_scores(own.by_judge[name]), threshold),
+        below_threshold=float((original < threshold).mean()),
+        highest_original=float(original.max()),
+        original_comparisons=len(original),
+        renewal_match_rate=float((renewal >= threshold).mean()),
+        renewal_comparisons=len(renewal),
+        street_threshold=street,
+        below_street_threshold=None if street is None else float((original < street).mean()),
+        renewal_at_street_threshold=None if street is None else float((renewal >= street).mean()),
+        set_anew=_set_anew(name, shared, own, renewal),
+        one_person=(float(together.mean()), float(together.std())),
+        quality=float(np.mean(lengths)) / ordinary if lengths else None,
+        least_quality=float(np.min(lengths)) / ordinary if lengths else None,
+    )
+
+
+def _set_anew(name: str, shared: Sequence[_Embedded], own: _Embedded, renewal: Floats) -> SetAnew | None:
+    threshold = THRESHOLDS.get(name, {}).get("cancelable-fmr-0.1%")
+    if threshold is None:
+        return None
+    sets = [_scores(entry.by_judge[name]) for entry in shared]
+    together = [np.concatenate(parts) for parts in zip(*sets, strict=True)]
+    rates = [
+        error_rates(genuine, impostor, [threshold])
+        for genuine, impostor in ((together[0], together[1]), _scores(own.by_judge[name]))
+    ]
+    one, each = ((float(fmr[0]), float(fnmr[0])) for fmr, fnmr in rates)
+    return SetAnew(threshold, one, each, float((renewal >= threshold).mean()))
+
+
+def _separation(genuine: Scores, impostor: Scores, threshold: float) -> Separation:
+    fmr, fnmr = error_rates(genuine, impostor, [threshold])
+    return Separation(
+        eer=eer(genuine, impostor),
+        genuine_mean=float(genuine.mean()),
+        genuine_deviation=float(genuine.std()),
+        impostor_mean=float(impostor.mean()),
+        impostor_deviation=float(impostor.std()),
+        fnmr_at_threshold=float(fnmr[0]),
+        fmr_at_threshold=float(fmr[0]),
+    )
+
+
+def _scores(embeddings: Floats) -> tuple[Scores, Scores]:
+    """Compare all enrolments with all probes: (N, 2, dim) -> genuine (N,), impostor (N (N - 1),)."""
+    all_pairs = (embeddings[:, 0] @ embeddings[:, 1].T).astype(np.float64)
+    own = np.eye(len(all_pairs), dtype=bool)
+    return all_pairs[own], all_pairs[~own]
+
+
+def _embed(
+    photos: Sequence[tuple[Path, Path]],
+    judges: Sequence[Recogniser],
+    detector: Detector,
+    load: Callable[[Path], Photo],
+    stage: str,
+    progress: Callable[[str, int, int], None],
+) -> _Embedded:
+    rows: dict[str, list[Floats]] = {judge.name: [] for judge in judges}
+    lengths: dict[str, list[Floats]] = {}
+    undetected = 0
+    for done, pair in enumerate(photos):
+        crops: dict[str, list[Pixels]] = {"arcface-112": [], "box-160": []}
+        for path in pair:
+            photo = load(path)
+            found = detector.detect(photo)
+            if not found:
+                # A recogniser behind would refuse it: it counts as a face that matches nobody.
+                undetected += 1
+                for kind, size in (("arcface-112", 112), ("box-160", 160)):
+                    crops[kind].append(np.zeros((size, size, 3), np.uint8))
+                continue
+            face = select_faces(found, "largest", photo)[0]
+            crops["arcface-112"].append(recogniser_crop(face))
+            crops["box-160"].append(box_crop(face, 160))
+        for judge in judges:
+            seen = np.stack(crops[judge.alignment])
+            blank = [not crop.any() for crop in seen]
+            if isinstance(judge, MeasuringRecogniser):
+                embedded, length = judge.embed_with_lengths(seen)
+                lengths.setdefault(judge.name, []).append(np.where(blank, 0.0, length).astype(np.float32))
+            else:
+                embedded = judge.embed(seen)
+            embedded[blank] = 0.0
+            rows[judge.name].append(embedded)
+        progress(stage, done + 1, len(photos))
+    return _Embedded(
+        {name: np.stack(found) for name, found in rows.items()},
+        {name: np.stack(found) for name, found in lengths.items()},
+        undetected,
+    )
