@@ -16,8 +16,8 @@ from typing import Final
 
 import numpy as np
 
-from anonymix_plugin.errors import LowQualityError, NoFaceError, UsageError
 from anonymix_lab.metrics.error_rates import threshold_at_fmr
+from anonymix_plugin.errors import LowQualityError, NoFaceError, UsageError
 from anonymix_plugin.faces import Detector, YuNet, box_crop, recogniser_crop
 from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo, default_limits
 from anonymix_plugin.models import locate

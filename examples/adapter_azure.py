@@ -9,8 +9,8 @@ from azure.core.credentials import AzureKeyCredential
 
 from anonymix_adapters.azure import protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_plugin import Anonymixer
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 
 HOW = {"detection_model": "detection_03", "recognition_model": "recognition_04", "return_face_id": True}
 account = os.environ["AZURE_FACE_ENDPOINT"], AzureKeyCredential(os.environ["AZURE_FACE_KEY"])

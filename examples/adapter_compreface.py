@@ -6,8 +6,8 @@ from pathlib import Path
 
 from anonymix_adapters.compreface import CompreFace, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_plugin import Anonymixer
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 
 url, key = os.environ["COMPREFACE_URL"], os.environ["COMPREFACE_RECOGNITION_KEY"]
 

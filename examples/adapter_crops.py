@@ -8,8 +8,8 @@ import onnxruntime
 
 from anonymix_adapters.crops import CropLayout, gate_of, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_plugin import Anonymixer
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.models import locate

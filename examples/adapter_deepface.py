@@ -8,8 +8,8 @@ from pathlib import Path
 
 from anonymix_adapters.deepface import protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_plugin import Anonymixer
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 from anonymix_plugin.models import locate
 
 with tempfile.TemporaryDirectory() as folder:

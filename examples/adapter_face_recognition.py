@@ -9,8 +9,8 @@ import numpy as np
 
 from anonymix_adapters.face_recognition import gate_of, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_plugin import Anonymixer
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 
 
 def embed(photo: bytes) -> np.ndarray:

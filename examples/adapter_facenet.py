@@ -10,8 +10,8 @@ from PIL import Image
 
 from anonymix_adapters.facenet import gate_of, network, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_plugin import Anonymixer
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 
 mtcnn = MTCNN()
 net = network()  # the registry's weights; InceptionResnetV1(pretrained="vggface2") where it can be downloaded

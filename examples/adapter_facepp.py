@@ -6,8 +6,8 @@ from pathlib import Path
 
 from anonymix_adapters.facepp import FacePlusPlus, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_plugin import Anonymixer
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 
 url = os.environ.get("FACEPP_URL", "https://api-us.faceplusplus.com/facepp/v3/")
 account = os.environ["FACEPP_API_KEY"], os.environ["FACEPP_API_SECRET"]

@@ -10,8 +10,8 @@ from insightface.app import FaceAnalysis
 
 from anonymix_adapters.insightface import gate_of, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_plugin import Anonymixer
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 from anonymix_plugin.models import locate
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from anonymix_adapters.luxand import Luxand, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_plugin import Anonymixer
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 
 url = os.environ.get("LUXAND_URL", "https://api.luxand.cloud/")
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from anonymix_adapters.opencv import gate_of, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_plugin import Anonymixer
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 from anonymix_plugin.models import locate
 
 detector = cv2.FaceDetectorYN.create(str(locate("yunet")), "", (320, 320))

@@ -7,8 +7,8 @@ import boto3
 
 from anonymix_adapters.rekognition import protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_plugin import Anonymixer
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 
 
 def similarity(photo: bytes) -> float:

@@ -12,8 +12,8 @@ from tencentcloud.iai.v20200303.iai_client import IaiClient
 
 from anonymix_adapters.tencent import protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_plugin import Anonymixer
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 
 place = os.environ.get("TENCENTCLOUD_IAI_ENDPOINT", "https://iai.tencentcloudapi.com").split("://")
 profile = ClientProfile(httpProfile=HttpProfile(protocol=place[0], endpoint=place[1]))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from anonymix_plugin import Anonymixer
-from anonymix_lab.demo.people import sample_people
 from anonymix_lab.data.keys import SeededKeys
+from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer
 
 SIDE, GAP = 150, 14
 people = 4

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from anonymix_keystore import Keystore, KeystoreError, PassphraseUnlock
-from anonymix_plugin import Anonymixer, CancelableFace
 from anonymix_lab.demo.people import sample_people
+from anonymix_plugin import Anonymixer, CancelableFace
 from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser

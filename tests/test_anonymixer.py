@@ -28,6 +28,7 @@ from anonymix_keystore import (
     UnlockUnavailableError,
     WrongPassphraseError,
 )
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import (
     AlreadyProtectedError,
     Anonymixer,
@@ -47,7 +48,6 @@ from anonymix_plugin import (
     save_cancelable,
 )
 from anonymix_plugin import anonymixer as anonymixer_module
-from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.faces import YuNet, ffhq_crop
 from anonymix_plugin.generator import load_generator
 from anonymix_plugin.images import decode_photo

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anonymix_plugin.errors import LowQualityError, PhotoError, UsageError
 from anonymix_lab.studies.quality_gate import SPOILERS, measure_gate, pairs_of_people
+from anonymix_plugin.errors import LowQualityError, PhotoError, UsageError
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.mixer.weights import load_mixer_weights
 from anonymix_plugin.quality import (

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import Anonymixer, AttributePolicy, DamagedModelError, MixingPolicy
 from anonymix_plugin.encoder import EncoderNetwork, save_encoder
 from anonymix_plugin.errors import LowQualityError, UsageError
-from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.refine import RefineSettings, RefineStep

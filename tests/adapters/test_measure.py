@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from remembering import RememberingMixer
 
-from anonymix_lab.studies import adapters as measuring
 from anonymix_adapters import opencv
 from anonymix_adapters.conformance import Person
 from anonymix_adapters.gate import FaceMixer
+from anonymix_lab.studies import adapters as measuring
 from anonymix_lab.studies.adapters import beyond_strangers, measure
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import PhotoSource

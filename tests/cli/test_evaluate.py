@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from anonymix_plugin.cli import main
 from anonymix_lab.evaluation.report.schema import Report
+from anonymix_plugin.cli import main
 
 Run = Callable[..., Any]
 

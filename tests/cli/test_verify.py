@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from anonymix_keystore import Keystore
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import CancelableFace, LowQualityError, NoFaceError, UsageError
 from anonymix_plugin.anonymixer import Anonymixer
-from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.verification import (
     THRESHOLDS,
     Verifier,

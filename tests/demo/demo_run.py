@@ -39,8 +39,8 @@ class Run:
 
 def remember_secrets(patch: pytest.MonkeyPatch) -> list[bytes]:
     """Note every passphrase and every key that passes by."""
-    from anonymix_plugin import anonymixer
     from anonymix_lab.demo import story
+    from anonymix_plugin import anonymixer
 
     seen: list[bytes] = []
 

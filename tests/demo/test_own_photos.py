@@ -10,8 +10,8 @@ import pytest
 from demo_run import Run
 from PIL import Image
 
-from anonymix_plugin.cli import main
 from anonymix_lab.demo.photos import people_from
+from anonymix_plugin.cli import main
 from anonymix_plugin.errors import UsageError
 
 

@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
+from anonymix_lab.studies.reconstruction import measure_reconstruction
+from anonymix_lab.training.encoder import disturb
 from anonymix_plugin.encoder import EncoderNetwork, as_input, load_encoder, save_encoder
 from anonymix_plugin.errors import BadArrayError, DamagedModelError
-from anonymix_lab.studies.reconstruction import measure_reconstruction
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.generator import load_generator
 from anonymix_plugin.mixer.attributes import LightAndColour
 from anonymix_plugin.mixer.weights import load_mixer_weights
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser
-from anonymix_lab.training.encoder import disturb
 
 RANDOM = np.random.Generator(np.random.Philox(2))
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from anonymix_lab.data import Pairs, Protocol, Sample
 from anonymix_lab.evaluation.attacks import (
     ATTACKS,
     Attack,
@@ -26,7 +27,6 @@ from anonymix_lab.evaluation.attacks import (
     attack_parts,
 )
 from anonymix_lab.evaluation.attacks._values import split_people
-from anonymix_lab.data import Pairs, Protocol, Sample
 from anonymix_lab.evaluation.report.schema import AttackPart
 from anonymix_lab.evaluation.scenarios import Drawn
 from anonymix_lab.matchers import Table

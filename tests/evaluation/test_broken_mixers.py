@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from anonymix_lab.evaluation.attacks import Direct, KeyGuessing, Linkage, WithKey
-from anonymix_lab.protections import KeyName
 from anonymix_lab.data import Protocol, pairs_protocol
+from anonymix_lab.evaluation.attacks import Direct, KeyGuessing, Linkage, WithKey
 from anonymix_lab.evaluation.report.schema import Report
 from anonymix_lab.evaluation.requirements import DEFAULTS, parse
 from anonymix_lab.evaluation.run import MixerFacts, Settings, evaluate
 from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, load_judges
+from anonymix_lab.protections import KeyName
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Photo, Pixels

@@ -11,8 +11,8 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from anonymix_lab.metrics.curves import WeightedRates, accuracy_of_folds, det_points
-from anonymix_lab.metrics.intervals import Resampler, share, wilson
 from anonymix_lab.metrics.error_rates import auc, eer, fnmr_at_fmr, threshold_at_fmr
+from anonymix_lab.metrics.intervals import Resampler, share, wilson
 from anonymix_lab.metrics.thresholds import top_thresholds
 
 

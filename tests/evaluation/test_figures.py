@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 
 from anonymix_lab.cli.figures import _table
-from anonymix_plugin.errors import UsageError
+from anonymix_lab.data.keys import SHARED_SCOPE, SeededKeys
 from anonymix_lab.studies import london as module
 from anonymix_lab.studies.london import london_figures, london_photos
-from anonymix_lab.data.keys import SHARED_SCOPE, SeededKeys
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser

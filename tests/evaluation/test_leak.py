@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from anonymix_lab.protections import KeyName, Protection
+from anonymix_lab.studies.leak import LeakFigures, measure_leak
 from anonymix_plugin.encoder import Encoder
 from anonymix_plugin.errors import NoFaceError, UsageError
-from anonymix_lab.studies.leak import LeakFigures, measure_leak
-from anonymix_lab.protections import KeyName, Protection
 from anonymix_plugin.faces import Detector, YuNet
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Floats, Pixels

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anonymix_lab.metrics.curves import accuracy_of_folds
 from anonymix_lab.data import lfw_protocol
 from anonymix_lab.evaluation.scenarios import scores_of
 from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, Request, load_judges
+from anonymix_lab.metrics.curves import accuracy_of_folds
 from anonymix_plugin.faces import Scrfd, YuNet
 
 

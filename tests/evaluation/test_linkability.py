@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import integrate, stats
 
-from anonymix_plugin.errors import BadArrayError, UsageError
 from anonymix_lab.metrics.linkability import default_bins, linkability, local_linkability
+from anonymix_plugin.errors import BadArrayError, UsageError
 
 
 def scores():

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from anonymix_plugin.errors import BadArrayError, UsageError
 from anonymix_lab.metrics.error_rates import (
     auc,
     eer,
@@ -18,6 +17,7 @@ from anonymix_lab.metrics.error_rates import (
     fnmr_at_fmr,
     threshold_at_fmr,
 )
+from anonymix_plugin.errors import BadArrayError, UsageError
 
 
 def scores(dtype=np.float64):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anonymix_plugin.errors import UsageError
 from anonymix_lab.data import (
     Protocol,
     folder_protocol,
@@ -20,6 +19,7 @@ from anonymix_lab.data import (
     read_names,
 )
 from anonymix_lab.evaluation.run import part_of
+from anonymix_plugin.errors import UsageError
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from anonymix_plugin.errors import ModelError, UsageError
 from anonymix_lab.evaluation.features import FeatureJudge
 from anonymix_lab.evaluation.traits import frechet_distance, kernel_distance, read_groups
 from anonymix_lab.matchers._judges import TRAIT_NAMES, face_traits
+from anonymix_plugin.errors import ModelError, UsageError
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Photo

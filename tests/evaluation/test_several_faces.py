@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anonymix_plugin import Anonymixer
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.evaluation import assemble
 from anonymix_lab.evaluation.assemble import Choice, run_choice
-from anonymix_lab.data.keys import SeededKeys
-from anonymix_lab.protections import Blur, KeyName, MixerProtection, Pixelation, Protection
 from anonymix_lab.matchers import Panel, load_judges
+from anonymix_lab.protections import Blur, KeyName, MixerProtection, Pixelation, Protection
+from anonymix_plugin import Anonymixer
 from anonymix_plugin.faces import FacePolicy, YuNet
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Pixels

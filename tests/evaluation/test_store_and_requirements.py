@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anonymix_plugin.errors import UsageError
-from anonymix_lab.protections import Blur, KeyName, Pixelation
 from anonymix_lab.data import Sample
 from anonymix_lab.evaluation.requirements import METRICS, parse, read_requirements
 from anonymix_lab.matchers import EmbeddingStore, Entry, Extractor, Panel, Request, load_judges
+from anonymix_lab.protections import Blur, KeyName, Pixelation
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.values import Pixels
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.errors import UsageError
-from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.faces import YuNet, box_crop, recogniser_crop
 from anonymix_plugin.generator import (
     ArrayGenerator,

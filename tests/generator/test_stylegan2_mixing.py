@@ -12,10 +12,11 @@ import pytest
 from stylegan2_checkpoints import Plan, random_weights, rosinality, write
 
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
+from anonymix_lab.data.keys import SeededKeys
+from anonymix_lab.training.latent import latent_axes
 from anonymix_plugin import Anonymixer, AttributePolicy, DamagedModelError, MixingPolicy, UsageError
 from anonymix_plugin.cli import main
 from anonymix_plugin.encoder import EncoderNetwork, save_encoder
-from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.generator.protocol import pictures_of
 from anonymix_plugin.generator.stylegan2 import StyleGan2, load_stylegan2
 from anonymix_plugin.generator.stylegan2_openvino import OpenVinoStyleGan2
@@ -23,7 +24,6 @@ from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.refine import RefineSettings
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
-from anonymix_lab.training.latent import latent_axes
 
 RANDOM = np.random.Generator(np.random.Philox(31))
 PLAN = Plan(width=64, layers=2, channels=(6, 6, 5, 4, 4))

@@ -11,15 +11,15 @@ import pytest
 import torch
 from stylegan2_checkpoints import Plan, random_weights, rosinality, write
 
+from anonymix_lab.training.latent import latent_axes
+from anonymix_lab.training.mapper import SHIPPED_MARKS, MapperRecipe, fit_mapper, marked_children
+from anonymix_lab.training.pairs import mean_style, pair_codes, pair_path, to_pixels, to_w_plus
 from anonymix_plugin.cli import main
 from anonymix_plugin.encoder import load_encoder
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator.stylegan2 import StyleGan2, load_stylegan2
 from anonymix_plugin.mixer.subspace import IdentitySubspace
 from anonymix_plugin.mixer.weights import load_mixer_weights
-from anonymix_lab.training.latent import latent_axes
-from anonymix_lab.training.mapper import SHIPPED_MARKS, MapperRecipe, fit_mapper, marked_children
-from anonymix_lab.training.pairs import mean_style, pair_codes, pair_path, to_pixels, to_w_plus
 
 RANDOM = np.random.Generator(np.random.Philox(21))
 

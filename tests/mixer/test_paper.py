@@ -7,10 +7,10 @@ import pytest
 import torch
 from mixer_toys import ToyGenerator, ToyRecogniser
 
+from anonymix_lab.studies.joint import JointRefiner, PersonPhoto
 from anonymix_plugin.errors import BadArrayError, UsageError
 from anonymix_plugin.mixer.attributes import LightAndColour
 from anonymix_plugin.mixer.inversion import InversionSettings, invert
-from anonymix_lab.studies.joint import JointRefiner, PersonPhoto
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.losses import identity_loss, pairwise_distance
 from anonymix_plugin.mixer.presets import PRESETS

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from anonymix_plugin.errors import BadArrayError, DamagedModelError, MissingModelError, ModelError, UsageError
 from anonymix_lab.metrics.error_rates import eer
+from anonymix_plugin.errors import BadArrayError, DamagedModelError, MissingModelError, ModelError, UsageError
 from anonymix_plugin.recognisers import Recogniser, available_recognisers, load_recogniser
 from anonymix_plugin.recognisers._onnx_file import read_onnx
 

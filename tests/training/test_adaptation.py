@@ -11,8 +11,6 @@ import pytest
 import torch
 from toys import DIMS, TEMPLATE, Everywhere, toy_student, toy_weights
 
-from anonymix_plugin.encoder import EncoderNetwork, as_input
-from anonymix_plugin.errors import UsageError
 from anonymix_lab.training.adaptation import (
     AdaptationRecipe,
     FramedPhotos,
@@ -20,6 +18,8 @@ from anonymix_lab.training.adaptation import (
     adapt_encoder,
     frame_photos,
 )
+from anonymix_plugin.encoder import EncoderNetwork, as_input
+from anonymix_plugin.errors import UsageError
 
 
 def banded(count: int) -> FramedPhotos:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anonymix_lab.studies.dimensions import PARTS, PhotoPairs, dims_curve, read_view1_pairs
 from anonymix_plugin.errors import BadArrayError, UsageError
 from anonymix_plugin.mixer.subspace import fit_subspace
-from anonymix_lab.studies.dimensions import PARTS, PhotoPairs, dims_curve, read_view1_pairs
 
 
 def normalised(rows: np.ndarray) -> np.ndarray:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anonymix_plugin.errors import UsageError
 from anonymix_lab.data import lfw_folds
+from anonymix_lab.training.street import PHOTOS_OF_ONE, embed_street, street_people
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.mixer.subspace import IdentitySubspace
 from anonymix_plugin.mixer.weights import SHIPPED, load_mixer_weights
-from anonymix_lab.training.street import PHOTOS_OF_ONE, embed_street, street_people
 
 
 def lfw_of(folder: Path, photos: dict[str, int]) -> Path:

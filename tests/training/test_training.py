@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from anonymix_plugin.encoder import load_encoder
-from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator import LayerGroups
-from anonymix_plugin.mixer.subspace import IdentitySubspace
-from anonymix_plugin.mixer.weights import load_mixer_weights
 from anonymix_lab.training.embedding import embed_files, people_of
 from anonymix_lab.training.encoder import EncoderRecipe, train_encoder
 from anonymix_lab.training.latent import LatentAxes, latent_axes
 from anonymix_lab.training.mapper import MapperRecipe, child_direction, fit_mapper
 from anonymix_lab.training.pairs import draw_pairs, mean_style, pair_codes, pair_path, to_w_plus
+from anonymix_plugin.encoder import load_encoder
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.generator import LayerGroups
+from anonymix_plugin.mixer.subspace import IdentitySubspace
+from anonymix_plugin.mixer.weights import load_mixer_weights
 
 RANDOM = np.random.Generator(np.random.Philox(9))
 

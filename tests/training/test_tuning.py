@@ -20,9 +20,6 @@ from toys import (
     toy_weights,
 )
 
-from anonymix_plugin.errors import UsageError
-from anonymix_plugin.mixer.identity_map import IdentityMap
-from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
 from anonymix_lab.training.checkpoint import load_state, one_cycle, save_state
 from anonymix_lab.training.examples import SEEN_LAYERS, Landmarks, draw_examples, draw_landmarks, spread
 from anonymix_lab.training.student import StudentRecipe, crop_grid, cut, train_head
@@ -35,6 +32,9 @@ from anonymix_lab.training.tuning import (
     tune,
     visible,
 )
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.mixer.identity_map import IdentityMap
+from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
 
 RECIPE = TuningRecipe(
     steps=40, people=4, photos=2, hidden=16, axes=12, linear_rate=0.02, bend_rate=0.004, length=5.0

@@ -12,19 +12,19 @@ from torch import nn
 from toys import TEMPLATE, BandGenerator, BandRecogniser, toy_weights
 from typer.testing import CliRunner
 
-from anonymix_plugin.cli import app
 from anonymix_lab.cli.train._app import bars
 from anonymix_lab.cli.train._student import whole_reader
+from anonymix_lab.training.examples import PICTURE, Landmarks, spread
+from anonymix_lab.training.student import StudentRecipe, crop_grid
+from anonymix_lab.training.tuning import TunableMap, TuningRecipe, TuningStep, tune, whole_recipe
+from anonymix_lab.training.whole import CROP, Disturbance, WholeReader, crop_grids, cut_finely
+from anonymix_plugin.cli import app
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.generator import load_reference_generator
 from anonymix_plugin.mixer.weights import load_mixer_weights
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
-from anonymix_lab.training.examples import PICTURE, Landmarks, spread
-from anonymix_lab.training.student import StudentRecipe, crop_grid
-from anonymix_lab.training.tuning import TunableMap, TuningRecipe, TuningStep, tune, whole_recipe
-from anonymix_lab.training.whole import CROP, Disturbance, WholeReader, crop_grids, cut_finely
 from anonymix_plugin.values import Photo
 
 QUIET = Disturbance(0, 0, 0, 0, 0, 0, 0, 0)

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from anonymix_lab.training.examples import SEEN_LAYERS, Landmarks
+from anonymix_lab.training.student import Head, Student
 from anonymix_plugin.generator import LayerGroups
 from anonymix_plugin.mixer.subspace import IdentitySubspace
 from anonymix_plugin.mixer.weights import MixerWeights
-from anonymix_lab.training.examples import SEEN_LAYERS, Landmarks
-from anonymix_lab.training.student import Head, Student
 from anonymix_plugin.values import Face, Photo
 
 DIMS = 8

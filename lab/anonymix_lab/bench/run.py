@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from anonymix_plugin.anonymixer import Anonymixer, PhotoRequest
 from anonymix_lab.bench.clock import Clock, Times
 from anonymix_lab.bench.cold import ColdStart, cold_start
 from anonymix_lab.bench.counts import Counts, generator_counts, onnx_counts
@@ -22,6 +21,7 @@ from anonymix_lab.bench.engines import EngineTimes, compare_engines
 from anonymix_lab.bench.peak import Peak, measure_peak
 from anonymix_lab.bench.rivals import blurred, pixelated
 from anonymix_lab.data.keys import SeededKeys
+from anonymix_plugin.anonymixer import Anonymixer, PhotoRequest
 from anonymix_plugin.faces import YuNet, ffhq_crop, recogniser_crop
 from anonymix_plugin.generator import Engine, Generator, PublishedWeights, pictures_of, read_published
 from anonymix_plugin.images import decode_photo

@@ -50,11 +50,11 @@ def demo(
     """
     from rich.console import Console
 
-    from anonymix_plugin.files import make_folder, write_text
     from anonymix_lab.demo.page import render
     from anonymix_lab.demo.story import Plan, plan_seed, tell
     from anonymix_lab.demo.summary import as_text, summary
     from anonymix_lab.demo.verdict import judge_story
+    from anonymix_plugin.files import make_folder, write_text
 
     # The folder first: that it can't be written to should not turn out after minutes.
     make_folder(output)

@@ -220,8 +220,8 @@ def evaluate(
     """
     from rich.console import Console
 
-    from anonymix_plugin.files import make_folder
     from anonymix_lab.evaluation.requirements import DEFAULTS, parse, read_requirements
+    from anonymix_plugin.files import make_folder
 
     console = Console(stderr=True, highlight=False)
     # What can be refused without loading anything comes first.

@@ -26,10 +26,10 @@ def gallery(
     from rich.console import Console
     from rich.progress import Progress
 
-    from anonymix_plugin.files import make_folder
     from anonymix_lab.demo.gallery import make_gallery
     from anonymix_plugin.encoder import load_encoder
     from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.files import make_folder
     from anonymix_plugin.generator import load_generator
     from anonymix_plugin.models import locate
     from anonymix_plugin.verification import Verifier

@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 
-from anonymix_plugin.errors import UsageError
 from anonymix_lab.data._values import (
     SUFFIXES,
     Notice,
@@ -21,6 +20,7 @@ from anonymix_lab.data._values import (
     excluded,
     photos_each,
 )
+from anonymix_plugin.errors import UsageError
 
 _FOLDS: Final = 5
 _MOST_PAIRS: Final = 6000

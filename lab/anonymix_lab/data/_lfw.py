@@ -13,7 +13,6 @@ from typing import Final
 
 import numpy as np
 
-from anonymix_plugin.errors import UsageError
 from anonymix_lab.data._values import (
     Notice,
     Pairs,
@@ -22,6 +21,7 @@ from anonymix_lab.data._values import (
     checked,
     excluded,
 )
+from anonymix_plugin.errors import UsageError
 
 _CURE: Final = "give the folder of Labeled Faces in the Wild, with pairs.txt, pairsDevTrain.txt and images/"
 _QUICK_DEVELOPMENT: Final = 400

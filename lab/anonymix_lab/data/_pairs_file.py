@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from anonymix_plugin.errors import UsageError
 from anonymix_lab.data._values import Notice, Pairs, Protocol, Sample, checked, excluded
+from anonymix_plugin.errors import UsageError
 
 _YES: Final = frozenset({"1", "true", "yes", "same", "genuine"})
 _NO: Final = frozenset({"0", "false", "no", "different", "impostor"})

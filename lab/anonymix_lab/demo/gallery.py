@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anonymix_plugin.anonymixer import Anonymixer
-from anonymix_lab.demo.people import MOST_PEOPLE, sample_people
-from anonymix_plugin.encoder import Encoder
 from anonymix_lab.data.keys import SeededKeys
+from anonymix_lab.demo.people import MOST_PEOPLE, sample_people
+from anonymix_lab.training.pairs import to_pixels, to_w_plus
+from anonymix_plugin.anonymixer import Anonymixer
+from anonymix_plugin.encoder import Encoder
 from anonymix_plugin.faces import Detector, ffhq_crop, select_faces
 from anonymix_plugin.generator import Generator, pictures_of
 from anonymix_plugin.images import decode_photo
-from anonymix_lab.training.pairs import to_pixels, to_w_plus
 from anonymix_plugin.values import Floats, Pixels
 from anonymix_plugin.verification import Verifier
 

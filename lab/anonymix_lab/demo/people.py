@@ -22,9 +22,9 @@ import torch
 from PIL import Image
 
 from anonymix_lab.demo.values import Person, Sample
+from anonymix_lab.training.pairs import mean_style, to_pixels, to_w_plus
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator import Generator
-from anonymix_lab.training.pairs import mean_style, to_pixels, to_w_plus
 from anonymix_plugin.values import Pixels
 
 PHOTOS_EACH = 4

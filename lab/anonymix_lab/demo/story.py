@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 
 from anonymix_keystore import Keystore, KeystoreError, PassphraseUnlock, RotationReason
-from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_lab.demo.judges import Embeddings, Judges, similarity
 from anonymix_lab.demo.people import DEFAULT_SEED, PHOTOS_EACH, sample_people
 from anonymix_lab.demo.photos import people_from
@@ -34,6 +33,7 @@ from anonymix_lab.demo.values import (
     Story,
     Trial,
 )
+from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.errors import AnonymixError, PhotoError, UsageError
 from anonymix_plugin.faces import YuNet, select_faces
 from anonymix_plugin.images import decode_photo

@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from anonymix_plugin import __version__
 from anonymix_lab.demo.values import Story
 from anonymix_lab.demo.verdict import CHAPTERS, Verdict
+from anonymix_plugin import __version__
 from anonymix_plugin.models import REGISTRY
 
 SCHEMA: Final = 1

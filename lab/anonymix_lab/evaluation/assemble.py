@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
-from anonymix_plugin.anonymixer import Anonymixer
-from anonymix_plugin.encoder import load_encoder
-from anonymix_plugin.errors import ModelError
+from anonymix_lab.data import Protocol
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.evaluation.attacks import (
     Attack,
     Direct,
@@ -23,7 +22,12 @@ from anonymix_lab.evaluation.attacks import (
     WithKey,
 )
 from anonymix_lab.evaluation.features import FeatureJudge, feature_part
-from anonymix_lab.data.keys import SeededKeys
+from anonymix_lab.evaluation.report.files import write_report
+from anonymix_lab.evaluation.report.photos import contact_sheet
+from anonymix_lab.evaluation.report.schema import Report
+from anonymix_lab.evaluation.requirements import Requirement
+from anonymix_lab.evaluation.run import MixerFacts, Settings, evaluate
+from anonymix_lab.matchers import EmbeddingStore, Extractor, FaceChoice, Panel, load_judges
 from anonymix_lab.protections import (
     Blur,
     LayerSwap,
@@ -31,13 +35,9 @@ from anonymix_lab.protections import (
     Pixelation,
     Protection,
 )
-from anonymix_lab.data import Protocol
-from anonymix_lab.evaluation.report.files import write_report
-from anonymix_lab.evaluation.report.photos import contact_sheet
-from anonymix_lab.evaluation.report.schema import Report
-from anonymix_lab.evaluation.requirements import Requirement
-from anonymix_lab.evaluation.run import MixerFacts, Settings, evaluate
-from anonymix_lab.matchers import EmbeddingStore, Extractor, FaceChoice, Panel, load_judges
+from anonymix_plugin.anonymixer import Anonymixer
+from anonymix_plugin.encoder import load_encoder
+from anonymix_plugin.errors import ModelError
 from anonymix_plugin.faces import Detector, Scrfd, YuNet
 from anonymix_plugin.generator import Engine
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy

@@ -9,12 +9,12 @@ from typing import Final
 
 import numpy as np
 
-from anonymix_plugin.errors import ModelError, UsageError
-from anonymix_lab.protections import KeyName, Protection
 from anonymix_lab.data import Protocol
-from anonymix_lab.evaluation.traits import frechet_distance, kernel_distance
 from anonymix_lab.evaluation.report.schema import FeaturePart
+from anonymix_lab.evaluation.traits import frechet_distance, kernel_distance
 from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, Request
+from anonymix_lab.protections import KeyName, Protection
+from anonymix_plugin.errors import ModelError, UsageError
 from anonymix_plugin.faces import Detector, ffhq_crop
 from anonymix_plugin.values import Face, Floats, Photo
 

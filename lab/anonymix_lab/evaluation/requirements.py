@@ -10,8 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from anonymix_plugin.errors import UsageError
 from anonymix_lab.evaluation.report.schema import Figure, Report, RequirementPart
+from anonymix_plugin.errors import UsageError
 
 _FORM: Final = re.compile(
     r"^\s*(?P<metric>[a-z][a-z0-9-]*)(?:@(?P<judge>[\w.-]+))?\s*(?P<sign><=|>=)\s*(?P<limit>[0-9]*\.?[0-9]+)\s*(?P<percent>%?)\s*$"

@@ -14,14 +14,10 @@ from typing import Final
 
 import numpy as np
 
-from anonymix_plugin import __version__
-from anonymix_plugin.errors import PhotoError, UsageError
-from anonymix_lab.evaluation.attacks import Attack, Material, attack_parts
-from anonymix_lab.evaluation.attacks._values import split_people
-from anonymix_lab.protections import KeyName, Protection
 from anonymix_lab.data import Protocol
 from anonymix_lab.data._values import without_idle
-from anonymix_lab.evaluation.traits import diversity, group_parts, traits
+from anonymix_lab.evaluation.attacks import Attack, Material, attack_parts
+from anonymix_lab.evaluation.attacks._values import split_people
 from anonymix_lab.evaluation.report.schema import (
     AttackPart,
     FailurePart,
@@ -36,8 +32,12 @@ from anonymix_lab.evaluation.report.schema import (
 )
 from anonymix_lab.evaluation.requirements import Requirement, judge_requirements
 from anonymix_lab.evaluation.scenarios import OWN, Drawn, Measured, draw, measure_scenarios
+from anonymix_lab.evaluation.traits import diversity, group_parts, traits
 from anonymix_lab.matchers import Extractor, Request
 from anonymix_lab.metrics.thresholds import Frozen, freeze
+from anonymix_lab.protections import KeyName, Protection
+from anonymix_plugin import __version__
+from anonymix_plugin.errors import PhotoError, UsageError
 
 _TARGET: Final = 0.001
 _TIMED: Final = 5

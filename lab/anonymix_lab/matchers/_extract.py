@@ -12,11 +12,11 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_plugin.errors import PhotoError
-from anonymix_lab.protections import KeyName, Protection
 from anonymix_lab.data import Sample
 from anonymix_lab.matchers._judges import FaceChoice, Panel
 from anonymix_lab.matchers._store import NO_FACE, EmbeddingStore, Entry
+from anonymix_lab.protections import KeyName, Protection
+from anonymix_plugin.errors import PhotoError
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Floats, Photo
 

@@ -9,8 +9,8 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_lab.metrics.error_rates import threshold_at_fmr
 from anonymix_lab.matchers import Table
+from anonymix_lab.metrics.error_rates import threshold_at_fmr
 from anonymix_plugin.verification import THRESHOLDS
 
 Array = npt.NDArray[np.float64]

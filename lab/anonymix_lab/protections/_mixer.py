@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_lab.protections._values import KeyName
+from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.values import Pixels
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from anonymix_plugin.encoder import Encoder
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.protections._values import KeyName
+from anonymix_lab.training.pairs import to_pixels, to_w_plus
+from anonymix_plugin.encoder import Encoder
 from anonymix_plugin.faces import Detector, FacePolicy, ffhq_crop, select_faces
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer import swap
 from anonymix_plugin.mixer.key_schedule import KeySchedule
-from anonymix_lab.training.pairs import to_pixels, to_w_plus
 from anonymix_plugin.values import Floats, Pixels
 
 _SIDE = 512

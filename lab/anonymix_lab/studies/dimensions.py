@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_plugin.errors import UsageError
 from anonymix_lab.metrics.error_rates import eer
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.mixer.subspace import fit_subspace
 from anonymix_plugin.values import Floats
 

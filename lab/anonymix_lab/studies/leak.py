@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from anonymix_lab.protections import KeyName, Protection
 from anonymix_plugin.encoder import Encoder
 from anonymix_plugin.errors import PhotoError, UsageError
-from anonymix_lab.protections import KeyName, Protection
 from anonymix_plugin.faces import Detector, ffhq_crop
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Floats, Photo, Pixels

@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_plugin.anonymixer import Anonymixer, RoadName
-from anonymix_plugin.errors import UsageError
 from anonymix_lab.data.keys import SHARED_SCOPE, SeededKeys
 from anonymix_lab.metrics.error_rates import eer, error_rates, threshold_at_fmr
+from anonymix_plugin.anonymixer import Anonymixer, RoadName
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import Detector, box_crop, recogniser_crop, select_faces
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.policy import MixingPolicy

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from anonymix_lab.training.pairs import to_pixels, to_w_plus
 from anonymix_plugin.encoder import Encoder
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import Detector, box_crop, ffhq_crop, recogniser_crop
@@ -17,7 +18,6 @@ from anonymix_plugin.generator import Generator
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.attributes import AttributeDistance
 from anonymix_plugin.recognisers import Recogniser
-from anonymix_lab.training.pairs import to_pixels, to_w_plus
 from anonymix_plugin.values import Face, Floats, Photo, Pixels
 
 _SIDE = 256

@@ -25,12 +25,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
 
+from anonymix_lab.training.checkpoint import load_state, one_cycle, save_state
+from anonymix_lab.training.student import Student
 from anonymix_plugin.encoder import INPUT_SIZE, EncoderNetwork, as_input
 from anonymix_plugin.errors import PhotoError, UsageError
 from anonymix_plugin.faces import Detector, ffhq_crop, ffhq_matrix, select_faces
 from anonymix_plugin.images import decode_photo
-from anonymix_lab.training.checkpoint import load_state, one_cycle, save_state
-from anonymix_lab.training.student import Student
 from anonymix_plugin.values import Floats, Pixels
 
 _FINE = 2

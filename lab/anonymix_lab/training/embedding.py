@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from anonymix_lab.training.pairs import pair_path
 from anonymix_plugin.errors import PhotoError, UsageError
 from anonymix_plugin.faces import Detector, FacePolicy, recogniser_crop, select_faces
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.subspace import joint_embedding
 from anonymix_plugin.recognisers import Recogniser
-from anonymix_lab.training.pairs import pair_path
 from anonymix_plugin.values import Floats
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})

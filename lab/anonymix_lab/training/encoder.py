@@ -21,12 +21,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from anonymix_plugin.encoder import INPUT_SIZE, EncoderNetwork, as_input, channels_last, save_encoder
-from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator import Generator
 from anonymix_lab.training.checkpoint import chance, load_state, save_state, set_chance
 from anonymix_lab.training.latent import LatentAxes, latent_axes
 from anonymix_lab.training.pairs import pair_codes, pair_path
+from anonymix_plugin.encoder import INPUT_SIZE, EncoderNetwork, as_input, channels_last, save_encoder
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.generator import Generator
 from anonymix_plugin.values import Floats, Pixels
 
 

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from anonymix_lab.training.pairs import DRAWN_SIZE, to_pixels
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import Detector, recogniser_crop
 from anonymix_plugin.generator import ArrayGenerator, Generator, LayerGroups
 from anonymix_plugin.mixer.identity_map import IdentityMap
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.recognisers import Recogniser
-from anonymix_lab.training.pairs import DRAWN_SIZE, to_pixels
 from anonymix_plugin.values import Face, Floats, Photo, Pixels
 
 BLOCKS = 4

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from anonymix_plugin.generator import Generator
 from anonymix_lab.training.pairs import mean_style
+from anonymix_plugin.generator import Generator
 from anonymix_plugin.values import Floats
 
 

@@ -23,13 +23,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from anonymix_lab.training.embedding import Embedder, embed_pairs
+from anonymix_lab.training.latent import LatentAxes, latent_axes
+from anonymix_lab.training.pairs import pair_codes
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.mixer.subspace import IdentitySubspace
 from anonymix_plugin.mixer.weights import MixerWeights
-from anonymix_lab.training.embedding import Embedder, embed_pairs
-from anonymix_lab.training.latent import LatentAxes, latent_axes
-from anonymix_lab.training.pairs import pair_codes
 from anonymix_plugin.values import Floats
 
 Matrix = npt.NDArray[np.float64]

@@ -22,11 +22,6 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
 
-from anonymix_plugin.errors import UsageError
-from anonymix_plugin.faces import RECOGNISER_TEMPLATE, Detector, umeyama
-from anonymix_plugin.generator import ArrayGenerator
-from anonymix_plugin.mixer.weights import MixerWeights
-from anonymix_plugin.recognisers import Recogniser
 from anonymix_lab.training.checkpoint import load_state, one_cycle, save_state
 from anonymix_lab.training.examples import (
     BLOCKS,
@@ -37,6 +32,11 @@ from anonymix_lab.training.examples import (
     draw_examples,
     spread,
 )
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.faces import RECOGNISER_TEMPLATE, Detector, umeyama
+from anonymix_plugin.generator import ArrayGenerator
+from anonymix_plugin.mixer.weights import MixerWeights
+from anonymix_plugin.recognisers import Recogniser
 from anonymix_plugin.values import Pixels
 
 CROP = 112

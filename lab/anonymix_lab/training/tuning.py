@@ -39,10 +39,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
 
-from anonymix_plugin.mixer.identity_map import Bend
-from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_lab.training.checkpoint import load_state, one_cycle, save_state
 from anonymix_lab.training.examples import GROUPS, SEEN_LAYERS, FeatureGenerator
+from anonymix_plugin.mixer.identity_map import Bend
+from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.values import Floats
 
 Matrix = npt.NDArray[np.float64]

@@ -21,11 +21,11 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
 from torch.utils.checkpoint import checkpoint
 
+from anonymix_lab.training.examples import Landmarks, spread
+from anonymix_lab.training.student import CROP
 from anonymix_plugin.faces import RECOGNISER_TEMPLATE
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.mixer.weights import MixerWeights
-from anonymix_lab.training.examples import Landmarks, spread
-from anonymix_lab.training.student import CROP
 
 _SIZE = 512
 _FINER = 2  # the crop is cut at a multiple of its side and averaged down, as good resampling does

@@ -18,11 +18,11 @@ from PIL import Image
 
 from anonymix_adapters.conformance import Person, Trial
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
+from anonymix_lab.data.keys import SeededKeys
+from anonymix_lab.demo import people as people_module
 from anonymix_plugin import Anonymixer, BadArrayError, CancelableFace
 from anonymix_plugin import anonymixer as anonymixer_module
 from anonymix_plugin.claims import Claim, claimed
-from anonymix_lab.demo import people as people_module
-from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.generator import Generator, load_generator
 from anonymix_plugin.images import ChannelOrder
 from servers._recognition import Recognition

@@ -23,13 +23,13 @@ def anchors(
     threads: Threads = 2,
 ) -> None:
     """Learn where the refine road may pull faces to, from faces that the fast road draws."""
+    from anonymix_lab.training.anchors import AnchorRecipe, learn_anchors
+    from anonymix_lab.training.card import RunCard
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.generator import load_generator
     from anonymix_plugin.mixer.weights import load_mixer_weights
     from anonymix_plugin.models import locate
     from anonymix_plugin.recognisers import load_recogniser
-    from anonymix_lab.training.anchors import AnchorRecipe, learn_anchors
-    from anonymix_lab.training.card import RunCard
 
     began = time.monotonic()
     weights = load_mixer_weights(mixer) if mixer else load_mixer_weights()

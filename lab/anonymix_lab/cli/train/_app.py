@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from anonymix_lab.training.embedding import Embedder
     from anonymix_plugin.faces import FacePolicy
     from anonymix_plugin.generator import Generator
-    from anonymix_lab.training.embedding import Embedder
 
 app = typer.Typer(no_args_is_help=True, help="Train the weights that the project ships, on CPU.")
 
@@ -73,9 +73,9 @@ def reference_generator(file: Path | None) -> Generator:
 
 def embedder(faces: FacePolicy = "largest") -> Embedder:
     """The detector and the recognisers of the mixer."""
+    from anonymix_lab.training.embedding import Embedder
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.models import locate
     from anonymix_plugin.recognisers import load_recogniser
-    from anonymix_lab.training.embedding import Embedder
 
     return Embedder(YuNet(locate("yunet")), load_recogniser("arcface-mbf"), load_recogniser("sface"), faces)

@@ -37,9 +37,9 @@ def pairs(
     threads: Threads = 2,
 ) -> None:
     """Draw pairs of latent code and picture; goes on where an earlier run stopped."""
+    from anonymix_lab.training.pairs import draw_pairs
     from anonymix_plugin.generator import load_generator
     from anonymix_plugin.generator.stylegan2_engines import load_own_generator
-    from anonymix_lab.training.pairs import draw_pairs
 
     own = None if generator is None else load_own_generator(generator, threads=threads)
     with bars() as bar:
@@ -106,15 +106,15 @@ def adapt_encoder(
     import numpy as np
     import torch
 
-    from anonymix_plugin.encoder import load_encoder, save_encoder
-    from anonymix_plugin.faces import YuNet
-    from anonymix_plugin.mixer.weights import load_mixer_weights
-    from anonymix_plugin.models import locate
     from anonymix_lab.training.adaptation import AdaptationRecipe, frame_photos
     from anonymix_lab.training.adaptation import adapt_encoder as adapt
     from anonymix_lab.training.card import RunCard
     from anonymix_lab.training.embedding import people_of
     from anonymix_lab.training.student import StudentRecipe
+    from anonymix_plugin.encoder import load_encoder, save_encoder
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.mixer.weights import load_mixer_weights
+    from anonymix_plugin.models import locate
 
     began = time.monotonic()
     torch.set_num_threads(threads)
@@ -200,10 +200,10 @@ def subspace(
 ) -> None:
     """Learn the identity subspace: in which few numbers people differ most."""
     from anonymix_lab.data import parse_folds
-    from anonymix_plugin.mixer.subspace import fit_subspace
     from anonymix_lab.training.card import RunCard
     from anonymix_lab.training.embedding import embed_pairs, embed_people
     from anonymix_lab.training.street import embed_street
+    from anonymix_plugin.mixer.subspace import fit_subspace
 
     began = time.monotonic()
     chosen = parse_folds(folds) if lfw is not None else ()

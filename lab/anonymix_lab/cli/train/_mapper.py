@@ -29,12 +29,12 @@ from anonymix_plugin.errors import UsageError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from anonymix_plugin.generator import Generator
-    from anonymix_plugin.mixer.weights import MixerWeights
     from anonymix_lab.training.card import RunCard
     from anonymix_lab.training.student import StudentRecipe
     from anonymix_lab.training.tuning import CodeReader, TuningRecipe, TuningStep
     from anonymix_lab.training.whole import Disturbance
+    from anonymix_plugin.generator import Generator
+    from anonymix_plugin.mixer.weights import MixerWeights
 
 
 @app.command()
@@ -109,14 +109,14 @@ def mapper(
     """
     import torch
 
-    from anonymix_plugin.mixer.subspace import IdentitySubspace
-    from anonymix_plugin.mixer.weights import load_mixer_weights
     from anonymix_lab.training.card import RunCard
     from anonymix_lab.training.examples import FeatureGenerator
     from anonymix_lab.training.mapper import SHIPPED_MARKS, MapperRecipe, train_linear_map
     from anonymix_lab.training.student import StudentRecipe
     from anonymix_lab.training.tuning import TuningRecipe, whole_recipe
     from anonymix_lab.training.whole import Disturbance
+    from anonymix_plugin.mixer.subspace import IdentitySubspace
+    from anonymix_plugin.mixer.weights import load_mixer_weights
 
     if device != "cpu":
         _require_gpu(device, start)

@@ -45,11 +45,11 @@ def curve(
     import numpy as np
     from rich.table import Table
 
-    from anonymix_plugin.errors import UsageError
     from anonymix_lab.data import parse_folds
     from anonymix_lab.studies.dimensions import PARTS, PhotoPairs, dims_curve, read_view1_pairs
     from anonymix_lab.training.embedding import embed_files
     from anonymix_lab.training.street import embed_street, street_people
+    from anonymix_plugin.errors import UsageError
     from anonymix_plugin.verification import THRESHOLDS
 
     try:
@@ -117,8 +117,8 @@ def measure_encoder(
     import json
     from dataclasses import asdict
 
-    from anonymix_plugin.encoder import load_encoder
     from anonymix_lab.studies.reconstruction import measure_reconstruction
+    from anonymix_plugin.encoder import load_encoder
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.generator import load_generator
     from anonymix_plugin.mixer.attributes import load_attribute_distance
@@ -167,12 +167,12 @@ def measure_leak(
 
     from rich.table import Table
 
-    from anonymix_plugin import Anonymixer
-    from anonymix_plugin.encoder import load_encoder
-    from anonymix_lab.studies import leak
-    from anonymix_lab.studies.london import london_photos
     from anonymix_lab.data.keys import SeededKeys
     from anonymix_lab.protections import LayerSwap, MixerProtection, Protection
+    from anonymix_lab.studies import leak
+    from anonymix_lab.studies.london import london_photos
+    from anonymix_plugin import Anonymixer
+    from anonymix_plugin.encoder import load_encoder
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
     from anonymix_plugin.mixer.weights import load_mixer_weights

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from anonymix_plugin.faces import Detector
-    from anonymix_plugin.generator import ArrayGenerator, Generator
-    from anonymix_plugin.mixer.weights import MixerWeights
     from anonymix_lab.training.card import RunCard
     from anonymix_lab.training.examples import FeatureGenerator
     from anonymix_lab.training.student import Student, StudentRecipe
     from anonymix_lab.training.whole import Disturbance, WholeReader
+    from anonymix_plugin.faces import Detector
+    from anonymix_plugin.generator import ArrayGenerator, Generator
+    from anonymix_plugin.mixer.weights import MixerWeights
 
 
 _TEACHERS = ("arcface-mbf", "sface")
@@ -41,8 +41,8 @@ def make_or_read(
     card: RunCard,
 ) -> Student:
     """Make the student, or read it from the work folder; figures go to the bar's console and the card."""
-    from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
     from anonymix_lab.training.student import make_student
+    from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
 
     report = staged(bar)
 
@@ -79,9 +79,9 @@ def whole_reader(
     """Put the generator and the recognisers on a GPU; drawn faces say where landmarks lie."""
     import torch
 
-    from anonymix_plugin.recognisers import torch_recogniser
     from anonymix_lab.training.examples import draw_landmarks
     from anonymix_lab.training.whole import WholeReader
+    from anonymix_plugin.recognisers import torch_recogniser
 
     report = staged(bar)
     drawer, _, detector = _drawn_with(source, threads)
@@ -115,10 +115,10 @@ def _drawn_with(source: Generator, threads: int) -> tuple[ArrayGenerator, Featur
     Raises:
         UsageError: The generator's inner features are not to be had.
     """
+    from anonymix_lab.training.examples import FeatureGenerator
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.generator import ArrayGenerator, load_generator
     from anonymix_plugin.models import locate
-    from anonymix_lab.training.examples import FeatureGenerator
 
     drawer = load_generator(threads=threads)
     if not (isinstance(source, FeatureGenerator) and isinstance(drawer, ArrayGenerator)):

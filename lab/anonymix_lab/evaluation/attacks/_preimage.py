@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import torch
 
-from anonymix_plugin.errors import OutputError
-from anonymix_lab.evaluation.attacks._values import Attempt, Key, Material
-from anonymix_lab.data.keys import SHARED_SCOPE
-from anonymix_lab.protections import KeyName
 from anonymix_lab.data import Sample
+from anonymix_lab.data.keys import SHARED_SCOPE
+from anonymix_lab.evaluation.attacks._values import Attempt, Key, Material
 from anonymix_lab.matchers import Request, Table
-from anonymix_plugin.generator import Generator
+from anonymix_lab.protections import KeyName
 from anonymix_lab.training.pairs import to_pixels, to_w_plus
+from anonymix_plugin.errors import OutputError
+from anonymix_plugin.generator import Generator
 from anonymix_plugin.values import Floats
 
 _SIDE = 512

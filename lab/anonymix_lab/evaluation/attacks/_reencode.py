@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from anonymix_lab.evaluation.attacks._values import Attempt, Material, against_person
+from anonymix_lab.matchers import Request
+from anonymix_lab.protections import KeyName, Protection
+from anonymix_lab.training.pairs import to_pixels, to_w_plus
 from anonymix_plugin.encoder import Encoder
 from anonymix_plugin.errors import NoFaceError
-from anonymix_lab.evaluation.attacks._values import Attempt, Material, against_person
-from anonymix_lab.protections import KeyName, Protection
-from anonymix_lab.matchers import Request
 from anonymix_plugin.faces import Detector, ffhq_crop
 from anonymix_plugin.generator import Generator
-from anonymix_lab.training.pairs import to_pixels, to_w_plus
 from anonymix_plugin.values import Photo, Pixels
 
 

@@ -9,13 +9,13 @@ from typing import Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_lab.metrics.intervals import Resampler, share_interval, wilson
-from anonymix_lab.protections import Protection
 from anonymix_lab.data import Protocol as Comparing
 from anonymix_lab.evaluation.report.schema import AttackPart, Figure
 from anonymix_lab.evaluation.scenarios import Drawn
 from anonymix_lab.matchers import Extractor, Table
+from anonymix_lab.metrics.intervals import Resampler, share_interval, wilson
 from anonymix_lab.metrics.thresholds import top_thresholds
+from anonymix_lab.protections import Protection
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

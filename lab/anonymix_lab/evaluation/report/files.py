@@ -8,11 +8,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from anonymix_plugin.files import make_folder, write_text
 from anonymix_lab.evaluation.report.page import render
 from anonymix_lab.evaluation.report.photos import SheetRow
 from anonymix_lab.evaluation.report.schema import Report
 from anonymix_lab.evaluation.scenarios import TITLES, Measured
+from anonymix_plugin.files import make_folder, write_text
 
 _NAME = re.compile(r"[^A-Za-z0-9.-]+")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from anonymix_plugin.errors import PhotoError
-from anonymix_lab.protections import KeyName, Protection
 from anonymix_lab.data import Protocol
+from anonymix_lab.protections import KeyName, Protection
+from anonymix_plugin.errors import PhotoError
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Pixels
 

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_lab.data.keys import SHARED_SCOPE
-from anonymix_lab.protections import KeyName, Protection
 from anonymix_lab.data import Protocol
+from anonymix_lab.data.keys import SHARED_SCOPE
 from anonymix_lab.matchers import Extractor, Request, Table
+from anonymix_lab.protections import KeyName, Protection
 
 Integers = npt.NDArray[np.int64]
 

@@ -9,10 +9,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_lab.metrics.curves import WeightedRates, accuracy_of_folds, det_points
-from anonymix_lab.metrics.intervals import Interval, Resampler, share_interval
-from anonymix_lab.metrics.linkability import linkability
-from anonymix_lab.metrics.error_rates import threshold_at_fmr
 from anonymix_lab.data import Protocol
 from anonymix_lab.evaluation.report.schema import (
     Figure,
@@ -31,6 +27,10 @@ from anonymix_lab.evaluation.scenarios._compare import (
 )
 from anonymix_lab.evaluation.scenarios._draw import Drawn
 from anonymix_lab.matchers import Table
+from anonymix_lab.metrics.curves import WeightedRates, accuracy_of_folds, det_points
+from anonymix_lab.metrics.error_rates import threshold_at_fmr
+from anonymix_lab.metrics.intervals import Interval, Resampler, share_interval
+from anonymix_lab.metrics.linkability import linkability
 from anonymix_lab.metrics.thresholds import Frozen, top_thresholds
 
 Array = npt.NDArray[np.float64]
