@@ -82,13 +82,13 @@ bench: models            ## faces on this machine: latency, cold start, throughp
 	$(BIN)/anonymix bench --engines 3 --output out/bench.json
 
 bench-keystore: $(VENV)/.ready   ## a million subjects, beside the raw cost of SQLite and AES-GCM
-	$(BIN)/python -m anonymix_lab.bench.keystore
+	$(BIN)/anonymix measure keystore
 
 evaluate: models         ## proof on LFW, a quick look at 200 pairs: out/evaluation/index.html
 	$(BIN)/anonymix evaluate lfw --data $(DATA)/lfw --limit 200 --output out/evaluation
 
-figures: models          ## accuracy, anonymity and renewal on the London set: out/figures.json
-	$(BIN)/anonymix figures --data $(DATA)/london --output out/figures.json
+figures: models          ## accuracy, anonymity and renewal on the London set: out/london.json
+	$(BIN)/anonymix measure london --data $(DATA)/london --output out/london.json
 
 gallery: models         ## the pictures of docs/gallery.md
 	$(BIN)/anonymix gallery --output docs/images

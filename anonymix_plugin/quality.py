@@ -7,7 +7,7 @@ The measure here is the mean of two such lengths, those of ArcFace and SFace, ea
 ordinary photos: 1 is ordinary, and `LEAST_QUALITY` the limit below which a face is refused. It costs nothing,
 because both embeddings are needed anyway.
 
-What was measured, and on what, stands in docs/results.md; `anonymix train measure-quality` prints it.
+What was measured, and on what, stands in docs/results.md; `anonymix measure quality` prints it.
 """
 
 from __future__ import annotations

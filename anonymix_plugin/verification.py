@@ -8,16 +8,14 @@ name begins with "cancelable" were measured on cancelable faces, for a recognise
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from anonymix_lab.metrics.error_rates import threshold_at_fmr
-from anonymix_plugin.errors import LowQualityError, NoFaceError, UsageError
+from anonymix_plugin.errors import NoFaceError, UsageError
 from anonymix_plugin.faces import Detector, YuNet, box_crop, recogniser_crop
 from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo, default_limits
 from anonymix_plugin.models import locate
@@ -27,16 +25,12 @@ from anonymix_plugin.values import CancelableFace, Face, Floats, Photo
 __all__ = [
     "THRESHOLDS",
     "Comparison",
-    "MeasuredThresholds",
     "Threshold",
     "Verifier",
-    "measure_thresholds",
     "named_threshold",
 ]
 
-_RATES: Final[Mapping[str, float]] = MappingProxyType(
-    {"fmr-1%": 0.01, "fmr-0.1%": 0.001, "fmr-0.01%": 0.0001}
-)
+RATES: Final[Mapping[str, float]] = MappingProxyType({"fmr-1%": 0.01, "fmr-0.1%": 0.001, "fmr-0.01%": 0.0001})
 
 THRESHOLDS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
     {
@@ -75,7 +69,7 @@ THRESHOLDS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
 | sface | .2986 | .3660 | | .4630 | .5624 |
 | facenet | .3667 | .5035 | | .5206 | .6401 |
 
-Measured by `anonymix verify --measure-thresholds LFW --recogniser NAME`, LFW being Labeled Faces in the Wild,
+Measured by `anonymix measure thresholds LFW --recogniser NAME`, LFW being Labeled Faces in the Wild,
 deep-funneled: the 1,771 photos of 1,695 people in the impostor pairs of view 1 (`pairsDevTrain.txt`), each
 with those of all other people, 1,567,257 comparisons; YuNet found a face in every photo. With `--cancelable`
 added, their cancelable faces are compared, twenty keys, each face with those of other people under the same
@@ -129,28 +123,6 @@ class Comparison:
         return self.similarity >= self.threshold.value
 
 
-@dataclass(frozen=True)
-class MeasuredThresholds:
-    """Thresholds of one recogniser on photos, or on cancelable faces.
-
-    Attributes:
-        recogniser: Its name.
-        values: Threshold by name, "fmr-1%", "fmr-0.1%" and "fmr-0.01%"; of cancelable faces with
-            "cancelable-" before it.
-        photos: Photos with a face.
-        people: People in them.
-        comparisons: Comparisons of different people.
-        undetected: Photos in which no face was found, or that the mixer refused; they are left out.
-    """
-
-    recogniser: str
-    values: Mapping[str, float]
-    photos: int
-    people: int
-    comparisons: int
-    undetected: int
-
-
 def named_threshold(recogniser: str, wanted: str | float) -> Threshold:
     """Return a threshold by its name, or a number as a threshold.
 
@@ -164,7 +136,7 @@ def named_threshold(recogniser: str, wanted: str | float) -> Threshold:
             recogniser.
     """
     known = THRESHOLDS.get(recogniser, {})
-    if isinstance(wanted, str) and wanted.removeprefix(CANCELABLE) in _RATES:
+    if isinstance(wanted, str) and wanted.removeprefix(CANCELABLE) in RATES:
         if wanted not in known:
             raise UsageError(
                 f"no threshold {wanted} was measured for this recogniser",
@@ -180,7 +152,7 @@ def named_threshold(recogniser: str, wanted: str | float) -> Threshold:
         raise UsageError(
             "a threshold is a name or a cosine from -1 to 1",
             where=f"threshold {wanted}",
-            fix=f"use {', '.join(_RATES)}, one of these after {CANCELABLE}, or a number",
+            fix=f"use {', '.join(RATES)}, one of these after {CANCELABLE}, or a number",
         )
     return Threshold(recogniser, "given", value)
 
@@ -234,13 +206,13 @@ class Verifier:
             PhotoError: The photo can't be used, or there is no face.
         """
         if isinstance(face, CancelableFace):
-            photo = _drawn(face)
+            photo = drawn(face)
         else:
             photo = decode_photo(face, limits=self._limits, channel_order=channel_order, allow_protected=True)
         found = self._detector.detect(photo)
         if not found:
             raise NoFaceError("no face was found", where=photo.source, fix="use another photo")
-        embedding: Floats = self._recogniser.embed(_crop(found[0], self._recogniser)[None])[0]
+        embedding: Floats = self._recogniser.embed(crop(found[0], self._recogniser)[None])[0]
         return embedding
 
     def compare(self, a: CancelableFace | PhotoSource, b: CancelableFace | PhotoSource) -> Comparison:
@@ -249,109 +221,12 @@ class Verifier:
         return Comparison(similarity, self._threshold, self._recogniser.seen_by_mixer)
 
 
-def measure_thresholds(
-    folder: Path,
-    recogniser: Recogniser | str,
-    *,
-    protect: Callable[[Path, int], CancelableFace] | None = None,
-    keys: int = 20,
-    detector: Detector | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> MeasuredThresholds:
-    """Measure the thresholds of a recogniser on photos of Labeled Faces in the Wild, view 1.
-
-    The photos are those of the impostor pairs of `pairsDevTrain.txt`. The 1,100 listed pairs alone would
-    leave a single comparison to settle a false match rate of .1 %, so that every photo is compared with all
-    photos of other people. In each photo the face nearest to the centre is taken: that is the one that the
-    name belongs to.
-
-    With `protect`, cancelable faces are compared in place of the photos, each with those of other people
-    under the same key: what a stranger meets who claims a name, and everybody where all share a key. People
-    are dealt to `keys` keys, because some keys' faces are more alike than others'.
-
-    Args:
-        folder: Holds `pairsDevTrain.txt` and `images/NAME/NAME_0001.jpg`.
-        recogniser: A recogniser, or its name.
-        protect: Makes the cancelable face of a photo under the key of a number, 0 to `keys` - 1.
-        keys: How many keys; without `protect` they mean nothing.
-        detector: Finds the faces; YuNet by default.
-        progress: Called with the number of photos done, and of all.
-
-    Raises:
-        UsageError: The folder does not hold that data.
-        PhotoError: A photo is damaged.
-        ModelError: Weights are missing or damaged.
-    """
-    judge = load_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
-    finder = detector or YuNet(locate("yunet"))
-    listed = list(_impostors(folder))
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in listed))}
-    owners: list[int] = []
-    crops, embedded = [], []
-    undetected = 0
-    for done, (name, path) in enumerate(listed, 1):
-        try:
-            photo = decode_photo(path) if protect is None else _drawn(protect(path, numbers[name] % keys))
-            face = _central(finder.detect(photo))
-        except (NoFaceError, LowQualityError):
-            face = None
-        if face is None:
-            undetected += 1
-        else:
-            owners.append(numbers[name])
-            crops.append(_crop(face, judge))
-        if crops and (len(crops) == _BATCH or done == len(listed)):
-            embedded.append(judge.embed(np.stack(crops)))
-            crops = []
-        if progress is not None:
-            progress(done, len(listed))
-    owner = np.array(owners, np.int64)
-    key = np.zeros_like(owner) if protect is None else owner % keys
-    rows, columns = np.triu_indices(len(owner), 1)
-    different = (owner[rows] != owner[columns]) & (key[rows] == key[columns])
-    if not different.any():
-        raise UsageError("there are no photos of two people with a face", where=str(folder))
-    embeddings = np.concatenate(embedded).astype(np.float64)
-    scores = (embeddings @ embeddings.T)[rows[different], columns[different]]
-    prefix = "" if protect is None else CANCELABLE
-    values = {prefix + name: threshold_at_fmr(scores, rate) for name, rate in _RATES.items()}
-    return MeasuredThresholds(
-        judge.name, values, len(owner), len(set(owners)), int(different.sum()), undetected
-    )
-
-
-def _drawn(face: CancelableFace) -> Photo:
+def drawn(face: CancelableFace) -> Photo:
+    """A cancelable face as a photo that a detector can look at."""
     return Photo(face.pixels, f"the cancelable face of {face.source}")
 
 
-def _crop(face: Face, recogniser: Recogniser) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def crop(face: Face, recogniser: Recogniser) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Cut the crop that a recogniser asks for."""
     cut = recogniser_crop if recogniser.alignment == "arcface-112" else box_crop
     return cut(face, recogniser.input_size)
-
-
-def _central(faces: list[Face]) -> Face | None:
-    def off_centre(face: Face) -> float:
-        x0, y0, x1, y1 = face.box
-        return math.hypot((x0 + x1 - face.photo.width) / 2, (y0 + y1 - face.photo.height) / 2)
-
-    return min(faces, key=off_centre, default=None)
-
-
-def _impostors(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Name and path of each photo of the impostor pairs, each once, in the order of the list."""
-    listing = folder / "pairsDevTrain.txt"
-    try:
-        rows = [line.split() for line in listing.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            "the list of pairs can't be read",
-            where=str(listing),
-            fix="give the folder of Labeled Faces in the Wild, with pairsDevTrain.txt and images/",
-        ) from error
-    photos: dict[Path, str] = {}
-    for row in rows:
-        if len(row) == 4:  # NAME NUMBER NAME NUMBER: two different people
-            for name, number in (row[:2], row[2:]):
-                photos[folder / "images" / name / f"{name}_{int(number):04d}.jpg"] = name
-    for path, name in photos.items():
-        yield name, path

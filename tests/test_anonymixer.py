@@ -189,7 +189,7 @@ def test_another_version_of_the_key_makes_another_face(mixer: Anonymixer, one: P
 def test_another_key_makes_another_person(seeded: Anonymixer, one: Path, verifier: Verifier) -> None:
     embeddings = np.stack([verifier.embed(seeded.protect(one, subject=f"k{key}")) for key in range(8)])
     cosines = (embeddings @ embeddings.T)[np.triu_indices(8, 1)]
-    # A few in a hundred may match, as they may for people; `anonymix figures` counts how many do.
+    # A few in a hundred may match, as they may for people; `anonymix measure london` counts how many do.
     assert (cosines >= verifier.threshold.value).mean() < 0.1
     assert cosines.mean() < verifier.threshold.value / 2
 

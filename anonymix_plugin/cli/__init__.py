@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import entry_points
 from types import FrameType
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, Final
 
 import typer
 from typer.main import get_command
@@ -26,9 +28,10 @@ from anonymix_plugin.cli._report import (
 )
 from anonymix_plugin.words import clean
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "LazyCommand", "app", "main"]
 
-_FACES, _CARE, _MAKERS = "Faces", "Keys and weights", "Measuring and making"
+_GROUP = "anonymix.commands"
+_FACES, _CARE = "Faces", "Keys and weights"
 
 _EXIT_CODES = (
     "Exit codes: 0 all is well; 1 some photos failed, or a question was answered with no; "
@@ -37,47 +40,44 @@ _EXIT_CODES = (
 )
 
 
+COMMANDS: Final[Mapping[str, LazyCommand]] = {
+    "protect": LazyCommand(
+        "anonymix_plugin.cli.protect:protect", "Turn photos into cancelable faces.", _FACES
+    ),
+    "verify": LazyCommand(
+        "anonymix_plugin.cli.verify:verify", "Compare two photos through the mixer.", _FACES
+    ),
+    "keys": LazyCommand(
+        "anonymix_plugin.cli.keys:app", "Make, show and look after the keys of subjects.", _CARE
+    ),
+    "models": LazyCommand(
+        "anonymix_plugin.cli.models:app", "List, fetch and check the weights that Anonymix uses.", _CARE
+    ),
+    "drill": LazyCommand(
+        "anonymix_plugin.cli.drill:drill", "Rehearse a breach in front of one back end.", _CARE
+    ),
+    "generators": LazyCommand(
+        "anonymix_plugin.cli.generators:app", "Look at StyleGAN2 checkpoints of your own.", _CARE
+    ),
+}
+
+
+@cache
+def _all_commands() -> Mapping[str, LazyCommand]:
+    found: dict[str, LazyCommand] = {}
+    for point in entry_points(group=_GROUP):
+        with suppress(ImportError):
+            found |= point.load()
+    return {**found, **COMMANDS}
+
+
 class _Commands(LazyGroup):
-    lazy: ClassVar[dict[str, LazyCommand]] = {
-        "demo": LazyCommand(
-            "anonymix_lab.cli.demo:demo",
-            "The whole story on sample photos, as a page with pictures.",
-            _FACES,
-        ),
-        "protect": LazyCommand(
-            "anonymix_plugin.cli.protect:protect", "Turn photos into cancelable faces.", _FACES
-        ),
-        "verify": LazyCommand(
-            "anonymix_plugin.cli.verify:verify", "Compare two photos through the mixer.", _FACES
-        ),
-        "keys": LazyCommand(
-            "anonymix_plugin.cli.keys:app", "Make, show and look after the keys of subjects.", _CARE
-        ),
-        "models": LazyCommand(
-            "anonymix_plugin.cli.models:app", "List, fetch and check the weights that Anonymix uses.", _CARE
-        ),
-        "drill": LazyCommand(
-            "anonymix_plugin.cli.drill:drill", "Rehearse a breach in front of one back end.", _CARE
-        ),
-        "generators": LazyCommand(
-            "anonymix_plugin.cli.generators:app", "Look at StyleGAN2 checkpoints of your own.", _CARE
-        ),
-        "bench": LazyCommand("anonymix_lab.cli.bench:bench", "Time faces on this machine.", _MAKERS),
-        "evaluate": LazyCommand(
-            "anonymix_lab.cli.evaluate:evaluate",
-            "Prove what it keeps and protects, on your data: accuracy, attacks, rivals, as a page.",
-            _MAKERS,
-        ),
-        "gallery": LazyCommand(
-            "anonymix_lab.cli.gallery:gallery", "Pictures of what it does, failures included.", _MAKERS
-        ),
-        "figures": LazyCommand(
-            "anonymix_lab.cli.figures:figures", "Measure accuracy, anonymity and renewal.", _MAKERS
-        ),
-        "train": LazyCommand(
-            "anonymix_lab.cli.train:app", "Train the weights that the project ships.", _MAKERS
-        ),
-    }
+    def available(self) -> Mapping[str, LazyCommand]:
+        """The product's commands and those that other packages add by the entry points `anonymix.commands`.
+
+        A package that cannot be loaded adds nothing, and a product's command is never replaced.
+        """
+        return _all_commands()
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; end with a word when somebody interrupts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -43,15 +43,17 @@ class LazyCommand:
 class LazyGroup(TyperGroup):
     """A group that knows names and one line each of its commands, and imports the one that is run."""
 
-    lazy: ClassVar[Mapping[str, LazyCommand]] = {}
+    def available(self) -> Mapping[str, LazyCommand]:
+        """The commands by name."""
+        return {}
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base's signature
         """All names, in the order they were given in."""
-        return list(self.lazy)
+        return list(self.available())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - the base's signature
         """A stand-in that can be listed but not run."""
-        entry = self.lazy.get(cmd_name)
+        entry = self.available().get(cmd_name)
         if entry is None:
             return None
         return TyperCommand(cmd_name, help=entry.help, rich_help_panel=entry.panel)
@@ -61,4 +63,4 @@ class LazyGroup(TyperGroup):
         name, stand_in, rest = super().resolve_command(ctx, args)
         if name is None or stand_in is None:
             return name, stand_in, rest
-        return name, self.lazy[name].load(name), rest
+        return name, self.available()[name].load(name), rest

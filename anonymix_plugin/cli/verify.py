@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,8 +41,6 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.words import shown
 
 if TYPE_CHECKING:
-    from anonymix_plugin.anonymixer import Anonymixer
-    from anonymix_plugin.values import CancelableFace
     from anonymix_plugin.verification import Comparison
 
 _RECOGNISERS = ("arcface-mbf", "sface", "facenet")
@@ -98,18 +95,6 @@ def verify(
     keystore: KeystoreOption = None,
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
-    measure: Annotated[
-        Path | None,
-        typer.Option(
-            "--measure-thresholds",
-            metavar="DIR",
-            hidden=True,
-            help="Measure the recogniser's thresholds on Labeled Faces in the Wild in this folder.",
-        ),
-    ] = None,
-    cancelable: Annotated[
-        bool, typer.Option("--cancelable", hidden=True, help="Measure on cancelable faces, not on photos.")
-    ] = False,
 ) -> None:
     """Compare two photos through the mixer: both become cancelable faces, and a recogniser compares those.
 
@@ -127,13 +112,6 @@ def verify(
         refinement=refinement,
         min_quality=min_quality,
     )
-    if measure is not None:
-        from anonymix_lab.data.keys import SeededKeys
-
-        keys = SeededKeys(1)  # people's own are not for measuring
-        with mixing(keys, faces=Several.CENTRAL) if cancelable else nullcontext() as measured:
-            _measure(measure, recogniser, measured, as_json=as_json)
-        return
     if a is None or b is None:
         raise UsageError("two photos are compared", fix="name both: anonymix verify A B --subject ID")
     check_owner(subject, gallery, version)
@@ -201,44 +179,3 @@ def _print(result: Comparison, facts: Mapping[str, Any]) -> None:
     verdict = "[bold green]same person" if result.match else "[bold red]different people"
     table.add_row("verdict", verdict)
     Console(highlight=False).print(table)
-
-
-def _measure(folder: Path, recogniser: str, mixer: Anonymixer | None, *, as_json: bool) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from anonymix_plugin.verification import measure_thresholds
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(recogniser, total=None)
-        found = measure_thresholds(
-            folder,
-            recogniser,
-            protect=None if mixer is None else partial(_under_key, mixer),
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    if as_json:
-        print_json(
-            {
-                "recogniser": found.recogniser,
-                "thresholds": dict(found.values),
-                "photos": found.photos,
-                "people": found.people,
-                "comparisons": found.comparisons,
-                "undetected": found.undetected,
-            }
-        )
-        return
-    for name, value in found.values.items():
-        typer.echo(f"{found.recogniser} {name} {value:.4f}")
-    typer.echo(
-        f"{found.comparisons:,} comparisons of different people: {found.photos} photos of {found.people}, "
-        f"{found.undetected} more without a face that can be used"
-    )
-
-
-def _under_key(mixer: Anonymixer, path: Path, key: int) -> CancelableFace:
-    from anonymix_lab.data.keys import SHARED_SCOPE
-
-    return mixer.protect(path, subject="anybody", scope=f"{SHARED_SCOPE} {key}")

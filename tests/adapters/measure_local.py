@@ -1,4 +1,4 @@
-"""`anonymix_lab.studies.adapters` on all local adapters, in the environment of `make test-adapters`."""
+"""`anonymix measure adapters` on all local adapters, in the environment of `make test-adapters`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 import torchvision_nms
 from test_conformance import LOCAL
 
-from anonymix_lab.studies.adapters import main
+from anonymix_plugin.cli import main
 
 if __name__ == "__main__":
     torchvision_nms.define()  # before facenet-pytorch is imported, which needs it
-    sys.exit(main([*LOCAL, *sys.argv[1:]]))
+    sys.exit(main(["measure", "adapters", *LOCAL, *sys.argv[1:]]))

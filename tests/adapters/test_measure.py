@@ -16,8 +16,8 @@ from remembering import RememberingMixer
 from anonymix_adapters import opencv
 from anonymix_adapters.conformance import Person
 from anonymix_adapters.gate import FaceMixer
-from anonymix_lab.studies import adapters as measuring
 from anonymix_lab.studies.adapters import beyond_strangers, measure
+from anonymix_plugin.cli import main
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import PhotoSource
 
@@ -115,10 +115,26 @@ def test_the_command_names_what_is_missing_and_goes_on(
 
         return Missing
 
-    monkeypatch.setattr(measuring, "load", load)
-    monkeypatch.setattr(measuring, "temporary_mixer", lambda: nullcontext(adapter_mixer))
+    monkeypatch.setattr("anonymix_adapters.registry.load", load)
+    monkeypatch.setattr("anonymix_adapters.drill.temporary_mixer", lambda: nullcontext(adapter_mixer))
     photos = str(shared_data / "london")
-    assert measuring.main(["elsewhere", "opencv", "--photos", photos, "--people", "2", "--claims", "1"]) == 0
+    assert (
+        main(
+            [
+                "measure",
+                "adapters",
+                "elsewhere",
+                "opencv",
+                "--photos",
+                photos,
+                "--people",
+                "2",
+                "--claims",
+                "1",
+            ]
+        )
+        == 1
+    )
     printed = capsys.readouterr()
     assert "elsewhere" in printed.err
     assert json.loads(printed.out)["genuine"] == [2, 2]

@@ -20,8 +20,7 @@ import typer
 import anonymix_plugin
 from anonymix_keystore import KeystoreError
 from anonymix_plugin import errors
-from anonymix_plugin.cli import _Commands, app, main
-from anonymix_plugin.cli._lazy import LazyCommand
+from anonymix_plugin.cli import LazyCommand, _all_commands, app, main
 from anonymix_plugin.cli._report import EXIT_KEYS, fault_of
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +50,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
 def test_help_names_every_command_and_the_exit_codes(run) -> None:
     ended = run("--help")
     assert ended.code == 0
-    for name in ("demo", "protect", "verify", "keys", "models", "bench", "figures", "train"):
+    for name in ("demo", "protect", "verify", "keys", "models", "bench", "measure", "train"):
         assert f" {name} " in ended.out
     assert "Exit codes: 0 all is well" in ended.out
 
@@ -82,7 +81,7 @@ def test_without_a_command_the_help_is_shown(run) -> None:
     assert "Usage: anonymix" in ended.out + ended.err
 
 
-@pytest.mark.parametrize("name", sorted(_Commands.lazy))
+@pytest.mark.parametrize("name", sorted(_all_commands()))
 def test_every_command_has_help(run, name: str) -> None:
     ended = run(name, "--help")
     assert ended.code == 0
@@ -93,7 +92,7 @@ def test_every_command_has_help(run, name: str) -> None:
 def test_the_list_of_commands_says_what_the_commands_say(run) -> None:
     """Their one line is written twice, so that the list needs no imports."""
     for name in ("keys", "models"):
-        assert _Commands.lazy[name].help.rstrip(".") in " ".join(run(name, "--help").out.split())
+        assert _all_commands()[name].help.rstrip(".") in " ".join(run(name, "--help").out.split())
 
 
 # --- errors -----------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ import pytest
 
 from anonymix_keystore import Keystore
 from anonymix_lab.data.keys import SeededKeys
+from anonymix_lab.studies.thresholds import measure_thresholds
 from anonymix_plugin import CancelableFace, LowQualityError, NoFaceError, UsageError
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.verification import (
     THRESHOLDS,
     Verifier,
-    measure_thresholds,
     named_threshold,
 )
 
@@ -210,10 +210,10 @@ def test_thresholds_are_measured_on_all_pairs_of_different_people(run, lfw: Path
     highest = (embeddings @ embeddings.T)[np.triu_indices(8, 1)].max()
     for value in found.values.values():  # too few comparisons to allow a single one to match
         assert value == pytest.approx(highest, abs=1e-6)
-    ended = run("verify", "--measure-thresholds", lfw, "--json")
+    ended = run("measure", "thresholds", lfw, "--json")
     assert ended.code == 0
     assert ended.json["thresholds"] == dict(found.values)
-    assert "arcface-mbf fmr-1%" in run("verify", "--measure-thresholds", lfw).out
+    assert "arcface-mbf fmr-1%" in run("measure", "thresholds", lfw).out
 
 
 def test_on_cancelable_faces_people_are_compared_under_the_same_key(run, lfw: Path) -> None:
@@ -232,7 +232,7 @@ def test_on_cancelable_faces_people_are_compared_under_the_same_key(run, lfw: Pa
     verifier = Verifier("arcface-mbf")
     highest = max(verifier.compare(a, b).similarity for group in groups for a, b in combinations(group, 2))
     assert found.values["cancelable-fmr-0.1%"] == pytest.approx(highest, abs=1e-5)
-    ended = run("verify", "--measure-thresholds", lfw, "--cancelable")
+    ended = run("measure", "thresholds", lfw, "--cancelable")
     assert ended.code == 2  # twenty keys leave nobody to compare with
     assert "two people" in ended.err
 
@@ -250,13 +250,9 @@ def test_photos_that_the_mixer_refuses_are_left_out_of_thresholds(lfw: Path) -> 
 
 
 def test_measuring_needs_the_data(run, tmp_path: Path) -> None:
-    ended = run("verify", "--measure-thresholds", tmp_path)
+    ended = run("measure", "thresholds", tmp_path)
     assert ended.code == 2
     assert "pairsDevTrain.txt" in ended.err
-
-
-def test_the_option_for_measuring_is_not_in_the_help(run) -> None:
-    assert "measure-thresholds" not in run("verify", "--help").out
 
 
 def test_the_verifier_takes_cancelable_faces(one: Path, loaders) -> None:

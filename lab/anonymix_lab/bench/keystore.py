@@ -1,4 +1,4 @@
-"""Benchmark of the keystore: ``python -m anonymix_lab.bench.keystore [--subjects N] [--json FILE]``.
+"""Benchmark of the keystore: ``anonymix measure keystore [--subjects N] [--json FILE]``.
 
 Prints each figure beside the raw cost of the same number of SQLite accesses and AES-GCM operations
 on the same machine, and its target for a million subjects.
@@ -6,13 +6,9 @@ on the same machine, and its target for a million subjects.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import secrets
 import sqlite3
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -152,22 +148,3 @@ def verdict(name: str, value: float) -> str:
     limit, below = TARGETS[name]
     met = value <= limit if below else value >= limit
     return f"target {'<=' if below else '>='} {limit:,g}: {'met' if met else 'MISSED'}"
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the benchmark and print its figures."""
-    parser = argparse.ArgumentParser(description="Benchmark of the keystore.")
-    parser.add_argument("--subjects", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    parser.add_argument("--folder", type=Path, help="where the store is made (default: temporary files)")
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        figures = measure(Path(folder), options.subjects)
-    for name, value in figures.items():
-        sys.stdout.write(f"{name:30} {value:>14,.2f}  {verdict(name, value)}\n")
-    if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

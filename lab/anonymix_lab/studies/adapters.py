@@ -1,6 +1,6 @@
 """How well back ends verify behind their adapters, and what an adapter costs.
 
-`python -m anonymix_lab.studies.adapters opencv crops --photos ../shared/data/london`
+`anonymix measure adapters opencv crops --photos ../shared/data/london`
 
 Each person's first photo is enrolled and the second is the probe; thresholds are the back end's own.
 Impostors are counted in two ways: *claiming*, the stranger's photo is protected under the claimed person's
@@ -10,22 +10,15 @@ held against the entry.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from anonymix_adapters.conformance import Person
-from anonymix_adapters.drill import people_in, temporary_mixer
-from anonymix_adapters.errors import SdkMissingError
 from anonymix_adapters.gate import FaceMixer
 from anonymix_adapters.protocol import Adapter, Answer, Rehearsal
-from anonymix_adapters.registry import load
 from anonymix_keystore import Keystore
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import ChannelOrder, decode_photo
@@ -66,7 +59,7 @@ class Measured:
     overhead_ms: float
 
 
-class _Timed:
+class Timed:
     """A mixer that remembers what it made, and how much processor time it took in this thread."""
 
     def __init__(self, mixer: FaceMixer) -> None:
@@ -75,10 +68,12 @@ class _Timed:
 
     @property
     def fingerprint(self) -> str:
+        """The mixer fingerprint."""
         return self._mixer.fingerprint
 
     @property
     def keystore(self) -> Keystore:
+        """The keystore, with its enrolment records."""
         store = self._mixer.keystore
         if not isinstance(store, Keystore):
             raise TypeError("a Keystore is needed")
@@ -94,6 +89,7 @@ class _Timed:
         enrol: bool = False,
         channel_order: ChannelOrder = "rgb",
     ) -> CancelableFace:
+        """Protect a photo, and remember face and processor time."""
         started = time.thread_time()
         name = (_content(image, channel_order), subject, scope)
         if name not in self._made:
@@ -130,7 +126,7 @@ def measure(
     Raises:
         Exception: Whatever the back end answers, where it refuses half of the people.
     """
-    timed = mixer if isinstance(mixer, _Timed) else _Timed(mixer)
+    timed = mixer if isinstance(mixer, Timed) else Timed(mixer)
     asked = len(people)
     with adapter.rehearse(timed) as stage, adapter.rehearse(timed) as probes:
         people = _enrolled(stage, probes, people)
@@ -215,30 +211,3 @@ def beyond_strangers(genuine: Sequence[float], strangers: Sequence[float]) -> tu
     sign = 1 if sum(genuine) / len(genuine) >= sum(strangers) / len(strangers) else -1
     nearest = max(sign * score for score in strangers)
     return sign * nearest, sum(sign * score > nearest for score in genuine)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the adapters that are named, one line of JSON each."""
-    parser = argparse.ArgumentParser(prog="python -m anonymix_lab.studies.adapters", description=__doc__)
-    parser.add_argument("adapters", nargs="+", metavar="ADAPTER")
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photos, two a person")
-    parser.add_argument("--people", type=int, default=40)
-    parser.add_argument("--claims", type=int, default=3, help="strangers that claim to be each person")
-    given = parser.parse_args(arguments)
-    people = people_in(given.photos, given.people)
-    with temporary_mixer() as mixer:
-        timed = _Timed(mixer)
-        for name in given.adapters:
-            adapter = load(name)
-            try:
-                found = measure(adapter, timed, people, claims=given.claims)
-            except SdkMissingError as error:
-                sys.stderr.write(f"{name}: {error}\n")
-                continue
-            sys.stdout.write(json.dumps(asdict(found)) + "\n")
-            sys.stdout.flush()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

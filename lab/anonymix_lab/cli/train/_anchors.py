@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from anonymix_lab.cli.train._app import Threads, app, bars, command_line, staged
+from anonymix_lab.cli._common import Threads, bars, command_line, staged
+from anonymix_lab.cli.train._app import app
 
 
 @app.command()

@@ -11,20 +11,20 @@ from typing import Annotated
 import typer
 
 from anonymix_plugin.cli._options import takes_photos
-from anonymix_lab.cli.train._app import (
+from anonymix_lab.cli._common import (
     PAIRS,
     OwnGenerator,
     PairCount,
     PairsFolder,
     PeopleFolder,
     Threads,
-    app,
     bars,
     command_line,
     embedder,
     reference_generator,
     staged,
 )
+from anonymix_lab.cli.train._app import app
 from anonymix_lab.cli.train._student import make_or_read, say
 
 

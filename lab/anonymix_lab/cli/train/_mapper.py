@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anonymix_lab.cli.train._app import (
+from anonymix_lab.cli._common import (
     PAIRS,
     OwnGenerator,
     PairCount,
     PairsFolder,
     Threads,
-    app,
     bars,
     command_line,
     embedder,
     reference_generator,
     staged,
 )
+from anonymix_lab.cli.train._app import app
 from anonymix_lab.cli.train._student import make_or_read, say, whole_reader
 from anonymix_plugin.errors import UsageError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anonymix_lab.cli.train._app import staged
+from anonymix_lab.cli._common import staged
 from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:

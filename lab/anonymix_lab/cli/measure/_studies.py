@@ -1,4 +1,4 @@
-"""Commands that measure what was trained."""
+"""`anonymix measure dimensions | encoder | leak | quality`: studies of the parts that are trained."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import typer
 from rich.console import Console
 
 from anonymix_plugin.cli._options import takes_photos
-from anonymix_lab.cli.train._app import (
+from anonymix_lab.cli._common import (
     PAIRS,
+    JsonFile,
     PairsFolder,
     PeopleFolder,
-    app,
     bars,
     embedder,
     staged,
+    write_json,
 )
+from anonymix_lab.cli.measure._app import app
 
 
 @app.command()
 @takes_photos
-def curve(
+def dimensions(
     people: PeopleFolder,
     lfw: Annotated[Path, typer.Option(help="Folder of Labeled Faces in the Wild.")],
     folds: Annotated[str, typer.Option(help="Folds of its view 2 that are learned from.")] = "1-5",
@@ -33,13 +35,12 @@ def curve(
     ridge: Annotated[
         float, typer.Option(help="Added to the scatter within people, in mean eigenvalues.", min=0.0)
     ] = 0.5,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where JSON goes.")] = None,
+    output: JsonFile = None,
 ) -> None:
-    """Walk along the numbers of a person that pass: accuracy against what a thief could rebuild.
+    """Measure accuracy, and what a thief could rebuild, by the number of dimensions of the subspace.
 
     The pairs of LFW's view 1 whose people were not learned from judge.
     """
-    import json
     from dataclasses import asdict
 
     import numpy as np
@@ -100,21 +101,17 @@ def curve(
     console = Console()
     console.print(table)
     console.print(f"{len(usable)} of {len(rows)} pairs of view 1; a face was found in both photos of these.")
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        kept = {source: [asdict(point) for point in walked] for source, walked in points.items()}
-        output.write_text(json.dumps(kept, indent=2) + "\n")
+    write_json(output, {source: [asdict(point) for point in walked] for source, walked in points.items()})
 
 
-@app.command("measure-encoder")
+@app.command()
 @takes_photos
-def measure_encoder(
+def encoder(
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
     limit: Annotated[int, typer.Option(help="Photos at most, spread evenly.", min=10)] = 204,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where JSON goes.")] = None,
+    output: JsonFile = None,
 ) -> None:
     """Measure how well the shipped encoder reads photos: pixels, perception, identity, pose, light."""
-    import json
     from dataclasses import asdict
 
     from anonymix_lab.studies.reconstruction import measure_reconstruction
@@ -142,26 +139,21 @@ def measure_encoder(
             load_mixer_weights().centre,
             lambda done, total: report("photos", done, total),
         )
-    text = json.dumps(asdict(result), indent=2)
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text + "\n")
-    typer.echo(text)
+    typer.echo(write_json(output, asdict(result)))
 
 
-@app.command("measure-leak")
+@app.command()
 @takes_photos
-def measure_leak(
+def leak(
     photos: Annotated[Path, typer.Argument(help="Folder with NAME_neutral.jpg and NAME_smiling.jpg.")],
     limit: Annotated[int, typer.Option(help="People at most, the first ones.", min=3)] = 102,
     seed: Annotated[int, typer.Option(help="Of the keys, which are for this alone.")] = 1,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where JSON goes.")] = None,
+    output: JsonFile = None,
 ) -> None:
     """Measure how much of a person an encoder reads back from a protected face, layer group by layer group.
 
     The paper's layer swap beside the three policies; the encoder is the shipped one.
     """
-    import json
     from contextlib import ExitStack
     from dataclasses import asdict
 
@@ -169,7 +161,7 @@ def measure_leak(
 
     from anonymix_lab.data.keys import SeededKeys
     from anonymix_lab.protections import LayerSwap, MixerProtection, Protection
-    from anonymix_lab.studies import leak
+    from anonymix_lab.studies.leak import measure_leak
     from anonymix_lab.studies.london import london_photos
     from anonymix_plugin import Anonymixer
     from anonymix_plugin.encoder import load_encoder
@@ -179,7 +171,7 @@ def measure_leak(
     from anonymix_plugin.models import locate
 
     people, keys = london_photos(photos, limit), SeededKeys(seed)
-    detector, encoder = YuNet(locate("yunet")), load_encoder()
+    detector, reader = YuNet(locate("yunet")), load_encoder()
     with ExitStack() as stack, bars() as bar:
         report = staged(bar)
         mixers = {
@@ -188,11 +180,11 @@ def measure_leak(
         }
         generator = mixers[AttributePolicy.NONE].generator
         tried: list[Protection] = [
-            LayerSwap(detector, encoder, generator, load_mixer_weights().centre, keys, seed),
+            LayerSwap(detector, reader, generator, load_mixer_weights().centre, keys, seed),
             *(MixerProtection(it, seed, title=f"Anonymix, {kept.value}") for kept, it in mixers.items()),
         ]
-        figures = leak.measure_leak(
-            people, encoder, detector, tried, lambda done, total: report("faces", done, total)
+        figures = measure_leak(
+            people, reader, detector, tried, lambda done, total: report("faces", done, total)
         )
     table = Table(
         "protection", "layers", "found by the same photo", "by another photo", "likeness", "strangers"
@@ -207,20 +199,17 @@ def measure_leak(
     for title, count in figures.failures.items():
         if count:
             console.print(f"{title}: {count} people fell out, because no face could be made or found.")
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(asdict(figures), indent=2) + "\n")
+    write_json(output, asdict(figures))
 
 
-@app.command("measure-quality")
+@app.command()
 @takes_photos
-def measure_quality(
+def quality(
     people: Annotated[Path, typer.Argument(help="Folder with one sub-folder of photos per person.")],
     limit: Annotated[int, typer.Option(help="People at most, spread evenly.", min=2)] = 160,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where JSON goes.")] = None,
+    output: JsonFile = None,
 ) -> None:
     """Measure what the quality gate refuses: photos that are blurred, small, covered, dark, noisy."""
-    import json
     from dataclasses import asdict
 
     from rich.table import Table
@@ -256,6 +245,4 @@ def measure_quality(
             f"{discard.limit:.2f}", f"{discard.ordinary_refused:.1%}", f"{discard.unusable_left:.1%}"
         )
     console.print(table)
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(asdict(figures), indent=2) + "\n")
+    write_json(output, asdict(figures))

@@ -1,4 +1,4 @@
-"""`anonymix figures`: the London figures as a table and as JSON."""
+"""`anonymix measure london`: the London figures as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from anonymix_plugin.cli._options import RefinementOption, takes_photos
+from anonymix_plugin.cli._options import takes_photos
+from anonymix_lab.cli._common import bars, staged, write_json
+from anonymix_lab.cli.measure._app import app
+from anonymix_plugin.cli._options import RefinementOption
 
 if TYPE_CHECKING:
     from anonymix_lab.studies.london import JudgeFigures, LondonFigures, SetAnew
 
 
+@app.command()
 @takes_photos
-def figures(
+def london(
     data: Annotated[Path, typer.Option(help="Folder with NAME_neutral.jpg and NAME_smiling.jpg.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the JSON goes.")] = Path(
-        "out/figures.json"
+        "out/london.json"
     ),
     policy: Annotated[str, typer.Option(help="What is kept of the photo: none, pose or full.")] = "",
     shared_keys: Annotated[int, typer.Option(help="How many keys for everybody are tried.", min=1)] = 2,
@@ -60,15 +63,7 @@ def figures(
     )
     photos = london_photos(data, limit)
     panel = [load_recogniser(name.strip()) for name in judges.split(",")]
-    with Progress(console=Console(stderr=True)) as bar:
-        tasks: dict[str, object] = {}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            task = tasks.get(stage)
-            if task is None:
-                task = tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(task, completed=done)  # type: ignore[arg-type]
-
+    with bars() as bar:
         result = london_figures(
             photos,
             panel,
@@ -77,15 +72,14 @@ def figures(
             seed=seed,
             policy=settings,
             refinement=None if refinement is None else refinement.value,
-            progress=progress,
+            progress=staged(bar),
         )
     content = result.as_json() | {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()} {platform.processor()} {platform.system()}".strip(),
         "seed": seed,
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(output, content)
     if as_json:
         typer.echo(json.dumps(content))
         return

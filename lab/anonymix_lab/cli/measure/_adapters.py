@@ -1,0 +1,46 @@
+"""`anonymix measure adapters`: accuracy and overhead of back ends behind their adapters."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anonymix_lab.cli.measure._app import app
+from anonymix_plugin.cli._report import printable
+
+
+@app.command()
+def adapters(
+    names: Annotated[list[str], typer.Argument(metavar="ADAPTER", help="Adapters, by name.")],
+    photos: Annotated[Path, typer.Option(metavar="DIR", help="Folder of photos, two a person.")],
+    people: Annotated[int, typer.Option(help="How many people take part.", min=2)] = 40,
+    claims: Annotated[int, typer.Option(help="How many strangers claim to be each person.", min=1)] = 3,
+) -> None:
+    """Measure accuracy and overhead of back ends behind their adapters; prints a line of JSON for each.
+
+    An adapter whose SDK is missing is named on standard error, and the command ends with exit code 1.
+    """
+    from anonymix_adapters.drill import people_in, temporary_mixer
+    from anonymix_adapters.errors import SdkMissingError
+    from anonymix_adapters.registry import load
+    from anonymix_lab.studies.adapters import Timed, measure
+
+    taking_part = people_in(photos, people)
+    missing = 0
+    with temporary_mixer() as mixer:
+        timed = Timed(mixer)
+        for name in names:
+            adapter = load(name)
+            try:
+                found = measure(adapter, timed, taking_part, claims=claims)
+            except SdkMissingError as error:
+                missing += 1
+                typer.echo(f"{printable(name)}: {error}", err=True)
+                continue
+            typer.echo(json.dumps(asdict(found)))
+    if missing:
+        raise typer.Exit(1)

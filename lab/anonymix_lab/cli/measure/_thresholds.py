@@ -1,0 +1,102 @@
+"""`anonymix measure thresholds`: from which cosine on two faces match, at given false match rates."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anonymix_lab.cli._common import bars, staged
+from anonymix_lab.cli.measure._app import app
+from anonymix_plugin.cli._options import (
+    DetectorName,
+    DetectorOption,
+    EncoderWeightsOption,
+    EngineName,
+    EngineOption,
+    GeneratorOption,
+    JsonOption,
+    MinQualityOption,
+    MixerWeightsOption,
+    PolicyOption,
+    RefinementOption,
+    Road,
+    RoadOption,
+    Several,
+    opened_mixer,
+)
+from anonymix_plugin.cli._report import print_json
+
+if TYPE_CHECKING:
+    from anonymix_plugin.anonymixer import Anonymixer
+    from anonymix_plugin.values import CancelableFace
+
+
+@app.command()
+def thresholds(
+    lfw: Annotated[Path, typer.Argument(metavar="LFW", help="Folder of Labeled Faces in the Wild.")],
+    *,
+    recogniser: Annotated[str, typer.Option(metavar="NAME", help="The recogniser.")] = "arcface-mbf",
+    cancelable: Annotated[
+        bool, typer.Option("--cancelable", help="Measure on cancelable faces, not on photos.")
+    ] = False,
+    policy: PolicyOption = None,
+    road: RoadOption = Road.FAST,
+    refinement: RefinementOption = None,
+    min_quality: MinQualityOption = None,
+    detector: DetectorOption = DetectorName.YUNET,
+    engine: EngineOption = EngineName.AUTO,
+    generator: GeneratorOption = None,
+    mixer_weights: MixerWeightsOption = None,
+    encoder_weights: EncoderWeightsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a recogniser's thresholds on view 1 of Labeled Faces in the Wild.
+
+    With --cancelable, the faces are protected under twenty shared keys; the options of the mixer count then.
+    """
+    from anonymix_lab.data.keys import SeededKeys
+    from anonymix_lab.studies.thresholds import measure_thresholds
+
+    mixing = partial(
+        opened_mixer,
+        SeededKeys(1),  # people's own are not for measuring
+        policy=policy,
+        road=road,
+        detector=detector,
+        engine=engine,
+        faces=Several.CENTRAL,
+        generator=generator,
+        mixer_weights=mixer_weights,
+        encoder_weights=encoder_weights,
+        refinement=refinement,
+        min_quality=min_quality,
+    )
+    with mixing() if cancelable else nullcontext() as mixer, bars() as bar:
+        report = staged(bar)
+        found = measure_thresholds(
+            lfw,
+            recogniser,
+            protect=None if mixer is None else partial(_under_key, mixer),
+            progress=lambda done, total: report(recogniser, done, total),
+        )
+    if as_json:
+        facts = asdict(found)
+        print_json({"recogniser": facts.pop("recogniser"), "thresholds": facts.pop("values"), **facts})
+        return
+    for name, value in found.values.items():
+        typer.echo(f"{found.recogniser} {name} {value:.4f}")
+    typer.echo(
+        f"{found.comparisons:,} comparisons of different people: {found.photos} photos of {found.people}, "
+        f"{found.undetected} more without a face that can be used"
+    )
+
+
+def _under_key(mixer: Anonymixer, path: Path, key: int) -> CancelableFace:
+    from anonymix_lab.data.keys import SHARED_SCOPE
+
+    return mixer.protect(path, subject="anybody", scope=f"{SHARED_SCOPE} {key}")
