@@ -6,7 +6,7 @@ DATA ?= ../shared/data
 # Idle threads that spin steal the cores from the engine next door.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-long test-crash test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery models train-mapper train-mapper-gpu train-encoder clean help
+.PHONY: demo test test-wheel test-long test-crash test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery models train-mapper train-mapper-gpu train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -15,7 +15,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev --editable ".[evaluate]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev --editable ".[lab]"
 	touch $@
 
 models: $(VENV)/.ready   ## fetch the weights that demo, tests and figures need
@@ -52,6 +52,10 @@ test-drills: models $(ADAPTERS)/.ready   ## the breach drill of every adapter wi
 # Back ends' own verification of London people behind the adapters, as the README has it.
 measure-adapters: models $(ADAPTERS)/.ready   ## accuracy and overhead of the local adapters on London
 	$(ADAPTERS)/bin/python tests/adapters/measure_local.py --photos $(DATA)/london --people 16
+
+# In an environment of its own with the core's dependencies alone: torch must not be needed.
+test-wheel: models       ## the built wheel in an empty environment, without torch
+	$(BIN)/python tests/install/light.py $(DATA)/london/001_neutral.jpg
 
 test-long: models        ## the tests that take minutes
 	$(BIN)/python -m pytest -m long

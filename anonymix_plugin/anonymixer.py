@@ -19,7 +19,7 @@ import numpy as np
 
 from anonymix_keystore import Anchor, Keystore, KeystoreError, SubjectKey, Unlock
 from anonymix_plugin.claims import Claim, claimed
-from anonymix_plugin.errors import AnonymixError, DamagedModelError, ModelError, UsageError
+from anonymix_plugin.errors import AnonymixError, DamagedModelError, ModelError, UsageError, naming_extras
 from anonymix_plugin.faces import Detector, FacePolicy, Scrfd, YuNet
 from anonymix_plugin.generator import (
     Engine,
@@ -162,6 +162,7 @@ class Anonymixer:
     Raises:
         MissingModelError: Weights are not on this machine.
         DamagedModelError: Weights are not the ones that are expected.
+        MissingPackageError: An option needs a package of an extra that is not installed.
 
     The rule of every method: if anything goes wrong between photo and cancelable face, it raises, and the
     caller has no picture at all. No method returns the photo, or any part of it.
@@ -171,6 +172,7 @@ class Anonymixer:
     cosine of .999 or more), but not the same bytes; `engine` says which one is in use.
     """
 
+    @naming_extras()
     def __init__(
         self,
         keystore: KeySource,

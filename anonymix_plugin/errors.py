@@ -6,9 +6,22 @@ Each error carries an exit code, which the command line returns. The rule behind
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Self
 
 from anonymix_plugin.words import clean, shown
+
+_EXTRAS: Final = {
+    "dlib": "dlib",
+    "h5py": "torch",
+    "onnx": "torch",
+    "torch": "torch",
+    "jinja2": "lab",
+    "matplotlib": "lab",
+    "scipy": "lab",
+    "sklearn": "lab",
+}
 
 
 class AnonymixError(Exception):
@@ -56,6 +69,39 @@ class UsageError(AnonymixError):
 
     exit_code = 2
     code = "usage"
+
+
+class MissingPackageError(UsageError):
+    """A package that this option or command needs is not installed."""
+
+    code = "missing_package"
+
+    @classmethod
+    def of(cls, error: ImportError) -> MissingPackageError | None:
+        """Describe a failed import, or return None if the package is part of Anonymix itself."""
+        name = (error.name or "").partition(".")[0]
+        if name.startswith("anonymix"):
+            return None
+        fix = "install it with pip"
+        if name in _EXTRAS:
+            fix = f'pip install "anonymix-plugin[{_EXTRAS[name]}]"'
+        return cls("a package that this needs is not installed", where=name, fix=fix)
+
+
+@contextmanager
+def naming_extras() -> Iterator[None]:
+    """Turn a failed import in the block into a `MissingPackageError` that names the extra.
+
+    Raises:
+        MissingPackageError: A package is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = MissingPackageError.of(error)
+        if missing is None:
+            raise
+        raise missing from error
 
 
 class PhotoError(AnonymixError):

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from anonymix_plugin.errors import NoFaceError, UsageError
+from anonymix_plugin.errors import NoFaceError, UsageError, naming_extras
 from anonymix_plugin.faces import Detector, YuNet, box_crop, recogniser_crop
 from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo, default_limits
 from anonymix_plugin.models import locate
@@ -171,6 +171,7 @@ class Verifier:
         ModelError: Weights, or a package that the recogniser needs, are missing or damaged.
     """
 
+    @naming_extras()
     def __init__(
         self,
         recogniser: Recogniser | str = "arcface-mbf",

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from anonymix_plugin.errors import AnonymixError, OutputError, UsageError
+from anonymix_plugin.errors import AnonymixError, MissingPackageError, OutputError
 from anonymix_plugin.words import clean, shown
 
 EXIT_SOME_FAILED = 1
@@ -59,14 +59,8 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, KeystoreError):
         where = shown(error.where) if error.where else ""
         return Fault(error.code, clean(error.what), where, clean(error.fix), EXIT_KEYS)
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("anonymix"):
-        return Fault(
-            "missing_package",
-            "a package that this command needs is not installed",
-            error.name or "",
-            'install it, or all that belongs to Anonymix: pip install "anonymix-plugin[evaluate,train]"',
-            UsageError.exit_code,
-        )
+    if isinstance(error, ModuleNotFoundError) and (missing := MissingPackageError.of(error)) is not None:
+        return fault_of(missing)
     if isinstance(error, OSError) and error.strerror:
         return Fault(
             OutputError.code,

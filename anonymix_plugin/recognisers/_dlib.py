@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from anonymix_plugin.errors import ModelError
+from anonymix_plugin.errors import naming_extras
 from anonymix_plugin.recognisers._recogniser import Alignment, checked, normalised
 from anonymix_plugin.values import Floats, Pixels
 
@@ -25,7 +25,7 @@ class Dlib:
         name: Its name.
 
     Raises:
-        ModelError: dlib is not installed.
+        MissingPackageError: dlib is not installed.
     """
 
     dim: Final = 128
@@ -53,12 +53,6 @@ class Dlib:
 
 
 def _dlib() -> Any:
-    try:
+    with naming_extras():
         import dlib
-    except ImportError as error:
-        raise ModelError(
-            "dlib's recogniser needs dlib, which is not installed",
-            where="dlib-recognition",
-            fix="pip install 'anonymix-plugin[dlib]'",
-        ) from error
     return dlib

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anonymix_plugin.errors import DamagedModelError, ModelError
+from anonymix_plugin.errors import DamagedModelError, naming_extras
 from anonymix_plugin.recognisers._inception_resnet import ConvRelu, InceptionResnetV1, Residual
 
 _EPSILON = 1e-3  # of the batch normalisations
@@ -27,17 +27,11 @@ def read_inception_resnet(path: Path) -> InceptionResnetV1:
         path: The HDF5 file.
 
     Raises:
-        ModelError: h5py is not installed.
+        MissingPackageError: h5py is not installed.
         DamagedModelError: The file does not hold this network's weights.
     """
-    try:
+    with naming_extras():
         import h5py
-    except ImportError as error:
-        raise ModelError(
-            "FaceNet's weights are read with h5py, which is not installed",
-            where="facenet",
-            fix="pip install 'anonymix-plugin[judge]'",
-        ) from error
     network = InceptionResnetV1()
     try:
         with h5py.File(path, "r") as file:

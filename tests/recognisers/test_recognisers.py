@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from anonymix_lab.metrics.error_rates import eer
-from anonymix_plugin.errors import BadArrayError, DamagedModelError, MissingModelError, ModelError, UsageError
+from anonymix_plugin.errors import (
+    BadArrayError,
+    DamagedModelError,
+    MissingModelError,
+    MissingPackageError,
+    UsageError,
+)
 from anonymix_plugin.recognisers import Recogniser, available_recognisers, load_recogniser
 from anonymix_plugin.recognisers._onnx_file import read_onnx
 
@@ -125,7 +131,7 @@ def test_only_what_is_there_is_available(monkeypatch, tmp_path, model):
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, model, name, package):
     model(name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ModelError, match=r"pip install 'anonymix-plugin\["):
+    with pytest.raises(MissingPackageError, match=r'pip install "anonymix-plugin\['):
         load_recogniser(name)
 
 
