@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anonymix_plugin.evaluation.keys import SeededKeys
 from test_conformance import LOCAL
 
 from anonymix_adapters import (
@@ -29,7 +30,6 @@ from anonymix_adapters import (
     unwrap,
     wrap,
 )
-from anonymix_plugin.evaluation.keys import SeededKeys
 
 HERE = Path(__file__).parent
 
