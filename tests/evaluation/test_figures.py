@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from anonymix_lab.cli.figures import _table
 from rich.console import Console
 
+from anonymix_lab.cli.measure._london import _table
 from anonymix_lab.data.keys import SHARED_SCOPE, SeededKeys
 from anonymix_lab.studies import london as module
 from anonymix_lab.studies.london import london_figures, london_photos

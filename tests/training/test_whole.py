@@ -12,7 +12,7 @@ from torch import nn
 from toys import TEMPLATE, BandGenerator, BandRecogniser, toy_weights
 from typer.testing import CliRunner
 
-from anonymix_lab.cli.train._app import bars
+from anonymix_lab.cli._common import bars
 from anonymix_lab.cli.train._student import whole_reader
 from anonymix_lab.training.examples import PICTURE, Landmarks, spread
 from anonymix_lab.training.student import StudentRecipe, crop_grid
