@@ -6,7 +6,7 @@ DATA ?= ../shared/data
 # Idle threads that spin steal the cores from the engine next door.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-wheel test-long test-crash test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery models train-mapper train-mapper-gpu train-encoder clean help
+.PHONY: demo docs test test-wheel test-long test-crash test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery models train-mapper train-mapper-gpu train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -69,6 +69,11 @@ test-keystore: $(VENV)/.ready   ## the keystore's long tests: kills, races, ever
 coverage-keystore: $(VENV)/.ready   ## line and branch coverage of the keystore, which must be whole
 	$(BIN)/python -m coverage run --branch --source anonymix_keystore -m pytest -q tests/keystore
 	$(BIN)/python -m coverage report --show-missing --skip-covered --fail-under 100
+
+docs: $(VENV)/.ready     ## the documentation as a site: out/site/index.html
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group docs
+	$(BIN)/python -m anonymix_lab.reference docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs out/site
 
 lint: $(VENV)/.ready     ## ruff, formatting and the direction of imports
 	$(BIN)/ruff check .
