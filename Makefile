@@ -6,7 +6,7 @@ DATA ?= ../shared/data
 # Idle threads that spin steal the cores from the engine next door.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo docs test test-wheel test-long test-crash test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery models train-mapper train-mapper-gpu train-encoder clean help
+.PHONY: demo docs test test-wheel test-long test-crash test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -101,6 +101,9 @@ figures: models          ## accuracy, anonymity and renewal on the London set: o
 
 gallery: models         ## the pictures of docs/gallery.md
 	$(BIN)/anonymix gallery --output docs/images
+
+people: models          ## draw the people of the tests again: tests/people
+	$(BIN)/python -m anonymix_lab.demo.people tests/people
 
 train-mapper: models     ## make mixer.safetensors and anchors.safetensors of anonymix_plugin/weights again (hours)
 	$(BIN)/anonymix train subspace --people $(DATA)/pins --lfw $(DATA)/lfw -o out/subspace.safetensors

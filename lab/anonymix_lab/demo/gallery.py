@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from anonymix_lab.data.keys import SeededKeys
-from anonymix_lab.demo.people import MOST_PEOPLE, sample_people
+from anonymix_lab.demo.people import sample_people
 from anonymix_lab.training.pairs import to_pixels, to_w_plus
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.encoder import Encoder
@@ -87,7 +87,7 @@ def make_gallery(
     folder: Path,
     progress: Callable[[int, int], None] = lambda *_: None,
     *,
-    people: int = MOST_PEOPLE,
+    people: int = 8,
     photos: int = PHOTOS,
 ) -> GalleryFigures:
     """Make gallery.jpg, failures.jpg and what the judge says of all pictures.

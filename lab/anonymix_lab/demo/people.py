@@ -13,8 +13,10 @@ are more alike there than real people, because one generator drew them all.
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -40,6 +42,10 @@ _CAST = (
     ("Frankie", 30),
     ("Gale", 48),
     ("Harper", 105),
+    ("Jamie", 235),
+    ("Kim", 193),
+    ("Lou", 199),
+    ("Morgan", 191),
 )
 """Name -> number of the code in the series. The names suit anybody."""
 
@@ -150,3 +156,21 @@ def _photographed(pixels: Pixels, random: Random, strength: float) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(shown).save(stream, "JPEG", quality=round(93 - 18 * strength))
     return stream.getvalue()
+
+
+def write_people(folder: Path) -> None:
+    """Write the first two photos of everybody as NAME_1.jpg and NAME_2.jpg, 400 px: the tests' own people."""
+    from anonymix_plugin.files import make_folder
+    from anonymix_plugin.generator import load_generator
+
+    make_folder(folder)
+    for person in sample_people(load_generator(), MOST_PEOPLE, photos=2):
+        for number, sample in enumerate(person.photos, 1):
+            photo = Image.open(io.BytesIO(sample.data))
+            photo.resize((400, 400), Image.Resampling.LANCZOS).save(
+                folder / f"{person.name.lower()}_{number}.jpg", quality=90
+            )
+
+
+if __name__ == "__main__":
+    write_people(Path(sys.argv[1]))
