@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anonymix_plugin.evaluation.keys import SeededKeys
 from test_conformance import LOCAL
 
 from anonymix_adapters import (
@@ -30,6 +29,7 @@ from anonymix_adapters import (
     unwrap,
     wrap,
 )
+from anonymix_lab.data.keys import SeededKeys
 
 HERE = Path(__file__).parent
 

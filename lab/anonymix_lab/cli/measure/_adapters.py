@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from anonymix_lab.cli.measure._app import app
+from anonymix_plugin.cli._options import takes_photos
 from anonymix_plugin.cli._report import printable
 
 
 @app.command()
+@takes_photos
 def adapters(
     names: Annotated[list[str], typer.Argument(metavar="ADAPTER", help="Adapters, by name.")],
     photos: Annotated[Path, typer.Option(metavar="DIR", help="Folder of photos, two a person.")],

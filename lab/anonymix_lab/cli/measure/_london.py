@@ -14,10 +14,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from anonymix_plugin.cli._options import takes_photos
 from anonymix_lab.cli._common import bars, staged, write_json
 from anonymix_lab.cli.measure._app import app
-from anonymix_plugin.cli._options import RefinementOption
+from anonymix_plugin.cli._options import RefinementOption, takes_photos
 
 if TYPE_CHECKING:
     from anonymix_lab.studies.london import JudgeFigures, LondonFigures, SetAnew

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from anonymix_plugin.cli._options import takes_photos
 from anonymix_lab.cli._common import (
     PAIRS,
     JsonFile,
@@ -20,6 +19,7 @@ from anonymix_lab.cli._common import (
     write_json,
 )
 from anonymix_lab.cli.measure._app import app
+from anonymix_plugin.cli._options import takes_photos
 
 
 @app.command()

@@ -28,6 +28,7 @@ from anonymix_plugin.cli._options import (
     RoadOption,
     Several,
     opened_mixer,
+    takes_photos,
 )
 from anonymix_plugin.cli._report import print_json
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@takes_photos
 def thresholds(
     lfw: Annotated[Path, typer.Argument(metavar="LFW", help="Folder of Labeled Faces in the Wild.")],
     *,
