@@ -37,6 +37,7 @@ from anonymix_adapters.errors import (
     SdkMissingError,
     SdkVersionError,
     SubjectNeededError,
+    asked_to_stop,
 )
 from anonymix_adapters.gate import FaceMixer, KeyUse
 from anonymix_adapters.protocol import Adapter, Rehearsal
@@ -367,7 +368,9 @@ def run(trial: Trial) -> dict[str, str]:
     for check in CHECKS:
         try:
             check(trial)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
+        except (Exception, SystemExit) as error:
+            if asked_to_stop(error):
+                raise
             results[check.__name__] = f"{type(error).__name__}: {error}"
         else:
             results[check.__name__] = ""

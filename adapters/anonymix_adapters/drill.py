@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from anonymix_adapters.conformance import Person
-from anonymix_adapters.errors import AdapterError, in_words
+from anonymix_adapters.errors import AdapterError, asked_to_stop, in_words
 from anonymix_adapters.gate import FaceMixer, KeyUse
 from anonymix_adapters.protocol import Adapter, Answer, Rehearsal
 from anonymix_adapters.registry import load
@@ -182,7 +182,9 @@ def drill(
             run.before()
             store.rotate_all(reason="breach")
             run.after()
-        except Exception as error:  # noqa: BLE001 - whatever an SDK raises belongs into the report
+        except (Exception, SystemExit) as error:
+            if asked_to_stop(error):
+                raise
             failures.append(f"stopped: {in_words(error)}")
     return DrillReport(
         adapter=adapter.NAME,
@@ -304,7 +306,9 @@ class _Run:
         for number, person in enumerate(self._people, 1):
             try:
                 count += act(person)
-            except Exception as error:  # noqa: BLE001 - one person who is refused must not end the drill
+            except (Exception, SystemExit) as error:
+                if asked_to_stop(error):
+                    raise
                 self.failures.append(f"{name}: {person.name}: {in_words(error)}")
             if self._progress is not None:
                 self._progress(name, number, len(self._people))
@@ -409,4 +413,12 @@ def run(
         # Names that no record of a real application has.
         run_id = secrets.token_hex(3)
         named = [Person(f"drill-{run_id}-{it.name}", it.enrolled, it.probe) for it in taking_part]
-        return drill(chosen, mixer, named, keys=keys, originals=originals, options=options, progress=progress)
+        try:
+            return drill(
+                chosen, mixer, named, keys=keys, originals=originals, options=options, progress=progress
+            )
+        except SystemExit as error:
+            raise AdapterError(
+                f"a package behind it tried to end the process, with exit code {error.code or 0}",
+                where=adapter,
+            ) from error

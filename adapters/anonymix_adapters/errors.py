@@ -23,6 +23,7 @@ __all__ = [
     "SdkVersionError",
     "SubjectNeededError",
     "UnknownAdapterError",
+    "asked_to_stop",
     "in_words",
     "kind_in_words",
 ]
@@ -30,13 +31,25 @@ __all__ = [
 _LONG = re.compile(r"[\w+/=%-]{20,}")
 
 
-def in_words(error: Exception) -> str:
+def asked_to_stop(error: BaseException) -> bool:
+    """Whether an error is somebody's wish that the process ends: Ctrl-C, or a signal's exit code.
+
+    A package that ends the process by itself, as some do when they are imported, is no such wish.
+    """
+    if isinstance(error, SystemExit):
+        return isinstance(error.code, int) and error.code > 128
+    return isinstance(error, KeyboardInterrupt)
+
+
+def in_words(error: BaseException) -> str:
     """What a report says of an error: our own text; of an SDK's the type, and its text without what is long.
 
     Photos in base64, keys and signatures are long words.
     """
     if isinstance(error, AnonymixError | KeystoreError):
         return str(error)
+    if isinstance(error, SystemExit):
+        return "a package tried to end the process"
     return f"{type(error).__name__}: {_LONG.sub('...', str(error)[:10_000])[:300]}"
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anonymix_adapters.errors import BypassError
+from anonymix_adapters.errors import AdapterError, BypassError
 from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
 from anonymix_adapters.local import Recorder, VectorRehearsal, euclidean, face_in_box, finder
 from anonymix_adapters.protocol import Rehearsal
@@ -35,6 +35,14 @@ __all__ = ["NAME", "SDKS", "ProtectedFaceRecognition", "gate_of", "protect", "re
 
 NAME = "face_recognition"
 SDKS = (
+    # First: where it does not import, the package after it closes the standard input and ends the process.
+    Sdk(
+        "face_recognition_models",
+        ("face-recognition-models", "face_recognition_models"),
+        "dlib",
+        ">=0.3,<0.4",
+        cure="pip install 'setuptools<82': later ones lack pkg_resources, which it needs",
+    ),
     Sdk("face_recognition", ("face-recognition", "face_recognition"), "dlib", ">=1.3,<1.4"),
     Sdk("dlib", ("dlib-bin", "dlib"), "dlib", ">=19.24,<21"),
 )
@@ -64,7 +72,13 @@ class ProtectedFaceRecognition(StandIn):
         self._detector = finder()
         self._lock = threading.Lock()  # the package keeps its networks in globals
 
-    def load_image_file(self, file: Any, mode: str = "RGB") -> npt.NDArray[np.uint8]:
+    def load_image_file(
+        self,
+        file: Any,
+        mode: str = "RGB",
+        *,
+        subject: str | None = None,  # noqa: ARG002 - nothing is mixed yet
+    ) -> npt.NDArray[np.uint8]:
         """Load a photo, upright; (height, width, 3) uint8 RGB, or (height, width) for mode "L".
 
         Raises:
@@ -81,38 +95,41 @@ class ProtectedFaceRecognition(StandIn):
         known_face_locations: Sequence[tuple[int, int, int, int]] | None = None,
         num_jitters: int = 1,
         model: str = "small",
+        *,
+        subject: str | None = None,
     ) -> list[npt.NDArray[np.float64]]:
         """Encode the cancelable faces of a photo's faces; as the package's own.
+
+        `subject` names whose faces they are, where no `with mixer.subject(...)` around the call does.
 
         Raises:
             SubjectNeededError: Nobody said whose face it is.
             SeveralFacesError: There are several, and the subject's own key is for one.
             PhotoError, KeystoreError: The photo or the key can't be used.
         """
-        whose = self._gate.whose()
+        whose = self._gate.whose(argument=subject)
         picture = np.asarray(face_image)
         if known_face_locations is None:
             with self._lock:
                 known_face_locations = self._target.face_locations(picture)
-        if len(known_face_locations) > 1 and not whose.gallery:
+        places = [tuple(float(side) for side in place) for place in known_face_locations]
+        if len(places) > 1 and not whose.gallery:
             raise SeveralFacesError(
-                f"{len(known_face_locations)} faces, and one subject is named",
+                f"{len(places)} faces, and one subject is named",
                 where=NAME,
                 fix="give the location of the one that is meant in known_face_locations",
             )
         encodings = []
-        for top, right, bottom, left in known_face_locations:
-            face = face_in_box(
-                self._gate,
-                picture,
-                (float(left), float(top), float(right), float(bottom)),
-                whose,
-                channel_order="rgb",
-            )
+        for top, right, bottom, left in places:
+            box = (left, top, right, bottom)
+            face = face_in_box(self._gate, picture, box, whose, channel_order="rgb")
             with self._lock:
-                encodings += self._target.face_encodings(
-                    face.pixels, [self._location(face.pixels)], num_jitters, model
+                made = self._target.face_encodings(
+                    face.pixels.copy(), [self._location(face.pixels)], num_jitters, model
                 )
+            if len(made) != 1:
+                raise AdapterError(f"the package made {len(made)} encodings of one face", where=NAME)
+            encodings += made
         return encodings
 
     def _location(self, pixels: Pixels) -> tuple[int, int, int, int]:
@@ -183,9 +200,9 @@ class _Recorded:
 @contextmanager
 def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "default") -> Iterator[Rehearsal]:
     """The package with its own models, and a gallery in memory."""
-    SDKS[1].load()
     recorder = Recorder()
-    original = _Recorded(SDKS[0].load(), recorder)
+    _models, package, _dlib = (sdk.load() for sdk in SDKS)
+    original = _Recorded(package, recorder)
     client = protect(original, mixer, keys=keys, scope=scope)
 
     def first(encodings: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import cast
 
-from anonymix_adapters.errors import UnknownAdapterError
+from anonymix_adapters.errors import UnknownAdapterError, asked_to_stop, in_words
 from anonymix_adapters.protocol import Adapter
 
 GROUP = "anonymix.adapters"
@@ -39,8 +39,12 @@ def load(name: str) -> Adapter:
     point = next(iter(found.values()))
     try:
         adapter = point.load()
-    except (ImportError, AttributeError) as error:
-        raise UnknownAdapterError(f"it does not import: {error}", where=f"{name} ({point.value})") from error
+    except BaseException as error:
+        if asked_to_stop(error):
+            raise
+        raise UnknownAdapterError(
+            f"it does not import: {in_words(error)}", where=f"{name} ({point.value})"
+        ) from error
     missing = [needed for needed in _NEEDED if not hasattr(adapter, needed)]
     if missing or name != adapter.NAME:
         what = f"it lacks {', '.join(missing)}" if missing else f"it calls itself {adapter.NAME!r}"

@@ -9,7 +9,7 @@ from types import ModuleType
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from anonymix_adapters.errors import SdkMissingError, SdkVersionError
+from anonymix_adapters.errors import SdkMissingError, SdkVersionError, asked_to_stop, in_words
 
 DISTRIBUTION = "anonymix-plugin"
 
@@ -24,6 +24,7 @@ class Sdk:
         extra: The extra of this distribution that brings it, e.g. "rekognition"; "" where it always comes.
         tested: Versions that the adapter was tested with, as a specifier: ">=1.34,<2".
         package: What to install, extra included, where it is another distribution's adapter.
+        cure: What to do if it is installed and does not import; by default, install the extra again.
     """
 
     module: str
@@ -31,6 +32,7 @@ class Sdk:
     extra: str
     tested: str
     package: str = ""
+    cure: str = ""
 
     @property
     def command(self) -> str:
@@ -77,14 +79,21 @@ class Sdk:
     def load(self) -> ModuleType:
         """Import the package, after checking its version.
 
+        Whatever its import does instead of working, ending the process included, is an error of ours.
+
         Raises:
-            SdkMissingError: It, or something that it needs, is not installed.
+            SdkMissingError: It, or something that it needs, is not installed; or it does not import.
             SdkVersionError: It is outside the tested range.
         """
         self.check()
         try:
             return import_module(self.module)
-        except ImportError as error:
+        except BaseException as error:
+            if asked_to_stop(error):
+                raise
+            ended = isinstance(error, SystemExit)
             raise SdkMissingError(
-                f"{self.module} does not import: {error}", where=self.module, fix=self.command
+                f"{self.module} does not import: {in_words(error) if ended else error}",
+                where=self.module,
+                fix=self.cure or self.command,
             ) from error
