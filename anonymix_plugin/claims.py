@@ -16,16 +16,19 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ContextDecorator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE
 from opcode import opmap
 from types import FrameType, TracebackType
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from anonymix_plugin.errors import UsageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,24 @@ def current_notes() -> list[Any] | None:
         if entered.notes is not None and not _invalid(entered, place):
             return entered.notes
     return None
+
+
+def carried(call: Callable[P, T]) -> Callable[P, T]:
+    """A function for another thread, where it runs under the claim, and with the notes, of the code here.
+
+    It is for adapters that do their work in a thread and wait for it, as in
+    `await asyncio.to_thread(carried(work))`: a claim that was made in a generator goes along, too.
+    """
+    entered, place = next(_around(sys._getframe(1)), (None, _NOWHERE))
+    if entered is None or _invalid(entered, place):
+        return call
+    claim, notes = entered.claim, current_notes()
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with claimed(claim, notes):
+            return call(*args, **kwargs)
+
+    return run
 
 
 def claimed(claim: Claim, notes: list[Any] | None = None) -> AbstractContextManager[Claim]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from anonymix_plugin import UsageError, claims
-from anonymix_plugin.claims import Claim, claimed, current_claim, current_notes
+from anonymix_plugin.claims import Claim, carried, claimed, current_claim, current_notes
 
 
 def subject(name: str) -> Any:
@@ -387,11 +387,20 @@ def test_threads_and_tasks_of_a_generator_s_are_not_claimed() -> None:
         with subject("alice"):
             yield await asyncio.to_thread(who)
             yield await asyncio.create_task(asyncio.to_thread(who))
+            yield await asyncio.to_thread(carried(who))  # as adapters do, whose call it is
 
     async def main() -> list[str | None]:
         return [found async for found in stream()]
 
-    assert asyncio.run(main()) == [None, None]
+    assert asyncio.run(main()) == [None, None, "alice"]
+    def asking() -> str | None:
+        return carried(who)()
+
+    assert asking() is None
+    with subject("alice"):
+        later, context = carried(who), contextvars.copy_context()
+    assert later() == "alice"
+    assert context.run(asking) == "refused"
 
 
 def test_another_s_task_that_runs_inside_a_block_is_not_claimed_by_it() -> None:

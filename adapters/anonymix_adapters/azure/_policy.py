@@ -17,6 +17,7 @@ from azure.core.rest import HttpRequest
 from anonymix_adapters._wire import sending
 from anonymix_adapters.azure._routes import Plan, Routes
 from anonymix_adapters.errors import BackEndError
+from anonymix_plugin.claims import carried
 
 
 class MixingPolicy(HTTPPolicy[Any, Any]):
@@ -56,7 +57,7 @@ class AsyncMixingPolicy(AsyncHTTPPolicy[Any, Any]):
             return asyncio.run_coroutine_threadsafe(self._forward(deletion), loop).result()
 
         with sending(self.routes.gate, _subject(request)):
-            plan = await asyncio.to_thread(_planned, self.routes, request)
+            plan = await asyncio.to_thread(carried(_planned), self.routes, request)
             response = await self.next.send(_replaced(request, plan))
             http = response.http_response
             if http.status_code < 300:

@@ -27,6 +27,7 @@ from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule, Whose
 from anonymix_adapters.sdk import Sdk
 from anonymix_adapters.wrapping import Hooks, gate_of, hook, unwrap, wrap
 from anonymix_keystore import KeystoreError
+from anonymix_plugin.claims import carried
 from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.values import CancelableFace
 
@@ -168,7 +169,7 @@ def _async_hooks(client: Any, planner: _Planner) -> Hooks:
             return asyncio.run_coroutine_threadsafe(original(*back), loop).result()
 
         with sending(planner.gate, subject):
-            plan = await asyncio.to_thread(planner.plan, action, params)
+            plan = await asyncio.to_thread(carried(planner.plan), action, params)
             answer = await original(action, plan.params, *args, **options)
             await asyncio.to_thread(planner.settle, plan, _content(answer), plainly)
         return answer
