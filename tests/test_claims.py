@@ -393,6 +393,7 @@ def test_threads_and_tasks_of_a_generator_s_are_not_claimed() -> None:
         return [found async for found in stream()]
 
     assert asyncio.run(main()) == [None, None, "alice"]
+
     def asking() -> str | None:
         return carried(who)()
 
