@@ -160,7 +160,7 @@ def network() -> Any:
     import torch
     from facenet_pytorch import InceptionResnetV1
 
-    from anonymix_plugin.recognisers._keras_weights import read_inception_resnet
+    from anonymix_plugin.recognisers.keras_weights import read_inception_resnet
 
     folded = read_inception_resnet(locate("facenet"))
     net = InceptionResnetV1(pretrained=None)

@@ -18,8 +18,8 @@ from typing import Annotated, Any, Final
 import typer
 from typer.main import get_command
 
-from anonymix_plugin.cli._lazy import LazyCommand, LazyGroup
-from anonymix_plugin.cli._report import (
+from anonymix_plugin.cli.lazy import LazyCommand, LazyGroup
+from anonymix_plugin.cli.report import (
     EXIT_BROKEN_PIPE,
     EXIT_INTERRUPTED,
     Fault,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from anonymix_plugin.cli._options import JsonOption, takes_photos
+from anonymix_plugin.cli.options import JsonOption, takes_photos
 from anonymix_plugin.errors import OutputError, UsageError
 
 _GROUP = "anonymix.drill"  # adapters import the plug-in, never the other way: they are found by name

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anonymix_plugin.cli._options import (
+from anonymix_plugin.cli._photos import Job, Names, jobs_by_folder, jobs_for
+from anonymix_plugin.cli.options import (
     SIZES,
     ClockOption,
     DescriptorOption,
@@ -39,8 +40,7 @@ from anonymix_plugin.cli._options import (
     opened_mixer,
     takes_photos,
 )
-from anonymix_plugin.cli._photos import Job, Names, jobs_by_folder, jobs_for
-from anonymix_plugin.cli._report import EXIT_SOME_FAILED, Fault, fault_of, print_json, printable, show_fault
+from anonymix_plugin.cli.report import EXIT_SOME_FAILED, Fault, fault_of, print_json, printable, show_fault
 from anonymix_plugin.errors import OutputError, UsageError
 
 if TYPE_CHECKING:

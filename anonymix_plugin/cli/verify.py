@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anonymix_plugin.cli._options import (
+from anonymix_plugin.cli.options import (
     ClockOption,
     DescriptorOption,
     DetectorName,
@@ -36,7 +36,7 @@ from anonymix_plugin.cli._options import (
     opened_mixer,
     takes_photos,
 )
-from anonymix_plugin.cli._report import EXIT_DIFFERENT, print_json, printable
+from anonymix_plugin.cli.report import EXIT_DIFFERENT, print_json, printable
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.words import shown
 

@@ -13,7 +13,7 @@ import torch
 from anonymix_plugin.encoder._e4e_network import INPUT, E4eNetwork, Kind, shape_of
 from anonymix_plugin.encoder._encoder import Encoder, load_encoder
 from anonymix_plugin.errors import BadArrayError, CheckpointError
-from anonymix_plugin.generator._checkpoint import Array, CheckpointFile, Tensor, open_checkpoint, shown
+from anonymix_plugin.generator.checkpoint import Array, CheckpointFile, Tensor, open_checkpoint, shown
 from anonymix_plugin.generator.protocol import LayerGroups
 from anonymix_plugin.generator.stylegan2 import stylegan2_layers
 from anonymix_plugin.generator.stylegan2_formats import stylegan2_weights

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from anonymix_plugin.generator._load import Engine, load_generator, load_reference_generator
-from anonymix_plugin.generator._weights import PublishedWeights, read_published
 from anonymix_plugin.generator.openvino_engine import OpenVinoGenerator
 from anonymix_plugin.generator.protocol import (
     ArrayGenerator,
@@ -14,6 +13,7 @@ from anonymix_plugin.generator.protocol import (
     pictures_of,
     styles_of,
 )
+from anonymix_plugin.generator.published_weights import PublishedWeights, read_published
 
 if TYPE_CHECKING:
     from anonymix_plugin.generator.mobilestylegan import MobileStyleGan

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator._weights import PublishedWeights, read_published
 from anonymix_plugin.generator.openvino_engine import OpenVinoGenerator
 from anonymix_plugin.generator.protocol import Generator
+from anonymix_plugin.generator.published_weights import PublishedWeights, read_published
 from anonymix_plugin.models import locate
 
 if TYPE_CHECKING:

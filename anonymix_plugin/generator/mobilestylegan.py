@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator._weights import (
+from anonymix_plugin.generator.protocol import check_codes
+from anonymix_plugin.generator.published_weights import (
     BLOCKS,
     HAAR,
     LAYERS,
@@ -25,7 +26,6 @@ from anonymix_plugin.generator._weights import (
     MappingWeights,
     PublishedWeights,
 )
-from anonymix_plugin.generator.protocol import check_codes
 from anonymix_plugin.values import Floats
 
 

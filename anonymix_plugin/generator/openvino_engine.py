@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anonymix_plugin.generator._openvino_graph import STRIPS, synthesis_graph
-from anonymix_plugin.generator._weights import LAYERS, NAME, SIZES, W_DIM, Z_DIM, PublishedWeights
+from anonymix_plugin.generator.openvino_graph import STRIPS, synthesis_graph
 from anonymix_plugin.generator.protocol import LayerGroups, check_codes
+from anonymix_plugin.generator.published_weights import LAYERS, NAME, SIZES, W_DIM, Z_DIM, PublishedWeights
 from anonymix_plugin.values import Floats
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator._checkpoint import open_checkpoint
+from anonymix_plugin.generator.checkpoint import open_checkpoint
 from anonymix_plugin.generator.protocol import LayerGroups
 from anonymix_plugin.generator.stylegan2_formats import stylegan2_weights
 from anonymix_plugin.generator.stylegan2_weights import StyleGan2Weights

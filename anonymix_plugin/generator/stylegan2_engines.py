@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator._checkpoint import open_checkpoint
+from anonymix_plugin.generator.checkpoint import open_checkpoint
 from anonymix_plugin.generator.protocol import Generator
 from anonymix_plugin.generator.stylegan2 import StyleGan2
 from anonymix_plugin.generator.stylegan2_formats import stylegan2_weights

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from anonymix_plugin.errors import CheckpointError
-from anonymix_plugin.generator._checkpoint import Array, CheckpointFile, Module, Tensor, shown
+from anonymix_plugin.generator.checkpoint import Array, CheckpointFile, Module, Tensor, shown
 from anonymix_plugin.generator.stylegan2_naming import GENFORCE, NVIDIA, ROSINALITY, Naming
 from anonymix_plugin.generator.stylegan2_weights import StyleGan2Weights
 from anonymix_plugin.values import Floats

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anonymix_plugin.errors import DamagedModelError
-from anonymix_plugin.generator._checkpoint import CheckpointFile, open_checkpoint, shown
+from anonymix_plugin.generator.checkpoint import CheckpointFile, open_checkpoint, shown
 from anonymix_plugin.generator.stylegan2 import StyleGan2
 from anonymix_plugin.generator.stylegan2_formats import stylegan2_weights
 

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from anonymix_plugin.mixer._resample import area_resize
+from anonymix_plugin.mixer.resample import area_resize
 from anonymix_plugin.models import locate
-from anonymix_plugin.recognisers._onnx_file import read_onnx
-from anonymix_plugin.recognisers._onnx_torch import OnnxModule
+from anonymix_plugin.recognisers.onnx_file import read_onnx
+from anonymix_plugin.recognisers.onnx_torch import OnnxModule
 
 _GRID: Final = 16  # features are compared on as many by as many places
 _SFACE_DEPTH: Final = "conv_4_relu"  # 128 maps of half the input's side

@@ -84,7 +84,7 @@ class OnnxRuntimeNetwork:
     def __init__(self, path: Path, threads: int | None = None) -> None:
         import onnxruntime
 
-        from anonymix_plugin.recognisers._onnx_file import read_onnx
+        from anonymix_plugin.recognisers.onnx_file import read_onnx
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # no notes on how the graph was optimised

@@ -30,7 +30,7 @@ class FaceNet:
     seen_by_mixer: Final = False
 
     def __init__(self, path: Path, *, name: str = "facenet") -> None:
-        from anonymix_plugin.recognisers._keras_weights import read_inception_resnet
+        from anonymix_plugin.recognisers.keras_weights import read_inception_resnet
 
         self.name = name
         self._network = read_inception_resnet(path)

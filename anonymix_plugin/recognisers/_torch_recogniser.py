@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from anonymix_plugin.errors import BadArrayError
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers._inception_resnet import standardised
-from anonymix_plugin.recognisers._keras_weights import read_inception_resnet
-from anonymix_plugin.recognisers._onnx_file import read_onnx
-from anonymix_plugin.recognisers._onnx_torch import OnnxModule
 from anonymix_plugin.recognisers._recogniser import Alignment
+from anonymix_plugin.recognisers.keras_weights import read_inception_resnet
+from anonymix_plugin.recognisers.onnx_file import read_onnx
+from anonymix_plugin.recognisers.onnx_torch import OnnxModule
 
 
 class TorchRecogniser(nn.Module):

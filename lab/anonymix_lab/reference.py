@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from anonymix_adapters.registry import load, names
 from anonymix_plugin.cli import app
-from anonymix_plugin.cli._lazy import LazyGroup
+from anonymix_plugin.cli.lazy import LazyGroup
 from anonymix_plugin.files import write_text
 
 _TABLE: Final = re.compile(r"(<!-- adapters -->\n).*?(<!-- /adapters -->)", re.DOTALL)

@@ -21,7 +21,7 @@ import anonymix_plugin
 from anonymix_keystore import KeystoreError
 from anonymix_plugin import errors
 from anonymix_plugin.cli import LazyCommand, _all_commands, app, main
-from anonymix_plugin.cli._report import EXIT_KEYS, fault_of
+from anonymix_plugin.cli.report import EXIT_KEYS, fault_of
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "cv2", "onnxruntime", "openvino", "PIL", "sqlite_utils", "cryptography", "pydantic")

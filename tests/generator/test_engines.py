@@ -30,7 +30,7 @@ from anonymix_plugin.generator import (
     read_published,
     styles_of,
 )
-from anonymix_plugin.generator._openvino_graph import STRIPS, synthesis_graph
+from anonymix_plugin.generator.openvino_graph import STRIPS, synthesis_graph
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser
 from anonymix_plugin.values import CancelableFace, Floats, Photo, Pixels

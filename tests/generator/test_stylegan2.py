@@ -14,7 +14,7 @@ from stylegan2_reference import TAPS, convolved, drawn, mapped, modulated, upsam
 
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator import ArrayGenerator, Generator, TorchGenerator
-from anonymix_plugin.generator._checkpoint import open_checkpoint
+from anonymix_plugin.generator.checkpoint import open_checkpoint
 from anonymix_plugin.generator.stylegan2 import (
     ModulatedConv,
     StyleGan2,

@@ -27,7 +27,7 @@ from stylegan2_checkpoints import (
 )
 
 from anonymix_plugin.errors import CheckpointError, MissingModelError
-from anonymix_plugin.generator._checkpoint import open_checkpoint
+from anonymix_plugin.generator.checkpoint import open_checkpoint
 from anonymix_plugin.generator.stylegan2 import StyleGan2, load_stylegan2
 from anonymix_plugin.generator.stylegan2_formats import stylegan2_weights
 
@@ -254,7 +254,7 @@ def test_values_without_end_are_never_spelled_out(weights: Weights, tmp_path: Pa
 
 
 def test_a_zip_file_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anonymix_plugin.generator._checkpoint._files._MAX_MEMBERS", 10)
+    monkeypatch.setattr("anonymix_plugin.generator.checkpoint._files._MAX_MEMBERS", 10)
     with zipfile.ZipFile(tmp_path / "many.pt", "w") as archive:
         for number in range(11):
             archive.writestr(f"archive/data/{number}", b"")
@@ -263,7 +263,7 @@ def test_a_zip_file_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_too_many_instructions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anonymix_plugin.generator._checkpoint._machine.MAX_STEPS", 1000)
+    monkeypatch.setattr("anonymix_plugin.generator.checkpoint._machine.MAX_STEPS", 1000)
     file = tmp_path / "bomb.pkl"
     file.write_bytes(b"\x80\x02" + b"N0" * 600 + b"N.")
     with pytest.raises(CheckpointError, match="more than 1,000 instructions"):

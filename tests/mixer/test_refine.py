@@ -18,7 +18,6 @@ from anonymix_plugin.faces import RECOGNISER_TEMPLATE, YuNet, ffhq_crop, recogni
 from anonymix_plugin.generator import MobileStyleGan, read_published
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer._augment import Augmentation
-from anonymix_plugin.mixer._resample import area_resize, area_weights, sample_crops
 from anonymix_plugin.mixer.anchors import AnchorDirections
 from anonymix_plugin.mixer.attributes import load_attribute_distance
 from anonymix_plugin.mixer.key_schedule import KeySchedule
@@ -30,6 +29,7 @@ from anonymix_plugin.mixer.refine import (
     RefineSettings,
     RefineStep,
 )
+from anonymix_plugin.mixer.resample import area_resize, area_weights, sample_crops
 from anonymix_plugin.recognisers import torch_recogniser
 from anonymix_plugin.values import Face, Photo, Pixels
 

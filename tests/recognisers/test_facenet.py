@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from anonymix_plugin.errors import DamagedModelError
 from anonymix_plugin.recognisers._inception_resnet import InceptionResnetV1, standardised
-from anonymix_plugin.recognisers._keras_weights import read_inception_resnet
+from anonymix_plugin.recognisers.keras_weights import read_inception_resnet
 
 h5py = pytest.importorskip("h5py")
 
@@ -20,16 +20,15 @@ def network(model):
 
 
 def test_every_array_of_the_file_is_used_and_no_other(model, monkeypatch):
-    from anonymix_plugin.recognisers import _keras_weights
 
     used = []
-    get = _keras_weights._Arrays.get
+    get = keras_weights._Arrays.get
 
     def counted(self, layer, name, shape):
         used.append(f"{layer}/{name}:0")
         return get(self, layer, name, shape)
 
-    monkeypatch.setattr(_keras_weights._Arrays, "get", counted)
+    monkeypatch.setattr(keras_weights._Arrays, "get", counted)
     read_inception_resnet(model("facenet"))
     with h5py.File(model("facenet")) as file:
         weights = file["model_weights"]

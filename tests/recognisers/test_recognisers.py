@@ -18,7 +18,7 @@ from anonymix_plugin.errors import (
     UsageError,
 )
 from anonymix_plugin.recognisers import Recogniser, available_recognisers, load_recogniser
-from anonymix_plugin.recognisers._onnx_file import read_onnx
+from anonymix_plugin.recognisers.onnx_file import read_onnx
 
 NAMES = ["arcface-mbf", "sface", "sface-int8", "facenet", "dlib-recognition"]
 

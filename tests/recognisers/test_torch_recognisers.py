@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from anonymix_plugin.errors import BadArrayError, ModelError, UsageError
 from anonymix_plugin.recognisers import torch_recogniser
-from anonymix_plugin.recognisers._onnx_file import read_onnx
-from anonymix_plugin.recognisers._onnx_torch import OnnxModule
+from anonymix_plugin.recognisers.onnx_file import read_onnx
+from anonymix_plugin.recognisers.onnx_torch import OnnxModule
 
 NAMES = ["arcface-mbf", "sface", "facenet"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anonymix_plugin.generator._openvino_graph import synthesis_graph
-from anonymix_plugin.generator._weights import PublishedWeights
+from anonymix_plugin.generator.openvino_graph import synthesis_graph
+from anonymix_plugin.generator.published_weights import PublishedWeights
 
 _FREE = {"Parameter", "Constant", "Result", "Reshape", "Squeeze", "Unsqueeze", "ShapeOf", "Convert"}
 

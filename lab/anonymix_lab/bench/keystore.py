@@ -15,8 +15,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from anonymix_keystore._keystore import Keystore
-from anonymix_keystore._unlock import KeyFileUnlock
+from anonymix_keystore import KeyFileUnlock, Keystore
 
 Figures = dict[str, float]
 

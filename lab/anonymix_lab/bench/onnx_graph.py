@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_plugin.generator._openvino_graph import GraphBuilder
-from anonymix_plugin.generator._weights import SynthesisWeights
+from anonymix_plugin.generator.openvino_graph import GraphBuilder
+from anonymix_plugin.generator.published_weights import SynthesisWeights
 from anonymix_plugin.values import Floats
 
 _OPSET = 13

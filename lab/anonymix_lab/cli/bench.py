@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anonymix_plugin.cli._options import EngineName, EngineOption, Policy, takes_photos
+from anonymix_plugin.cli.options import EngineName, EngineOption, Policy, takes_photos
 from anonymix_plugin.errors import OutputError, UsageError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anonymix_plugin.cli._options import takes_photos
-from anonymix_plugin.cli._report import EXIT_SOME_FAILED, print_json
+from anonymix_plugin.cli.options import takes_photos
+from anonymix_plugin.cli.report import EXIT_SOME_FAILED, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console

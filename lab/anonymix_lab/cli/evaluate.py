@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from anonymix_plugin.cli._options import (
+from anonymix_plugin.cli.options import (
     DetectorName,
     EngineName,
     EngineOption,
@@ -20,7 +20,7 @@ from anonymix_plugin.cli._options import (
     RoadOption,
     takes_photos,
 )
-from anonymix_plugin.cli._report import EXIT_SOME_FAILED, print_json
+from anonymix_plugin.cli.report import EXIT_SOME_FAILED, print_json
 from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:

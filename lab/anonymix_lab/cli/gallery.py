@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from anonymix_plugin.cli._options import takes_photos
+from anonymix_plugin.cli.options import takes_photos
 
 
 @takes_photos

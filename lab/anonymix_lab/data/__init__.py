@@ -9,7 +9,7 @@ from anonymix_lab.data._lfw import (
     require_folds,
 )
 from anonymix_lab.data._pairs_file import pairs_protocol
-from anonymix_lab.data._values import Notice, Pairs, Protocol, Sample, read_names
+from anonymix_lab.data._values import Notice, Pairs, Protocol, Sample, read_names, without_idle
 
 __all__ = [
     "LFW_FOLDS",
@@ -24,4 +24,5 @@ __all__ = [
     "parse_folds",
     "read_names",
     "require_folds",
+    "without_idle",
 ]

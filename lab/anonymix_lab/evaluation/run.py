@@ -14,10 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from anonymix_lab.data import Protocol
-from anonymix_lab.data._values import without_idle
-from anonymix_lab.evaluation.attacks import Attack, Material, attack_parts
-from anonymix_lab.evaluation.attacks._values import split_people
+from anonymix_lab.data import Protocol, without_idle
+from anonymix_lab.evaluation.attacks import Attack, Material, attack_parts, split_people
 from anonymix_lab.evaluation.report.schema import (
     AttackPart,
     FailurePart,

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from anonymix_lab.cli.measure._app import app
-from anonymix_plugin.cli._options import takes_photos
-from anonymix_plugin.cli._report import printable
+from anonymix_plugin.cli.options import takes_photos
+from anonymix_plugin.cli.report import printable
 
 
 @app.command()

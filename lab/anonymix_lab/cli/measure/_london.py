@@ -16,7 +16,7 @@ from rich.table import Table
 
 from anonymix_lab.cli._common import bars, staged, write_json
 from anonymix_lab.cli.measure._app import app
-from anonymix_plugin.cli._options import RefinementOption, takes_photos
+from anonymix_plugin.cli.options import RefinementOption, takes_photos
 
 if TYPE_CHECKING:
     from anonymix_lab.studies.london import JudgeFigures, LondonFigures, SetAnew

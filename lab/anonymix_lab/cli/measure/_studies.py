@@ -19,7 +19,7 @@ from anonymix_lab.cli._common import (
     write_json,
 )
 from anonymix_lab.cli.measure._app import app
-from anonymix_plugin.cli._options import takes_photos
+from anonymix_plugin.cli.options import takes_photos
 
 
 @app.command()

@@ -12,7 +12,7 @@ import typer
 
 from anonymix_lab.cli._common import bars, staged
 from anonymix_lab.cli.measure._app import app
-from anonymix_plugin.cli._options import (
+from anonymix_plugin.cli.options import (
     DetectorName,
     DetectorOption,
     EncoderWeightsOption,
@@ -30,7 +30,7 @@ from anonymix_plugin.cli._options import (
     opened_mixer,
     takes_photos,
 )
-from anonymix_plugin.cli._report import print_json
+from anonymix_plugin.cli.report import print_json
 
 if TYPE_CHECKING:
     from anonymix_plugin.anonymixer import Anonymixer

@@ -25,7 +25,7 @@ from anonymix_lab.cli._common import (
 )
 from anonymix_lab.cli.train._app import app
 from anonymix_lab.cli.train._student import make_or_read, say
-from anonymix_plugin.cli._options import takes_photos
+from anonymix_plugin.cli.options import takes_photos
 
 
 @app.command()

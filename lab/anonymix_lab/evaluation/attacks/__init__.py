@@ -12,7 +12,7 @@ from anonymix_lab.evaluation.attacks._reencode import ReEncoding
 from anonymix_lab.evaluation.attacks._regression import RecordMultiplicity, Regression
 from anonymix_lab.evaluation.attacks._simple import Direct, KeyGuessing, WithKey
 from anonymix_lab.evaluation.attacks._student import Student
-from anonymix_lab.evaluation.attacks._values import Attack, Attempt, Material, attack_parts
+from anonymix_lab.evaluation.attacks._values import Attack, Attempt, Material, attack_parts, split_people
 
 ATTACKS = {
     "direct": "Comparing the protected face with the person, as it is",
@@ -41,4 +41,5 @@ __all__ = [
     "Student",
     "WithKey",
     "attack_parts",
+    "split_people",
 ]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from anonymix_plugin.errors import CheckpointError, MissingModelError
-from anonymix_plugin.generator._checkpoint._machine import Machine, shown
-from anonymix_plugin.generator._checkpoint._names import names
-from anonymix_plugin.generator._checkpoint._values import DAMAGED, Storage, storage_of
+from anonymix_plugin.generator.checkpoint._machine import Machine, shown
+from anonymix_plugin.generator.checkpoint._names import names
+from anonymix_plugin.generator.checkpoint._values import DAMAGED, Storage, storage_of
 
 Container = Literal["torch zip", "torch legacy", "pickle"]
 

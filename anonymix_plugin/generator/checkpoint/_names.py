@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from anonymix_plugin.errors import CheckpointError
-from anonymix_plugin.generator._checkpoint._machine import Name, shown
-from anonymix_plugin.generator._checkpoint._values import (
+from anonymix_plugin.generator.checkpoint._machine import Name, shown
+from anonymix_plugin.generator.checkpoint._values import (
     DAMAGED,
     NUMBER_TYPES,
     STORAGES,

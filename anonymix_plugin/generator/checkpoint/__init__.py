@@ -7,8 +7,8 @@ zip files, its older files, and plain pickles as NVIDIA writes them. Nothing is 
 callable ever comes out of the file, and no memory is set aside for data that is not in the file.
 """
 
-from anonymix_plugin.generator._checkpoint._files import CheckpointFile, open_checkpoint
-from anonymix_plugin.generator._checkpoint._machine import shown
-from anonymix_plugin.generator._checkpoint._values import Array, Module, Tensor
+from anonymix_plugin.generator.checkpoint._files import CheckpointFile, open_checkpoint
+from anonymix_plugin.generator.checkpoint._machine import shown
+from anonymix_plugin.generator.checkpoint._values import Array, Module, Tensor
 
 __all__ = ["Array", "CheckpointFile", "Module", "Tensor", "open_checkpoint", "shown"]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_plugin.errors import CheckpointError
-from anonymix_plugin.generator._checkpoint._machine import Name
+from anonymix_plugin.generator.checkpoint._machine import Name
 
 DAMAGED = "check its SHA-256 with whoever published it, and fetch it again"
 _MAX_DIMENSIONS: Final = 8

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_plugin.generator._weights import (
+from anonymix_plugin.generator.published_weights import (
     BLOCKS,
     HAAR,
     LAYERS,
