@@ -20,15 +20,14 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from anonymix_plugin.errors import ConfigurationError, UsageError
-
-if TYPE_CHECKING:
-    from anonymix_plugin.images import ImageLimits
+from anonymix_plugin.limits import ImageLimits
+from anonymix_plugin.registry import REGISTRY, entry
 
 _FILE = "anonymix.toml"
 
@@ -95,8 +94,6 @@ class OwnLimits(_Checked):
 
     def image_limits(self) -> ImageLimits:
         """The limits, complete."""
-        from anonymix_plugin.images import ImageLimits  # Pillow takes its time, and few commands need it
-
         return ImageLimits(**self.model_dump(exclude_none=True))
 
 
@@ -113,8 +110,6 @@ class Configuration(_Checked):
 
     @model_validator(mode="after")
     def _known_names(self) -> Configuration:
-        from anonymix_plugin.models.registry import REGISTRY  # the registry's finder imports this module
-
         for name, own in self.models.items():
             if name not in REGISTRY:
                 raise ValueError(f"models.{name}: no model of that name is in the registry")
@@ -132,8 +127,6 @@ class Configuration(_Checked):
 
     def replacements(self, name: str) -> Mapping[str, OwnFile]:
         """The user's files for a model, by name of the file that each one replaces."""
-        from anonymix_plugin.models.registry import entry
-
         own = self.models.get(name)
         if own is None:
             return {}

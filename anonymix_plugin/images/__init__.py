@@ -2,9 +2,10 @@
 
 from anonymix_plugin.images._arrays import ChannelOrder
 from anonymix_plugin.images._decode import PhotoSource, decode_photo
+from anonymix_plugin.images._default_limits import default_limits, limits_for_all
 from anonymix_plugin.images._encode import ImageFormat, encode_cancelable, save_cancelable
-from anonymix_plugin.images._limits import ImageLimits, default_limits, limits_for_all
 from anonymix_plugin.images._marker import Marker, read_marker
+from anonymix_plugin.limits import ImageLimits
 
 __all__ = [
     "ChannelOrder",

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_plugin.errors import BadArrayError, UsageError
-from anonymix_plugin.images._limits import ImageLimits
+from anonymix_plugin.limits import ImageLimits
 from anonymix_plugin.values import Pixels
 
 ChannelOrder: TypeAlias = Literal["rgb", "bgr"]

@@ -11,11 +11,12 @@ from PIL import Image
 from anonymix_plugin.errors import AlreadyProtectedError, PhotoError, UsageError
 from anonymix_plugin.images._arrays import ChannelOrder, pixels_from_array
 from anonymix_plugin.images._containers import examine
-from anonymix_plugin.images._limits import ImageLimits, default_limits
+from anonymix_plugin.images._default_limits import default_limits
 from anonymix_plugin.images._marker import marker_of_pillow
 from anonymix_plugin.images._pillow import decode_container, image_to_pixels, refuse
 from anonymix_plugin.images._pillow_files import orientation_of, refuse_other_pictures, unread_jpeg
 from anonymix_plugin.images._sources import EncodedSource, read_source
+from anonymix_plugin.limits import ImageLimits
 from anonymix_plugin.values import Photo, Pixels
 from anonymix_plugin.words import shown
 

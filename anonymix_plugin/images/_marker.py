@@ -11,10 +11,11 @@ from PIL import Image
 
 from anonymix_plugin.errors import UnreadableImageError
 from anonymix_plugin.images._containers import examine
+from anonymix_plugin.images._default_limits import default_limits
 from anonymix_plugin.images._exif import EXIF_IFD, USER_COMMENT, parse_exif
-from anonymix_plugin.images._limits import ImageLimits, default_limits
 from anonymix_plugin.images._marker_text import KEYWORD, from_user_comment
 from anonymix_plugin.images._sources import EncodedSource, read_source
+from anonymix_plugin.limits import ImageLimits
 from anonymix_plugin.values import CancelableFace
 from anonymix_plugin.words import shown
 

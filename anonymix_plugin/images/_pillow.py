@@ -22,7 +22,7 @@ from PIL import (
 from anonymix_plugin.errors import BadArrayError, ImageTooLargeError, PhotoError, UnreadableImageError
 from anonymix_plugin.images._arrays import BACKGROUND, TRANSPARENT, sixteen_to_eight, unit_to_eight
 from anonymix_plugin.images._containers import Container, truncated
-from anonymix_plugin.images._limits import ImageLimits
+from anonymix_plugin.limits import ImageLimits
 from anonymix_plugin.values import Pixels
 
 

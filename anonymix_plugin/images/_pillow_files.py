@@ -11,8 +11,8 @@ from PIL import Image
 
 from anonymix_plugin.images._containers import camera_raw_of, examine, several
 from anonymix_plugin.images._exif import ORIENTATION, Exif, parse_exif
-from anonymix_plugin.images._limits import ImageLimits
 from anonymix_plugin.images._orientation import PROFILES, XMP_KEYWORD, from_texts, orientation
+from anonymix_plugin.limits import ImageLimits
 
 _WITH_EXTRAS: Final = frozenset({"TIFF", "MPO"})
 """Formats in which a further picture may be a thumbnail, a mask or a map of the first one."""

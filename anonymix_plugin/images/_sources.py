@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 from anonymix_plugin.errors import AnonymixError, UnreadableImageError, UsageError
-from anonymix_plugin.images._limits import ImageLimits
+from anonymix_plugin.limits import ImageLimits
 from anonymix_plugin.words import is_plausible_path, scheme_of, shown, text_of
 
 EncodedSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]

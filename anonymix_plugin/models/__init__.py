@@ -3,7 +3,7 @@
 from anonymix_plugin.models._cache import home
 from anonymix_plugin.models._locate import Source, Verification, locate, sources, verify, weights_hash
 from anonymix_plugin.models._pull import PullEvent, PullResult, pull
-from anonymix_plugin.models.registry import REGISTRY, Group, ModelEntry, WeightFile, Wheel, entry, names_in
+from anonymix_plugin.registry import REGISTRY, Group, ModelEntry, WeightFile, Wheel, entry, names_in
 
 __all__ = [
     "REGISTRY",

@@ -11,7 +11,7 @@ from typing import Literal
 from anonymix_plugin.configuration import load_configuration
 from anonymix_plugin.errors import DamagedModelError, MissingModelError, UsageError
 from anonymix_plugin.models._cache import is_intact, model_folder, sha256_of
-from anonymix_plugin.models.registry import REGISTRY, entry
+from anonymix_plugin.registry import REGISTRY, entry
 
 Status = Literal["ok", "missing", "damaged"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from anonymix_plugin.errors import DownloadError
 from anonymix_plugin.models._cache import sha256_of
-from anonymix_plugin.models.registry import Wheel
+from anonymix_plugin.registry import Wheel
 
 _PROGRESS = re.compile(r"^Progress (\d+) of (\d+)$")
 _LAST_LINES = 200

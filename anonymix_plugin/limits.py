@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -119,29 +117,3 @@ class ImageLimits:
 _MOST_STORED: Final = 4
 _BYTES: Final = 16
 _BYTES_OF_PICTURE: Final = 8  # Pillow takes 4 for each pixel, the array 3
-
-_chosen: ImageLimits | None = None
-
-
-def default_limits() -> ImageLimits:
-    """The limits of whoever gives none: those of `limits_for_all`, or else of the configuration file.
-
-    Raises:
-        ConfigurationError: The configuration file is not valid.
-    """
-    if _chosen is not None:
-        return _chosen
-    from anonymix_plugin.configuration import load_configuration
-
-    return load_configuration().image_limits()
-
-
-@contextmanager
-def limits_for_all(limits: ImageLimits) -> Iterator[None]:
-    """Inside, `limits` are the default of the whole process, in every thread: for a program's own start."""
-    global _chosen  # noqa: PLW0603 - that is what it is for
-    before, _chosen = _chosen, limits
-    try:
-        yield
-    finally:
-        _chosen = before
