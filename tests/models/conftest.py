@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from anonymix_plugin.models import ModelEntry, WeightFile, Wheel, _pip, registry
+from anonymix_plugin import registry
+from anonymix_plugin.models import ModelEntry, WeightFile, Wheel, _pip
 
 
 def sha256(content: bytes) -> str:

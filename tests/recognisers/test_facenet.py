@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from anonymix_plugin.errors import DamagedModelError
+from anonymix_plugin.recognisers import keras_weights
 from anonymix_plugin.recognisers._inception_resnet import InceptionResnetV1, standardised
 from anonymix_plugin.recognisers.keras_weights import read_inception_resnet
 
