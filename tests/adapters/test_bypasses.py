@@ -499,5 +499,6 @@ def test_deepface_keeps_no_crop_of_the_photo_in_its_database(stage: Stage, tmp_p
     with pytest.raises(SubjectNeededError):
         client.identify(str(stage.person.probe), number + 1, **SFACE, **store)
     assert client.delete("one.jpg", **store) == 1
-    with pytest.raises(UsageError):
-        client.register([str(stage.person.enrolled)], "many", subject=stage.person.name, **SFACE, **store)
+    several = [str(stage.person.enrolled), str(stage.person.probe)]
+    assert client.register(several, "many", subject=stage.person.name, **SFACE, **store) == {"inserted": 2}
+    assert client.delete("many", **store) == 2

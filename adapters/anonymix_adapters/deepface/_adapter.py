@@ -195,7 +195,7 @@ class ProtectedDeepFace(StandIn):
         path = os.fspath(call["db_path"])
         if is_address(path):
             raise BypassError("a store that is not on this machine can't be checked", where="db_path")
-        if call["refresh_database"] not in {True, None}:
+        if not (call["refresh_database"] is None or call["refresh_database"]):
             raise BypassError("a cache that is not refreshed may hold old keys", where="refresh_database")
         folder = self._folder(path)
         skip = call["detector_backend"] == SKIP

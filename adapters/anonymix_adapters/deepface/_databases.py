@@ -24,6 +24,11 @@ from anonymix_plugin.errors import UsageError
 
 SQLITE: Final = "sqlite"
 _TABLE: Final = "anonymix"
+_VARIABLES: Final = {  # where DeepFace looks for details; of the others the kind is in the name
+    "sqlite": "DEEPFACE_SQLITE_PATH",
+    "pinecone": "DEEPFACE_PINECONE_API_KEY",
+    "pgvector": "DEEPFACE_POSTGRES_URI",
+}
 _PLACES: Final = (  # what tells where a database is; everything else in its details may be a secret
     *("url", "uri", "host", "hostname", "server", "hosts", "contact_points", "cloud_id", "port", "http_port"),
     *(
@@ -40,6 +45,7 @@ _PLACES: Final = (  # what tells where a database is; everything else in its det
     ),
     *("db_name", "index", "index_name", "namespace", "tenant", "collection", "prefix", "key_prefix"),
 )
+_PLAIN: Final = re.compile(r"(?:(?:[\w.-]+|\[[0-9A-Fa-f:]+\])?(?::\d+)?,?)*(?:/[\w.%/~+-]*)?")
 _PAIR: Final = re.compile(r"([A-Za-z_ ]+?)\s*=\s*('[^']*'|\{[^}]*\}|[^;\s]*)")
 
 
@@ -67,7 +73,7 @@ class Database:
         kind, connection = str(option("database_type") or "postgres"), option("connection")
         details = option("connection_details")
         if not details and connection is None:
-            details = os.environ.get(_variable(kind), "")
+            details = os.environ.get(_VARIABLES.get(kind, f"DEEPFACE_{kind.upper()}_URI"), "")
         return cls(kind, details, connection)
 
     @property
@@ -158,13 +164,6 @@ class Database:
         return int(gone)
 
 
-def _variable(kind: str) -> str:
-    from deepface.modules.database.inventory import database_inventory
-
-    found: Mapping[str, Any] = database_inventory.get(kind, {})
-    return str(found.get("connection_string", ""))
-
-
 def _sqlite_name(connection: sqlite3.Connection, gate: Gate, *, settle: bool) -> str:
     if _has(connection, _TABLE):
         row = connection.execute(f"SELECT name FROM {_TABLE}").fetchone()  # noqa: S608 - a constant
@@ -202,7 +201,7 @@ def _place(details: Any) -> str:
     """Where a database is, by its details, without user, password, key or any other option."""
     if isinstance(details, Mapping):
         known = {str(key).lower(): value for key, value in details.items()}
-        parts = [f"{key}={_part(known[key])}" for key in _PLACES if known.get(key) not in {None, ""}]
+        parts = [f"{key}={_part(known[key])}" for key in _PLACES if known.get(key)]
         return ",".join(parts)
     # A text that is no address, no list of options and no file may be a key, as Pinecone's.
     told = isinstance(details, str) and ("://" in details or "=" in details or details.endswith(".db"))
@@ -216,11 +215,9 @@ def _part(value: Any) -> str:
         return str(value) if isinstance(value, int) else ""
     if "://" in value:
         parts = urlsplit(value)
-        try:
-            host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
-        except ValueError:  # several hosts, or a port that is none
-            host, port = parts.netloc.rpartition("@")[2], ""
-        return f"{host}{port}{parts.path}".rstrip("/")
+        place = parts.netloc.rpartition("@")[2] + parts.path
+        # A password with a slash in it makes an address that can't be taken apart for certain.
+        return place.rstrip("/").lower() if _PLAIN.fullmatch(place) else ""
     pairs = {key.strip().lower(): text.strip("'{}") for key, text in _PAIR.findall(value)}
     if pairs:
         return ",".join(f"{key}={pairs[key]}" for key in _PLACES if pairs.get(key))

@@ -201,7 +201,8 @@ def _levels(image: Array) -> Array:
         return image
     if image.dtype.kind not in "fiu" or not np.isfinite(image).all():
         return image.astype(np.float32, copy=False) if image.dtype.kind in "fiu" else np.zeros(0, np.uint8)
-    scaled = image.astype(np.float64) * (255 if image.dtype.kind == "f" and image.max() <= 1 else 1)
+    # Resizing may overshoot; a picture of levels that reaches to 2 would be black.
+    scaled = image.astype(np.float64) * (255 if image.dtype.kind == "f" and image.max() <= 2 else 1)
     whole = np.rint(scaled)
     if np.abs(scaled - whole).max() < 0.01 and whole.min() >= 0 and whole.max() <= 255:
         return whole.astype(np.uint8)
