@@ -224,13 +224,14 @@ class ProtectedDeepFace(StandIn):
     def register(self, call: Call) -> Any:
         """Enrol a photo, or several of one subject, in a database; as DeepFace's.
 
-        The subject is `subject`, the one of `with mixer.subject(...)`, or `img_name`. A copy of the crop that
-        DeepFace keeps shows the cancelable face. What the database did not take is not recorded: a photo
-        that it holds already, under whatever name, is answered with `{"inserted": 0}`.
+        The subject is `subject`, whatever `img_name` is; without it `img_name` and `with mixer.subject(...)`
+        name the subject, and must name the same. A copy of the crop that DeepFace keeps shows the cancelable
+        face. What the database did not take is not recorded: a photo that it holds already, under whatever
+        name, is answered with `{"inserted": 0}`.
 
         Raises:
             AdapterError: Entries can't be deleted from this kind of database here.
-            UsageError: The name is recorded for another subject.
+            UsageError: The name is recorded for another subject, or two subjects are named.
         """
         database = Database.of(call)
         if not (database.erasable or self._unerasable):
@@ -240,7 +241,7 @@ class ProtectedDeepFace(StandIn):
                 fix="use sqlite, or erase there yourself: protect(DeepFace, mixer, unerasable=True)",
             )
         place = database.name(self._gate, given=self._database, settle=True)
-        field = None if call.subject else call["img_name"]
+        field = (call["img_name"] or None) if call.subject is None else None
         whose = self._gate.whose(argument=call.subject, field=field, collection=place, enrol=True)
         name = str(call["img_name"] or whose.subject or "")
         self._gate.book  # noqa: B018 - asked before anything is sent
@@ -325,7 +326,7 @@ class ProtectedDeepFace(StandIn):
         name = self._entry(call)
         if name is not None:
             owner = self._check_recorded(place, {name})
-            field = None if call.subject else owner
+            field = owner if call.subject is None else None
         whose = self._gate.whose(argument=call.subject, field=field, collection=place)
         images = batch(call["img"])
         if images is not None and len(images) != 1:
@@ -430,8 +431,10 @@ class ProtectedDeepFace(StandIn):
         return cut(self._detector, pixels, str(call["model_name"] or ""))
 
     def _same_subject(self, origin: Origin, call: Call) -> None:
-        claim = current_claim()
-        said = call.subject or (claim.subject if claim else None)
+        said = call.subject
+        if said is None:
+            claim = current_claim()
+            said = claim.subject if claim else None
         if said is not None and not origin.whose.gallery and said != origin.whose.subject:
             raise UsageError(
                 "this crop was made under another subject's key than the one that is named",
