@@ -8,10 +8,9 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from anonymix_keystore import _audit, _header
+from anonymix_keystore import _asked, _audit, _header
 from anonymix_keystore._audit import Revoked
 from anonymix_keystore._crypto import KeyRing, encode
 from anonymix_keystore._database import Database, new_private_file
@@ -155,7 +154,7 @@ class AnchorFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float = 10.0) -> None:
-        self._path, self._patience = Path(path), busy_timeout
+        self._path, self._patience = _asked.path(path, "path"), _asked.number(busy_timeout, "busy_timeout")
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> AnchorFile:
@@ -164,8 +163,8 @@ class AnchorFile:
         Raises:
             StoreExistsError: There is already a file.
         """
-        new_private_file(Path(path))
         anchor = cls(path)
+        new_private_file(anchor._path)
         with anchor._open() as db:
             db.execute(
                 "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), store_id BLOB NOT NULL,"

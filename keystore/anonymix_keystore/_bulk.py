@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
-from anonymix_keystore import _enrolments, _jobs
+from anonymix_keystore import _asked, _enrolments, _jobs
 from anonymix_keystore._base import Base
 from anonymix_keystore._enrolments import EnrolmentInfo
 from anonymix_keystore._errors import InvalidRequestError
@@ -56,28 +56,28 @@ class Bulk(Base):
             InvalidRequestError: An argument is out of range.
             ClockError: With ``older_than``: the clock is in doubt, as for ``unused_since``.
         """
-        chosen = frozenset(KeyState(state) for state in states)
+        reason, grace = _asked.text(reason, "reason"), _asked.maybe(_asked.span, grace, "grace")
+        chosen = _states(states)
         if not chosen or not chosen <= {KeyState.ACTIVE, KeyState.RETIRED}:
             raise InvalidRequestError(
                 "only active and retired keys can be rotated", fix="issue new keys instead"
             )
-        _jobs.check_batch(batch)
+        batch, progress = _steps(batch, progress)
         if scope is not None:
-            checked(scope, "scope")
+            scope = checked(scope, "scope")
         tags = None
         if subjects is not None:
             scope = DEFAULT_SCOPE if scope is None else scope
-            tags = tuple(self._who(subject, scope).tag for subject in subjects)
+            tags = tuple(self._who(subject, scope).tag for subject in _asked.many(subjects, "subjects"))
         before = 0
         if older_than is not None:
-            if older_than < timedelta(0):
-                raise InvalidRequestError("the age is negative")
+            age = int(_asked.span(older_than, "older_than").total_seconds())
+            if age < 0:
+                raise InvalidRequestError("older_than is negative", where="older_than")
             self._core.check_clock()
-            before = self._core.now(self._core.header()) - int(older_than.total_seconds()) + 1
+            before = self._core.now(self._core.header()) - age + 1
         select = Selection(scope, before, KeyState.ACTIVE in chosen, KeyState.RETIRED in chosen, tags)
-        job = _jobs.begin_rotation(
-            self._core, select, lambda now: ending_for(reason, grace, now), str(reason)
-        )
+        job = _jobs.begin_rotation(self._core, select, lambda now: ending_for(reason, grace, now), reason)
         _jobs.run(self._core, job, batch, progress)
         return self.report(job)
 
@@ -98,14 +98,15 @@ class Bulk(Base):
         Raises:
             UnfinishedJobError: An earlier job was interrupted; resume it first.
         """
-        _jobs.check_batch(batch)
-        job = _jobs.begin_rewrap(self._core, reason)
+        batch, progress = _steps(batch, progress)
+        job = _jobs.begin_rewrap(self._core, _asked.text(reason, "reason"))
         return _jobs.run(self._core, job, batch, progress)
 
     def resume(
         self, *, batch: int = JOB_BATCH, progress: Callable[[Progress], None] | None = None
     ) -> JobInfo | None:
         """Carry an interrupted job to its end; ``None`` if there is none."""
+        batch, progress = _steps(batch, progress)
         job = _jobs.unfinished(self._core)
         return None if job is None else _jobs.run(self._core, job.id, batch, progress)
 
@@ -123,7 +124,8 @@ class Bulk(Base):
         Raises:
             InvalidRequestError: There is no such job.
         """
-        return report(self._core, job, fingerprint)
+        fingerprint = _asked.maybe(_asked.text, fingerprint, "fingerprint")
+        return report(self._core, _asked.whole(job, "job"), fingerprint)
 
     # --- enrolments -------------------------------------------------------------------------------
 
@@ -149,7 +151,7 @@ class Bulk(Base):
             scope: The scope of the key.
             adapter: Name of the adapter.
             collection: The back end's collection.
-            external_id: The entry's id in the back end.
+            external_id: The entry's id in the back end; a number or a UUID stands for its text.
             version: Version of the key used; must be the active one.
             fingerprint: Mixer fingerprint used.
             gallery: Whether the gallery key of the scope was used.
@@ -163,7 +165,12 @@ class Bulk(Base):
             InvalidRequestError: A field is empty.
         """
         who = self._who(subject, scope)
-        holder = gallery_of(self._core.keys, scope) if gallery else who
+        holder = gallery_of(self._core.keys, scope) if _asked.flag(gallery, "gallery") else who
+        adapter = _asked.text(adapter, "adapter", empty=False)
+        collection = _asked.identifier(collection, "collection")
+        external_id = _asked.identifier(external_id, "external_id")
+        version = _asked.whole(version, "version")
+        fingerprint = _asked.text(fingerprint, "fingerprint", empty=False)
         with self._core.change() as change:
             return _enrolments.record(
                 change,
@@ -185,6 +192,7 @@ class Bulk(Base):
         Returns:
             Whether there was a record of it.
         """
+        entry = _asked.text(entry, "entry")
         with self._core.change() as change:
             return _enrolments.mark_removed(change, entry)
 
@@ -202,4 +210,19 @@ class Bulk(Base):
             scope: This scope alone.
             fingerprint: Mixer fingerprint in use; entries made with another are due, too.
         """
+        fingerprint = _asked.maybe(_asked.text, fingerprint, "fingerprint")
         return _enrolments.walk(self._core, scope=scope, fingerprint=fingerprint, due=True)
+
+
+def _steps(
+    batch: int, progress: Callable[[Progress], None] | None
+) -> tuple[int, Callable[[Progress], None] | None]:
+    batch = _asked.whole(batch, "batch", 1, _jobs.MOST_PER_BATCH)
+    return batch, _asked.maybe(_asked.function, progress, "progress")
+
+
+def _states(states: Iterable[KeyState]) -> frozenset[KeyState]:
+    try:
+        return frozenset(KeyState(state) for state in _asked.many(states, "states"))
+    except ValueError:
+        raise InvalidRequestError("states holds something that is no KeyState", where="states") from None

@@ -6,10 +6,9 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import IO, Any
 
-from anonymix_keystore import _audit, _backup, _erasure
+from anonymix_keystore import _asked, _audit, _backup, _erasure
 from anonymix_keystore._anchor import Anchor, AnchorState
 from anonymix_keystore._backup import BackupInfo
 from anonymix_keystore._base import Base
@@ -33,7 +32,8 @@ class Care(Base):
         Raises:
             DamagedError: A line does not open.
         """
-        for line in self._core.pages(_audit.page, _audit.Line(after, "", b"")):
+        start = _audit.Line(_asked.whole(after, "after"), "", b"")
+        for line in self._core.pages(_audit.page, start):
             yield line.content
 
     def export_audit(self, file: IO[str]) -> int:
@@ -42,6 +42,7 @@ class Care(Base):
         ``line`` is the canonical JSON text itself, ``code`` its chain code in hex: HMAC-SHA256 under
         a key of the store over the code before it and the line.
         """
+        _asked.having(file, "file", "a text file open for writing", "write")
         count = 0
         for line in self._core.pages(_audit.page, _audit.Line(0, "", b"")):
             file.write(json.dumps({"code": line.code.hex(), "line": line.text}, sort_keys=True) + "\n")
@@ -55,7 +56,7 @@ class Care(Base):
             DamagedError: A line was changed, left out or added, or the end is not in the store.
         """
         chain = _audit.ChainCheck(self._core.keys)
-        for number, text in enumerate(lines, start=1):
+        for number, text in enumerate(_asked.many(lines, "lines"), start=1):
             try:
                 content = json.loads(text)
                 body = content["line"]
@@ -104,7 +105,7 @@ class Care(Base):
             AnchorError: It is another store's.
             RolledBackError: It is ahead of this store.
         """
-        state = anchor.read()
+        state = _asked.anchor(anchor).read()
         previous, self._core.anchor = self._core.anchor, anchor
         try:
             if state is not None:
@@ -136,7 +137,7 @@ class Care(Base):
         Raises:
             UnknownSubjectError: Nothing is known about the person.
         """
-        return _erasure.forget(self._core, subject, scope, reason)
+        return _erasure.forget(self._core, subject, scope, _asked.text(reason, "reason"))
 
     def unused_since(self, limit: timedelta = RETENTION, scope: str | None = None) -> Iterator[LastUse]:
         """Subjects whose keys were last used longer ago than a limit (three years: BIPA).
@@ -153,8 +154,9 @@ class Care(Base):
 
     @staticmethod
     def _limit(limit: timedelta) -> float:
+        limit = _asked.span(limit, "limit")
         if limit < timedelta(days=1):
-            raise InvalidRequestError("the retention limit is under a day")
+            raise InvalidRequestError("limit is under a day", where="limit")
         return limit / timedelta(days=1)
 
     def forget_unused(
@@ -179,8 +181,9 @@ class Care(Base):
             ClockError: At once, and nobody is forgotten: the clock is in doubt, as for ``unused_since``, or
                 more than half of the subjects fall due.
         """
+        reason = _asked.text(reason, "reason")
         due = self.unused_since(limit, scope)
-        if not accept_most:
+        if not _asked.flag(accept_most, "accept_most"):
             _erasure.check_few_due(self._core, self._limit(limit), scope)
         return (self.forget(item.subject, item.scope, reason=reason) for item in due)
 
@@ -206,7 +209,7 @@ class Care(Base):
             StoreExistsError: There is already a file.
             StorageError: It can't be written; nothing is left behind.
         """
-        return _backup.write(self._core, Path(path), unlock)
+        return _backup.write(self._core, _asked.path(path, "path"), _asked.unlock(unlock))
 
     @staticmethod
     def restore(backup: str | os.PathLike[str], path: str | os.PathLike[str], unlock: Unlock) -> BackupInfo:
@@ -225,7 +228,9 @@ class Care(Base):
             TruncatedError: The backup ends too early.
             DamagedError: The backup was changed.
         """
-        return _backup.restore(Path(backup), Path(path), unlock)
+        return _backup.restore(
+            _asked.path(backup, "backup"), _asked.path(path, "path"), _asked.unlock(unlock)
+        )
 
     @staticmethod
     def inspect_backup(backup: str | os.PathLike[str]) -> BackupInfo:
@@ -235,4 +240,4 @@ class Care(Base):
             ForeignFileError: It is no backup.
             DamagedError: Its header was changed.
         """
-        return _backup.inspect(Path(backup))
+        return _backup.inspect(_asked.path(backup, "backup"))

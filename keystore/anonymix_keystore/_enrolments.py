@@ -91,11 +91,6 @@ def record(
 ) -> str:
     """Write down an entry; older entries of the subject there are thereby replaced."""
     keys = change.keys
-    if not fingerprint:
-        raise InvalidRequestError("an enrolment needs the mixer's fingerprint")
-    for name, value in (("adapter", adapter), ("collection", collection), ("external id", external_id)):
-        if not value:
-            raise InvalidRequestError(f"an enrolment needs the {name}")
     head, _ = need_head(change.db, keys, holder)
     if not 1 <= version <= head.latest:
         raise UnknownVersionError(f"there is no version {version}", where=holder.where)
@@ -169,7 +164,7 @@ def mark_removed(change: Change, entry: str) -> bool:
     try:
         tag = bytes.fromhex(entry)
     except ValueError:
-        raise InvalidRequestError("an entry is named by 64 hex digits") from None
+        raise InvalidRequestError("entry must be 64 hex digits", where="entry") from None
     found = change.db.row(f"{ENROLMENTS.select} WHERE entry = ?", (tag,))
     if found is None:
         return False

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
-from anonymix_keystore import _erasure, _header, _rollback, _schema, _slots
+from anonymix_keystore import _asked, _erasure, _header, _rollback, _schema, _slots
 from anonymix_keystore._anchor import Anchor
 from anonymix_keystore._bulk import Bulk
 from anonymix_keystore._cache import Cache
@@ -25,10 +25,33 @@ from anonymix_keystore._subjects import Subjects
 from anonymix_keystore._unlock import PassphraseUnlock, Unlock
 
 
+class _Ways(TypedDict):
+    cache: Cache
+    clock: Callable[[], float]
+    actor: str
+    anchor: Anchor | None
+
+
+def _ways(
+    actor: str | None,
+    cache_size: int,
+    cache_age: float,
+    clock: Callable[[], float],
+    anchor: Anchor | None,
+) -> _Ways:
+    """What ``create`` and ``open`` are both told, checked."""
+    return {
+        "cache": Cache(_asked.whole(cache_size, "cache_size", 0), _asked.number(cache_age, "cache_age")),
+        "clock": _asked.function(clock, "clock"),
+        "actor": _actor() if actor is None else _asked.text(actor, "actor"),
+        "anchor": _asked.maybe(_asked.anchor, anchor, "anchor"),
+    }
+
+
 def _actor() -> str:
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no such user in this container
+        return getpass.getuser().encode("utf-8", "replace").decode()
+    except (KeyError, OSError, ImportError):  # no such user in this container
         return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
@@ -89,14 +112,16 @@ class Keystore(Subjects, Bulk, Care):
             StoreExistsError: There is already a file, or one that another store left beside it.
             LockedError: The unlock method's secret can't be had.
         """
-        place = Path(path)
+        place, patience = _asked.path(path, "path"), _asked.number(busy_timeout, "busy_timeout")
+        ways = _ways(actor, cache_size, cache_age, clock, anchor)
+        _asked.unlock(unlock)
         store_id, root = secrets.token_bytes(_header.ID_BYTES), secrets.token_bytes(KEY_BYTES)
         slot = _slots.lock(store_id, _slots.ROOT, root, unlock)
         keys = KeyRing(root, store_id)
         new_private_file(place)
         held: Database | Core | None = None
         try:
-            held = db = Database(place, busy_timeout)
+            held = db = Database(place, patience)
             with db.immediate():
                 _schema.prepare(db)
                 _slots.write(db, store_id, slot)
@@ -105,10 +130,7 @@ class Keystore(Subjects, Bulk, Care):
             held = core = Core(
                 db,
                 keys,
-                cache=Cache(cache_size, cache_age),
-                clock=clock,
-                actor=_actor() if actor is None else actor,
-                anchor=anchor,
+                **ways,
             )
             with core.change() as change:
                 change.note("create", unlock=slot.kind)
@@ -162,7 +184,12 @@ class Keystore(Subjects, Bulk, Care):
             DamagedError: It was changed.
         """
         held: Database | Core
-        held = db = Database(Path(path), busy_timeout)
+        place, patience = _asked.path(path, "path"), _asked.number(busy_timeout, "busy_timeout")
+        ways = _ways(actor, cache_size, cache_age, clock, anchor)
+        accept_clock = _asked.flag(accept_clock, "accept_clock")
+        accept_rollback = _asked.text(accept_rollback, "accept_rollback")
+        _asked.unlock(unlock)
+        held = db = Database(place, patience)
         try:
             schema = _schema.found(db)
             store_id = _header.read_id(db)
@@ -175,10 +202,7 @@ class Keystore(Subjects, Bulk, Care):
             held = core = Core(
                 db,
                 keys,
-                cache=Cache(cache_size, cache_age),
-                clock=clock,
-                actor=_actor() if actor is None else actor,
-                anchor=anchor,
+                **ways,
             )
             rolled_back = False
             try:
@@ -208,7 +232,7 @@ class Keystore(Subjects, Bulk, Care):
             ForeignFileError: It is no keystore.
             DamagedError: It can't be read.
         """
-        db = Database(Path(path), busy_timeout=10.0)
+        db = Database(_asked.path(path, "path"), busy_timeout=10.0)
         try:
             _schema.found(db)
             slot = _slots.need(db, _header.read_id(db), _slots.ROOT)
@@ -264,7 +288,7 @@ class Keystore(Subjects, Bulk, Care):
             LockedError: The new method's secret can't be had.
         """
         keys = self._core.keys
-        slot = _slots.lock(keys.store_id, _slots.ROOT, keys.root, unlock)
+        slot = _slots.lock(keys.store_id, _slots.ROOT, keys.root, _asked.unlock(unlock))
         with self._core.change() as change:
             _slots.write(change.db, keys.store_id, slot)
             change.note("change-unlock", unlock=slot.kind)

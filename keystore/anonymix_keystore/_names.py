@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
+from anonymix_keystore._asked import exact
 from anonymix_keystore._errors import InvalidSubjectError
 
 MAX_BYTES = 1024
@@ -26,6 +27,7 @@ def checked(name: object, what: str) -> str:
     """
     if not isinstance(name, str):
         raise InvalidSubjectError(f"a {what} must be a string, not {type(name).__name__}")
+    name = exact(name)
     if not name:
         raise InvalidSubjectError(f"a {what} must not be empty")
     if len(name) > MAX_BYTES:

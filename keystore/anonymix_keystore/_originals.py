@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 
-from anonymix_keystore import _slots
+from anonymix_keystore import _asked, _slots
 from anonymix_keystore._core import Change, Core
 from anonymix_keystore._crypto import KEY_BYTES, derive, encode, seal, unseal
 from anonymix_keystore._errors import (
@@ -45,7 +45,7 @@ class Originals:
     def enable(self, unlock: Unlock) -> None:
         """Make the second root key, locked up on its own."""
         store_id = self._core.keys.store_id
-        if self._opens_root(unlock):
+        if self._opens_root(_asked.unlock(unlock)):
             raise InvalidRequestError("sealed originals need a secret other than the store's")
         root = secrets.token_bytes(KEY_BYTES)
         slot = _slots.lock(store_id, _slots.ORIGINALS, root, unlock)
@@ -69,20 +69,23 @@ class Originals:
     def unlock(self, unlock: Unlock) -> None:
         """Unlock the second root key."""
         store_id = self._core.keys.store_id
-        root = _slots.open_slot(store_id, self._slot(), unlock, str(self._core.path))
+        root = _slots.open_slot(store_id, self._slot(), _asked.unlock(unlock), str(self._core.path))
         self._wrap = derive(root, store_id, "originals")
 
     def _slot(self) -> _slots.Slot:
         with self._core.lock:
             slot = _slots.read(self._core.db, self._core.keys.store_id, _slots.ORIGINALS)
         if slot is None:
-            raise OriginalsError("sealed originals are switched off", fix="enable_originals")
+            raise OriginalsError(
+                "sealed originals are switched off", fix="call store.originals.enable(unlock)"
+            )
         return slot
 
     def change_unlock(self, old: Unlock, new: Unlock) -> None:
         """Lock the second root key up in another way."""
         store_id = self._core.keys.store_id
-        if self._opens_root(new):
+        _asked.unlock(old, "old")
+        if self._opens_root(_asked.unlock(new, "new")):
             raise InvalidRequestError("sealed originals need a secret other than the store's")
         slot = self._slot()
         # Stretching a passphrase takes half a second: not while others wait to write.
@@ -112,23 +115,24 @@ class Originals:
 
     def _key(self) -> bytes:
         if self._wrap is None:
-            raise OriginalsError("sealed originals are switched off or locked", fix="unlock_originals")
+            raise OriginalsError(
+                "sealed originals are switched off or locked", fix="call store.originals.unlock(unlock)"
+            )
         return self._wrap
 
     def _who(self, subject: str, scope: str) -> Who:
         return subject_in(self._core.keys, subject, scope)
 
     def _label(self, label: str) -> bytes:
-        return self._core.keys.tag("label", checked(label, "label"))
+        return self._core.keys.tag("label", label)
 
     def _context(self, subject: bytes, label: bytes, part: str) -> bytes:
         return encode(("original", part, self._core.keys.store_id, subject, label))
 
     def keep(self, subject: str, data: bytes, *, scope: str = DEFAULT_SCOPE, label: str = "face") -> None:
         """Seal an original over the one of the same label."""
-        wrap, tag, who = self._key(), self._label(label), self._who(subject, scope)
-        if not 0 < len(data) <= MOST_BYTES:
-            raise InvalidRequestError(f"an original is 1 to {MOST_BYTES} bytes")
+        label, who = checked(label, "label"), self._who(subject, scope)
+        wrap, tag, data = self._key(), self._label(label), _asked.data(data, "data", MOST_BYTES)
         own = secrets.token_bytes(KEY_BYTES)
         with self._core.change() as change:
             row = Original(
@@ -154,7 +158,8 @@ class Originals:
 
     def read(self, subject: str, *, scope: str = DEFAULT_SCOPE, label: str = "face") -> bytes:
         """Open an original."""
-        wrap, tag, who = self._key(), self._label(label), self._who(subject, scope)
+        tag, who = self._label(checked(label, "label")), self._who(subject, scope)
+        wrap = self._key()
         with self._core.lock:
             db, keys = self._core.db, self._core.keys
             record = db.row(f"{ORIGINALS.select} WHERE subject = ? AND label = ?", (who.tag, tag))
@@ -185,7 +190,7 @@ class Originals:
 
     def drop(self, subject: str, *, scope: str = DEFAULT_SCOPE, label: str = "face") -> bool:
         """Erase an original; returns whether there was one."""
-        tag, who = self._label(label), self._who(subject, scope)
+        tag, who = self._label(checked(label, "label")), self._who(subject, scope)
         with self._core.change() as change:
             found = self._find(change, who.tag, tag)
             if found is None:

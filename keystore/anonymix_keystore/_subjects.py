@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from anonymix_keystore import _lifecycle
+from anonymix_keystore import _asked, _lifecycle
 from anonymix_keystore._base import Base
+from anonymix_keystore._clock import LAST
 from anonymix_keystore._errors import InvalidRequestError, KeyExistsError, UnknownSubjectError
 from anonymix_keystore._lifecycle import Ending, Who
 from anonymix_keystore._names import DEFAULT_SCOPE
@@ -33,15 +34,15 @@ def ending_for(reason: str, grace: timedelta | None, now: int) -> Ending:
     """What becomes of a key that is replaced for a reason.
 
     Raises:
-        InvalidRequestError: The grace time is negative, or given for a breach.
+        InvalidRequestError: The grace time is negative, given for a breach, or reaches past the year 9999.
     """
     if reason == RotationReason.BREACH:
-        if grace:
+        if grace is not None and grace != timedelta(0):
             raise InvalidRequestError("a key that is replaced after a breach can't have a grace time")
         return Ending(State.COMPROMISED)
     seconds = int((DEFAULT_GRACE if grace is None else grace).total_seconds())
-    if seconds < 0:
-        raise InvalidRequestError("the grace time is negative")
+    if not 0 <= seconds <= LAST - now:
+        raise InvalidRequestError("grace is negative, or reaches past the year 9999", where="grace")
     return Ending(State.RETIRED, now + seconds) if seconds else Ending(State.DESTROYED)
 
 
@@ -61,8 +62,9 @@ class Subjects(Base):
             InvalidSubjectError: Subject or scope is not a usable name.
             KeyExistsError: There is an active key.
         """
+        who, reason = self._who(subject, scope), _asked.text(reason, "reason")
         with self._core.change() as change:
-            return _lifecycle.issue_all(change, [self._who(subject, scope)], reason)[0]
+            return _lifecycle.issue_all(change, [who], reason)[0]
 
     def issue_many(
         self,
@@ -79,9 +81,10 @@ class Subjects(Base):
         Returns:
             How many keys were issued.
         """
+        reason, batch = _asked.text(reason, "reason"), _asked.whole(batch, "batch", 1)
         issued = 0
         waiting: dict[bytes, Who] = {}
-        for subject in subjects:
+        for subject in _asked.many(subjects, "subjects"):
             who = self._who(subject, scope)
             waiting[who.tag] = who
             if len(waiting) >= batch:
@@ -136,7 +139,7 @@ class Subjects(Base):
             KeyRetiredError: The version's date has passed.
             KeyRevokedError: The version is compromised or destroyed.
         """
-        return _lifecycle.at(self._core, self._who(subject, scope), version)
+        return _lifecycle.at(self._core, self._who(subject, scope), _asked.whole(version, "version"))
 
     def gallery(self, scope: str = DEFAULT_SCOPE) -> SubjectKey:
         """The gallery key of a scope, issued at first use: one key for all, for 1:N search.
@@ -183,8 +186,9 @@ class Subjects(Base):
         return self._rotate(_lifecycle.gallery_of(self._core.keys, scope), reason, grace)
 
     def _rotate(self, who: Who, reason: str, grace: timedelta | None) -> SubjectKey:
+        reason, grace = _asked.text(reason, "reason"), _asked.maybe(_asked.span, grace, "grace")
         with self._core.change() as change:
-            return _lifecycle.rotate(change, who, ending_for(reason, grace, change.now), str(reason))
+            return _lifecycle.rotate(change, who, ending_for(reason, grace, change.now), reason)
 
     def retire(
         self, subject: str, scope: str = DEFAULT_SCOPE, *, until: datetime | None = None, reason: str = ""
@@ -205,16 +209,14 @@ class Subjects(Base):
             KeyRevokedError: There is no active key.
             InvalidRequestError: The date has no time zone or has passed.
         """
-        who = self._who(subject, scope)
+        who, reason = self._who(subject, scope), _asked.text(reason, "reason")
+        wanted = _asked.maybe(_asked.moment, until, "until")
         with self._core.change() as change:
-            if until is None:
-                end = change.now + int(DEFAULT_GRACE.total_seconds())
-            elif until.tzinfo is None:
-                raise InvalidRequestError("the date needs a time zone")
-            else:
-                end = int(until.timestamp())
+            end = change.now + int(DEFAULT_GRACE.total_seconds()) if wanted is None else wanted
             if end <= change.now:
-                raise InvalidRequestError("the date has passed", fix="revoke the key instead")
+                raise InvalidRequestError(
+                    "until lies in the past", where="until", fix="revoke the key instead"
+                )
             return _lifecycle.withdraw(
                 change, who, Ending(State.RETIRED, end), action="retire", reason=reason
             )[0]
@@ -245,6 +247,7 @@ class Subjects(Base):
         return self._revoke(_lifecycle.gallery_of(self._core.keys, scope), version, reason)
 
     def _revoke(self, who: Who, version: int | None, reason: str) -> tuple[int, ...]:
+        version, reason = _asked.maybe(_asked.whole, version, "version"), _asked.text(reason, "reason")
         with self._core.change() as change:
             ending = Ending(State.DESTROYED)
             return tuple(

@@ -9,13 +9,14 @@ import secrets
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from anonymix_keystore import _asked
+from anonymix_keystore._asked import exact
 from anonymix_keystore._crypto import KEY_BYTES, derive
 from anonymix_keystore._errors import (
     DamagedError,
@@ -122,7 +123,18 @@ class PassphraseUnlock:
     kind = "passphrase"
 
     def __init__(self, passphrase: str | bytes, *, cost: Argon2Cost | ScryptCost | None = None) -> None:
-        raw = passphrase.encode() if isinstance(passphrase, str) else bytes(passphrase)
+        if isinstance(passphrase, str):
+            # What UTF-8 can't say came from bytes that are none, and is turned back into them.
+            try:
+                raw = exact(passphrase).encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:  # which holds the passphrase
+                raise InvalidRequestError("passphrase holds half a character", where="passphrase") from None
+        elif isinstance(passphrase, bytes | bytearray | memoryview):
+            raw = bytes(passphrase)
+        else:
+            raise InvalidRequestError(
+                f"passphrase must be a text or bytes, not {type(passphrase).__name__}", where="passphrase"
+            )
         if not raw:
             raise InvalidRequestError("the passphrase is empty")
         self._passphrase = raw
@@ -257,7 +269,7 @@ class KeyFileUnlock(SecretUnlock):
     kind = "key-file"
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+        self._path = _asked.path(path, "path")
 
     def __repr__(self) -> str:
         return f"KeyFileUnlock({str(self._path)!r})"
@@ -270,8 +282,9 @@ class KeyFileUnlock(SecretUnlock):
             StoreExistsError: There is already a file.
             UnlockUnavailableError: It can't be written.
         """
+        made = cls(path)
         try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            handle = os.open(made._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
             raise StoreExistsError("there is already a file here", where=str(path)) from None
         except OSError as error:
@@ -282,7 +295,7 @@ class KeyFileUnlock(SecretUnlock):
             file.write(secrets.token_hex(KEY_BYTES) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        return cls(path)
+        return made
 
     def _secret(self) -> bytes:
         where = str(self._path)
@@ -315,7 +328,7 @@ class EnvironmentUnlock(SecretUnlock):
     kind = "environment"
 
     def __init__(self, variable: str = "ANONYMIX_KEY") -> None:
-        self._variable = variable
+        self._variable = _asked.text(variable, "variable", empty=False)
 
     def __repr__(self) -> str:
         return f"EnvironmentUnlock({self._variable!r})"
