@@ -8,7 +8,6 @@ for their place, and `clean` for their sentences, so that a message that quotes 
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import sys
@@ -17,29 +16,36 @@ from typing import Final
 MOST_CHARACTERS: Final = 1_024
 """Longest text that is taken for a path."""
 
+MOST_IN_A_SENTENCE: Final = 4_096
+"""So many characters a message has at most; what comes after them is left out."""
+
 _MOST_IN_A_NAME: Final = 255  # bytes; no file system in use has longer names
 _BREAK: Final = re.compile("[\x00\n\r\x0b\x0c\x85\u2028\u2029]")
 _CONTROL: Final = re.compile("[\x01-\x1f\x7f-\x9f]")
 _MOST_CONTROLS: Final = 4  # names with one or two are seen; bytes taken for text have many
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
-_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){16,}")
-_HEADS: Final = re.compile(
-    rb"\xff\xd8\xff|\x89PNG|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II[*+]\0|MM\0[*+]"
-    rb"|....ftyp|\0\0\0\x0cj[P ]|\xff\x0a",
-    re.DOTALL,
+# How JPEG, PNG, GIF, WebP, BMP, TIFF, HEIC, AVIF and JPEG 2000 begin in base64, and in hexadecimal digits.
+_BASE64_HEAD: Final = re.compile(
+    r"(?<![A-Za-z0-9+-])(?:[/_]9j[/_]|iVBORw0KGg|R0lGOD[dl]|UklGR[\w+/-]{7}RUJQ|Qk[0-3][\w+/-]{5}AAAA"
+    r"|SUk[qr]A|TU0AK|AAAA.[GWm2]Z0eX|AAAADGpQ)[\w+/-]{12}"
+)
+_HEX_HEAD: Final = re.compile(
+    r"(?<![0-9a-f])(?:ffd8ff|89504e470d|474946383|52494646.{8}57454250|49492[ab]00|4d4d002[ab])[0-9a-f]{16}",
+    re.IGNORECASE,
 )
 
 # One slash is enough: pathlib makes "https:/" of "https://". One letter before the colon is a drive.
-_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]+):[/\\]|(data|blob):", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"(?<![a-z0-9+.-])(?:([a-z][a-z0-9+.-]{1,30}):[/\\]|(data|blob):)", re.IGNORECASE)
 _QUERY: Final = re.compile(r"[?#].*=.*", re.DOTALL)
 _AFTER_PATH: Final = re.compile(r"[?#].+", re.DOTALL)
 _USER: Final = re.compile(r"[^/\\:@]*:[^/\\@]*@")
 
-_ADDRESS_IN_TEXT: Final = re.compile(r"[a-z][a-z0-9+.-]+:/{1,2}[^\s'\"<>]+", re.IGNORECASE)
+_ADDRESS_IN_TEXT: Final = re.compile(
+    r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{1,30}:/{1,2}[^\s'\"<>]+", re.IGNORECASE
+)
 _DATA_IN_TEXT: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,][^\s'\"<>]*", re.IGNORECASE)
 _QUERY_IN_TEXT: Final = re.compile(r"[?#][^\s'\"<>]*=[^\s'\"<>]*")
 # Lines of base64 have 64 or 76 characters; a line break may stand there as one, or spelled out by repr.
-_RUN_IN_TEXT: Final = re.compile(r"(?:[A-Za-z0-9+/_=-]{40,}(?:\s|\\[nr])*){4,}")
+_RUN_IN_TEXT: Final = re.compile(r"(?:[A-Za-z0-9+/_=-]{40,}(?:\s|\\[nr])*){4,}[A-Za-z0-9+/_=-]*")
 _BYTES_IN_TEXT: Final = re.compile(r"(?:\\x[0-9a-f]{2}[^\\\s]{0,8}){8,}")
 
 
@@ -86,7 +92,7 @@ def is_plausible_path(text: str) -> bool:
     """Whether a text can be the path of a file at all.
 
     It can't if it is longer than 1,024 characters, has a part of more than 255 bytes, holds NUL, line breaks
-    or more than four control characters, is base64 or hexadecimal digits that begin as an image does, or is
+    or more than four control characters, or the beginning of an image in base64 or hexadecimal digits, or is
     the `repr` of bytes.
     """
     if not text or len(text) > MOST_CHARACTERS or _BREAK.search(text) or text.startswith(("b'", 'b"')):
@@ -105,6 +111,8 @@ def clean(text: str) -> str:
     Long runs of base64 and of escaped bytes are replaced by their length; data URLs, and the user, query and
     fragment of addresses, by dots.
     """
+    if len(text) > MOST_IN_A_SENTENCE:
+        text = f"{text[:MOST_IN_A_SENTENCE]} ..."
     text = _DATA_IN_TEXT.sub("data:...", text)
     text = _ADDRESS_IN_TEXT.sub(lambda found: _USER.sub("...@", _AFTER_PATH.sub("?...", found[0])), text)
     text = _QUERY_IN_TEXT.sub("?...", text)
@@ -118,7 +126,7 @@ def _counted(text: str) -> str:
 
 
 def _shown_text(text: str) -> str:
-    scheme = _SCHEME.search(text)
+    scheme = _SCHEME.search(text[:MOST_CHARACTERS])
     if scheme:
         # The address itself may hold a secret or a whole picture, so that only its scheme is shown.
         return f"{(scheme[1] or scheme[2]).lower()}:..."
@@ -135,14 +143,8 @@ def _named(name: object) -> str:
 
 
 def _is_encoded_image(text: str) -> bool:
-    packed = text.replace(" ", "").replace("%2B", "+").replace("%2F", "/").strip("'\"")
-    if _HEX.fullmatch(packed):
-        return _HEADS.match(bytes.fromhex(packed[:64])) is not None
-    if not _BASE64.fullmatch(packed):
-        return False
-    head = packed[:32].rstrip("=")
-    head = head[: len(head) // 4 * 4].replace("-", "+").replace("_", "/")
-    return _HEADS.match(base64.b64decode(head)) is not None
+    plain = text.replace("%2B", "+").replace("%2F", "/")
+    return any(head.search(plain) is not None for head in (_BASE64_HEAD, _HEX_HEAD))
 
 
 def _is_a(value: object, module: str, name: str) -> bool:
