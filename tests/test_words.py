@@ -14,9 +14,9 @@ from leaks import COVERED, SECRET, Search, members, named, sources, words_of
 
 import anonymix_plugin
 from anonymix_keystore import KeystoreError
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import Anonymixer, AnonymixError, Outcome, PhotoRequest, UnreadableImageError, images
 from anonymix_plugin import verification as verification_module
-from anonymix_plugin.evaluation.keys import SeededKeys
 from anonymix_plugin.verification import Verifier
 from anonymix_plugin.words import clean, is_plausible_path, shown
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
 import cv2
@@ -19,7 +18,7 @@ from anonymix_adapters.encoding import ImageLimit, encode_within
 from anonymix_adapters.errors import AdapterError, BypassError
 from anonymix_adapters.gate import Gate, Whose
 from anonymix_plugin.errors import AnonymixError, UsageError
-from anonymix_plugin.images import PhotoSource
+from anonymix_plugin.images import PhotoSource, default_limits, read_source
 from anonymix_plugin.values import CancelableFace, Pixels
 
 Fetch: TypeAlias = Callable[[str], bytes]
@@ -139,16 +138,12 @@ def upload(gate: Gate, photo: Any) -> PhotoSource:
 
 def file_of(photo: PhotoSource) -> bytes:
     """A photo as the bytes of an image file, as it is; arrays (RGB) and PIL images become PNG."""
-    if isinstance(photo, bytes | bytearray | memoryview):
-        return bytes(photo)
-    if isinstance(photo, str | os.PathLike):
-        return Path(photo).read_bytes()
     if isinstance(photo, np.ndarray | Image.Image):
         stream = io.BytesIO()
         picture = Image.fromarray(photo) if isinstance(photo, np.ndarray) else photo
         picture.save(stream, "PNG")
         return stream.getvalue()
-    return photo.read()
+    return read_source(photo, default_limits())[0]
 
 
 def best(scores: Sequence[float]) -> float:

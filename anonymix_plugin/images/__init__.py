@@ -5,6 +5,7 @@ from anonymix_plugin.images._decode import PhotoSource, decode_photo
 from anonymix_plugin.images._default_limits import default_limits, limits_for_all
 from anonymix_plugin.images._encode import ImageFormat, encode_cancelable, save_cancelable
 from anonymix_plugin.images._marker import Marker, read_marker
+from anonymix_plugin.images._sources import read_source
 from anonymix_plugin.limits import ImageLimits
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "encode_cancelable",
     "limits_for_all",
     "read_marker",
+    "read_source",
     "save_cancelable",
 ]
