@@ -46,7 +46,7 @@ _DATA_IN_TEXT: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,][^\s'\"<>]*", re.I
 _QUERY_IN_TEXT: Final = re.compile(r"[?#][^\s'\"<>]*=[^\s'\"<>]*")
 # Lines of base64 have 64 or 76 characters; a line break may stand there as one, or spelled out by repr.
 _RUN_IN_TEXT: Final = re.compile(r"(?:[A-Za-z0-9+/_=-]{40,}(?:\s|\\[nr])*){4,}[A-Za-z0-9+/_=-]*")
-_BYTES_IN_TEXT: Final = re.compile(r"(?:\\x[0-9a-f]{2}[^\\\s]{0,8}){8,}")
+_BYTES_IN_TEXT: Final = re.compile(r"""\bb(['"])(?:(?!\1)[^\\]|\\.){48,}""", re.DOTALL)
 
 
 def shown(source: object) -> str:
@@ -108,15 +108,15 @@ def is_plausible_path(text: str) -> bool:
 def clean(text: str) -> str:
     """A sentence without what it may quote of a photo or of a secret.
 
-    Long runs of base64 and of escaped bytes are replaced by their length; data URLs, and the user, query and
-    fragment of addresses, by dots.
+    Long runs of base64 and the `repr` of bytes are replaced by their length; data URLs, and the user, query
+    and fragment of addresses, by dots.
     """
     if len(text) > MOST_IN_A_SENTENCE:
         text = f"{text[:MOST_IN_A_SENTENCE]} ..."
     text = _DATA_IN_TEXT.sub("data:...", text)
     text = _ADDRESS_IN_TEXT.sub(lambda found: _USER.sub("...@", _AFTER_PATH.sub("?...", found[0])), text)
     text = _QUERY_IN_TEXT.sub("?...", text)
-    for kind in (_RUN_IN_TEXT, _BYTES_IN_TEXT):
+    for kind in (_BYTES_IN_TEXT, _RUN_IN_TEXT):
         text = kind.sub(lambda found: _counted(found[0]), text)
     return text
 
