@@ -184,14 +184,15 @@ class RestClient:
             base_url=url, headers=dict(headers or {}), timeout=self._patience.timeout, follow_redirects=False
         )
         self._around: Around | None = None
-        self._watchers: list[Callable[[bytes], None]] = []
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._http.base_url.host!r})"
 
     def watch(self, watcher: Callable[[bytes], None]) -> None:
-        """Have a function called with the body of each request, try by try."""
-        self._watchers.append(watcher)
+        """Have a function called with the body of each request, try by try; not once it is protected."""
+        from anonymix_adapters import _rest_line
+
+        _rest_line.look_at(self._http, lambda _, body: watcher(body))
 
     def close(self) -> None:
         """Close the connections."""
@@ -253,8 +254,6 @@ class RestClient:
             self._vouch(self._around, call, request)
         for attempt in range(1, self._patience.attempts + 1):
             last = attempt == self._patience.attempts
-            for watcher in self._watchers:
-                watcher(request.content)
             try:
                 response = send(self._http, request)
             except httpx.ConnectError as error:  # nothing arrived

@@ -64,7 +64,7 @@ class CloudGate(Gate):
 
     def person(self, field: str | None) -> str | None:
         """Whom the API's own field names, by the rule; None for nobody."""
-        if not field or self.field == "label":
+        if field is None or self.field == "label":
             return None
         return self.field(field) if callable(self.field) else field
 

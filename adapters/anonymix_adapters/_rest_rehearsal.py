@@ -7,12 +7,14 @@ import binascii
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final, TypeAlias
 
 import cv2
 import numpy as np
 
+from anonymix_adapters._rest import RestClient
 from anonymix_adapters._rest_pictures import file_of
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.gate import Gate
@@ -60,6 +62,54 @@ def pictures_in(body: bytes) -> list[bytes]:
         except binascii.Error:
             continue
     return found
+
+
+Exchange: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Exchanges a part of a client for a block; see `Inspectable`."""
+
+
+@contextmanager
+def exchanged(target: Any, name: str, value: Any) -> Iterator[None]:
+    """Exchange an attribute for a block."""
+    before = getattr(target, name)
+    setattr(target, name, value)
+    try:
+        yield
+    finally:
+        setattr(target, name, before)
+
+
+def rest_exchanges(client: RestClient, photo: bytes) -> Mapping[str, Exchange]:
+    """See `Inspectable`: for our own REST clients."""
+    import httpx
+
+    def swapped(request: httpx.Request) -> httpx.Request:
+        jpeg = request.read().find(_JPEG)
+        content = request.content if jpeg < 0 else request.content[:jpeg] + photo
+        kept = {name: value for name, value in request.headers.items() if name != "content-length"}
+        return httpx.Request(
+            request.method, request.url, headers=kept, content=content, extensions=request.extensions
+        )
+
+    class Swapping(httpx.BaseTransport):
+        def __init__(self, inner: httpx.BaseTransport) -> None:
+            self._inner = inner
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            return self._inner.handle_request(swapped(request))
+
+    def hook(request: httpx.Request) -> None:
+        request.stream = swapped(request).stream
+
+    http = client._http
+    other = httpx.Client(base_url=http.base_url, transport=Swapping(httpx.HTTPTransport()))
+    return {
+        "a hook": lambda: exchanged(http, "event_hooks", {"request": [hook]}),
+        "a transport in front": lambda: exchanged(http, "_transport", Swapping(http._transport)),
+        "another transport": lambda: exchanged(http, "_transport", Swapping(httpx.HTTPTransport())),
+        "another httpx client": lambda: exchanged(client, "_http", other),
+        "nothing around": lambda: exchanged(client, "_around", None),
+    }
 
 
 class CloudRehearsal(ABC):
@@ -124,6 +174,18 @@ class CloudRehearsal(ABC):
         with claimed(Claim(subject)):
             return self._ask(self._client, subject, file_of(photo))
 
+    def verify_named(self, subject: str, photo: PhotoSource) -> Answer:
+        """See `Inspectable`."""
+        return self._ask(self._client, subject, file_of(photo), subject=subject)
+
+    def pairs(self) -> Sequence[tuple[Any, Any]]:
+        """See `Inspectable`."""
+        return [(self._client, self._plain)]
+
+    @abstractmethod
+    def exchanges(self, photo: bytes) -> Mapping[str, Exchange]:
+        """See `Inspectable`."""
+
     def verify_original(self, subject: str, photo: PhotoSource) -> Answer:
         """See `Rehearsal`."""
         return self._ask(self._plain, subject, file_of(photo))
@@ -154,8 +216,11 @@ class CloudRehearsal(ABC):
         """Enrol through the protected client; the id of the entry."""
 
     @abstractmethod
-    def _ask(self, client: Any, subject: str, photo: bytes) -> Answer:
-        """Hold a photo against the subject's entries, through the protected client or the other."""
+    def _ask(self, client: Any, person: str, photo: bytes, **said: str) -> Answer:
+        """Hold a photo against a person's entries, through the protected client or the other.
+
+        `said` goes to each call with the photo.
+        """
 
     @abstractmethod
     def _find(self, client: Any, photo: bytes) -> Answer:

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import base64
 import copy
+import inspect
 import os
 import pickle
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,11 @@ from anonymix_adapters.errors import (
     asked_to_stop,
 )
 from anonymix_adapters.gate import FaceMixer, KeyUse
-from anonymix_adapters.protocol import Adapter, Rehearsal
+from anonymix_adapters.protocol import Adapter, Inspectable, Rehearsal
 from anonymix_adapters.renewal import renew
 from anonymix_keystore import Keystore, KeystoreError
-from anonymix_plugin.errors import AlreadyProtectedError, AnonymixError, PhotoError
+from anonymix_plugin.claims import Claim, claimed
+from anonymix_plugin.errors import AlreadyProtectedError, AnonymixError, PhotoError, UsageError
 from anonymix_plugin.images import ChannelOrder, PhotoSource, decode_photo, encode_cancelable
 from anonymix_plugin.values import CancelableFace
 from anonymix_plugin.verification import Verifier
@@ -79,6 +81,8 @@ class Trial:
         options: Handed to `rehearse`.
         genuine: Least share of genuine probes that must be accepted.
         impostors: Greatest share of impostors that may be.
+        lies: By name, what has the back end answer the next enrolment with a success that made nothing, or
+            that names nothing; for back ends that can be told to.
     """
 
     adapter: Adapter
@@ -87,6 +91,7 @@ class Trial:
     options: Mapping[str, Any] = field(default_factory=dict)
     genuine: float = 0.6
     impostors: float = 0.34
+    lies: Mapping[str, Callable[[], None]] = field(default_factory=dict)
 
     @property
     def store(self) -> Keystore:
@@ -345,6 +350,58 @@ def searches_under_a_gallery_key(trial: Trial) -> None:
     _need(_share(found) >= trial.genuine - 0.1, f"only {sum(found)} of {len(found)} were found")
 
 
+def holds_when_parts_are_exchanged(trial: Trial) -> None:
+    """Whatever a host exchanges in a client after `protect`: the photo is not sent."""
+    person = trial.people[0]
+    photo = _content(person.probe) if isinstance(person.probe, bytes | str | os.PathLike) else b""
+    with trial.open() as stage:
+        if not isinstance(stage, Inspectable):
+            return
+        stage.enrol(person.name, person.enrolled)
+        for name, exchange in stage.exchanges(photo).items():
+            before = len(stage.seen())
+            with suppress(Exception), exchange():  # refused, in whatever words the SDK has for it
+                stage.verify(person.name, person.probe)
+            try:
+                assert_nothing_original(stage.seen()[before:], [person.probe])
+            except NonConformity as error:
+                raise NonConformity(f"exchanged for {name}: {error}") from None
+        _need(stage.verify(person.name, person.probe).accepted, "nothing works after the exchanges")
+
+
+def takes_the_subject_as_an_argument(trial: Trial) -> None:
+    """Calls have the back end's own signatures and take `subject=`, which is not handed on."""
+    person = replace(trial.people[0], name=f"{trial.people[0].name}-{secrets.token_hex(8)}")
+    with trial.open() as stage:
+        if not isinstance(stage, Inspectable):
+            return
+        for protected, plain in stage.pairs():
+            for name in dir(plain):
+                if not name.startswith("_") and inspect.isroutine(getattr(plain, name)):
+                    what = _differs(getattr(protected, name), getattr(plain, name))
+                    _need(not what, f"{name}: {what}")
+        stage.enrol(person.name, person.enrolled)
+        before = len(stage.seen())
+        accepted = stage.verify_named(person.name, person.probe).accepted
+        sent = [thing for thing in stage.seen()[before:] if isinstance(thing, bytes)]
+        _need(accepted, "the subject's own probe is not accepted")
+        _need(not any(person.name.encode() in thing for thing in sent), "the subject was sent")
+        with claimed(Claim(trial.people[1].name)):
+            _raises(UsageError, lambda: stage.verify_named(person.name, person.probe))
+
+
+def records_what_the_back_end_confirms(trial: Trial) -> None:
+    """An enrolment that the back end did not make, or does not name, is not recorded."""
+    person = trial.people[0]
+    for name, lie in trial.lies.items():
+        with trial.open() as stage:
+            lie()
+            with suppress(Exception):  # the SDK's, the rehearsal's or ours: what counts is the record
+                stage.enrol(person.name, person.enrolled)
+            _need(not stage.gate.entries(stage.collection), f"{name}: an entry was recorded")
+            _need(not stage.entries(), f"{name}: an entry was made")
+
+
 CHECKS: tuple[Callable[[Trial], None], ...] = (
     names_itself_and_its_sdk,
     wraps_once_and_unwraps,
@@ -358,6 +415,9 @@ CHECKS: tuple[Callable[[Trial], None], ...] = (
     takes_back_what_a_rotation_overtook,
     serves_threads,
     searches_under_a_gallery_key,
+    holds_when_parts_are_exchanged,
+    takes_the_subject_as_an_argument,
+    records_what_the_back_end_confirms,
 )
 """All checks, to be parametrised over; each takes a Trial with subjects of its own or used ones alike."""
 
@@ -415,6 +475,21 @@ def assert_nothing_original(
             continue  # it shows nobody
         for person in people:
             _need(float(shown @ person) < judge.threshold.value, "a picture that was sent shows the person")
+
+
+def _differs(protected: Callable[..., Any], plain: Callable[..., Any]) -> str:
+    """How a protected call's signature differs from the back end's own, but for `subject=`; "" for not."""
+    try:
+        ours, theirs = inspect.signature(protected), inspect.signature(plain)
+    except ValueError:  # of a built-in
+        return ""
+    shape = [(it.name, it.kind, it.default) for it in theirs.parameters.values()]
+    found = [(it.name, it.kind, it.default) for it in ours.parameters.values()]
+    if found == shape or [it for it in found if it[0] != "subject"] == shape:
+        extra = ours.parameters.get("subject")
+        if extra is None or "subject" in theirs.parameters or extra.kind is extra.KEYWORD_ONLY:
+            return ""
+    return f"it is called with {ours} in place of {theirs}"
 
 
 def _content(photo: bytes | str | os.PathLike[str]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -111,6 +111,30 @@ class Rehearsal(Protocol):
 
     def match(self, leaked: Leaked, subject: str) -> Answer:
         """Hold a leaked template against what the back end holds of a subject now; the best answer."""
+        ...
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """What a rehearsal shows besides, of a back end behind a client with parts and calls of its own.
+
+    The conformance suite asks for it where it is there; every adapter of a service has it.
+    """
+
+    def pairs(self) -> Sequence[tuple[Any, Any]]:
+        """The protected client and an unprotected one, and so each object on them that has calls."""
+        ...
+
+    def verify_named(self, subject: str, photo: PhotoSource) -> Answer:
+        """`Rehearsal.verify`, with the subject as the call's `subject=` in place of a block around it."""
+        ...
+
+    def exchanges(self, photo: bytes) -> Mapping[str, Callable[[], AbstractContextManager[None]]]:
+        """Ways, by name, in which a host can exchange parts of the protected client after `protect`.
+
+        Inside each block the part in question puts the original photo in the place of what was to be sent.
+        A part that can't be exchanged raises on entry.
+        """
         ...
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from anonymix_adapters._rest_pictures import best
-from anonymix_adapters._rest_rehearsal import CloudRehearsal, Wire
+from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, exchanged
 from anonymix_adapters.azure._adapter import NAME, SDKS, protect
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
@@ -108,8 +109,42 @@ class _Rehearsal(CloudRehearsal):
     ) -> None:
         super().__init__(gate, client, plain, f"largepersongroups/{group}", wire)
         self._group = group
+        self._mixed, self._bare = mixed.administration, bare.administration
         self._adding = mixed.administration.large_person_group
         self._groups = bare.administration.large_person_group
+
+    def pairs(self) -> Sequence[tuple[Any, Any]]:
+        """See `Inspectable`."""
+        return [(self._client, self._plain), (self._mixed, self._bare), (self._adding, self._groups)]
+
+    def exchanges(self, photo: bytes) -> Mapping[str, Exchange]:
+        """See `Inspectable`."""
+        from azure.core.pipeline.policies import HTTPPolicy
+
+        pipeline = self._client._client._pipeline
+        last = pipeline._impl_policies[-1]
+        runner = last.next
+
+        class Swapping(HTTPPolicy[Any, Any]):
+            def send(self, request: Any) -> Any:
+                if request.http_request.method == "POST":
+                    request.http_request._data = photo
+                return runner.send(request)
+
+        sender = runner._sender
+
+        def send(request: Any, **options: Any) -> Any:
+            request._data = photo
+            return sender.send(request, **options)
+
+        plain = self._plain._client
+        return {
+            "a policy at the end": lambda: exchanged(last, "next", Swapping()),
+            "no policies": lambda: exchanged(pipeline, "_impl_policies", plain._pipeline._impl_policies),
+            "a transport in front": lambda: exchanged(runner, "_sender", SimpleNamespace(send=send)),
+            "another pipeline": lambda: exchanged(self._client._client, "_pipeline", plain._pipeline),
+            "another client inside": lambda: exchanged(self._client, "_client", plain),
+        }
 
     def delete(self, external_id: str) -> None:
         """See `Rehearsal`."""
@@ -140,26 +175,27 @@ class _Rehearsal(CloudRehearsal):
         added = self._adding.add_face(self._group, person, photo, detection_model="detection_03")
         return f"{person}/{added.persisted_face_id}"
 
-    def _detect(self, client: Any, photo: bytes) -> str:
+    def _detect(self, client: Any, photo: bytes, **said: str) -> str:
         found = client.detect(
             photo,
             detection_model="detection_03",
             recognition_model="recognition_04",
             return_face_id=True,
+            **said,
         )
         if not found:
             raise AdapterError("the back end found no face", where=NAME)
         name: str = found[0].face_id
         return name
 
-    def _ask(self, client: Any, subject: str, photo: bytes) -> Answer:
-        face = self._detect(client, photo)
+    def _ask(self, client: Any, person: str, photo: bytes, **said: str) -> Answer:
+        face = self._detect(client, photo, **said)
         answers = [
             client.verify_from_large_person_group(
-                face_id=face, large_person_group_id=self._group, person_id=person.person_id
+                face_id=face, large_person_group_id=self._group, person_id=each.person_id
             )
-            for person in self._people()
-            if person.name == subject and person.persisted_face_ids
+            for each in self._people()
+            if each.name == person and each.persisted_face_ids
         ]
         return Answer(any(a.is_identical for a in answers), best([a.confidence for a in answers]))
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from anonymix_adapters._rest import ApiError
 from anonymix_adapters._rest_pictures import best
-from anonymix_adapters._rest_rehearsal import CloudRehearsal, Wire
+from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, rest_exchanges
 from anonymix_adapters.compreface._adapter import NAME, SDKS, protect
 from anonymix_adapters.compreface._client import CompreFace
 from anonymix_adapters.errors import AdapterError
@@ -43,9 +43,9 @@ def rehearse(
     """
     SDKS[0].check()
     connect = connect or _from_environment
-    client = protect(connect(), mixer, keys=keys, scope=scope)
-    gate, plain, wire = need_gate(client), connect(), Wire()
+    client, plain, wire = connect(), connect(), Wire()
     client.watch(wire)
+    gate = need_gate(protect(client, mixer, keys=keys, scope=scope))
     with client, plain:
         stage = _Rehearsal(gate, client, plain, client.collection, wire)
         if plain.faces().faces:
@@ -68,6 +68,10 @@ def _from_environment() -> CompreFace:
 
 
 class _Rehearsal(CloudRehearsal):
+    def exchanges(self, photo: bytes) -> Mapping[str, Exchange]:
+        """See `Inspectable`."""
+        return rest_exchanges(self._client, photo)
+
     def delete(self, external_id: str) -> None:
         """See `Rehearsal`."""
         with suppress(ApiError):  # 404: gone already; `entries` shows it if it is anything else
@@ -87,9 +91,9 @@ class _Rehearsal(CloudRehearsal):
         name: str = self._client.add_face(subject, photo).image_id
         return name
 
-    def _ask(self, client: Any, subject: str, photo: bytes) -> Answer:
-        found = client.recognize(photo, limit=1, prediction_count=100).result
-        score = best([g.similarity for face in found for g in face.subjects if g.subject == subject])
+    def _ask(self, client: Any, person: str, photo: bytes, **said: str) -> Answer:
+        found = client.recognize(photo, limit=1, prediction_count=100, **said).result
+        score = best([g.similarity for face in found for g in face.subjects if g.subject == person])
         return Answer(score >= _ACCEPTED, score)
 
     def _find(self, client: Any, photo: bytes) -> Answer:

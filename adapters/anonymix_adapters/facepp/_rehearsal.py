@@ -10,7 +10,7 @@ from typing import Any
 
 from anonymix_adapters._rest import ApiError
 from anonymix_adapters._rest_pictures import best
-from anonymix_adapters._rest_rehearsal import CloudRehearsal, Wire
+from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, rest_exchanges
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.facepp._adapter import NAME, SDKS, protect
 from anonymix_adapters.facepp._client import US, FacePlusPlus, Searched
@@ -40,9 +40,9 @@ def rehearse(
     """
     SDKS[0].check()
     connect = connect or _from_environment
-    client = protect(connect(), mixer, keys=keys, scope=scope)
-    gate, plain, wire = need_gate(client), connect(), Wire()
+    client, plain, wire = connect(), connect(), Wire()
     client.watch(wire)
+    gate = need_gate(protect(client, mixer, keys=keys, scope=scope))
     collection = f"anonymix-rehearsal-{uuid.uuid4().hex}"
     with client, plain:
         plain.create_face_set(collection)
@@ -61,13 +61,20 @@ def _from_environment() -> FacePlusPlus:
 
 
 class _Rehearsal(CloudRehearsal):
+    def exchanges(self, photo: bytes) -> Mapping[str, Exchange]:
+        """See `Inspectable`."""
+        return rest_exchanges(self._client, photo)
+
     def delete(self, external_id: str) -> None:
         """See `Rehearsal`."""
         self._plain.remove_faces(self._collection, [external_id])
 
     def entries(self) -> Mapping[str, str]:
         """See `Rehearsal`."""
-        tokens = self._plain.face_set(self._collection).face_tokens
+        tokens, start = list[str](), 1
+        while start:
+            page = self._plain.face_set(self._collection, start=start)
+            tokens, start = tokens + page.face_tokens, page.next or 0
         return {token: self._plain.face(token).user_id for token in tokens}
 
     def _enrol(self, subject: str, photo: bytes) -> str:
@@ -76,9 +83,9 @@ class _Rehearsal(CloudRehearsal):
         self._client.add_faces(self._collection, [token])
         return token
 
-    def _ask(self, client: Any, subject: str, photo: bytes) -> Answer:
-        found = self._matches(client, photo, 5)
-        score = best([match.confidence for match in found.results if match.user_id == subject])
+    def _ask(self, client: Any, person: str, photo: bytes, **said: str) -> Answer:
+        found = self._matches(client, photo, 5, **said)
+        score = best([match.confidence for match in found.results if match.user_id == person])
         return Answer(bool(found.results) and score >= found.thresholds[_RATE], score)
 
     def _find(self, client: Any, photo: bytes) -> Answer:
@@ -88,9 +95,9 @@ class _Rehearsal(CloudRehearsal):
             return Answer(accepted, match.confidence, match.user_id if accepted else "")
         return Answer(False, 0.0)
 
-    def _matches(self, client: FacePlusPlus, photo: bytes, count: int) -> Searched:
+    def _matches(self, client: FacePlusPlus, photo: bytes, count: int, **said: str) -> Searched:
         try:
-            return client.search(photo, self._collection, count=count)
+            return client.search(photo, self._collection, count=count, **said)
         except ApiError as error:
             if error.reason != "EMPTY_FACESET":
                 raise

@@ -10,7 +10,7 @@ from typing import Any
 
 from anonymix_adapters._rest import ApiError
 from anonymix_adapters._rest_pictures import best
-from anonymix_adapters._rest_rehearsal import CloudRehearsal, Wire
+from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, rest_exchanges
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.luxand._adapter import COLLECTION, NAME, SDKS, protect
@@ -37,9 +37,9 @@ def rehearse(
     """
     SDKS[0].check()
     connect = connect or _from_environment
-    client = protect(connect(), mixer, keys=keys, scope=scope)
-    gate, plain, wire = need_gate(client), connect(), Wire()
+    client, plain, wire = connect(), connect(), Wire()
     client.watch(wire)
+    gate = need_gate(protect(client, mixer, keys=keys, scope=scope))
     with client, plain:
         stage = _Rehearsal(gate, client, plain, COLLECTION, wire)
         try:
@@ -63,6 +63,10 @@ class _Rehearsal(CloudRehearsal):
         self._made: set[str] = set()
         self._others = {person.uuid for person in self._plain.people()}
 
+    def exchanges(self, photo: bytes) -> Mapping[str, Exchange]:
+        """See `Inspectable`."""
+        return rest_exchanges(self._client, photo)
+
     def delete(self, external_id: str) -> None:
         """See `Rehearsal`."""
         with suppress(ApiError):  # 404: gone already; `entries` shows it if it is anything else
@@ -83,9 +87,9 @@ class _Rehearsal(CloudRehearsal):
         self._made.add(person)
         return person
 
-    def _ask(self, client: Any, subject: str, photo: bytes) -> Answer:
+    def _ask(self, client: Any, person: str, photo: bytes, **said: str) -> Answer:
         # Luxand's own 1:1 call takes one person; a subject may have several.
-        scores = [m.probability for m in self._matches(client, photo) if m.name == subject]
+        scores = [m.probability for m in self._matches(client, photo, **said) if m.name == person]
         return Answer(bool(scores), best(scores))
 
     def _find(self, client: Any, photo: bytes) -> Answer:
@@ -93,6 +97,6 @@ class _Rehearsal(CloudRehearsal):
             return Answer(True, match.probability, match.name)
         return Answer(False, 0.0)
 
-    def _matches(self, client: Any, photo: bytes) -> list[Any]:
-        found: list[Any] = client.search(photo, collections=[self._place])
+    def _matches(self, client: Any, photo: bytes, **said: str) -> list[Any]:
+        found: list[Any] = client.search(photo, collections=[self._place], **said)
         return found

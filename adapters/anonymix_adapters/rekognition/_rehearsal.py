@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 from anonymix_adapters._rest_pictures import best
-from anonymix_adapters._rest_rehearsal import CloudRehearsal, Wire
+from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, exchanged
 from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
 from anonymix_adapters.rekognition._adapter import SDKS, Detection, protect
@@ -36,13 +39,15 @@ def rehearse(
     """
     boto3 = SDKS[0].load()
     connect = connect or (lambda: boto3.client("rekognition"))
-    client = protect(connect(), mixer, keys=keys, scope=scope, detect=detect)
-    gate, plain, wire = need_gate(client), connect(), Wire()
+    client, plain, wire = connect(), connect(), Wire()
+    send = client._endpoint.http_session.send
 
-    def note(request: Any, **_: Any) -> None:
+    def watched(request: Any) -> Any:
         wire(request.body)
+        return send(request)
 
-    client.meta.events.register("before-send.rekognition", note)
+    client._endpoint.http_session.send = watched
+    gate = need_gate(protect(client, mixer, keys=keys, scope=scope, detect=detect))
     collection = f"anonymix-rehearsal-{uuid.uuid4().hex}"
     plain.create_collection(CollectionId=collection)
     try:
@@ -54,6 +59,48 @@ def rehearse(
 
 
 class _Rehearsal(CloudRehearsal):
+    def exchanges(self, photo: bytes) -> Mapping[str, Exchange]:
+        """See `Inspectable`."""
+        client = self._client
+        image = {"Bytes": base64.b64encode(photo).decode()}
+        content = json.dumps({"CollectionId": self._collection, "Image": image}).encode()
+
+        def put_back(params: Any = None, request: Any = None, **_: Any) -> None:
+            if request is not None:
+                setattr(request, "data" if hasattr(request, "data") else "body", content)
+            elif "body" in params:
+                params["body"] = content
+            else:
+                params["Image"] = {"Bytes": photo}
+
+        @contextmanager
+        def handler(event: str) -> Iterator[None]:
+            client.meta.events.register_last(f"{event}.rekognition", put_back)
+            try:
+                yield
+            finally:
+                client.meta.events.unregister(f"{event}.rekognition", put_back)
+
+        def session() -> AbstractContextManager[None]:
+            inner = client._endpoint.http_session.send
+
+            def send(request: Any) -> Any:
+                put_back(request=request)
+                return inner(request)
+
+            return exchanged(client._endpoint.http_session, "send", send)
+
+        events = ("before-parameter-build", "before-call", "request-created", "before-sign", "before-send")
+        return {
+            **{f"a handler of {event}": partial(handler, event) for event in events},
+            "the session's send": session,
+            "no events": lambda: exchanged(client.meta, "events", self._plain.meta.events),
+            "another endpoint": lambda: exchanged(client, "_endpoint", self._plain._endpoint),
+            "another session": lambda: exchanged(
+                client._endpoint, "http_session", self._plain._endpoint.http_session
+            ),
+        }
+
     def delete(self, external_id: str) -> None:
         """See `Rehearsal`."""
         self._plain.delete_faces(CollectionId=self._collection, FaceIds=[external_id])
@@ -70,11 +117,11 @@ class _Rehearsal(CloudRehearsal):
         name: str = answer["FaceRecords"][0]["Face"]["FaceId"]
         return name
 
-    def _ask(self, client: Any, subject: str, photo: bytes) -> Answer:
+    def _ask(self, client: Any, person: str, photo: bytes, **said: str) -> Answer:
         scores = [
             match["Similarity"]
-            for match in self._matches(client, photo)
-            if match["Face"]["ExternalImageId"] == subject
+            for match in self._matches(client, photo, **said)
+            if match["Face"]["ExternalImageId"] == person
         ]
         return Answer(bool(scores), best(scores))
 
@@ -83,9 +130,9 @@ class _Rehearsal(CloudRehearsal):
             return Answer(True, match["Similarity"], match["Face"]["ExternalImageId"])
         return Answer(False, 0.0)
 
-    def _matches(self, client: Any, photo: bytes) -> list[dict[str, Any]]:
+    def _matches(self, client: Any, photo: bytes, **said: str) -> list[dict[str, Any]]:
         answer = client.search_faces_by_image(
-            CollectionId=self._collection, Image={"Bytes": photo}, MaxFaces=100
+            CollectionId=self._collection, Image={"Bytes": photo}, MaxFaces=100, **said
         )
         found: list[dict[str, Any]] = answer["FaceMatches"]
         return found

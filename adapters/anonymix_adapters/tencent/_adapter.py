@@ -124,8 +124,11 @@ def _hooks(client: Any, planner: _Planner) -> Hooks:
 
         return taking_subject(call, original)
 
-    def refuse(action: str, *_: Any, **__: Any) -> Any:
-        raise refused(planner.gate, action, "is sent in a way that the adapter does not know")
+    def refusing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*_: Any, **__: Any) -> Any:
+            raise refused(planner.gate, original.__name__, "sends in a way that the adapter does not know")
+
+        return taking_subject(call, original)
 
     def named(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, subject: str | None = None, **options: Any) -> Any:
@@ -144,7 +147,7 @@ def _hooks(client: Any, planner: _Planner) -> Hooks:
 
     methods = {name: around(getattr(client, name)) for name in ("call", "call_json")}
     others = ("call_sse", "call_octet_stream", "call_with_region_breaker", "_call_and_deserialize")
-    methods |= {name: refuse for name in others if hasattr(client, name)}
+    methods |= {name: refusing(getattr(client, name)) for name in others if hasattr(client, name)}
     methods |= {name: named(getattr(client, name)) for name in _actions(client)}
     return Hooks.together(
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from anonymix_adapters._rest_pictures import best
-from anonymix_adapters._rest_rehearsal import CloudRehearsal, Wire
+from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, exchanged
 from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
 from anonymix_adapters.tencent._adapter import COLLECTION, SDKS, Detection, protect
@@ -41,9 +42,9 @@ def rehearse(
     """
     SDKS[0].load()
     connect = connect or _from_environment
-    client = protect(connect(), mixer, keys=keys, scope=scope, detect=detect)
-    gate, plain, wire = need_gate(client), connect(), Wire()
+    client, plain, wire = connect(), connect(), Wire()
     _watch(client, wire)
+    gate = need_gate(protect(client, mixer, keys=keys, scope=scope, detect=detect))
     group = f"anonymix-rehearsal-{uuid.uuid4().hex}"
     plain.call_json("CreateGroup", {"GroupId": group, "GroupName": group, "FaceModelVersion": "3.0"})
     stage = _Rehearsal(gate, client, plain, COLLECTION, wire)
@@ -82,6 +83,29 @@ def _from_environment() -> Any:
 class _Rehearsal(CloudRehearsal):
     group = ""
 
+    def exchanges(self, photo: bytes) -> Mapping[str, Exchange]:
+        """See `Inspectable`."""
+        client, plain = self._client, self._plain
+
+        def put_back(request: Any) -> Any:
+            request.data = json.dumps(
+                {"GroupIds": [self.group], "Image": base64.b64encode(photo).decode()}
+            ).encode()
+            return request
+
+        send, build = client.request.send_request, client._build_req_inter
+
+        def built(action: str, params: Any, request: Any, options: Any = None) -> None:
+            build(action, params, request, options)
+            put_back(request)
+
+        return {
+            "the request's making": lambda: exchanged(client, "_build_req_inter", built),
+            "its sending": lambda: exchanged(client.request, "send_request", lambda it: send(put_back(it))),
+            "another connection": lambda: exchanged(client.request, "conn", plain.request.conn),
+            "another request": lambda: exchanged(client, "request", plain.request),
+        }
+
     def people(self) -> list[str]:
         """The people of the group."""
         found: list[str] = []
@@ -118,8 +142,8 @@ class _Rehearsal(CloudRehearsal):
         person = {"GroupId": self.group, "PersonId": subject, "PersonName": subject, "Image": image}
         return f"{subject}/{self._client.call_json('CreatePerson', person)['Response']['FaceId']}"
 
-    def _ask(self, client: Any, subject: str, photo: bytes) -> Answer:
-        scores = [score for person, score in self._matches(client, photo) if person == subject]
+    def _ask(self, client: Any, person: str, photo: bytes, **said: str) -> Answer:
+        scores = [score for found, score in self._matches(client, photo, **said) if found == person]
         return Answer(best(scores) >= _ACCEPTED, best(scores))
 
     def _find(self, client: Any, photo: bytes) -> Answer:
@@ -127,12 +151,12 @@ class _Rehearsal(CloudRehearsal):
             return Answer(score >= _ACCEPTED, score, person if score >= _ACCEPTED else "")
         return Answer(False, 0.0)
 
-    def _matches(self, client: Any, photo: bytes) -> list[tuple[str, float]]:
+    def _matches(self, client: Any, photo: bytes, **said: str) -> list[tuple[str, float]]:
         request = {
             "GroupIds": [self.group],
             "Image": base64.b64encode(photo).decode(),
             "MaxPersonNum": 100,
             "MaxFaceNum": 1,
         }
-        results = client.call_json("SearchPersons", request)["Response"]["Results"]
+        results = client.call_json("SearchPersons", request, **said)["Response"]["Results"]
         return [(found["PersonId"], found["Score"]) for result in results for found in result["Candidates"]]
