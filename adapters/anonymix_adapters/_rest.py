@@ -291,8 +291,8 @@ class RestClient:
 
     def _told(self, call: Call[Any], text: str) -> str:
         """A vendor's words without what it was sent: it may repeat names, addresses and keys."""
-        sent = {*call.fields.values(), *call.query.values(), *call.about.values(), *self._secrets()}
-        for value in sorted(filter(_telling, sent), key=len, reverse=True):
+        known = {*call.fields.values(), *call.query.values(), *call.about.values(), *self._secrets()}
+        for value in sorted(filter(_telling, known | {call.subject or ""}), key=len, reverse=True):
             text = text.replace(value, "(what was sent)")
         return text if len(text) <= _WORDS else f"{text[:_WORDS]}..."
 

@@ -128,9 +128,9 @@ def install(target: Any, gate: CloudGate, *, fetch: Fetch | None = None) -> Any:
         places = [
             (client, {"_client": owner, **inner}),
             (owner, {"_pipeline": pipeline}),
-            (pipeline, {"run": run}),
+            (pipeline, {"run": run, "_impl_policies": policies}),
+            *((part, {"_client": owner}) for part in inner.values()),
         ]
-        places += [(part, {"_client": owner}) for part in inner.values()]
         held = [hook(place, hooks) for place, hooks in places]
         return Hooks.together([*held, Hooks(undo, lambda: _in_chain(policies, mixing))])
 

@@ -14,7 +14,7 @@ from azure.core.pipeline import PipelineContext, PipelineRequest, PipelineRespon
 from azure.core.pipeline.policies import AsyncHTTPPolicy, HTTPPolicy
 from azure.core.rest import HttpRequest
 
-from anonymix_adapters._wire import sending
+from anonymix_adapters._wire import not_ours, sending
 from anonymix_adapters.azure._routes import Plan, Routes
 from anonymix_adapters.errors import BackEndError
 from anonymix_plugin.claims import carried
@@ -89,6 +89,8 @@ class _Last:
 def look_last(policy: MixingPolicy | AsyncMixingPolicy) -> None:
     """Have each request looked at in front of the transport at the end of a policy's chain."""
     runner = _runner(policy)
+    if not hasattr(runner, "_sender"):
+        raise not_ours(policy.routes.gate, "the pipeline does not end in its transport")
     if not isinstance(runner._sender, _Last) or runner._sender.routes is not policy.routes:
         runner._sender = _Last(runner._sender, policy.routes)
 
@@ -96,7 +98,7 @@ def look_last(policy: MixingPolicy | AsyncMixingPolicy) -> None:
 def look_no_longer(policy: MixingPolicy | AsyncMixingPolicy) -> None:
     """Undo `look_last`."""
     runner = _runner(policy)
-    if isinstance(runner._sender, _Last) and runner._sender.routes is policy.routes:
+    if isinstance(getattr(runner, "_sender", None), _Last) and runner._sender.routes is policy.routes:
         runner._sender = runner._sender.inner
 
 

@@ -143,10 +143,10 @@ def blank() -> bytes:
     return stream.getvalue()
 
 
-def trial(adapter: Any, mixer: Any, connect: Callable[[], Any]) -> Trial:
+def trial(adapter: Any, mixer: Any) -> Trial:
     """An adapter on trial with three people; keys from a seed leave no room for chance."""
     people = [Person(name, photo(name), photo(name, "smiling")) for name in (ALICE, BOB, "003")]
-    return Trial(adapter, mixer, people, {"connect": connect}, genuine=1.0, impostors=0.0)
+    return Trial(adapter, mixer, people, genuine=1.0, impostors=0.0)
 
 
 _load_once = cache(load_generator)

@@ -96,6 +96,7 @@ class Fault:
     wait: float = 0.0
     hang_up: bool = False
     after_the_work: bool = False
+    when: Callable[[Received], bool] = lambda _: True
 
 
 class LocalService(ABC):
@@ -151,10 +152,19 @@ class LocalService(ABC):
         times: int = 1,
         headers: Mapping[str, str] | None = None,
         after_the_work: bool = False,
+        when: Callable[[Received], bool] = lambda _: True,
     ) -> None:
-        """Turn down the next requests; `after_the_work` does first what they ask for."""
-        fault = Fault(Answer(content or {}, status, headers or {}), after_the_work=after_the_work)
+        """Turn down the next requests, or those of a kind; `after_the_work` does first what they ask for.
+
+        With a status of success it is no refusal, but an untruth.
+        """
+        answer = Answer({} if content is None else content, status, headers or {})
+        fault = Fault(answer, after_the_work=after_the_work, when=when)
         self._faults.extend([fault] * times)
+
+    def mend(self) -> None:
+        """Let go of the faults that are left."""
+        self._faults.clear()
 
     def stall(self, seconds: float, *, times: int = 1) -> None:
         """Answer the next requests late."""
@@ -186,7 +196,8 @@ class LocalService(ABC):
     def _serve(self, received: Received) -> Answer | None:
         with self._lock:
             self.received.append(received)
-            fault = self._faults.popleft() if self._faults else Fault()
+            due = bool(self._faults) and self._faults[0].when(received)
+            fault = self._faults.popleft() if due else Fault()
         if fault.wait:
             time.sleep(fault.wait)
         spoilt = fault.answer is not None or fault.hang_up

@@ -15,6 +15,7 @@ from servers._service import Answer, LocalService, Received, Refusal
 
 KEY, SECRET_KEY = "facepp-key", "facepp-secret-not-real"
 MAX_BYTES, MIN_SIDE, MAX_SIDE, MIN_FACE = 2 * 1024 * 1024, 48, 4096, 150
+PAGE = 100
 THRESHOLDS = {"1e-3": 62.327, "1e-4": 69.101, "1e-5": 73.975}
 
 
@@ -127,8 +128,10 @@ class FacePlusPlusService(LocalService):
         return {"outer_id": fields["outer_id"]}
 
     def _faceset_getdetail(self, fields: dict[str, str], _: Any) -> dict[str, Any]:
-        tokens = self._set(fields).tokens
-        return {"outer_id": fields["outer_id"], "face_tokens": tokens[:100], "face_count": len(tokens)}
+        tokens, start = self._set(fields).tokens, int(fields.get("start", "1")) - 1
+        page = {"outer_id": fields["outer_id"], "face_tokens": tokens[start : start + PAGE]}
+        more = {"next": start + PAGE + 1} if start + PAGE < len(tokens) else {}
+        return page | more | {"face_count": len(tokens)}
 
     def _face_setuserid(self, fields: dict[str, str], _: Any) -> dict[str, Any]:
         self._known(fields["face_token"]).user = fields["user_id"]

@@ -58,7 +58,26 @@ class TencentService(LocalService):
 
     def _DeleteGroup(self, request: Any) -> Any:  # noqa: N802
         self.groups.discard(request["GroupId"])
+        for name in list(self.people):
+            self._leave(name, request["GroupId"])
         return {}
+
+    def _DeletePersonFromGroup(self, request: Any) -> Any:  # noqa: N802
+        self._person(request)
+        self._leave(request["PersonId"], request["GroupId"])
+        return {}
+
+    def _CopyPerson(self, request: Any) -> Any:  # noqa: N802
+        self._person(request).groups.update(request["GroupIds"])
+        return {"SucNum": len(request["GroupIds"]), "SucGroupIds": request["GroupIds"]}
+
+    def _leave(self, name: str, group: str) -> None:
+        """Whoever is in no group is gone."""
+        person = self.people[name]
+        if group in person.groups:
+            person.groups.discard(group)
+            if not person.groups:
+                del self.people[name]
 
     def _GetPersonList(self, request: Any) -> Any:  # noqa: N802
         every = [
