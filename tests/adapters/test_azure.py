@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from remembering import RememberingMixer
 from servers import (
     ALICE,
     BOB,
@@ -18,12 +17,9 @@ from servers import (
     photo,
     pictures,
     recognition,
-    run_example,
     session_mixer,
-    trial,
     witness,
 )
-from servers.__main__ import KINDS
 from servers.azure import KEY, MAX_BYTES, MIN_BYTES, AzureFaceService
 
 from anonymix_adapters import (
@@ -31,11 +27,9 @@ from anonymix_adapters import (
     BypassError,
     DoubleProtectionError,
     SubjectNeededError,
-    conformance,
     gate_of,
 )
 from anonymix_adapters import azure as adapter
-from anonymix_adapters.drill import drill
 from anonymix_keystore import KeyRevokedError
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
@@ -115,46 +109,6 @@ def identical(clients: adapter.Clients, holder: str, person: str, mood: str = "s
         face_id=face.face_id, large_person_group_id=STAFF, person_id=holder
     )
     return bool(answer.is_identical)
-
-
-@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
-def test_conformance(
-    check: Callable[[conformance.Trial], None], mixer: SessionMixer, service: AzureFaceService
-) -> None:
-    check(trial(adapter, mixer, lambda: adapter.Clients.connect(service.url, KEY)))
-
-
-@pytest.fixture
-def account(service: AzureFaceService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The environment that leads to the local server."""
-    for name, value in KINDS["azure"][1](service).items():
-        monkeypatch.setenv(name, value)
-    return monkeypatch
-
-
-def test_the_example_runs_as_it_stands(
-    account: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: AzureFaceService
-) -> None:
-    run_example("azure", account, capsys)
-    assert len(pictures(service.received)) >= 4
-
-
-@pytest.mark.long
-def test_twenty_people_go_through_the_breach_drill(
-    account: pytest.MonkeyPatch, adapter_mixer: RememberingMixer, londoners: list[conformance.Person]
-) -> None:
-    assert account
-    report = drill(adapter, adapter_mixer, londoners)
-    assert report.passed, report.to_text()
-
-
-def test_the_breach_drill_passes(mixer: SessionMixer, service: AzureFaceService) -> None:
-    def make() -> adapter.Clients:
-        return adapter.Clients.connect(service.url, KEY)
-
-    report = drill(adapter, mixer, trial(adapter, mixer, make).people, options={"connect": make})
-    assert report.passed, report.to_text()
-    assert service.groups == {}
 
 
 def test_the_hosts_code_enrols_verifies_and_survives_a_rotation(

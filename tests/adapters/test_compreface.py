@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from remembering import RememberingMixer
 from servers import (
     ALICE,
     BOB,
@@ -16,12 +15,9 @@ from servers import (
     photo,
     pictures,
     recognition,
-    run_example,
     session_mixer,
-    trial,
     witness,
 )
-from servers.__main__ import KINDS
 from servers.compreface import (
     DETECTION_KEY,
     MAX_BYTES,
@@ -33,7 +29,6 @@ from servers.compreface import (
 from anonymix_adapters import AdapterError, BypassError, SubjectNeededError, conformance, gate_of, renew
 from anonymix_adapters import compreface as adapter
 from anonymix_adapters.compreface import ApiError, CompreFace, Patience
-from anonymix_adapters.drill import drill
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
 SOON = Patience(timeout=5.0, pause=0.01)
@@ -78,44 +73,6 @@ def client(service: CompreFaceService, mixer: SessionMixer) -> Iterator[CompreFa
 def found(client: CompreFace, person: str, mood: str = "smiling") -> list[str]:
     faces = client.recognize(photo(person, mood), limit=1).result
     return [guess.subject for face in faces for guess in face.subjects if guess.similarity >= 0.85]
-
-
-@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
-def test_conformance(
-    check: Callable[[conformance.Trial], None], mixer: SessionMixer, service: CompreFaceService
-) -> None:
-    check(trial(adapter, mixer, lambda: connect(service)))
-
-
-@pytest.fixture
-def account(service: CompreFaceService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The environment that leads to the local server."""
-    for name, value in KINDS["compreface"][1](service).items():
-        monkeypatch.setenv(name, value)
-    return monkeypatch
-
-
-def test_the_example_runs_as_it_stands(
-    account: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: CompreFaceService
-) -> None:
-    run_example("compreface", account, capsys)
-    assert len(pictures(service.received)) >= 4
-
-
-@pytest.mark.long
-def test_twenty_people_go_through_the_breach_drill(
-    account: pytest.MonkeyPatch, adapter_mixer: RememberingMixer, londoners: list[conformance.Person]
-) -> None:
-    assert account
-    report = drill(adapter, adapter_mixer, londoners)
-    assert report.passed, report.to_text()
-
-
-def test_the_breach_drill_passes(mixer: SessionMixer, service: CompreFaceService) -> None:
-    people = trial(adapter, mixer, lambda: connect(service)).people
-    report = drill(adapter, mixer, people, options={"connect": lambda: connect(service)})
-    assert report.passed, report.to_text()
-    assert service.examples == {}
 
 
 def test_from_enrolment_to_renewal_no_photo_leaves(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from remembering import RememberingMixer
 from servers import (
     ALICE,
     BOB,
@@ -15,12 +14,9 @@ from servers import (
     photo,
     pictures,
     recognition,
-    run_example,
     session_mixer,
-    trial,
     witness,
 )
-from servers.__main__ import KINDS
 from servers.facepp import KEY, MAX_BYTES, SECRET_KEY, FacePlusPlusService
 
 from anonymix_adapters import (
@@ -28,11 +24,9 @@ from anonymix_adapters import (
     BypassError,
     DoubleProtectionError,
     SubjectNeededError,
-    conformance,
     gate_of,
 )
 from anonymix_adapters import facepp as adapter
-from anonymix_adapters.drill import drill
 from anonymix_adapters.facepp import ApiError, FacePlusPlus, FaceToken, Patience, Url
 from anonymix_keystore import KeyRevokedError
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
@@ -83,44 +77,6 @@ def enrol(client: FacePlusPlus, mixer: SessionMixer, subject: str, person: str) 
 def found(client: FacePlusPlus, person: str, mood: str = "smiling") -> list[str]:
     answer = client.search(photo(person, mood), STAFF)
     return [m.user_id for m in answer.results if m.confidence >= answer.thresholds["1e-3"]]
-
-
-@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
-def test_conformance(
-    check: Callable[[conformance.Trial], None], mixer: SessionMixer, service: FacePlusPlusService
-) -> None:
-    check(trial(adapter, mixer, lambda: connect(service)))
-
-
-@pytest.fixture
-def account(service: FacePlusPlusService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The environment that leads to the local server."""
-    for name, value in KINDS["facepp"][1](service).items():
-        monkeypatch.setenv(name, value)
-    return monkeypatch
-
-
-def test_the_example_runs_as_it_stands(
-    account: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: FacePlusPlusService
-) -> None:
-    run_example("facepp", account, capsys)
-    assert len(pictures(service.received)) >= 4
-
-
-@pytest.mark.long
-def test_twenty_people_go_through_the_breach_drill(
-    account: pytest.MonkeyPatch, adapter_mixer: RememberingMixer, londoners: list[conformance.Person]
-) -> None:
-    assert account
-    report = drill(adapter, adapter_mixer, londoners)
-    assert report.passed, report.to_text()
-
-
-def test_the_breach_drill_passes(mixer: SessionMixer, service: FacePlusPlusService) -> None:
-    people = trial(adapter, mixer, lambda: connect(service)).people
-    report = drill(adapter, mixer, people, options={"connect": lambda: connect(service)})
-    assert report.passed, report.to_text()
-    assert service.sets == {}
 
 
 def test_from_enrolment_to_a_new_key_no_photo_leaves(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from remembering import RememberingMixer
 from servers import (
     ALICE,
     BOB,
@@ -15,17 +14,13 @@ from servers import (
     photo,
     pictures,
     recognition,
-    run_example,
     session_mixer,
-    trial,
     witness,
 )
-from servers.__main__ import KINDS
 from servers.luxand import TOKEN, LuxandService
 
-from anonymix_adapters import BypassError, SubjectNeededError, conformance, gate_of
+from anonymix_adapters import BypassError, SubjectNeededError, gate_of
 from anonymix_adapters import luxand as adapter
-from anonymix_adapters.drill import drill
 from anonymix_adapters.luxand import ApiError, Luxand, Patience, Url
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
@@ -52,44 +47,6 @@ def connect(service: LuxandService) -> Luxand:
 def client(service: LuxandService, mixer: SessionMixer) -> Iterator[Luxand]:
     with connect(service) as made:
         yield adapter.protect(made, mixer)
-
-
-@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
-def test_conformance(
-    check: Callable[[conformance.Trial], None], mixer: SessionMixer, service: LuxandService
-) -> None:
-    check(trial(adapter, mixer, lambda: connect(service)))
-
-
-@pytest.fixture
-def account(service: LuxandService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The environment that leads to the local server."""
-    for name, value in KINDS["luxand"][1](service).items():
-        monkeypatch.setenv(name, value)
-    return monkeypatch
-
-
-def test_the_example_runs_as_it_stands(
-    account: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: LuxandService
-) -> None:
-    run_example("luxand", account, capsys)
-    assert len(pictures(service.received)) >= 4
-
-
-@pytest.mark.long
-def test_twenty_people_go_through_the_breach_drill(
-    account: pytest.MonkeyPatch, adapter_mixer: RememberingMixer, londoners: list[conformance.Person]
-) -> None:
-    assert account
-    report = drill(adapter, adapter_mixer, londoners)
-    assert report.passed, report.to_text()
-
-
-def test_the_breach_drill_passes(mixer: SessionMixer, service: LuxandService) -> None:
-    people = trial(adapter, mixer, lambda: connect(service)).people
-    report = drill(adapter, mixer, people, options={"connect": lambda: connect(service)})
-    assert report.passed, report.to_text()
-    assert service.people == {}
 
 
 def test_a_person_with_two_faces_is_verified_rotated_and_deleted(

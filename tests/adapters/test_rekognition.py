@@ -13,7 +13,6 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
-from remembering import RememberingMixer
 from servers import (
     ACCESS_KEY,
     ALICE,
@@ -24,12 +23,9 @@ from servers import (
     photo,
     pictures,
     recognition,
-    run_example,
     session_mixer,
-    trial,
     witness,
 )
-from servers.__main__ import KINDS
 from servers.rekognition import MAX_BYTES, RekognitionService, S3Service
 
 from anonymix_adapters import (
@@ -39,13 +35,11 @@ from anonymix_adapters import (
     NotProtectedError,
     SdkVersionError,
     SubjectNeededError,
-    conformance,
     gate_of,
     renew,
 )
 from anonymix_adapters import rekognition as adapter
 from anonymix_adapters.candidates import search_candidates
-from anonymix_adapters.drill import drill
 from anonymix_keystore import KeyRevokedError, UnknownSubjectError
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
@@ -106,44 +100,6 @@ def index(client: Any, subject: str, person: str, mood: str = "neutral") -> str:
 def found(client: Any, person: str, mood: str = "smiling") -> list[str]:
     answer = client.search_faces_by_image(CollectionId=STAFF, Image={"Bytes": bytes_of(person, mood)})
     return [match["Face"]["ExternalImageId"] for match in answer["FaceMatches"]]
-
-
-@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
-def test_conformance(
-    check: Callable[[conformance.Trial], None], mixer: SessionMixer, service: RekognitionService
-) -> None:
-    check(trial(adapter, mixer, lambda: connect(service)))
-
-
-@pytest.fixture
-def account(service: RekognitionService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The environment that leads to the local server."""
-    for name, value in KINDS["rekognition"][1](service).items():
-        monkeypatch.setenv(name, value)
-    return monkeypatch
-
-
-def test_the_example_runs_as_it_stands(
-    account: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: RekognitionService
-) -> None:
-    run_example("rekognition", account, capsys)
-    assert len(pictures(service.received)) >= 4
-
-
-@pytest.mark.long
-def test_twenty_people_go_through_the_breach_drill(
-    account: pytest.MonkeyPatch, adapter_mixer: RememberingMixer, londoners: list[conformance.Person]
-) -> None:
-    assert account
-    report = drill(adapter, adapter_mixer, londoners)
-    assert report.passed, report.to_text()
-
-
-def test_the_breach_drill_passes(mixer: SessionMixer, service: RekognitionService) -> None:
-    people = trial(adapter, mixer, lambda: connect(service)).people
-    report = drill(adapter, mixer, people, options={"connect": lambda: connect(service)})
-    assert report.passed, report.to_text()
-    assert service.collections == {}
 
 
 def test_a_person_is_enrolled_verified_rotated_and_enrolled_anew(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from remembering import RememberingMixer
 from servers import (
     ACCESS_KEY,
     ALICE,
@@ -20,12 +19,9 @@ from servers import (
     photo,
     pictures,
     recognition,
-    run_example,
     session_mixer,
-    trial,
     witness,
 )
-from servers.__main__ import KINDS
 from servers.tencent import MAX_BASE64, TencentService, refuse
 
 from anonymix_adapters import (
@@ -33,11 +29,9 @@ from anonymix_adapters import (
     BypassError,
     DoubleProtectionError,
     SubjectNeededError,
-    conformance,
     gate_of,
 )
 from anonymix_adapters import tencent as adapter
-from anonymix_adapters.drill import drill
 from anonymix_keystore import KeyRevokedError
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
@@ -98,44 +92,6 @@ def person(subject: str, who: str) -> Any:
 def verified(client: Any, subject: str, who: str, mood: str = "smiling") -> bool:
     request = asked(models.VerifyFaceRequest, PersonId=subject, Image=text(who, mood))
     return bool(client.VerifyFace(request).IsMatch)
-
-
-@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
-def test_conformance(
-    check: Callable[[conformance.Trial], None], mixer: SessionMixer, service: TencentService
-) -> None:
-    check(trial(adapter, mixer, lambda: connect(service)))
-
-
-@pytest.fixture
-def account(service: TencentService, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The environment that leads to the local server."""
-    for name, value in KINDS["tencent"][1](service).items():
-        monkeypatch.setenv(name, value)
-    return monkeypatch
-
-
-def test_the_example_runs_as_it_stands(
-    account: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: TencentService
-) -> None:
-    run_example("tencent", account, capsys)
-    assert len(pictures(service.received)) >= 4
-
-
-@pytest.mark.long
-def test_twenty_people_go_through_the_breach_drill(
-    account: pytest.MonkeyPatch, adapter_mixer: RememberingMixer, londoners: list[conformance.Person]
-) -> None:
-    assert account
-    report = drill(adapter, adapter_mixer, londoners)
-    assert report.passed, report.to_text()
-
-
-def test_the_breach_drill_passes(mixer: SessionMixer, service: TencentService) -> None:
-    people = trial(adapter, mixer, lambda: connect(service)).people
-    report = drill(adapter, mixer, people, options={"connect": lambda: connect(service)})
-    assert report.passed, report.to_text()
-    assert service.people == {}
 
 
 def test_the_hosts_code_enrols_verifies_and_survives_a_rotation(
