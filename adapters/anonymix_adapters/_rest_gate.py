@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeAlias
 
 from anonymix_adapters._wire import current
-from anonymix_adapters.errors import EnrolmentError
 from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.values import CancelableFace
@@ -85,20 +84,14 @@ class CloudGate(Gate):
         Raises:
             EnrolmentError: The service did not say what an entry is called, or could not delete one.
         """
-        entries = {name: (face, whose) for name, face, whose in made}
-        names = [name for name in entries if isinstance(name, str) and name]
+        entries = {name if isinstance(name, str) else "": (face, whose) for name, face, whose in made}
         written: list[str] = []
         try:
-            for name in names:
-                self.record(*entries[name], collection=collection, external_id=name)
+            for name, (face, whose) in entries.items():
+                self.record(face, whose, collection=collection, external_id=name)  # refuses no name
                 written.append(name)
-            if len(names) < len(entries):
-                raise EnrolmentError(
-                    "the service's answer does not name the entry that it made; nothing was recorded",
-                    where=self.adapter,
-                    fix="look through the service's list for an entry that no record names, and delete it",
-                )
         except Exception as error:
+            names = [name for name in entries if name]
             if names:
                 self.take_back(lambda: undo(names), error)
             for name in written:

@@ -42,6 +42,7 @@ from azure.ai.vision.face import aio as face_aio
 from azure.ai.vision.face import models as face_models
 from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import HttpResponseError, ServiceResponseError
+from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.core.rest import HttpRequest
 
 STAFF = "staff"
@@ -337,3 +338,32 @@ def test_it_is_undone_and_never_done_twice(service: AzureFaceService, mixer: Ses
         assert mixer.drawn == 0
     with pytest.raises(AdapterError, match="no client of azure-ai-vision-face"):
         adapter.protect(object(), mixer)
+
+
+def test_azure_core_tries_again_after_429_only_when_told_how_long_to_wait(
+    clients: adapter.Clients, service: AzureFaceService, mixer: SessionMixer
+) -> None:
+    mixer.keystore.issue("alice")
+    service.fail(429, {"error": {"code": "429", "message": "slow down"}})
+    with pytest.raises(HttpResponseError, match="429"):
+        clients.faces.detect(content(ALICE), **HOW, subject="alice")
+    assert len(service.received) == 1
+
+
+def test_a_policy_of_the_hosts_that_puts_the_photo_back_is_caught_behind_the_mixers(
+    service: AzureFaceService, mixer: SessionMixer
+) -> None:
+    class PutBack(SansIOHTTPPolicy[Any, Any]):
+        def on_request(self, request: Any) -> None:
+            if request.http_request.method == "POST":
+                request.http_request._data = content(ALICE)
+
+    mixer.keystore.issue("alice")
+    policy = adapter.policy(mixer)
+    for options in ({"per_call_policies": [policy, PutBack()]}, {"per_retry_policies": [PutBack()]}):
+        with connect(service, **options) as faces:
+            if "per_retry_policies" in options:
+                adapter.protect(faces, mixer)
+            with pytest.raises(BypassError, match="not the mixer's"):
+                faces.detect(content(ALICE), **HOW, subject="alice")
+    assert service.received == []

@@ -29,7 +29,8 @@ from servers import (
 from servers.__main__ import KINDS
 
 import anonymix_adapters
-from anonymix_adapters import EnrolmentError, SdkMissingError, conformance
+from anonymix_adapters import BypassError, EnrolmentError, SdkMissingError, conformance
+from anonymix_adapters._rest import Call, Reply, RestClient
 from anonymix_adapters.drill import drill
 from anonymix_adapters.protocol import Adapter, Inspectable
 from anonymix_keystore import KeystoreError
@@ -281,3 +282,23 @@ def test_the_person_of_one_call_is_another_at_once(
         found = [stage.verify_named(one, photo(other, "smiling")).accepted for one, other in asked]
     assert found == [one == other for one, other in asked]
     assert witness().clear(service.received) >= 4
+
+
+def test_our_rest_clients_send_nothing_past_their_calls(
+    name: str, adapter: Adapter, mixer: SessionMixer, service: LocalService
+) -> None:
+    with adapter.rehearse(mixer) as stage:
+        client, content = stage.client, photo(ALICE).read_bytes()
+        if not isinstance(client, RestClient):
+            return
+        before = len(service.received)
+        call: Call[Any] = Call("new", Reply, "POST", "recognition/recognize", pictures={"file": content})
+        for past in (
+            lambda: client._http.post("new", files={"file": content}),
+            lambda: client._http.post("new", json={"image_url": "https://photos.example/1"}),
+            lambda: client._send(call),
+            lambda: client._call(call),
+        ):
+            with pytest.raises(BypassError):
+                past()
+        assert len(service.received) == before

@@ -227,3 +227,53 @@ def test_every_call_with_a_picture_says_how_sure_the_detector_must_be(
         strict.detect(photo)
     with CompreFace(url, detection_key=DETECTION_KEY, patience=SOON) as lenient:
         assert len(lenient.detect(photo).result) == 1
+
+
+def test_a_subject_that_was_renamed_at_compreface_is_followed(
+    client: CompreFace, service: CompreFaceService, mixer: SessionMixer
+) -> None:
+    gate = gate_of(client)
+    assert gate is not None
+    client.add_face("alice", photo(ALICE))
+    for example in service.examples.values():
+        example.subject = "alicia"
+    assert client.delete_faces("alice").deleted == 0  # nobody of that name any more: the record stays
+    assert [item.subject for item in gate.entries()] == ["alice"]
+    client.delete_subject("alicia")
+    assert gate.entries() == []
+
+
+def test_only_what_compreface_no_longer_lists_is_written_down(
+    client: CompreFace, service: CompreFaceService
+) -> None:
+    gate = gate_of(client)
+    assert gate is not None
+    client.add_face("alice", photo(ALICE))
+    service.fail(200, {"deleted": 1}, when=lambda it: it.method == "DELETE")
+    client.delete_faces("alice")  # says so, and has not done it
+    assert len(gate.entries()) == 1
+    service.fail(200, {"subject": "alice"}, when=lambda it: it.method == "DELETE")
+    client.delete_subject("alice")
+    assert len(gate.entries()) == 1
+
+
+def test_a_person_is_named_beside_a_label(
+    client: CompreFace, service: CompreFaceService, mixer: SessionMixer
+) -> None:
+    with mixer.subject("alice"), pytest.raises(UsageError, match="two different people"):
+        client.add_face("card-17", photo(ALICE))
+    assert service.received == []
+    with adapter.protect(connect(service), mixer, field="label") as told, mixer.subject("alice"):
+        told.add_face("card-17", photo(ALICE))
+        assert told.recognize(photo(ALICE, "smiling")).result[0].subjects[0].subject == "card-17"
+        assert [item.subject for item in mixer.keystore.enrolments()] == ["alice"]
+        told.delete_subject("card-17")
+        assert list(mixer.keystore.enrolments()) == [] or gate_of(told).entries() == []  # type: ignore[union-attr]
+
+
+def test_a_name_that_went_up_in_an_address_is_in_no_log(
+    client: CompreFace, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        client.add_face("Erika-Mustermann", photo(ALICE))
+    assert "Erika" not in caplog.text

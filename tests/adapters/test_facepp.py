@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from anonymix_adapters import (
     AdapterError,
     BypassError,
     DoubleProtectionError,
+    NotProtectedError,
     SubjectNeededError,
     gate_of,
 )
@@ -284,3 +286,70 @@ def test_patience_needs_at_least_one_try() -> None:
 def test_addresses_that_would_give_the_secret_away_are_refused(url: str) -> None:
     with pytest.raises(AdapterError):
         FacePlusPlus(KEY, SECRET_KEY, url=url)
+
+
+def test_only_tokens_that_were_added_are_recorded_and_each_once(
+    client: FacePlusPlus, service: FacePlusPlusService, mixer: SessionMixer
+) -> None:
+    gate = gate_of(client)
+    assert gate is not None
+    first = enrol(client, mixer, "alice", ALICE)
+    client.add_faces(STAFF, [first, first])  # there already
+    assert [item.external_id for item in gate.entries()] == [first]
+    with mixer.subject("alice"):
+        second = client.detect(photo(ALICE, "smiling")).faces[0].face_token
+    failed = [{"face_token": second, "reason": "QUOTA_EXCEEDED"}]
+    service.fail(200, {"face_added": 0, "failure_detail": failed}, when=lambda it: "addface" in it.path)
+    client.add_faces(STAFF, [second])
+    assert [item.external_id for item in gate.entries()] == [first]
+
+
+def test_only_tokens_that_have_left_the_face_set_are_written_down(
+    client: FacePlusPlus,
+    service: FacePlusPlusService,
+    mixer: SessionMixer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("servers.facepp.PAGE", 1)
+    gate = gate_of(client)
+    assert gate is not None
+    tokens = [enrol(client, mixer, name, who) for name, who in (("alice", ALICE), ("bob", BOB))]
+    service.fail(200, {"face_removed": 0}, when=lambda it: "removeface" in it.path, times=2)
+    client.remove_faces(STAFF, [tokens[1]])
+    client.remove_faces(STAFF, ["RemoveAllFaceTokens"])
+    assert len(gate.entries()) == 2
+    service.sets[STAFF].tokens.remove(tokens[0])  # past the adapter
+    assert client.remove_faces(STAFF, [tokens[0]]).face_removed == 0
+    assert [item.external_id for item in gate.entries()] == [tokens[1]]
+    client.remove_faces(STAFF, ["RemoveAllFaceTokens"])
+    assert gate.entries() == []
+
+
+def test_a_user_id_that_names_somebody_else_is_refused(
+    client: FacePlusPlus, service: FacePlusPlusService, mixer: SessionMixer, plain: FacePlusPlus
+) -> None:
+    token = enrol(client, mixer, "alice", ALICE)
+    with pytest.raises(UsageError, match="not whom"):
+        client.set_user_id(token, "bob")
+    with adapter.protect(connect(service), mixer, field="label") as told:
+        told.set_user_id(token, "card-17")
+    assert plain.face(token).user_id == "card-17"
+    with pytest.raises(NotProtectedError):
+        plain.detect(photo(ALICE), subject="alice")
+
+
+def test_an_address_that_could_not_be_fetched_is_not_told(
+    service: FacePlusPlusService, mixer: SessionMixer
+) -> None:
+    signed = "https://photos.example/1?X-Amz-Signature=0123456789"
+
+    def fetch(address: str) -> bytes:
+        raise OSError(address)
+
+    assert "0123456789" not in repr(Url(signed))
+    with adapter.protect(connect(service), mixer, fetch=fetch) as client, mixer.subject("alice", enrol=True):
+        with pytest.raises(AdapterError, match="OSError") as caught:
+            client.detect(Url(signed))
+        shown = "".join(traceback.format_exception(caught.value))
+    assert "0123456789" not in shown
+    assert caught.value.__context__ is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,30 @@ def test_it_is_undone(client: Luxand, mixer: SessionMixer) -> None:
     assert gate_of(client) is None
     client.add_person("alice", photo(ALICE))
     assert mixer.drawn == 0
+
+
+def test_only_deletions_that_luxand_confirms_are_written_down(
+    client: Luxand, service: LuxandService, mixer: SessionMixer
+) -> None:
+    gate = gate_of(client)
+    assert gate is not None
+    alice = client.add_person("alice", photo(ALICE)).uuid
+    for answer in ({"status": "failure", "message": "no"}, {}):
+        service.fail(200, answer)
+        with suppress(ApiError):
+            client.delete_person(alice)
+        assert len(gate.entries()) == 1
+    client.delete_person(alice)
+    assert gate.entries() == []
+
+
+def test_a_person_is_named_by_name_argument_or_block_and_only_once(
+    client: Luxand, service: LuxandService, mixer: SessionMixer
+) -> None:
+    with pytest.raises(UsageError, match="two different people"):
+        client.add_person("card-17", photo(ALICE), subject="alice")
+    assert service.received == []
+    with adapter.protect(connect(service), mixer, field="label") as told:
+        told.add_person("card-17", photo(ALICE), subject="alice")
+    assert [item.subject for item in mixer.keystore.enrolments()] == ["alice"]
+    assert b"alice" not in service.received[0].body

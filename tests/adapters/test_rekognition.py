@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
@@ -438,3 +439,76 @@ def test_the_adapter_itself_costs_little(
         through = fastest(lambda: found(client, ALICE, "neutral"))
     past = fastest(lambda: plain.search_faces_by_image(CollectionId=STAFF, Image={"Bytes": sent}))
     assert through - past < 0.02  # 5 ms on an idle machine; a busy one takes longer for the same
+
+
+def test_only_deletions_that_rekognition_confirms_are_written_down(
+    client: Any, service: RekognitionService, mixer: SessionMixer
+) -> None:
+    gate = gate_of(client)
+    assert gate is not None
+    first, second = index(client, "alice", ALICE), index(client, "alice", ALICE, "smiling")
+    service.fail(200, {"DeletedFaces": [first], "UnsuccessfulFaceDeletions": [{"FaceId": second}]})
+    client.delete_faces(CollectionId=STAFF, FaceIds=[first, second])
+    assert [item.external_id for item in gate.entries(STAFF)] == [second]
+
+
+def test_an_external_image_id_is_the_person_unless_the_adapter_is_told_otherwise(
+    client: Any, service: RekognitionService, mixer: SessionMixer, plain: Any
+) -> None:
+    picture = {"Image": {"Bytes": bytes_of(ALICE)}, "CollectionId": STAFF}
+    with pytest.raises(UsageError, match="two different people"):
+        client.index_faces(**picture, ExternalImageId="photo-17", subject="alice")
+    with mixer.subject("alice"), pytest.raises(UsageError, match="two different people"):
+        client.index_faces(**picture, ExternalImageId="photo-17")
+    assert service.received == []
+    rules: list[Any] = ["label", lambda label: label.partition("-")[0], lambda _: None]
+    for rule in rules:
+        told = adapter.protect(connect(service), mixer, field=rule)
+        said = {} if told.meta and rule is rules[1] else {"subject": "alice"}
+        told.index_faces(**picture, ExternalImageId="alice-photo-17", **said)
+        told.close()
+    assert [item.subject for item in mixer.keystore.enrolments()] == ["alice"] * 3
+    labels = {face["ExternalImageId"] for face in plain.list_faces(CollectionId=STAFF)["Faces"]}
+    assert labels == {"alice-photo-17"}
+    with pytest.raises(UsageError, match="rule"):
+        adapter.protect(connect(service), mixer, field="image")  # type: ignore[arg-type]
+
+
+def test_calls_past_the_clients_own_methods_send_nothing(
+    client: Any, service: RekognitionService, mixer: SessionMixer
+) -> None:
+    params = {"CollectionId": STAFF, "Image": {"Bytes": bytes_of(ALICE)}}
+    mixer.keystore.issue("alice")
+    with mixer.subject("alice"):
+        for call in (
+            lambda: BaseClient._make_api_call(client, "SearchFacesByImage", params),
+            lambda: BaseClient._make_api_call(client, "DetectLabels", {"Image": params["Image"]}),
+            lambda: client.generate_presigned_url("search_faces_by_image", Params=params),
+        ):
+            with pytest.raises(BypassError):
+                call()
+    assert service.received == []
+
+
+def test_boto3s_own_retries_are_as_the_documentation_of_the_adapter_says(
+    service: RekognitionService, mixer: SessionMixer, plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the number of tries: each sends the same face, and one call is one record."""
+    assert plain
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    client = boto3.client(
+        "rekognition",
+        endpoint_url=service.url,
+        region_name="eu-west-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET,
+    )
+    standard = (client.meta.config.retries or {}).get("mode") == "standard"
+    tries = 3 if standard else 5  # boto3 1.44 and 1.34
+    adapter.protect(client, mixer)
+    service.fail(500, {"__type": "InternalServerError"}, times=tries - 1)
+    index(client, "alice", ALICE)
+    assert len(service.received) == tries
+    assert len(set(pictures(service.received))) == 1
+    assert len(list(mixer.keystore.enrolments())) == 1
+    client.close()

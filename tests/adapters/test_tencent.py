@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from servers import (
     ACCESS_KEY,
@@ -289,3 +290,79 @@ def test_it_is_undone_and_never_done_twice(service: TencentService, mixer: Sessi
     assert vars(client) == before
     with pytest.raises(AdapterError, match="no IaiClient"):
         adapter.protect(object(), mixer)
+
+
+def test_people_who_go_with_their_last_group_are_written_down(
+    client: Any, service: TencentService, mixer: SessionMixer
+) -> None:
+    gate = gate_of(client)
+    assert gate is not None
+    service.groups.add("visitors")
+    for name in ("alice", "bob"):
+        client.CreatePerson(person(name, ALICE if name == "alice" else BOB))
+    client.CopyPerson(asked(models.CopyPersonRequest, PersonId="bob", GroupIds=["visitors"]))
+    client.DeleteGroup(asked(models.DeleteGroupRequest, GroupId=STAFF))
+    assert [item.subject for item in gate.entries()] == ["bob"]
+    leaving = asked(models.DeletePersonFromGroupRequest, PersonId="bob", GroupId="visitors")
+    client.DeletePersonFromGroup(leaving)
+    assert gate.entries() == []
+
+
+def test_of_several_photos_those_are_recorded_that_tencent_took(
+    client: Any, service: TencentService, mixer: SessionMixer
+) -> None:
+    gate = gate_of(client)
+    assert gate is not None
+    client.CreatePerson(person("alice", ALICE))
+    service.fail(200, {"Response": {"SucFaceNum": 1, "SucFaceIds": ["7"], "RetCode": [-1101, 0]}})
+    two = asked(models.CreateFaceRequest, PersonId="alice", Images=[text(ALICE), text(ALICE, "smiling")])
+    client.CreateFace(two)
+    assert len(gate.entries()) == 2
+    service.fail(200, {"Response": {"SucDeletedNum": 0, "SucFaceIds": [], "RequestId": "0"}})
+    client.DeleteFace(asked(models.DeleteFaceRequest, PersonId="alice", FaceIds=["7"]))
+    assert len(gate.entries()) == 2
+    client.CreatePerson(person("bob", BOB))
+    with pytest.raises(UsageError, match="two different people"):
+        client.VerifyFace(asked(models.VerifyFaceRequest, PersonId="alice", Image=text(BOB)), subject="bob")
+
+
+def test_options_by_position_and_subjects_by_name_reach_where_they_belong(
+    service: TencentService, mixer: SessionMixer
+) -> None:
+    client = adapter.protect(connect(service), mixer, field="label")
+    fields = {"GroupId": STAFF, "PersonId": "card-17", "PersonName": "a", "Image": text(ALICE)}
+    client.call_json("CreatePerson", fields, {"X-TC-TraceId": "mine"}, subject="alice")
+    assert service.received[-1].headers["x-tc-traceid"] == "mine"
+    (record,) = mixer.keystore.enrolments()
+    assert (record.subject, record.external_id.split("/")[0]) == ("alice", "card-17")
+    assert b"alice" not in service.received[-1].body
+
+
+def test_tencents_sdk_does_not_retry_by_itself(client: Any, service: TencentService) -> None:
+    service.fail(503)
+    with pytest.raises(TencentCloudSDKException, match="ServerNetworkError"):
+        client.GetPersonList(asked(models.GetPersonListRequest, GroupId=STAFF))
+    assert len(service.received) == 1
+
+
+def test_the_async_client_is_looked_at_last_too(service: TencentService, mixer: SessionMixer) -> None:
+    async def story() -> None:
+        async with connect(service, iai_client_async.IaiClient) as client:
+            adapter.protect(client, mixer)
+            mixer.keystore.issue("alice")
+            build = client._build_req
+
+            def put_back(action: str, params: Any, headers: Any, opts: Any) -> Any:
+                return build(action, {**params, "Image": text(ALICE)}, headers, opts)
+
+            client._build_req = put_back
+            request = asked(models.VerifyFaceRequest, PersonId="alice", Image=text(ALICE))
+            with pytest.raises(BypassError, match="not the mixer's"):
+                await client.VerifyFace(request)
+            with pytest.raises(BypassError):
+                client.http_client = httpx.AsyncClient()
+            with pytest.raises(BypassError):
+                await client.http_client.post(service.url, json={"Image": text(ALICE)})
+
+    asyncio.run(story())
+    assert service.received == []
