@@ -144,7 +144,7 @@ def tried(name: str, adapter: Adapter, mixer: SessionMixer, service: LocalServic
     return replace(trial(adapter, mixer), lies=lies)
 
 
-def test_every_adapter_has_its_tests() -> None:
+def test_every_adapter_in_the_registry_is_held_to_the_conformance_suite() -> None:
     from test_conformance import LOCAL
 
     assert {*LOCAL, *KINDS} == set(anonymix_adapters.names())
