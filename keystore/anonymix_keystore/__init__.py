@@ -45,6 +45,7 @@ from anonymix_keystore._errors import (
     WrongKeyError,
     WrongPassphraseError,
 )
+from anonymix_keystore._held import is_live
 from anonymix_keystore._jobs import JobInfo, Progress
 from anonymix_keystore._keystore import Keystore
 from anonymix_keystore._kms import AwsKms, KeyService, KmsUnlock, VaultTransit
@@ -126,4 +127,5 @@ __all__ = [
     "WrongContextError",
     "WrongKeyError",
     "WrongPassphraseError",
+    "is_live",
 ]

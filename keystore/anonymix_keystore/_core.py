@@ -15,7 +15,7 @@ from anonymix_keystore import _anchor, _audit, _clock, _header, _schema
 from anonymix_keystore._anchor import Anchor, compare
 from anonymix_keystore._cache import Cache
 from anonymix_keystore._crypto import KeyRing
-from anonymix_keystore._database import Database
+from anonymix_keystore._database import Database, inherited
 from anonymix_keystore._errors import (
     AnchorError,
     BusyError,
@@ -150,31 +150,32 @@ class Core:
 
     @property
     def lock(self) -> threading.RLock:
-        """Held by whoever reads or uses the cache."""
+        """Held by whoever reads or uses the cache.
+
+        Raises:
+            LockedError: In a forked child, before it waits for a lock that nobody there gives back.
+        """
+        self._check_process()
         return self._db.lock
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise inherited(self._db.where)
 
     def _usable(self) -> None:
         if not self._open:
             raise LockedError("the keystore is closed", where=self._db.where, fix="open it again")
-        if os.getpid() != self._pid:
-            # SQLite connections don't survive a fork; using one corrupts the file.
-            raise LockedError(
-                "the keystore was opened before this process forked",
-                where=self._db.where,
-                fix="open it anew in the child process",
-            )
 
     @property
     def db(self) -> Database:
-        """The connection for reads, if the store is open in this process and in its place."""
-        self._usable()
-        try:
-            self._db.check_place("nothing was read", all_files=False)
-        except StorageError:
+        """The connection for reads, if the store is open and in its place."""
+        db = self._db
+        if not self._open or not db.in_place():
+            self._usable()
             self.cache.clear()
-            raise
-        self._check_form(self._db)
-        return self._db
+            db.check_place("nothing was read")
+        self._check_form(db)
+        return db
 
     def _check_form(self, db: Database, header: Header | None = None) -> None:
         """See that nobody changed the tables since they were last looked at, as the next opening would.
@@ -195,15 +196,16 @@ class Core:
 
     @property
     def keys(self) -> KeyRing:
-        """The store's keys, if it is open in this process."""
-        self._usable()
+        """The store's keys, if it is open."""
+        if not self._open:
+            self._usable()
         return self._keys
 
     def _another(self, rank: int = 0) -> Database:
         db = Database(self._db.path, self._db.patience, rank=rank)
         if db.main != self._db.main:
             db.close()
-            self._db.check_place()
+            self._db.check_place("nothing was read")
         return db
 
     @contextlib.contextmanager
@@ -212,6 +214,7 @@ class Core:
 
         While it reads, erased bytes can't leave the log, so that is tried once more at its end.
         """
+        self._check_process()
         self._usable()
         db = self._another()
         try:
@@ -242,7 +245,8 @@ class Core:
 
     def cached(self, tag: bytes) -> SubjectKey | None:
         """The key that the cache keeps under a tag; ``lock`` must be held."""
-        self._usable()
+        if not self._open:
+            self._usable()
         return self.cache.get(tag)
 
     def used(self, head: Head) -> None:
@@ -260,7 +264,6 @@ class Core:
 
     def flush_uses(self) -> None:
         """Write the uses that wait."""
-        self._usable()
         if self._used:
             with self.change():
                 pass  # every change writes the uses that wait
@@ -330,8 +333,6 @@ class Core:
             StorageError: The file was moved or exchanged; nothing is claimed as done.
             AnchorError: The change was made, but the anchor could not be moved.
         """
-        self._usable()
-        change: Change | None = None
         with self._writing() as (db, deadline):
             used, self._used = self._used, {}
             try:
@@ -361,6 +362,7 @@ class Core:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[tuple[Database, float]]:
         """The connection for changes, for this thread alone, and until when it may wait for others."""
+        self._check_process()
         db = self._writer
         deadline = time.monotonic() + db.patience
         lock = db.lock

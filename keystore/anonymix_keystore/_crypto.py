@@ -25,6 +25,9 @@ SEAL_FORMAT = 1
 _SALT, _COMMITMENT, _BINDING, _NONCE, _TAG = 32, 32, 16, 12, 16
 SEAL_OVERHEAD = 1 + _SALT + _COMMITMENT + _BINDING + _TAG
 _LABEL = b"anonymix/keystore/1/"
+_SEAL = _LABEL + b"seal"
+_PARTS = KEY_BYTES + _NONCE + _COMMITMENT + KEY_BYTES
+_SHA256 = hashes.SHA256()
 
 Field = int | str | bytes | None
 
@@ -76,11 +79,11 @@ def _template(kinds: tuple[type, ...]) -> tuple[bytes, tuple[tuple[int, type | N
 
 def derive(key: bytes, salt: bytes, label: str, length: int = KEY_BYTES) -> bytes:
     """Derive a key for one purpose by HKDF-SHA256 (RFC 5869)."""
-    return HKDF(hashes.SHA256(), length, salt, _LABEL + label.encode()).derive(key)
+    return HKDF(_SHA256, length, salt, _LABEL + label.encode()).derive(key)
 
 
 def _parts(key: bytes, salt: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    okm = derive(key, salt, "seal", KEY_BYTES + _NONCE + _COMMITMENT + KEY_BYTES)
+    okm = HKDF(_SHA256, _PARTS, salt, _SEAL).derive(key)
     return okm[:32], okm[32:44], okm[44:76], okm[76:108]
 
 

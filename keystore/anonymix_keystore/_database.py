@@ -74,6 +74,15 @@ def translate(error: Exception, where: str) -> KeystoreError:
     return kind(what, where=where, fix=fix)
 
 
+def inherited(where: str) -> LockedError:
+    """SQLite connections don't survive a fork; using one would destroy the file."""
+    return LockedError(
+        "the keystore was opened before this process forked",
+        where=where,
+        fix="open it anew in the child process",
+    )
+
+
 def files_of(path: Path) -> tuple[Path, ...]:
     """The files that a store at a path may consist of."""
     return tuple(Path(f"{path}{suffix}") for suffix in ("", _LOG, _INDEX, _JOURNAL))
@@ -193,6 +202,7 @@ class Database:
             raise translate(error, self.where) from None
         # No plugins: one that is installed in the same environment would see every statement.
         self._db = sqlite_utils.Database(connection, recursive_triggers=False, execute_plugins=False)
+        self._execute = connection.execute
         return self
 
     @property
@@ -248,15 +258,32 @@ class Database:
 
     # --- the place --------------------------------------------------------------------------------
 
-    def check_place(self, done: str = "nothing was changed", *, all_files: bool = True) -> None:
-        """See that the names still lead to the files that were opened.
+    def in_place(self) -> bool:
+        """Whether the names still lead to the file that was opened; for reads, which ask each time.
+
+        The files beside it are looked after now and then.
+        """
+        try:
+            for name in self._names:
+                status = os.stat(name)  # noqa: PTH116 - a Path costs as much again
+                if (status.st_dev, status.st_ino) != self._main:
+                    return False
+        except OSError:
+            return False
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return True
+        self._looked = now
+        return all(_held.identity(self._real + suffix) == known for suffix, known in self._beside.items())
+
+    def check_main(self, done: str) -> None:
+        """See that the names still lead to the file that was opened.
 
         What is written to a file that was moved away, replaced or removed is seen by nobody else, and
         lost when the process ends.
 
         Args:
-            done: What to say of the change under way.
-            all_files: Look after the files beside it, too, not only now and then.
+            done: What to say of what is under way.
 
         Raises:
             StorageError: They don't.
@@ -268,11 +295,17 @@ class Database:
                     where=self.where,
                     fix=_MOVED,
                 )
-        if not all_files:
-            now = time.monotonic()
-            if now - self._looked < _LOOK_SECONDS:
-                return
-            self._looked = now
+
+    def check_place(self, done: str) -> None:
+        """See that the file and those beside it are those that were opened.
+
+        Args:
+            done: What to say of what is under way.
+
+        Raises:
+            StorageError: They are not.
+        """
+        self.check_main(done)
         for suffix, known in self._beside.items():
             found = _held.identity(self._real + suffix)
             if known is None:  # a new store has no log yet
@@ -294,23 +327,18 @@ class Database:
     # --- statements -------------------------------------------------------------------------------
 
     def _told(self, error: Exception) -> KeystoreError:
-        if self._inherited:
-            return LockedError(
-                "the keystore was opened before this process forked",
-                where=self.where,
-                fix="open it anew in the child process",
-            )
-        return translate(error, self.where)
+        return inherited(self.where) if self._inherited else translate(error, self.where)
 
     def row(self, sql: str, parameters: Parameters = ()) -> Record | None:
         """The first row, or ``None``."""
-        rows = self.rows(sql, parameters)
-        return rows[0] if rows else None
+        for row in self.rows(sql, parameters):
+            return row
+        return None
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Record]:
         """All rows, fetched at once so that no read transaction stays open."""
         try:
-            return self._db.conn.execute(sql, parameters).fetchall()
+            return self._execute(sql, parameters).fetchall()
         except _FAILURES as error:
             raise self._told(error) from None
 
@@ -371,7 +399,7 @@ class Database:
         self._writing = True
         try:
             yield
-            self.check_place()
+            self.check_main("nothing was changed")
             self.rows("COMMIT")
         except BaseException:
             # SQLite may have rolled back by itself (disk full, say).
@@ -380,7 +408,7 @@ class Database:
             raise
         finally:
             self._writing = False
-        self.check_place("the file that is there now does not have the change")
+        self.check_place("the change is not made")
 
     def scrub(self, *, wait: bool) -> bool:
         """Fold the write-ahead log into the file and empty it, so that erased bytes are gone.

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from anonymix_keystore._clock import DAY
 from anonymix_keystore._core import Change, Core
@@ -36,8 +36,7 @@ _CURRENT = (
 _LATEST = "SELECT h.*, k.* FROM heads h LEFT JOIN keys k ON k.tag = h.tag AND k.version = h.latest"
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
+class Who(NamedTuple):
     """Whose key is meant: a subject in a scope, or the gallery of a scope."""
 
     subject: str

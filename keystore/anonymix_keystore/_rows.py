@@ -33,7 +33,10 @@ class State(IntEnum):
     @property
     def public(self) -> KeyState:
         """The same state under its public name."""
-        return KeyState[self.name]
+        return _PUBLIC[self]
+
+
+_PUBLIC = {state: KeyState[state.name] for state in State}
 
 
 class Scope(NamedTuple):
