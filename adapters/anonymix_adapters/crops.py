@@ -11,6 +11,7 @@ the gallery key.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -208,9 +209,8 @@ unprotect = unwrap
 
 
 def _is_module(target: object) -> bool:
-    import torch
-
-    return isinstance(target, torch.nn.Module)
+    torch = sys.modules.get("torch")  # where nobody has imported it there is no module of its
+    return torch is not None and isinstance(target, torch.nn.Module)
 
 
 def _is_session(target: object) -> bool:

@@ -187,14 +187,14 @@ class _Recorded:
     """The package, keeping what its encoder is given."""
 
     def __init__(self, package: Any, recorder: Recorder) -> None:
-        self._package, self._recorder = package, recorder
+        self.original, self._recorder = package, recorder
 
     def face_encodings(self, picture: Pixels, *args: Any, **kwargs: Any) -> Any:
         self._recorder.note(picture)
-        return self._package.face_encodings(picture, *args, **kwargs)
+        return self.original.face_encodings(picture, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._package, name)
+        return getattr(self.original, name)
 
 
 @contextmanager

@@ -229,18 +229,18 @@ class _Recorded:
     """A `FaceRecognizerSF` that keeps what it is given."""
 
     def __init__(self, recogniser: Any, recorder: Recorder) -> None:
-        self._recogniser, self._recorder = recogniser, recorder
+        self.original, self._recorder = recogniser, recorder
 
     def alignCrop(self, picture: Pixels, face: npt.NDArray[np.float32]) -> Pixels:  # noqa: N802
         self._recorder.note(picture[..., ::-1])
-        return np.asarray(self._recogniser.alignCrop(picture, face), np.uint8)
+        return np.asarray(self.original.alignCrop(picture, face), np.uint8)
 
     def feature(self, crop: Pixels) -> npt.NDArray[np.float32]:
         self._recorder.note(crop[..., ::-1])
-        return np.asarray(self._recogniser.feature(crop), np.float32)
+        return np.asarray(self.original.feature(crop), np.float32)
 
     def match(self, *args: Any, **kwargs: Any) -> float:
-        return float(self._recogniser.match(*args, **kwargs))
+        return float(self.original.match(*args, **kwargs))
 
 
 @contextmanager
