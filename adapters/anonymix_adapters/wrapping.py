@@ -2,19 +2,18 @@
 
 A client that is protected in place gets a class of its own, made from its class. What `hook` puts there lies
 on that class, as data descriptors: nothing in the object's own attributes gets in front of it, assigning to
-it is refused, and a copy does not take it along by accident. The class refuses to be copied or pickled,
-unless the adapter said that its hooks can be put into a copy anew.
+it is refused, and a copy does not take it along by accident. The class refuses to be copied or pickled.
+Networks, of which copies are made all the time, are protected by `swapping` instead: each copy is, too.
 """
 
 from __future__ import annotations
 
-import copy
 import threading
 import types
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 from anonymix_adapters.errors import (
     AdapterError,
@@ -62,18 +61,12 @@ class Hooks:
         return Hooks(undo, lambda: all(part.intact() for part in every))
 
 
-Installed: TypeAlias = Hooks | Callable[[], object]
-"""What `install` returns: hooks, or a bare function that undoes them and can't say whether they are there."""
-
-
 @dataclass(frozen=True, eq=False)
 class _Guard:
-    """What stands in front of an object, and how it was put there."""
+    """What stands in front of an object, and what was put into it for that."""
 
     gate: Gate
-    install: Callable[[Any], Installed]
     hooks: Hooks
-    copies: bool
 
 
 class _Own:
@@ -116,7 +109,7 @@ def hook(target: object, hooks: Mapping[str, Any]) -> Hooks:
     The object gets a class of its own. What is put there is found before the object's own attributes, can't
     be assigned to, and is not handed to a copy. Functions are called without `self`; take what they replace
     from the object beforehand. Special methods (`__call__`) can be hooked, too. The object itself can no
-    longer be copied or pickled; for what `wrap` protects, `copies=True` allows it.
+    longer be copied or pickled.
 
     Args:
         target: The object; a model or session inside of the one that `wrap` is given, too.
@@ -163,10 +156,7 @@ def _give_class(target: object) -> _Own:
         "__module__": before.__module__,
         "__qualname__": before.__qualname__,
         "__doc__": before.__doc__,
-        "__copy__": _copy,
-        "__deepcopy__": _deepcopy,
-        "__reduce__": _pickle,
-        "__reduce_ex__": _pickle,
+        **dict.fromkeys(("__copy__", "__deepcopy__", "__reduce__", "__reduce_ex__"), _refuse_copies),
         _OWN: own,
     }
     try:
@@ -202,46 +192,11 @@ def _stray(target: object) -> bool:
     return isinstance(vars(type(target)).get(_OWN), _Own) and _own(target) is None
 
 
-# --- copies ---------------------------------------------------------------------------------------------
-
-
-def _copy(self: Any) -> Any:
-    return _copied(self, copy.copy)
-
-
-def _deepcopy(self: Any, memo: dict[Any, Any]) -> Any:
-    mark = (_OWN, id(self))
-    if mark in memo:
-        raise _no_copy(self, "it refers to itself")
-    memo[mark] = True
-    return _copied(self, lambda plain: copy.deepcopy(plain, memo))
-
-
-def _copied(target: Any, how: Callable[[Any], Any]) -> Any:
-    """A copy that is protected by hooks of its own, if the adapter allows it."""
-    own, guard = _own(target), _guard(target)
-    if own is None or guard is None or not guard.copies:
-        raise _no_copy(target, "its hooks, and the mixer behind them, are its own")
-    # The same content under the class from before, only for as long as it takes: the object itself stays
-    # protected meanwhile for those who use it.
-    plain: Any = object.__new__(own.before)
-    object.__setattr__(plain, "__dict__", vars(target))
-    return wrap(how(plain), guard.gate, guard.install, copies=True)
-
-
-def _no_copy(target: object, why: str) -> CopiedClientError:
-    return CopiedClientError(
-        f"a protected object can't be copied: {why}",
-        where=type(target).__name__,
-        fix="copy it before it is protected, and protect both",
-    )
-
-
-def _pickle(self: object, *_: object) -> NoReturn:
+def _refuse_copies(self: object, *_: object) -> NoReturn:
     raise CopiedClientError(
-        "a protected object can't be copied or pickled: its mixer holds keys",
+        "a protected object can't be copied or pickled: its hooks, and the mixer behind them, are its own",
         where=type(self).__name__,
-        fix="protect it where it is used",
+        fix="copy it before it is protected, and protect the copy where it is used",
     )
 
 
@@ -259,8 +214,7 @@ class StandIn:
     def __init__(self, target: Any, gate: Gate) -> None:
         self._target, self._gate = target, gate
 
-    def __reduce_ex__(self, _: object) -> NoReturn:
-        _pickle(self)
+    __reduce_ex__ = _refuse_copies
 
 
 S = TypeVar("S", bound=StandIn)
@@ -326,7 +280,7 @@ def need_gate(target: object) -> Gate:
     return gate
 
 
-def wrap(target: T, gate: Gate, install: Callable[[T], Installed], *, copies: bool = False) -> T:
+def wrap(target: T, gate: Gate, install: Callable[[T], Hooks]) -> T:
     """Protect an object in place, once.
 
     Args:
@@ -334,8 +288,6 @@ def wrap(target: T, gate: Gate, install: Callable[[T], Installed], *, copies: bo
         gate: What stands in front of it from now on.
         install: Puts the hooks in, best by `hook`, and returns them. It is not called if the same gate (same
             mixer, adapter, keys and scope) stands there already.
-        copies: Whether `copy` and `deepcopy` of the target are allowed: `install` is called for the copy,
-            too. Say so only if a copy shares nothing with the original that `install` changes.
 
     Returns:
         The target.
@@ -352,7 +304,11 @@ def wrap(target: T, gate: Gate, install: Callable[[T], Installed], *, copies: bo
                 return target
             raise _double(target)
         if _stray(target):
-            raise _no_copy(target, "this one was made by hand and has the original's hooks")
+            raise CopiedClientError(
+                "this is a copy of a protected object, made by hand; its hooks are the original's",
+                where=type(target).__name__,
+                fix="protect another one",
+            )
         if _guard(target) is not None:
             unwrap(target)  # somebody took hooks out: the rest goes, and all are put in anew
         if _own(target) is not None:
@@ -362,9 +318,6 @@ def wrap(target: T, gate: Gate, install: Callable[[T], Installed], *, copies: bo
         start = len(_put_in)
         try:
             hooks = install(target)
-            if not isinstance(hooks, Hooks):
-                hooks = Hooks(hooks)
-                _put_in.append(hooks)
             own = _own(target) or _give_class(target)
         except BaseException:
             Hooks.together(_put_in[start:]).undo()
@@ -372,7 +325,7 @@ def wrap(target: T, gate: Gate, install: Callable[[T], Installed], *, copies: bo
         finally:
             del _put_in[start:]
         mine = Hooks(lambda: _take_class(target, own), lambda: _own(target) is own)
-        own.guard = _Guard(gate, install, Hooks.together((mine, hooks)), copies)
+        own.guard = _Guard(gate, Hooks.together((mine, hooks)))
     return target
 
 

@@ -26,6 +26,7 @@ from anonymix_adapters import (
     SubjectNeededError,
     UnknownAdapterError,
     gate_of,
+    hook,
     keep_original,
     load,
     names,
@@ -172,8 +173,7 @@ def protected_send() -> str:
 
 
 def hooked(client: Client) -> Any:
-    client.send = protected_send  # type: ignore[method-assign]
-    return lambda: delattr(client, "send")
+    return hook(client, {"send": protected_send})
 
 
 def test_a_client_is_wrapped_once_and_comes_back_as_it_was(gate: Gate) -> None:

@@ -106,28 +106,6 @@ def test_a_copy_is_refused_with_a_sentence(client: Client, gate: Gate, make: Cal
     assert holds(client, gate)
 
 
-def test_a_copy_that_the_adapter_allows_has_hooks_of_its_own(gate: Gate) -> None:
-    def send_alone(client: Client) -> Hooks:
-        plainly = client.send
-        return hook(client, {"send": lambda: f"protected {plainly()}"})
-
-    client = wrap(Client(), gate, send_alone, copies=True)
-    for make in (copy.copy, copy.deepcopy):
-        twin = make(client)
-        twin.weight = 0
-        assert gate_of(twin) is gate
-        assert twin.send() == "protected original 0"
-        unwrap(twin)
-        assert (twin.send(), gate_of(twin)) == ("original 0", None)
-        assert holds(client, gate)
-    assert copy.deepcopy([client, client])[0].send() == "protected original 1"
-    client.model.of = client  # type: ignore[attr-defined]
-    with pytest.raises(CopiedClientError, match="refers to itself"):
-        copy.deepcopy(client)
-    with pytest.raises(CopiedClientError, match="pickled"):
-        pickle.dumps(client)
-
-
 def test_a_copy_made_by_hand_is_no_way_in_and_none_to_the_original(client: Client, gate: Gate) -> None:
     twin = by_hand(client)
     assert gate_of(twin) is None
