@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import operator
 import os
 import time
@@ -11,8 +12,8 @@ from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self, TypedDict, Unpack, cast, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol, Self, TypedDict, Unpack, cast, overload
 
 import cv2
 import numpy as np
@@ -41,7 +42,7 @@ from anonymix_plugin.quality import LEAST_QUALITY
 from anonymix_plugin.recognisers import MeasuringRecogniser, load_recogniser, torch_recogniser
 from anonymix_plugin.streaming import Stream, in_two_stages
 from anonymix_plugin.unlocking import anchor_in_use, unlock_without_asking
-from anonymix_plugin.values import CancelableFace, Face, Floats, Pixels, ReadFace
+from anonymix_plugin.values import CancelableFace, Face, Floats, Pixels, ReadFace, Timings
 from anonymix_plugin.words import shown
 
 if TYPE_CHECKING:  # these import torch, which takes seconds and which the fast road does without
@@ -316,6 +317,9 @@ class Anonymixer:
         if self._owns_keystore:
             self._keystore.close()
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("an Anonymixer can't be pickled or copied: open one in each process")
+
     def __enter__(self) -> Self:
         return self
 
@@ -465,9 +469,11 @@ class Anonymixer:
         Raises:
             Whatever `requests` raise, and errors that are not about one photo.
         """
-        return self._stream(requests, ahead=ahead)
+        return Stream(self._outcomes(requests, ahead=ahead))
 
-    def _stream(self, requests: Iterable[PhotoRequest], *, ahead: int) -> Stream[Outcome]:
+    def _outcomes(
+        self, requests: Iterable[PhotoRequest], *, ahead: int
+    ) -> collections.abc.Generator[Outcome, None, None]:
         batch = int(getattr(self._generator, "batch", 1))
         if batch == 1:
             yield from in_two_stages(requests, self._read, self._drawn, ahead=ahead)
@@ -609,7 +615,7 @@ class Anonymixer:
             engine=self.engine,
             quality=read.quality,
             source=read.face.photo.source,
-            timings=MappingProxyType(seconds),
+            timings=Timings(seconds),
         )
 
 

@@ -5,14 +5,37 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from queue import Empty, Full, Queue
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 In = TypeVar("In")
 Mid = TypeVar("Mid")
 Out = TypeVar("Out")
 
-Stream: TypeAlias = Generator[Out, None, None]
-"""Results one after the other; its `close` stops whoever makes them."""
+
+class Stream(Generator[Out, None, None]):
+    """Results one after the other; its `close` stops whoever makes them, and so does forgetting it.
+
+    It can't be pickled: whoever works in several processes opens an `Anonymixer` in each.
+    """
+
+    def __init__(self, results: Generator[Out, None, None]) -> None:
+        self._results = results
+
+    def send(self, value: None) -> Out:
+        """Return the next result; as of a generator."""
+        return self._results.send(value)
+
+    def throw(self, *error: Any) -> Out:
+        """Raise an error where the results are made; as of a generator."""
+        return self._results.throw(*error)
+
+    def close(self) -> None:
+        """Stop whoever makes the results, and wait until they have."""
+        self._results.close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a stream can't be pickled or copied: open an Anonymixer in each process")
+
 
 _POLL_SECONDS = 0.1  # how long a worker may take to notice that nobody wants its items any more
 
@@ -23,7 +46,7 @@ def in_two_stages(
     second: Callable[[Mid], Out],
     *,
     ahead: int = 2,
-) -> Stream[Out]:
+) -> Generator[Out, None, None]:
     """Map items by two functions that run at the same time, each in a thread of its own.
 
     While `second` works on one item, `first` works on the next and the caller uses the one before.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,34 @@ Pixels = npt.NDArray[np.uint8]
 
 Floats = npt.NDArray[np.float32]
 """A float32 array; the docstring of whoever takes it gives shape and range."""
+
+
+class Timings(Mapping[str, float]):
+    """Seconds by stage, read-only; unlike a mapping proxy it can be pickled, copied and sent to processes.
+
+    Args:
+        seconds: By stage; a copy of it is kept.
+    """
+
+    __slots__ = ("_seconds",)
+
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        self._seconds = dict(seconds or {})
+
+    def __getitem__(self, stage: str) -> float:
+        return self._seconds[stage]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._seconds)
+
+    def __len__(self) -> int:
+        return len(self._seconds)
+
+    def __repr__(self) -> str:
+        return f"Timings({self._seconds!r})"
+
+    def __reduce__(self) -> tuple[type[Timings], tuple[dict[str, float]]]:
+        return Timings, (self._seconds,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,4 +135,4 @@ class CancelableFace:
     source: str = ""
     engine: str = ""
     quality: float = 1.0
-    timings: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    timings: Mapping[str, float] = field(default_factory=Timings, repr=False)
