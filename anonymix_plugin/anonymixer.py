@@ -334,7 +334,8 @@ class Anonymixer:
         """Say for a block of code whose face adapters will see: `with mixer.subject("alice"): ...`.
 
         It is for calls that an adapter takes over and that carry no name themselves; the methods of this
-        class take theirs as an argument. Each thread and each asyncio task has its own claim.
+        class take theirs as an argument. The claim ends with the block. Each thread and each asyncio task has
+        its own; a generator keeps its own to itself. See docs/frameworks.md.
 
         Args:
             subject: The person's id.
@@ -342,7 +343,8 @@ class Anonymixer:
             enrol: Issue a first key if the subject has none.
 
         Raises:
-            UsageError: On entry: the id is no text, or empty.
+            UsageError: On entry: the id is no text, or empty. On leaving, unless an error is under way: a
+                block inside is still open, or the block was entered in another context.
         """
         return claimed(Claim(subject, scope, enrol))
 

@@ -85,8 +85,8 @@ def current_claim() -> Claim | None:
         UsageError: The claim came with this code's context, and its block has ended; or the block was opened
             in a generator that is not running.
     """
-    for entered, place in _around(sys._getframe(1)):
-        why = _invalid(entered, place)
+    for entered, found in _around(sys._getframe(1)):
+        why = _invalid(entered, found)
         if why:
             raise UsageError(
                 why,
@@ -99,8 +99,8 @@ def current_claim() -> Claim | None:
 
 def current_notes() -> list[Any] | None:
     """The notes of the innermost block around this code that has any; see `claimed`."""
-    for entered, place in _around(sys._getframe(1)):
-        if entered.notes is not None and not _invalid(entered, place):
+    for entered, found in _around(sys._getframe(1)):
+        if entered.notes is not None and not _invalid(entered, found):
             return entered.notes
     return None
 
@@ -111,8 +111,8 @@ def carried(call: Callable[P, T]) -> Callable[P, T]:
     It is for adapters that do their work in a thread and wait for it, as in
     `await asyncio.to_thread(carried(work))`: a claim that was made in a generator goes along, too.
     """
-    entered, place = next(_around(sys._getframe(1)), (None, _NOWHERE))
-    if entered is None or _invalid(entered, place):
+    entered, found = next(_around(sys._getframe(1)), (None, False))
+    if entered is None or _invalid(entered, found):
         return call
     claim, notes = entered.claim, current_notes()
 
@@ -153,9 +153,10 @@ class _Block(AbstractContextManager[Claim], ContextDecorator):
         if self._entered is not None:
             raise UsageError("a block is entered once", where="mixer.subject", fix="make one for each use")
         home = _home(sys._getframe(1))
-        reader = _innermost_generator(home)
+        lasting = _by_statement(home)
+        reader = None if lasting and _is_function(home) else _innermost_generator(home)
         bound = home is reader
-        if not bound and _by_statement(home):
+        if lasting and not bound:
             reader = None
         before = None if bound else _first_open(_ENTERED.get())
         entered = _Entered(self._claim, self._notes, before, home, reader, threading.get_ident(), bound)
@@ -208,11 +209,11 @@ def _end(entered: _Entered) -> None:
             del _IN_GENERATORS[home]
 
 
-def _invalid(entered: _Entered, place: float) -> str:
+def _invalid(entered: _Entered, found: bool) -> str:
     """Why a claim that was found does not count here, or ""."""
     if entered.ended:
         return "the block that named the subject has ended; what was started inside can't go by it any more"
-    if entered.reader is not None and place == _NOWHERE:
+    if entered.reader is not None and not found:
         return "the block that named the subject was opened in a generator, which is not at work here"
     if _THREADS_INHERIT and not entered.bound and entered.thread != threading.get_ident():
         return "the block that named the subject was opened by another thread"
@@ -221,40 +222,27 @@ def _invalid(entered: _Entered, place: float) -> str:
 
 # --- where the running code is ------------------------------------------------------------------------
 
-_NOWHERE: Final = float("inf")
 _WITH: Final = opmap.get("BEFORE_WITH", -1)
 
 
-def _around(frame: FrameType | None) -> Iterator[tuple[_Entered, float]]:
-    """The blocks that a frame runs in, the innermost first, and how far out on the stack each belongs."""
+def _around(frame: FrameType | None) -> Iterator[tuple[_Entered, bool]]:
+    """The blocks that a frame runs in, the innermost first, and whether each was found on the stack."""
     inherited = _ENTERED.get()
-    places: dict[FrameType, float] = {}
-    bound: list[tuple[_Entered, float]] = []
     if _IN_GENERATORS or (inherited is not None and inherited.reader is not None):
         root, inside = _task()[1], True
         while frame is not None:
-            place = places[frame] = float(len(places))
+            # By its reader: it was entered by a call of that generator's which has returned since.
+            while inherited is not None and (inherited.home is frame or inherited.reader is frame):
+                yield inherited, True
+                inherited = inherited.before
             if inside:
-                bound += [(it, place) for it in reversed(_IN_GENERATORS.get(frame, ()))]
+                for entered in reversed(_IN_GENERATORS.get(frame, ())):
+                    yield entered, True
                 # Below the event loop lies who happens to run it, not who started the task.
                 inside = frame is not root and not _runs_callbacks(frame)
             frame = frame.f_back
-    bound.reverse()
-    while inherited is not None or bound:
-        place = _NOWHERE if inherited is None else _place(inherited, places)
-        if bound and (inherited is None or bound[-1][1] < place):
-            yield bound.pop()
-        elif inherited is not None:
-            yield inherited, place
-            inherited = inherited.before
-
-
-def _place(entered: _Entered, places: dict[FrameType, float]) -> float:
-    if entered.home in places:
-        return places[entered.home]
-    if entered.reader in places:
-        return places[entered.reader] - 0.5  # entered by a call of the generator's that has returned since
-    return _NOWHERE
+    for entered in _outwards(inherited):
+        yield entered, False
 
 
 def _outwards(entered: _Entered | None) -> Iterator[_Entered]:
@@ -313,6 +301,12 @@ def _innermost_generator(frame: FrameType | None) -> FrameType | None:
     if in_task and (frame is root or root is None):  # None: not Python's own
         waiting = [it for it in waiting if it.f_code.co_flags & CO_ASYNC_GENERATOR]
     return waiting[0] if waiting else None
+
+
+def _is_function(frame: FrameType) -> bool:
+    return not frame.f_code.co_flags & (
+        CO_GENERATOR | CO_COROUTINE | CO_ITERABLE_COROUTINE | CO_ASYNC_GENERATOR
+    )
 
 
 def _by_statement(frame: FrameType) -> bool:

@@ -346,6 +346,12 @@ def test_an_async_generator_keeps_its_claim_to_itself() -> None:
                 await asyncio.sleep(0)
                 yield [who(), await answer(), await embed("erin")]
 
+    async def helped(name: str) -> AsyncIterator[str | None]:
+        async with async_helper(name), AsyncExitStack() as stack:
+            await stack.enter_async_context(async_helper(name))
+            while True:
+                yield who()
+
     async def answer() -> str | None:
         await asyncio.sleep(0)
         return who()
@@ -370,6 +376,12 @@ def test_an_async_generator_keeps_its_claim_to_itself() -> None:
         async for found in camera("carol"):
             assert found[0] == "carol"
             break
+        others = [helped("alice"), helped("bob")]
+        for _ in range(2):
+            assert [await anext(each) for each in others] == ["alice", "bob"]
+            assert who() is None
+        for each in others:
+            await each.aclose()
         assert who() is None
         with subject("dave"):
             assert await asyncio.wait_for(anext(cameras["alice"]), 5) == ["alice", "alice", "erin"]

@@ -92,7 +92,7 @@ def protect_scene(
     Raises:
         PhotoError: The photo can't be used. One without any face is no error.
         KeystoreError: A named subject has no usable key.
-        UsageError: There is no such policy.
+        UsageError: There is no such policy; or a block around the call names somebody else than `whose`.
     """
     return _Painter(gate, whose, rest, detector).scene(decode_photo(photo, channel_order=channel_order))
 
