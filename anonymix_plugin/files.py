@@ -1,10 +1,11 @@
-"""Text files, written whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from anonymix_plugin.errors import OutputError
@@ -22,17 +23,21 @@ def make_folder(folder: Path) -> None:
         raise _refused(folder, error) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file under another name first and rename it, so that nobody ever sees half of it.
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield the path of a draft in the same folder, which takes the name when the block ends well.
+
+    Nobody ever sees half of the file, and what was there before stays if the block fails. The draft keeps
+    the suffix of the name, because some writers look at it.
 
     Raises:
-        OutputError: It could not be written; what was there before is still there.
+        OutputError: The folder can't be made, or the system refused to write.
     """
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(6)}.tmp")
+    make_folder(path.parent)
+    draft = path.with_name(f".{secrets.token_hex(6)}-{path.name}")
     try:
-        with draft.open("x", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
+        yield draft
+        with draft.open("rb+") as stream:
             os.fsync(stream.fileno())
         draft.replace(path)
     except OSError as error:
@@ -40,6 +45,17 @@ def write_text(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             draft.unlink()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; errors are those of `whole_file`."""
+    with whole_file(path) as draft:
+        draft.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file whole or not at all; errors are those of `whole_file`."""
+    write_bytes(path, text.encode())
 
 
 def _refused(path: Path, error: OSError) -> OutputError:

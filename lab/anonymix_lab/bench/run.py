@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from anonymix_lab.bench.engines import EngineTimes, compare_engines
 from anonymix_lab.bench.peak import Peak, measure_peak
 from anonymix_lab.bench.rivals import blurred, pixelated
 from anonymix_lab.data.keys import SeededKeys
+from anonymix_lab.machine import machine, versions
 from anonymix_plugin.anonymixer import Anonymixer, PhotoRequest
 from anonymix_plugin.faces import YuNet, ffhq_crop, recogniser_crop
 from anonymix_plugin.generator import Engine, Generator, PublishedWeights, pictures_of, read_published
@@ -165,7 +164,7 @@ def run_bench(
         PhotoError: A photo can't be used.
         ModelError: Weights are missing or damaged.
     """
-    machine = _machine()
+    place = _place()
     cold = []
     for number in range(settings.cold_starts):
         progress(f"fresh process {number + 1} of {settings.cold_starts}")
@@ -197,9 +196,9 @@ def run_bench(
             weights, _mean_code(mixer.generator), rounds=settings.engines, compile_too=settings.compiled
         )
     stages = {name: clock.times() for name, clock in rounds.stages.items()}
-    machine["load_after"] = _load()
+    place["load_after"] = _load()
     return BenchResult(
-        machine,
+        place,
         settings.policy.value,
         engine,
         len(photos),
@@ -327,14 +326,12 @@ def _mean_code(generator: Generator) -> Floats:
     return np.ascontiguousarray(np.broadcast_to(centre, (1, generator.layers.total, len(centre))))
 
 
-def _machine() -> dict[str, Any]:
+def _place() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
+        "machine": machine(),
         "load_before": _load(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("anonymix-plugin", "openvino", "torch", "numpy")},
+        "versions": versions(("anonymix-plugin", "openvino", "torch", "numpy")),
     }
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Final
 
 from anonymix_lab.demo.values import Story
 from anonymix_lab.demo.verdict import CHAPTERS, Verdict
+from anonymix_lab.machine import machine, versions
 from anonymix_plugin import __version__
 from anonymix_plugin.models import REGISTRY
 
@@ -90,7 +87,7 @@ def summary(story: Story, verdict: Verdict, seed: int | None) -> dict[str, Any]:
         "seconds": round(sum(stage.seconds for stage in story.stages), 3),
         "face_seconds": {name: round(seconds, 5) for name, seconds in story.face_seconds.items()},
         "licences": licences(story),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(_PACKAGES),
         "machine": machine(),
     }
 
@@ -114,27 +111,6 @@ def licences(story: Story) -> list[dict[str, str]]:
         for name in _USED
         if name not in absent
     ]
-
-
-def machine() -> Mapping[str, str | int]:
-    """What the demo ran on, without anything that names the machine or its owner."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone can tell how many cores may be used
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return {
-        "system": platform.system(),
-        "architecture": platform.machine(),
-        "processor": _processor(),
-        "cores": cores,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor()
 
 
 def _chapters(verdict: Verdict) -> list[dict[str, Any]]:
@@ -161,13 +137,3 @@ def _chapters(verdict: Verdict) -> list[dict[str, Any]]:
                 }
             )
     return chapters
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # another build of the same package, OpenCV with a window system, say
-            found[name] = "unknown"
-    return found

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -31,6 +27,7 @@ from anonymix_lab.evaluation.report.schema import (
 from anonymix_lab.evaluation.requirements import Requirement, judge_requirements
 from anonymix_lab.evaluation.scenarios import OWN, Drawn, Measured, draw, measure_scenarios
 from anonymix_lab.evaluation.traits import diversity, group_parts, traits
+from anonymix_lab.machine import machine, versions
 from anonymix_lab.matchers import Extractor, Request
 from anonymix_lab.metrics.thresholds import Frozen, freeze
 from anonymix_lab.protections import KeyName, Protection
@@ -402,35 +399,8 @@ def _provenance(settings: Settings, facts: MixerFacts, extractor: Extractor, sec
         shared_keys=settings.shared_keys,
         seed=settings.seed,
         replicates=settings.replicates,
-        versions={"python": platform.python_version(), **_versions()},
-        machine=_machine(),
+        versions=versions(_PACKAGES),
+        machine=machine(),
         pictures_made=dict(extractor.made),
         damaged_shards=extractor.store.damaged,
     )
-
-
-def _machine() -> dict[str, str | int]:
-    """What it ran on, without anything that names the machine or its owner."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "system": platform.system(),
-        "architecture": platform.machine(),
-        "processor": named[0] if named else platform.processor(),
-        "cores": cores,
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,12 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from anonymix_plugin.errors import OutputError
+from anonymix_plugin.files import write_bytes
 from anonymix_plugin.values import Floats
 
 NO_FACE: Final = "no_face"
 """Why there is no embedding: the judge found no face. Other reasons are codes of `AnonymixError`."""
-
-_DRAFT: Final = ".tmp"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +93,7 @@ class EmbeddingStore:
             index = [[picture, entry.reason, round(entry.seconds, 4)] for picture, entry in entries.items()]
             matrix = np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)
             data = save({"vectors": matrix.astype(np.float32)}, {"space": space, "index": json.dumps(index)})
-            _write(self._place(space) / f"{secrets.token_hex(8)}.safetensors", data)
+            write_bytes(self._place(space) / f"{secrets.token_hex(8)}.safetensors", data)
             del self._fresh[space]
 
     def _space(self, space: str) -> dict[str, Entry]:
@@ -126,23 +123,3 @@ class EmbeddingStore:
 
     def _place(self, space: str) -> Path:
         return self._folder / hashlib.sha256(space.encode()).hexdigest()[:24]
-
-
-def _write(path: Path, data: bytes) -> None:
-    draft = path.with_suffix(_DRAFT)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"the cache can't be written: {error.strerror}",
-            where=str(path.parent),
-            fix="check the space left, or choose another --cache",
-        ) from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()

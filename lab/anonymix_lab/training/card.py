@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+
+from anonymix_lab.machine import machine, versions
 
 
 @dataclass
@@ -32,14 +32,16 @@ class RunCard:
     def write(self, weights: Path, seconds: float) -> Path:
         """Write the card beside the weights, as their name with ".md" added, and return its path."""
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        machine = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+        facts = machine()
+        used = versions(("torch",))
+        place = f"{facts['processor']}, {facts['cores']} cores, {facts['system']}, Python {used['python']}"
         lines = [
             f"# {self.title}",
             "",
             f"`{weights.name}`, {weights.stat().st_size:,} bytes, SHA-256 `{digest}`.",
             "",
             f"Made by `{self.command}` in {seconds / 60:.0f} minutes on {datetime.now(UTC):%Y-%m-%d} "
-            f"({machine}, torch {version('torch')}).",
+            f"({place}, torch {used['torch']}).",
             "",
             "## Settings",
             "",

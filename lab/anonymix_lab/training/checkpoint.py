@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.files import whole_file
 
 
 def save_state(
@@ -38,9 +39,8 @@ def save_state(
     for index, state in optimiser.state_dict()["state"].items():
         for name, value in state.items():
             tensors[f"optimiser.{index}.{name}"] = value.detach().clone().contiguous()
-    partial = path.with_suffix(".part")
-    save_file(tensors, partial, {**about, "step": str(step)})
-    partial.replace(path)
+    with whole_file(path) as draft:
+        save_file(tensors, draft, {**about, "step": str(step)})
 
 
 def load_state(

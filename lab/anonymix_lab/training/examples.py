@@ -19,6 +19,7 @@ import torch
 from anonymix_lab.training.pairs import DRAWN_SIZE, to_pixels
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import Detector, recogniser_crop
+from anonymix_plugin.files import whole_file
 from anonymix_plugin.generator import ArrayGenerator, Generator, LayerGroups
 from anonymix_plugin.mixer.identity_map import IdentityMap
 from anonymix_plugin.mixer.weights import MixerWeights
@@ -265,9 +266,8 @@ def _claim(note: Path, weights: MixerWeights, count: int, seed: int) -> None:
 
 def _save(path: Path, **arrays: npt.NDArray[np.generic]) -> None:
     """Write an .npz whole or not at all."""
-    partial = path.with_suffix(".part.npz")
-    np.savez(partial, allow_pickle=False, **arrays)
-    partial.replace(path)
+    with whole_file(path) as draft:
+        np.savez(draft, allow_pickle=False, **arrays)
 
 
 def _middle_face(detector: Detector, picture: Pixels, number: int) -> Face | None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from anonymix_plugin.files import write_bytes
 from anonymix_plugin.generator import Generator
 
 PICTURE_SIZE = 256
@@ -101,11 +102,8 @@ def draw_pairs(generator: Generator, folder: Path, numbers: range, *, seed: int)
             w_plus = to_w_plus(generator, torch.from_numpy(codes.styles)[None])
             size = min(DRAWN_SIZE, max(generator.sizes))
             pixels = to_pixels(generator.synthesise(w_plus, size)[0], PICTURE_SIZE)
-            path.parent.mkdir(parents=True, exist_ok=True)
             done, data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
             if not done:
                 raise OSError(f"could not encode pair {number}")
-            partial = path.with_suffix(".part")
-            partial.write_bytes(data.tobytes())
-            partial.replace(path)
+            write_bytes(path, data.tobytes())
         yield number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from anonymix_lab.cli._common import bars, staged, write_json
 from anonymix_lab.cli.measure._app import app
+from anonymix_lab.machine import machine
 from anonymix_plugin.cli.options import RefinementOption, takes_photos
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def london(
         )
     content = result.as_json() | {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()} {platform.processor()} {platform.system()}".strip(),
+        "machine": machine(),
         "seed": seed,
     }
     write_json(output, content)

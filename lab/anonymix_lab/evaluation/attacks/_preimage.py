@@ -16,7 +16,7 @@ from anonymix_lab.evaluation.attacks._values import Attempt, Key, Material
 from anonymix_lab.matchers import Request, Table
 from anonymix_lab.protections import KeyName
 from anonymix_lab.training.pairs import to_pixels, to_w_plus
-from anonymix_plugin.errors import OutputError
+from anonymix_plugin.files import write_bytes
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.values import Floats
 
@@ -135,17 +135,7 @@ class PreImageSearch:
             code = to_w_plus(self._generator, torch.from_numpy(styles.astype(np.float32)))
             pixels = to_pixels(self._generator.synthesise(code, _SIDE)[0], _SIDE)
         done, data = cv2.imencode(".png", pixels[:, :, ::-1])
-        draft = path.with_suffix(".tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(data.tobytes() if done else b"")
-            draft.replace(path)
-        except OSError as error:
-            raise OutputError(
-                f"a candidate can't be written: {error.strerror}",
-                where=str(path),
-                fix="choose another --cache",
-            ) from error
+        write_bytes(path, data.tobytes() if done else b"")
 
 
 def _cosines(

@@ -1,0 +1,36 @@
+"""What a measurement ran on, without anything that names the machine or its owner."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def machine() -> dict[str, str | int]:
+    """Return system, architecture, processor and the number of cores that may be used."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone tells how many cores may be used
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "processor": named[0] if named else platform.processor(),
+        "cores": len(affinity(0)) if affinity is not None else os.cpu_count() or 1,
+    }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of Python and of packages; "unknown" where one is not installed."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
