@@ -139,7 +139,8 @@ class Anonymixer:
         keystore: Where the keys are. It stays the caller's to close, unless `open` made it.
         road: "fast" is one forward pass; "refine" adds the paper's optimisation (slow without a GPU).
         policy: What of the photo is kept, and how strongly person and key speak.
-        faces: What to do where a photo shows several faces: "largest", "central", "all" or "error".
+        faces: What to do where a photo shows several faces: "largest", "central", "all" or "error". For "all"
+            and "error" the photo is searched thoroughly, which takes some tenths of a second.
         detector: "yunet" (permissive licence) or "scrfd-500m".
         engine: What draws: "auto" (the fastest that this machine's processor can run), "openvino", "torch"
             (the reference), or "cuda".
@@ -200,7 +201,7 @@ class Anonymixer:
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="anonymix-load") as pool:
             drawing = pool.submit(_generator, generator, engine, threads)
             seeing = [pool.submit(_measuring, name) for name in _RECOGNISERS]
-            finder = _detector(detector)
+            finder = _detector(detector, faces)
             own_code = road == "refine" and refinement in {"paper", "paper-code"}
             encoder = self._encoder(encoder_weights, needed=own_code)
             arcface, sface = (future.result() for future in seeing)
@@ -768,8 +769,12 @@ def _grouped(requests: Iterable[PhotoRequest], size: int) -> Iterator[tuple[Phot
         yield group
 
 
-def _detector(name: DetectorName) -> Detector:
-    return YuNet(locate("yunet")) if name == "yunet" else Scrfd(locate("scrfd-500m"))
+def _detector(name: DetectorName, faces: FacePolicy = "largest") -> Detector:
+    # Whether a photo shows one person, or whom it shows, is answered only by whoever has looked everywhere.
+    thorough = faces in {"all", "error"}
+    if name == "yunet":
+        return YuNet(locate("yunet"), thorough=thorough)
+    return Scrfd(locate("scrfd-500m"), thorough=thorough)
 
 
 def _to_pixels(picture: Floats) -> Pixels:

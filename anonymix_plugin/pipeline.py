@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
-from anonymix_plugin.faces import Detector, FacePolicy, ffhq_crop, recogniser_crop, select_faces
+from anonymix_plugin.errors import NoFaceError
+from anonymix_plugin.faces import Detector, FacePolicy, ffhq_crop, meant_face, recogniser_crop, select_faces
 from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo, default_limits
 from anonymix_plugin.mixer.policy import AttributePolicy
 from anonymix_plugin.mixer.subspace import IdentitySubspace, joint_embedding
-from anonymix_plugin.quality import measure_quality, require_quality
+from anonymix_plugin.quality import LEAST_QUALITY, LYING, TURNS, measure_quality, require_quality
 from anonymix_plugin.recognisers import MeasuringRecogniser
 from anonymix_plugin.values import Floats, Photo, Pixels, ReadFace
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from anonymix_plugin.encoder import Encoder
 
 ENCODER_CROP = 256
+_TURNED_SIDE = 640  # pixels: enough to tell whether a photo lies on its side
+_CLEARLY = 0.25  # how much better a face has to be for that
 
 
 class Stopwatch:
@@ -97,7 +101,15 @@ class Reader:
             SeveralFacesError: More than one was found and the policy is "error".
         """
         with watch.stage("detect"):
-            faces = select_faces(self._detector.detect(photo), self._faces, photo)
+            found = self._detector.detect(photo)
+            turn = "" if found else self._turn(photo, 0.0)
+            if turn:
+                raise NoFaceError(
+                    f"no face was found as the photo lies, but {turn} shows one",
+                    where=photo.source,
+                    fix=LYING,
+                )
+            faces = select_faces(found, self._faces, photo)
         with watch.stage("align"):
             crops = np.stack([recogniser_crop(face) for face in faces])
             wanted = self._framing or self._attributes is not AttributePolicy.NONE
@@ -111,7 +123,8 @@ class Reader:
             ]
             passed = [i for i, grade in enumerate(grades) if grade.value >= self._min_quality]
             if not passed:
-                require_quality(grades[0], self._min_quality, photo.source)
+                turn = self._turn(photo, grades[0].value)
+                require_quality(grades[0], self._min_quality, photo.source, turn)
         kept: Floats | None = None
         if self._encoder is not None and framed is not None and self._attributes is not AttributePolicy.NONE:
             with watch.stage("encode"):
@@ -127,6 +140,27 @@ class Reader:
             )
             for i in passed
         ]
+
+    def _turn(self, photo: Photo, quality: float) -> str:
+        """Which turn shows a good face, clearly better than the photo's of `quality`; "" if none does."""
+        longest = max(photo.width, photo.height)
+        small = photo.pixels
+        if longest > _TURNED_SIDE:
+            scale = _TURNED_SIDE / longest
+            size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+            small = np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_AREA), np.uint8)
+        best, name = max(self._min_quality, LEAST_QUALITY, quality + _CLEARLY), ""
+        for times, turn in enumerate(TURNS, 1):
+            turned = Photo(np.ascontiguousarray(np.rot90(small, times)), photo.source)
+            face = meant_face(self._detector.detect(turned), "largest")
+            if face is None:
+                continue
+            crop = recogniser_crop(face)
+            _, lengths = self._joint(crop[None])
+            value = measure_quality(face, crop, *(float(one) for one in lengths[0])).value
+            if value > best:
+                best, name = value, turn
+        return name
 
     def _joint(self, crops: Pixels) -> tuple[Floats, Floats]:
         """Joint embeddings (N, 640), and what they are joined of: lengths (N, 2)."""

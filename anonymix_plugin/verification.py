@@ -16,11 +16,11 @@ from typing import Final
 import numpy as np
 
 from anonymix_plugin.errors import NoFaceError, UsageError, naming_extras
-from anonymix_plugin.faces import Detector, YuNet, box_crop, recogniser_crop
+from anonymix_plugin.faces import Detector, YuNet
 from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo, default_limits
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import Recogniser, load_recogniser
-from anonymix_plugin.values import CancelableFace, Face, Floats, Photo
+from anonymix_plugin.values import CancelableFace, Floats, Photo
 
 __all__ = [
     "THRESHOLDS",
@@ -213,7 +213,7 @@ class Verifier:
         found = self._detector.detect(photo)
         if not found:
             raise NoFaceError("no face was found", where=photo.source, fix="use another photo")
-        embedding: Floats = self._recogniser.embed(crop(found[0], self._recogniser)[None])[0]
+        embedding: Floats = self._recogniser.embed(self._recogniser.crop(found[0])[None])[0]
         return embedding
 
     def compare(self, a: CancelableFace | PhotoSource, b: CancelableFace | PhotoSource) -> Comparison:
@@ -225,9 +225,3 @@ class Verifier:
 def drawn(face: CancelableFace) -> Photo:
     """A cancelable face as a photo that a detector can look at."""
     return Photo(face.pixels, f"the cancelable face of {face.source}")
-
-
-def crop(face: Face, recogniser: Recogniser) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Cut the crop that a recogniser asks for."""
-    cut = recogniser_crop if recogniser.alignment == "arcface-112" else box_crop
-    return cut(face, recogniser.input_size)

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from anonymix_lab.studies.quality_gate import SPOILERS, measure_gate, pairs_of_people
-from anonymix_plugin.errors import LowQualityError, PhotoError, UsageError
+from anonymix_plugin.errors import LowQualityError, NoFaceError, PhotoError, UsageError
 from anonymix_plugin.faces import YuNet
+from anonymix_plugin.mixer.policy import AttributePolicy
 from anonymix_plugin.mixer.weights import load_mixer_weights
+from anonymix_plugin.pipeline import Reader, Stopwatch
 from anonymix_plugin.quality import (
     LEAST_QUALITY,
     ORDINARY_LENGTHS,
@@ -23,6 +26,19 @@ from anonymix_plugin.recognisers import ArcFace, SFace
 from anonymix_plugin.values import Face, Photo
 
 POINTS = np.array([[38, 52], [74, 52], [56, 72], [42, 92], [71, 92]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def reader(model: Callable[[str], Path]) -> Reader:
+    return Reader(
+        detector=YuNet(model("yunet")),
+        arcface=ArcFace(model("arcface-mbf")),
+        sface=SFace(model("sface")),
+        subspace=load_mixer_weights().subspace,
+        encoder=None,
+        attributes=AttributePolicy.NONE,
+        min_quality=LEAST_QUALITY,
+    )
 
 
 def face(points: np.ndarray = POINTS) -> Face:
@@ -54,6 +70,50 @@ def test_likely_causes_are_named(points: np.ndarray, picture: np.ndarray, cause:
     assert cause in " ".join(quality.causes)
     with pytest.raises(LowQualityError, match=cause):
         require_quality(quality, LEAST_QUALITY, "drawn.png")
+
+
+@pytest.mark.parametrize(
+    ("degrees", "cause"), [(90, "on its side"), (-90, "on its side"), (180, "upside down"), (30, "")]
+)
+def test_a_tilt_is_measured_from_eyes_to_mouth_and_named_where_it_is_steep(degrees: int, cause: str) -> None:
+    angle = np.deg2rad(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
+    quality = measure_quality(face((POINTS - 56) @ turn.T + 56), crop(), 1, 1)
+    assert abs(quality.tilt) == pytest.approx(abs(degrees), abs=2)
+    assert quality.tilt * degrees > 0 or abs(degrees) == 180
+    assert [named for named in quality.causes if "side" in named] == [cause] * bool(cause)
+
+
+@pytest.mark.parametrize("times", [0, 1, 2, 3])
+def test_a_photo_that_lies_on_its_side_is_told_as_such_with_the_turn_that_helps(
+    times: int, shared_data: Path, reader: Reader
+) -> None:
+    words = ["", "lies on its side.*quarter turn clockwise", "is upside down.*half a turn"]
+    words += ["lies on its side.*quarter turn counterclockwise"]
+    for path in sorted((shared_data / "london").glob("*_neutral.jpg"))[:3]:
+        stored = Image.open(path).convert("RGB")
+        turned = np.rot90(np.asarray(stored), times).copy()
+        if not times:
+            assert len(reader.read(reader.decode(turned, Stopwatch()), Stopwatch())) == 1
+            continue
+        with pytest.raises(LowQualityError, match=words[times] + ".*turn the photo upright"):
+            reader.read(reader.decode(turned, Stopwatch()), Stopwatch())
+        # Told in the metadata, the same turn makes it the upright photo.
+        image = Image.fromarray(turned)
+        image.getexif()[0x0112] = {1: 6, 2: 3, 3: 8}[times]
+        assert len(reader.read(reader.decode(image, Stopwatch()), Stopwatch())) == 1
+
+
+def test_a_poor_photo_that_no_turn_makes_better_is_not_said_to_lie_on_its_side(
+    shared_data: Path, reader: Reader
+) -> None:
+    photo = Image.open(shared_data / "london" / "001_neutral.jpg").convert("RGB")
+    with pytest.raises(PhotoError) as caught:
+        reader.read(reader.decode(photo.filter(ImageFilter.GaussianBlur(16)), Stopwatch()), Stopwatch())
+    assert "side" not in str(caught.value)
+    empty = Image.fromarray(np.random.default_rng(3).integers(0, 256, (480, 640, 3), dtype=np.uint8))
+    with pytest.raises(NoFaceError, match="at least 30 pixels wide"):
+        reader.read(reader.decode(empty, Stopwatch()), Stopwatch())
 
 
 def test_a_turn_is_measured_along_the_line_of_the_eyes() -> None:

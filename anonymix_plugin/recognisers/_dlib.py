@@ -8,11 +8,11 @@ from typing import Any, Final
 import numpy as np
 
 from anonymix_plugin.errors import naming_extras
-from anonymix_plugin.recognisers._recogniser import Alignment, checked, normalised
+from anonymix_plugin.recognisers._recogniser import BoxCrop, checked, normalised
 from anonymix_plugin.values import Floats, Pixels
 
 
-class Dlib:
+class Dlib(BoxCrop):
     """dlib's ResNet-29 with 128-d embeddings; runs on dlib, the extra `dlib`.
 
     It finds five landmarks of its own in the detector's box and aligns the crop by them. Its authors compare
@@ -29,8 +29,6 @@ class Dlib:
     """
 
     dim: Final = 128
-    input_size: Final = 160
-    alignment: Final[Alignment] = "box-160"
     seen_by_mixer: Final = False
 
     def __init__(self, network: Path, landmarks: Path, *, name: str = "dlib-recognition") -> None:

@@ -7,13 +7,13 @@ from typing import Final
 
 import numpy as np
 
-from anonymix_plugin.recognisers._recogniser import Alignment, checked, normalised
+from anonymix_plugin.recognisers._recogniser import BoxCrop, checked, normalised
 from anonymix_plugin.values import Floats, Pixels
 
 _BATCH: Final = 16
 
 
-class FaceNet:
+class FaceNet(BoxCrop):
     """Inception-ResNet-v1 trained as FaceNet on MS-Celeb-1M; 128-d; runs on torch.
 
     It takes the detector's plain box at 160 pixels, standardised image by image. Neither the mixer nor its
@@ -25,8 +25,6 @@ class FaceNet:
     """
 
     dim: Final = 128
-    input_size: Final = 160
-    alignment: Final[Alignment] = "box-160"
     seen_by_mixer: Final = False
 
     def __init__(self, path: Path, *, name: str = "facenet") -> None:

@@ -8,11 +8,11 @@ from typing import ClassVar, Final
 import numpy as np
 
 from anonymix_plugin.recognisers._engines import RecogniserEngine, load_network
-from anonymix_plugin.recognisers._recogniser import Alignment, checked, normalised
+from anonymix_plugin.recognisers._recogniser import PointsCrop, checked, normalised
 from anonymix_plugin.values import Floats, Pixels
 
 
-class _OnnxRecogniser:
+class _OnnxRecogniser(PointsCrop):
     """A recogniser in an ONNX file with crops in and embeddings out.
 
     On the CPU, and on one engine, the embedding of a crop has the same bits whatever the batch and the
@@ -24,8 +24,6 @@ class _OnnxRecogniser:
         engine: What runs it.
     """
 
-    input_size: Final = 112
-    alignment: Final[Alignment] = "arcface-112"
     seen_by_mixer: Final = True
     mean: ClassVar[float]
     scale: ClassVar[float]

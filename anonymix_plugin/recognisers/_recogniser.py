@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from anonymix_plugin.errors import BadArrayError
-from anonymix_plugin.values import Floats, Pixels
+from anonymix_plugin.faces import box_crop, recogniser_crop
+from anonymix_plugin.values import Face, Floats, Pixels
 
 Alignment = Literal["arcface-112", "box-160"]
 """How crops are cut: "arcface-112" by five landmarks, "box-160" the detector's plain box."""
@@ -24,7 +25,7 @@ class Recogniser(Protocol):
         name: Its name in the registry of weights.
         dim: Length of an embedding.
         input_size: Side of a crop in pixels.
-        alignment: How crops are to be cut.
+        alignment: How `crop` cuts.
         seen_by_mixer: Whether the mixer or its training uses it. Results that it measures are white-box,
             and count for less than those of a recogniser that had no part in the making.
     """
@@ -39,6 +40,17 @@ class Recogniser(Protocol):
     def alignment(self) -> Alignment: ...
     @property
     def seen_by_mixer(self) -> bool: ...
+
+    def crop(self, face: Face) -> Pixels:
+        """Cut out a face as `embed` wants it.
+
+        Returns:
+            (input_size, input_size, 3) uint8 RGB.
+
+        Raises:
+            NoFaceError: The box or the landmarks can't be used.
+        """
+        ...
 
     def embed(self, crops: Pixels) -> Floats:
         """Embed crops.
@@ -69,6 +81,28 @@ class MeasuringRecogniser(Recogniser, Protocol):
             BadArrayError: The array has another shape or dtype.
         """
         ...
+
+
+class PointsCrop:
+    """What recognisers have in common whose crops are aligned by five landmarks, at 112 pixels."""
+
+    input_size: Final = 112
+    alignment: Final[Alignment] = "arcface-112"
+
+    def crop(self, face: Face) -> Pixels:
+        """See `Recogniser.crop`."""
+        return recogniser_crop(face, self.input_size)
+
+
+class BoxCrop:
+    """What recognisers have in common whose crops are the detector's plain box, at 160 pixels."""
+
+    input_size: Final = 160
+    alignment: Final[Alignment] = "box-160"
+
+    def crop(self, face: Face) -> Pixels:
+        """See `Recogniser.crop`."""
+        return box_crop(face, self.input_size)
 
 
 def checked(crops: npt.NDArray[Any], size: int) -> Pixels:

@@ -9,17 +9,21 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.evaluation import assemble
 from anonymix_lab.evaluation.assemble import Choice, run_choice
-from anonymix_lab.matchers import Panel, load_judges
+from anonymix_lab.matchers import Panel, RecogniserJudge, load_judges
 from anonymix_lab.protections import Blur, KeyName, MixerProtection, Pixelation, Protection
+from anonymix_lab.studies.thresholds import measure_thresholds
 from anonymix_plugin import Anonymixer
-from anonymix_plugin.faces import FacePolicy, YuNet
+from anonymix_plugin.faces import FaceChoice, FacePolicy, YuNet, select_faces
 from anonymix_plugin.images import decode_photo
-from anonymix_plugin.values import Pixels
+from anonymix_plugin.values import Face, Floats, Photo, Pixels
+from anonymix_plugin.verification import Verifier
 
 ALICE = KeyName("own", "alice")
 
@@ -83,6 +87,95 @@ def test_rivals_blur_whom_the_judges_look_at(
     assert np.abs(central.protect(folder / "both.png", ALICE) - meant).mean() < 12
     assert np.abs(largest.protect(folder / "both.png", ALICE) - meant).mean() > 24
     assert central.fingerprint != largest.fingerprint  # a cache must not mix them up
+
+
+BOXES = st.lists(
+    st.tuples(st.integers(-40, 240), st.integers(-40, 240), st.integers(8, 200), st.integers(8, 200)),
+    min_size=1,
+    max_size=5,
+)
+
+
+class Finder:
+    """A detector that finds faces in given boxes, the largest first."""
+
+    def __init__(self, boxes: list[tuple[int, int, int, int]]) -> None:
+        self._boxes = sorted(boxes, key=lambda box: -box[2] * box[3])
+
+    def detect(self, photo: Photo) -> list[Face]:
+        points = np.zeros((5, 2), np.float32)
+        return [Face(photo, (x, y, x + w, y + h), points, 0.9) for x, y, w, h in self._boxes]
+
+
+class Onlooker:
+    """A recogniser with a way to cut of its own, which remembers the faces that it was asked to cut out."""
+
+    name, dim, input_size, seen_by_mixer = "onlooker", 2, 8, False
+    alignment = cast("Any", "of its own")
+    identity = name
+
+    def __init__(self) -> None:
+        self.cut: list[tuple[float, ...]] = []
+
+    def crop(self, face: Face) -> Pixels:
+        self.cut.append(face.box)
+        return np.full((8, 8, 3), 7, np.uint8)
+
+    def embed(self, crops: Pixels) -> Floats:
+        assert crops.shape[1:] == (8, 8, 3)
+        return np.tile(np.array([1, 0], np.float32), (len(crops), 1))
+
+    def embed_photo(self, photo: Photo, face: Face | None) -> Floats | None:
+        assert face is not None
+        return self.embed(self.crop(face)[None])[0]
+
+
+def lfw_of_two(folder: Path) -> Path:
+    """Labeled Faces in the Wild with two people, one photo of each, who look alike."""
+    (folder / "pairsDevTrain.txt").write_text("1\nAnn 1 Bob 1\n")
+    for name in ("Ann", "Bob"):
+        (folder / "images" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (250, 250), "grey").save(folder / "images" / name / f"{name}_0001.jpg")
+    return folder
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(boxes=BOXES, choice=st.sampled_from(["largest", "central"]))
+@example(boxes=[(15, 75, 100, 100), (105, 105, 40, 40)], choice="central")
+def test_mixer_judges_and_thresholds_mean_the_same_face_wherever_faces_stand(
+    boxes: list[tuple[int, int, int, int]], choice: FaceChoice, tmp_path: Path
+) -> None:
+    detector, photo = Finder(boxes), Photo(np.zeros((250, 250, 3), np.uint8), "drawn")
+    meant = select_faces(detector.detect(photo), choice, photo)[0].box
+    judge = Onlooker()
+    Panel([judge], detector, "drawn").look(photo, ["onlooker"], choice)
+    assert judge.cut == [meant]
+    if choice == "central":
+        judge = Onlooker()
+        measure_thresholds(lfw_of_two(tmp_path), judge, detector=detector)
+        assert judge.cut == [meant, meant]
+
+
+@pytest.mark.parametrize("crowd", [[(105, 105, 40, 40)], [(105, 105, 40, 40), (190, 60, 120, 150)]])
+def test_central_is_neither_a_speck_in_the_very_middle_nor_a_larger_face_at_the_edge(
+    crowd: list[tuple[int, int, int, int]],
+) -> None:
+    photo = Photo(np.zeros((250, 250, 3), np.uint8), "drawn")
+    person = (55, 60, 100, 130)
+    judge = Onlooker()
+    Panel([judge], Finder([person, *crowd]), "drawn").look(photo, ["onlooker"], "central")
+    assert judge.cut == [(55, 60, 155, 190)]
+
+
+def test_every_way_to_compare_lets_the_recogniser_cut() -> None:
+    judge = Onlooker()
+    picture = np.zeros((250, 250, 3), np.uint8)
+    Verifier(judge, 0.5, detector=Finder([(50, 50, 100, 100)])).compare(picture, picture)
+    mine = object.__new__(RecogniserJudge)  # without a name in the registry of weights
+    mine._recogniser = judge
+    face = Finder([(50, 50, 100, 100)]).detect(Photo(picture, "drawn"))[0]
+    assert mine.embed_photo(face.photo, face) is not None
+    assert judge.cut == [(50, 50, 150, 150)] * 3
 
 
 class _OpenedError(Exception):

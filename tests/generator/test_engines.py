@@ -16,7 +16,7 @@ import torch
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.faces import YuNet, box_crop, recogniser_crop
+from anonymix_plugin.faces import YuNet
 from anonymix_plugin.generator import (
     ArrayGenerator,
     Generator,
@@ -79,8 +79,7 @@ def embedded(pictures: Floats, like: Floats, name: str) -> Floats:
     for picture, other in zip(pictures, like, strict=True):
         found = detector.detect(Photo(as_pixels(other), "<drawn>"))[0]
         face = replace(found, photo=Photo(as_pixels(picture), "<drawn>"))
-        crop = recogniser_crop(face) if recogniser.alignment == "arcface-112" else box_crop(face, 160)
-        rows.append(recogniser.embed(crop[None])[0])
+        rows.append(recogniser.embed(recogniser.crop(face)[None])[0])
     return np.stack(rows)
 
 

@@ -27,7 +27,7 @@ from anonymix_lab.evaluation.report.photos import contact_sheet
 from anonymix_lab.evaluation.report.schema import Report
 from anonymix_lab.evaluation.requirements import Requirement
 from anonymix_lab.evaluation.run import MixerFacts, Settings, evaluate
-from anonymix_lab.matchers import EmbeddingStore, Extractor, FaceChoice, Panel, load_judges
+from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, load_judges
 from anonymix_lab.protections import (
     Blur,
     LayerSwap,
@@ -38,7 +38,7 @@ from anonymix_lab.protections import (
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.encoder import load_encoder
 from anonymix_plugin.errors import ModelError
-from anonymix_plugin.faces import Detector, Scrfd, YuNet
+from anonymix_plugin.faces import Detector, FaceChoice, Scrfd, YuNet
 from anonymix_plugin.generator import Engine
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 from anonymix_plugin.mixer.weights import SHIPPED, MixerWeights, load_mixer_weights

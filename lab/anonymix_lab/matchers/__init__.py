@@ -4,7 +4,6 @@ from anonymix_lab.matchers._extract import Extractor, Request, Table
 from anonymix_lab.matchers._judges import (
     TRAIT_NAMES,
     TRAITS,
-    FaceChoice,
     Judge,
     Panel,
     RecogniserJudge,
@@ -18,7 +17,6 @@ __all__ = [
     "EmbeddingStore",
     "Entry",
     "Extractor",
-    "FaceChoice",
     "Judge",
     "Panel",
     "RecogniserJudge",

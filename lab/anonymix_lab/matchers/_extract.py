@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_lab.data import Sample
-from anonymix_lab.matchers._judges import FaceChoice, Panel
+from anonymix_lab.matchers._judges import Panel
 from anonymix_lab.matchers._store import NO_FACE, EmbeddingStore, Entry
 from anonymix_lab.protections import KeyName, Protection
 from anonymix_plugin.errors import PhotoError
+from anonymix_plugin.faces import FaceChoice
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Floats, Photo
 
@@ -200,7 +201,9 @@ class Extractor:
         }
 
     def _space(self, name: str, protection: Protection | None) -> str:
-        made = f"original {self.choice}" if protection is None else f"protected {protection.fingerprint}"
+        # The rule of `faces.meant_face`; what was cached under the one before it is not used.
+        choice = "central, by size and place" if self.choice == "central" else self.choice
+        made = f"original {choice}" if protection is None else f"protected {protection.fingerprint}"
         return f"{made} / {self.panel.identity(name)}"
 
 

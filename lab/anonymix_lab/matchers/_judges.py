@@ -5,18 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.faces import Detector, box_crop, recogniser_crop
+from anonymix_plugin.faces import Detector, FaceChoice, meant_face, recogniser_crop
 from anonymix_plugin.models import weights_hash
 from anonymix_plugin.recognisers import Recogniser, load_recogniser
 from anonymix_plugin.values import Face, Floats, Photo
-
-FaceChoice = Literal["largest", "central"]
 
 TRAITS = "traits"
 """Name under which a panel gives the measures of a picture that are no identity."""
@@ -89,8 +87,7 @@ class RecogniserJudge:
         """See `Judge.embed_photo`."""
         if face is None:
             return None
-        cut = box_crop if self._recogniser.alignment == "box-160" else recogniser_crop
-        embedding: Floats = self._recogniser.embed(cut(face, self._recogniser.input_size)[None])[0]
+        embedding: Floats = self._recogniser.embed(self._recogniser.crop(face)[None])[0]
         return embedding
 
 
@@ -134,13 +131,12 @@ class Panel:
         Args:
             photo: The picture.
             names: Which judges, or traits.
-            choice: Which of several faces: the largest, or the one nearest to the middle.
+            choice: Which of several faces, as `faces.meant_face` says.
 
         Returns:
             Name -> embedding, or None where no face was found.
         """
-        faces = self.detector.detect(photo)
-        face = min(faces, key=_off_centre, default=None) if choice == "central" else next(iter(faces), None)
+        face = meant_face(self.detector.detect(photo), choice)
         answers: dict[str, Floats | None] = {}
         for name in names:
             if name == TRAITS:
@@ -213,8 +209,3 @@ def _imported(path: str) -> Judge:
             "this is no judge", where=path, fix="it needs name, dim, seen_by_mixer, identity and embed_photo"
         )
     return judge
-
-
-def _off_centre(face: Face) -> float:
-    x0, y0, x1, y1 = face.box
-    return float(np.hypot((x0 + x1 - face.photo.width) / 2, (y0 + y1 - face.photo.height) / 2))

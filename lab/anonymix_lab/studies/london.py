@@ -31,7 +31,7 @@ from anonymix_lab.data.keys import SHARED_SCOPE, SeededKeys
 from anonymix_lab.metrics.error_rates import eer, error_rates, threshold_at_fmr
 from anonymix_plugin.anonymixer import Anonymixer, RoadName
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.faces import Detector, box_crop, recogniser_crop, select_faces
+from anonymix_plugin.faces import Detector, meant_face
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.policy import MixingPolicy
 from anonymix_plugin.recognisers import MeasuringRecogniser, Recogniser
@@ -333,21 +333,17 @@ def _embed(
     lengths: dict[str, list[Floats]] = {}
     undetected = 0
     for done, pair in enumerate(photos):
-        crops: dict[str, list[Pixels]] = {"arcface-112": [], "box-160": []}
+        crops: dict[str, list[Pixels]] = {judge.name: [] for judge in judges}
         for path in pair:
-            photo = load(path)
-            found = detector.detect(photo)
-            if not found:
-                # A recogniser behind would refuse it: it counts as a face that matches nobody.
-                undetected += 1
-                for kind, size in (("arcface-112", 112), ("box-160", 160)):
-                    crops[kind].append(np.zeros((size, size, 3), np.uint8))
-                continue
-            face = select_faces(found, "largest", photo)[0]
-            crops["arcface-112"].append(recogniser_crop(face))
-            crops["box-160"].append(box_crop(face, 160))
+            face = meant_face(detector.detect(load(path)), "largest")
+            # A recogniser behind would refuse a photo without a face: it counts as one that matches nobody.
+            undetected += face is None
+            for judge in judges:
+                size = judge.input_size
+                blank_crop = np.zeros((size, size, 3), np.uint8)
+                crops[judge.name].append(blank_crop if face is None else judge.crop(face))
         for judge in judges:
-            seen = np.stack(crops[judge.alignment])
+            seen = np.stack(crops[judge.name])
             blank = [not crop.any() for crop in seen]
             if isinstance(judge, MeasuringRecogniser):
                 embedded, length = judge.embed_with_lengths(seen)

@@ -13,7 +13,7 @@ import torch
 from anonymix_lab.training.pairs import to_pixels, to_w_plus
 from anonymix_plugin.encoder import Encoder
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.faces import Detector, box_crop, ffhq_crop, recogniser_crop
+from anonymix_plugin.faces import Detector, ffhq_crop, recogniser_crop
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.attributes import AttributeDistance
@@ -139,8 +139,7 @@ def _perceptual(attributes: AttributeDistance, a: Pixels, b: Pixels) -> float:
 
 
 def _cosine(judge: Recogniser, a: Face, b: Face) -> float:
-    cut = box_crop if judge.alignment == "box-160" else recogniser_crop
-    first, second = judge.embed(np.stack([cut(face, judge.input_size) for face in (a, b)]))
+    first, second = judge.embed(np.stack([judge.crop(face) for face in (a, b)]))
     return float(first @ second)
 
 

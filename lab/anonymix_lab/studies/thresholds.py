@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ import numpy as np
 
 from anonymix_lab.metrics.error_rates import threshold_at_fmr
 from anonymix_plugin.errors import LowQualityError, NoFaceError, UsageError
-from anonymix_plugin.faces import Detector, YuNet
+from anonymix_plugin.faces import Detector, YuNet, meant_face
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import Recogniser, load_recogniser
-from anonymix_plugin.values import CancelableFace, Face
-from anonymix_plugin.verification import CANCELABLE, RATES, crop, drawn
+from anonymix_plugin.values import CancelableFace
+from anonymix_plugin.verification import CANCELABLE, RATES, drawn
 
 _BATCH = 32
 
@@ -56,8 +55,8 @@ def measure_thresholds(
 
     The photos are those of the impostor pairs of `pairsDevTrain.txt`. The 1,100 listed pairs alone would
     leave a single comparison to settle a false match rate of .1 %, so that every photo is compared with all
-    photos of other people. In each photo the face nearest to the centre is taken: that is the one that the
-    name belongs to.
+    photos of other people. In each photo the central face is taken (`faces.meant_face`): that is the one that
+    the name belongs to.
 
     With `protect`, cancelable faces are compared in place of the photos, each with those of other people
     under the same key: what a stranger meets who claims a name, and everybody where all share a key. People
@@ -86,14 +85,14 @@ def measure_thresholds(
     for done, (name, path) in enumerate(listed, 1):
         try:
             photo = decode_photo(path) if protect is None else drawn(protect(path, numbers[name] % keys))
-            face = _central(finder.detect(photo))
+            face = meant_face(finder.detect(photo), "central")
         except (NoFaceError, LowQualityError):
             face = None
         if face is None:
             undetected += 1
         else:
             owners.append(numbers[name])
-            crops.append(crop(face, judge))
+            crops.append(judge.crop(face))
         if crops and (len(crops) == _BATCH or done == len(listed)):
             embedded.append(judge.embed(np.stack(crops)))
             crops = []
@@ -112,14 +111,6 @@ def measure_thresholds(
     return MeasuredThresholds(
         judge.name, values, len(owner), len(set(owners)), int(different.sum()), undetected
     )
-
-
-def _central(faces: list[Face]) -> Face | None:
-    def off_centre(face: Face) -> float:
-        x0, y0, x1, y1 = face.box
-        return math.hypot((x0 + x1 - face.photo.width) / 2, (y0 + y1 - face.photo.height) / 2)
-
-    return min(faces, key=off_centre, default=None)
 
 
 def _impostors(folder: Path) -> Iterator[tuple[str, Path]]:

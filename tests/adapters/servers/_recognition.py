@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from anonymix_plugin.errors import PhotoError
-from anonymix_plugin.faces import YuNet, box_crop, recogniser_crop
+from anonymix_plugin.faces import YuNet
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser
@@ -90,11 +90,10 @@ class Recognition:
             photo = decode_photo(data, allow_protected=True)
         except PhotoError:
             return []
-        cut = recogniser_crop if self._recogniser.alignment == "arcface-112" else box_crop
         found = sorted(self._detector.detect(photo), key=lambda face: -_area(face.box))
         if not found:
             return []
-        crops = np.stack([cut(face, self._recogniser.input_size) for face in found])
+        crops = np.stack([self._recogniser.crop(face) for face in found])
         embeddings = self._recogniser.embed(crops)
         return [
             Seen(face.box, (photo.width, photo.height), embedding, float(face.score))
