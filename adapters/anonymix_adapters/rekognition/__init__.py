@@ -1,4 +1,4 @@
-"""Amazon Rekognition, through boto3's own events: the client stays the client, the code stays the code.
+"""Amazon Rekognition, through the vendor's own boto3: the client stays the client, the code stays the code.
 
 Example:
     >>> client = protect(boto3.client("rekognition"), mixer)  # doctest: +SKIP
