@@ -101,14 +101,23 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize(("detector", "model_name"), TABLE)
 def test_two_steps_give_what_one_step_gives(
-    client: Any, mixer: Counting, people: list[Person], detector: str, model_name: str
+    module: Any,
+    mixer: Counting,
+    adapter_store: Keystore,
+    people: list[Person],
+    detector: str,
+    model_name: str,
 ) -> None:
     """Extracted, then embedded without looking again: the same embedding, one face made for each photo."""
     from deepface.modules.verification import find_threshold
 
+    scope = f"two steps {detector} {model_name}"  # keys of this test alone, the same in every run
+    client = protect(module, mixer, scope=scope)
+    for person in people:
+        adapter_store.current_or_issue(person.name, scope)
     limit, slow = find_threshold(model_name, "cosine"), detector == "dlib"
     taking_part = people[:4] if slow else people
-    accepted, strangers = 0, 0
+    accepted, strangers, in_one_step = 0, 0, 0
     for person, other in zip(taking_part, people[1:] + people[:1], strict=False):
         step = {"subject": person.name, "model_name": model_name}
 
@@ -127,11 +136,11 @@ def test_two_steps_give_what_one_step_gives(
         accepted += distance(enrolled, in_two(str(person.probe))) <= limit
         if detector == "skip":
             strangers += distance(enrolled, in_two(str(other.probe))) <= limit
+            one = vector(client.represent(str(other.probe), detector_backend=detector, **step))
+            in_one_step += distance(enrolled, one) <= limit
     assert accepted == len(taking_part)
-    if (
-        model_name == "SFace"
-    ):  # dlib's network has a threshold that lets strangers pass, in one step as in two
-        assert strangers == 0
+    assert strangers == in_one_step  # at DeepFace's threshold 1 of 48 passes with SFace, more with dlib's
+    assert strangers <= (1 if model_name == "SFace" else len(people))
 
 
 FORMS: dict[str, Callable[[np.ndarray], Any]] = {
@@ -174,6 +183,7 @@ CHANGES: dict[str, Callable[[np.ndarray], Any]] = {
     "made larger": lambda face: cv2.resize(np.asarray(face), (700, 700), interpolation=cv2.INTER_CUBIC),
     "resized levels": lambda face: cv2.resize((face * 255).astype(np.uint8), (160, 160)),
     "resized, BGR, mirrored": lambda face: cv2.resize(np.asarray(face), (99, 130))[:, ::-1, ::-1],
+    "made very small": lambda face: cv2.resize(np.asarray(face), (48, 48), interpolation=cv2.INTER_NEAREST),
     "through JPEG": lambda face: cv2.imdecode(
         cv2.imencode(".jpg", (face * 255).astype(np.uint8))[1], cv2.IMREAD_COLOR
     ),
@@ -192,6 +202,27 @@ def test_a_crop_that_was_changed_is_refused_and_not_mixed_again(
     with pytest.raises(BypassError, match="extract_faces"):
         client.represent(CHANGES[change](face), subject=person.name, **SFACE)
     assert not mixer.made
+
+
+def test_a_crop_that_was_saved_passes_as_it_was_and_is_refused_changed(
+    client: Any, mixer: Counting, people: list[Person], tmp_path: Path
+) -> None:
+    person = people[0]
+    for detector in ("skip", "yunet"):
+        face = client.extract_faces(str(person.probe), detector_backend=detector, subject=person.name)[0][
+            "face"
+        ]
+        wanted = vector(client.represent(face, **SFACE))
+        levels = np.rint(face[..., ::-1] * 255).astype(np.uint8)
+        path = str(tmp_path / f"{detector}.png")
+        cv2.imwrite(path, levels)
+        mixer.made.clear()
+        for saved in (path, Path(path), io.BytesIO(Path(path).read_bytes()), Image.open(path)):
+            assert distance(vector(client.represent(saved, **SFACE)), wanted) < 1e-6
+        cv2.imwrite(path.replace("png", "jpg"), levels)
+        with pytest.raises(BypassError, match="changed"):
+            client.represent(path.replace("png", "jpg"), subject=person.name, **SFACE)
+        assert not mixer.made
 
 
 def test_a_photo_written_into_a_crop_does_not_pass(client: Any, people: list[Person]) -> None:

@@ -412,11 +412,14 @@ class ProtectedDeepFace(StandIn):
         skip = call["detector_backend"] == SKIP
         handed = GIVEN.handed(image, self._gate)
         if handed is None:
-            known = whose()
-            face = self._gate.protect(source(image), known, channel_order=order_of(image))
-            if skip and not whole:
-                return _Ready(self._cut(face.pixels, call), Origin.of(face, known))
-            return _Ready(bgr(face), Origin.of(face, known))
+            photo = source(image)
+            handed = GIVEN.handed_as_file(photo, self._gate)
+            if handed is None:
+                known = whose()
+                face = self._gate.protect(photo, known, channel_order=order_of(image))
+                if skip and not whole:
+                    return _Ready(self._cut(face.pixels, call), Origin.of(face, known))
+                return _Ready(bgr(face), Origin.of(face, known))
         self._same_subject(handed.origin, call)
         if not skip:
             return _Ready(_levels(handed.pixels), handed.origin)
