@@ -34,10 +34,15 @@ class Sending:
     Args:
         gate: In front of the client.
         subject: Whose face it is, as the call's own `subject=` says.
+
+    Attributes:
+        awaited: Whether the next call inside is this one's own, a step further down, and takes its subject.
+        ended: Whether it is over; what was started inside and goes on has no part in it.
     """
 
-    def __init__(self, gate: Gate, subject: str | None = None) -> None:
-        self.gate, self.subject = gate, subject
+    def __init__(self, gate: Gate, subject: str | None = None, *, awaited: bool = False) -> None:
+        self.gate, self.subject, self.awaited = gate, subject, awaited
+        self.ended = False
         self._made: set[bytes] = set()
 
     def note(self, made: bytes) -> None:
@@ -53,14 +58,18 @@ _SENDING: ContextVar[Sending | None] = ContextVar("anonymix_sending", default=No
 
 
 @contextmanager
-def sending(gate: Gate, subject: str | None = None) -> Iterator[Sending]:
-    """Open a call. Inside another call of the same gate the subject is that one's, unless one is given."""
+def sending(gate: Gate, subject: str | None = None, *, awaited: bool = False) -> Iterator[Sending]:
+    """Open a call; `awaited` where the client's method ends in another one that opens it as well."""
     outer = current(gate)
-    made = Sending(gate, subject if subject is not None or outer is None else outer.subject)
+    if outer is not None and outer.awaited:
+        outer.awaited = False
+        subject = outer.subject if subject is None else subject
+    made = Sending(gate, subject, awaited=awaited)
     token = _SENDING.set(made)
     try:
         yield made
     finally:
+        made.ended = True
         _SENDING.reset(token)
 
 
@@ -81,7 +90,7 @@ def taking_subject(call: Callable[..., Any], original: Callable[..., Any]) -> Ca
 def current(gate: Gate) -> Sending | None:
     """The call of this gate that the code runs in; None where it runs in none."""
     found = _SENDING.get()
-    return found if found is not None and found.gate is gate else None
+    return found if found is not None and found.gate is gate and not found.ended else None
 
 
 def not_ours(gate: Gate, what: str = "the request holds a picture that is not the mixer's") -> BypassError:

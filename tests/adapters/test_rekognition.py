@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -512,3 +513,23 @@ def test_boto3s_own_retries_are_as_the_documentation_of_the_adapter_says(
     assert len(set(pictures(service.received))) == 1
     assert len(list(mixer.keystore.enrolments())) == 1
     client.close()
+
+
+def test_a_subject_ends_with_its_call(client: Any, service: RekognitionService, mixer: SessionMixer) -> None:
+    """What a handler calls, or starts and leaves running, is no part of the call that it was started in."""
+    mixer.keystore.issue("alice")
+    params = {"CollectionId": STAFF, "Image": {"Bytes": bytes_of(BOB)}}
+    inside: list[Any] = []
+
+    def handler(**_: Any) -> None:
+        client.meta.events.unregister("before-call.rekognition", handler)
+        with pytest.raises(SubjectNeededError):
+            client.search_faces_by_image(**params)
+        inside.append(contextvars.copy_context())
+
+    client.meta.events.register("before-call.rekognition", handler)
+    client.search_faces_by_image(**{**params, "Image": {"Bytes": bytes_of(ALICE)}}, subject="alice")
+    (left,) = inside
+    with pytest.raises(SubjectNeededError):
+        left.run(lambda: client.search_faces_by_image(**params))
+    assert len(service.received) == 1

@@ -132,7 +132,7 @@ def _hooks(client: Any, planner: _Planner) -> Hooks:
 
     def named(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, subject: str | None = None, **options: Any) -> Any:
-            with sending(planner.gate, subject), _unveiled():
+            with sending(planner.gate, subject, awaited=True), _unveiled():
                 return method(*args, **options)
 
         return taking_subject(call, method)
@@ -179,7 +179,7 @@ def _async_hooks(client: Any, planner: _Planner) -> Hooks:
 
     def named(method: Callable[..., Any]) -> Callable[..., Any]:
         async def call(*args: Any, subject: str | None = None, **options: Any) -> Any:
-            with sending(planner.gate, subject):
+            with sending(planner.gate, subject, awaited=True):
                 return await method(*args, **options)
 
         return taking_subject(call, method)
