@@ -36,7 +36,7 @@ from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 from anonymix_plugin.mixer.roads import FastRoad, RefineRoad, Road
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
-from anonymix_plugin.models import locate, weights_hash
+from anonymix_plugin.models import load_checked, weights_hash
 from anonymix_plugin.pipeline import Reader, Stopwatch
 from anonymix_plugin.quality import LEAST_QUALITY
 from anonymix_plugin.recognisers import MeasuringRecogniser, load_recogniser, torch_recogniser
@@ -773,8 +773,8 @@ def _detector(name: DetectorName, faces: FacePolicy = "largest") -> Detector:
     # Whether a photo shows one person, or whom it shows, is answered only by whoever has looked everywhere.
     thorough = faces in {"all", "error"}
     if name == "yunet":
-        return YuNet(locate("yunet"), thorough=thorough)
-    return Scrfd(locate("scrfd-500m"), thorough=thorough)
+        return YuNet(load_checked("yunet"), thorough=thorough)
+    return Scrfd(load_checked("scrfd-500m"), thorough=thorough)
 
 
 def _to_pixels(picture: Floats) -> Pixels:

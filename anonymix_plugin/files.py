@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from anonymix_plugin.errors import OutputError
 
@@ -64,3 +66,19 @@ def _refused(path: Path, error: OSError) -> OutputError:
         where=str(path),
         fix="check the folder, its permissions and the space left",
     )
+
+
+def safetensors_of(content: bytes) -> tuple[dict[str, Any], dict[str, str]]:
+    """The arrays and the metadata of a safetensors file, from its content: what was hashed is what is used.
+
+    Returns:
+        Arrays by name, of numpy's types; and the metadata.
+
+    Raises:
+        ValueError: It is no such file (also as SafetensorError, which derives from Exception alone).
+    """
+    from safetensors.numpy import load
+
+    tensors = load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return tensors, dict(header.get("__metadata__") or {})

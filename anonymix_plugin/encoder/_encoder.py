@@ -9,11 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from anonymix_plugin.encoder._network import INPUT_SIZE, EncoderNetwork
 from anonymix_plugin.errors import BadArrayError, DamagedModelError
+from anonymix_plugin.files import safetensors_of
 from anonymix_plugin.values import Floats, Pixels
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "encoder.safetensors"
@@ -108,20 +109,19 @@ def load_encoder(path: Path = SHIPPED) -> Encoder:
         DamagedModelError: The file is missing, no safetensors file, or does not fit the network.
     """
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            metadata = file.metadata() or {}
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        tensors, metadata = safetensors_of(content)
         network = EncoderNetwork(int(metadata["latent"]), int(metadata["width"]))
         prefix = "network."
         state = {
             name.removeprefix(prefix): value.float() if value.is_floating_point() else value
-            for name, value in tensors.items()
+            for name, value in ((name, torch.from_numpy(array)) for name, array in tensors.items())
             if name.startswith(prefix)
         }
         network.load_state_dict(state)
         network.requires_grad_(requires_grad=False)
-        centre, basis = tensors["latent.centre"].numpy(), tensors["latent.basis"].numpy()
+        centre, basis = tensors["latent.centre"], tensors["latent.basis"]
         generator_hash = metadata["generator"]
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise DamagedModelError(

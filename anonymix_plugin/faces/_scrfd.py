@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from os import PathLike
-from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Final
 
 import numpy as np
 
-from anonymix_plugin.errors import DamagedModelError, MissingModelError
+from anonymix_plugin.errors import DamagedModelError
 from anonymix_plugin.faces._found import Found
-from anonymix_plugin.faces._search import Search
+from anonymix_plugin.faces._search import Search, read_model
+from anonymix_plugin.pool import MOST
 from anonymix_plugin.values import Floats, Pixels
 
 _STRIDES: Final = (8, 16, 32)
@@ -24,7 +25,7 @@ class Scrfd(Search):
     """SCRFD-500M with landmarks (Guo, Deng, Lattas, Zafeiriou 2021) through ONNX Runtime.
 
     Args:
-        model_path: `scrfd_500m_bnkps.onnx`.
+        model: `scrfd_500m_bnkps.onnx`, its content or its path, which is read once.
         sizes: Longest side in pixels at which the photo is looked at, one after the other, until a face
             is found.
         padded_sizes: The same with a border around the photo, tried last; for tight crops.
@@ -34,14 +35,14 @@ class Scrfd(Search):
         threads: Threads that ONNX Runtime uses for one photo; 0 leaves it to it.
 
     Raises:
-        MissingModelError: There is no file at `model_path`.
+        MissingModelError: There is no file at the path.
         DamagedModelError: The file can't be loaded, or is another network.
         UsageError: Sizes or threshold are out of range.
     """
 
     def __init__(
         self,
-        model_path: str | PathLike[str],
+        model: bytes | str | PathLike[str],
         *,
         sizes: Sequence[int] = (320, 640, 1280),
         padded_sizes: Sequence[int] = (320, 640),
@@ -52,23 +53,21 @@ class Scrfd(Search):
         super().__init__(
             sizes=sizes, padded_sizes=padded_sizes, score_threshold=score_threshold, thorough=thorough
         )
-        path = Path(model_path)
-        if not path.is_file():
-            raise MissingModelError("the weights of SCRFD are missing", where=str(path))
+        where = "scrfd" if isinstance(model, bytes) else str(model)
+        content = read_model(model, "SCRFD")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's own exception types are not public
-            raise DamagedModelError("the weights of SCRFD can't be loaded", where=str(path)) from error
+            raise DamagedModelError("the weights of SCRFD can't be loaded", where=where) from error
         if not set(_OUTPUTS) <= {output.name for output in self._session.get_outputs()}:
-            raise DamagedModelError("the model has not the outputs of SCRFD with landmarks", where=str(path))
+            raise DamagedModelError("the model has not the outputs of SCRFD with landmarks", where=where)
         self._input = self._session.get_inputs()[0].name
+        self._running = BoundedSemaphore(MOST)  # each run has buffers of its own
 
     def _look(self, picture: Pixels) -> Found:
         height, width = picture.shape[:2]
@@ -76,10 +75,9 @@ class Scrfd(Search):
         padded = np.zeros((-(-height // 32) * 32, -(-width // 32) * 32, 3), np.float32)
         padded[:height, :width] = picture
         batch = ((padded - 127.5) / 128).transpose(2, 0, 1)[None]
-        outputs = [
-            output.reshape(-1, output.shape[-1])
-            for output in self._session.run(_OUTPUTS, {self._input: batch})
-        ]
+        with self._running:
+            found = self._session.run(_OUTPUTS, {self._input: batch})
+        outputs = [output.reshape(-1, output.shape[-1]) for output in found]
         n = len(_STRIDES)
         boxes, landmarks, scores = [], [], []
         for stride, score, box, points in zip(

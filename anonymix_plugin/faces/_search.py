@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
 
-from anonymix_plugin.errors import UsageError
+from anonymix_plugin.errors import MissingModelError, UsageError
 from anonymix_plugin.faces._found import NOTHING, Found, suppress, without_parts
 from anonymix_plugin.values import Face, Photo, Pixels
 
@@ -25,6 +27,20 @@ _OVERLAP: Final = 0.4
 # wide. What it sees of larger faces are their parts, some of which it takes for faces.
 _CLOSE: Final = 2560
 _PART: Final = 0.5
+
+
+def read_model(model: bytes | str | PathLike[str], name: str) -> bytes:
+    """Content of a detector's weights: as it is given, or of the file at a path.
+
+    Raises:
+        MissingModelError: There is no file.
+    """
+    if isinstance(model, bytes):
+        return model
+    try:
+        return Path(model).read_bytes()
+    except OSError:
+        raise MissingModelError(f"the weights of {name} are missing", where=str(model)) from None
 
 
 class Search(ABC):

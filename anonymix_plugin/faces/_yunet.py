@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
-from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any
 
 import cv2
 import numpy as np
 
-from anonymix_plugin.errors import DamagedModelError, MissingModelError, ModelError
+from anonymix_plugin.errors import DamagedModelError, ModelError
 from anonymix_plugin.faces._found import NOTHING, Found
-from anonymix_plugin.faces._search import Search
+from anonymix_plugin.faces._search import Search, read_model
+from anonymix_plugin.pool import Pool
 from anonymix_plugin.values import Pixels
 
 _LOG_LEVEL = Lock()
@@ -36,7 +35,7 @@ class YuNet(Search):
     """YuNet (Wu, Peng, Yu 2023) through `cv2.FaceDetectorYN`.
 
     Args:
-        model_path: `face_detection_yunet_2023mar.onnx`.
+        model: `face_detection_yunet_2023mar.onnx`, its content or its path, which is read once.
         sizes: Longest side in pixels at which the photo is looked at, one after the other, until a face
             is found.
         padded_sizes: The same with a border around the photo, tried last; for tight crops.
@@ -45,14 +44,14 @@ class YuNet(Search):
             several times slower, and finds faces from 1/128 of the photo's longer side on.
 
     Raises:
-        MissingModelError: There is no file at `model_path`.
+        MissingModelError: There is no file at the path.
         DamagedModelError: The file can't be loaded.
         UsageError: Sizes or threshold are out of range.
     """
 
     def __init__(
         self,
-        model_path: str | PathLike[str],
+        model: bytes | str | PathLike[str],
         *,
         sizes: Sequence[int] = (640, 320, 1280),
         padded_sizes: Sequence[int] = (320, 640),
@@ -62,34 +61,35 @@ class YuNet(Search):
         super().__init__(
             sizes=sizes, padded_sizes=padded_sizes, score_threshold=score_threshold, thorough=thorough
         )
-        self._path = Path(model_path)
-        # An OpenCV detector holds the size of its input and its buffers, so that each call takes one
-        # for itself; as many exist as calls ever ran at the same time.
-        self._idle: SimpleQueue[Any] = SimpleQueue()
-        self._idle.put(self._make())
+        self._where = "yunet" if isinstance(model, bytes) else str(model)
+        self._content = np.frombuffer(read_model(model, "YuNet"), np.uint8)
+        # An OpenCV detector holds the size of its input and its buffers: each call takes one for itself.
+        self._networks = Pool(self._make)
+        with self._networks.lent():
+            pass
 
     def _make(self) -> Any:
-        if not self._path.is_file():
-            raise MissingModelError("the weights of YuNet are missing", where=str(self._path))
         try:
             with _quietly():
                 return cv2.FaceDetectorYN.create(
-                    str(self._path), "", (320, 320), self._threshold, nms_threshold=0.3, top_k=5000
+                    "onnx",
+                    self._content,
+                    np.zeros(0, np.uint8),
+                    (320, 320),
+                    self._threshold,
+                    nms_threshold=0.3,
+                    top_k=5000,
                 )
         except cv2.error as error:
-            raise DamagedModelError("the weights of YuNet can't be loaded", where=str(self._path)) from error
+            raise DamagedModelError("the weights of YuNet can't be loaded", where=self._where) from error
 
     def _look(self, picture: Pixels) -> Found:
-        try:
-            network = self._idle.get_nowait()
-        except Empty:
-            network = self._make()
-        try:
-            network.setInputSize((picture.shape[1], picture.shape[0]))
-            _, rows = network.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        except cv2.error as error:
-            raise ModelError("YuNet failed on this picture", where=str(self._path)) from error
-        self._idle.put(network)
+        with self._networks.lent() as network:
+            try:
+                network.setInputSize((picture.shape[1], picture.shape[0]))
+                _, rows = network.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            except cv2.error as error:
+                raise ModelError("YuNet failed on this picture", where=self._where) from error
         if rows is None:
             return NOTHING
         # A row is x, y, width, height, five points from left to right, score.

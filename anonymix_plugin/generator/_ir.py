@@ -8,7 +8,6 @@ exporter kept the names of most parameters but gave numbers to those it had fold
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -30,17 +29,19 @@ class IrGraph:
     """The constants and edges of one IR.
 
     Args:
-        xml: Path of the .xml file; the .bin file lies beside it under the same stem.
+        xml: Content of the .xml file.
+        binary: Content of the .bin file that belongs to it.
+        where: The file, for messages.
 
     Raises:
         DamagedModelError: If the XML does not parse or the binary is shorter than the XML says.
     """
 
-    def __init__(self, xml: Path) -> None:
-        self._path = xml
+    def __init__(self, xml: bytes, binary: bytes, where: str) -> None:
+        self._where = where
         try:
-            root = ElementTree.parse(xml).getroot()  # noqa: S314 - see above
-        except (ElementTree.ParseError, OSError) as error:
+            root = ElementTree.fromstring(xml)  # noqa: S314 - its hash was checked
+        except ElementTree.ParseError as error:
             raise self._damaged(f"the graph can't be read: {error}") from error
         self._nodes: dict[str, _Node] = {}
         self._id_by_name: dict[str, str] = {}
@@ -63,10 +64,10 @@ class IrGraph:
             source, target = edge.attrib["from-layer"], edge.attrib["to-layer"]
             self._inputs.setdefault(target, []).append(source)
             self._outputs.setdefault(source, []).append(target)
-        self._binary = np.memmap(xml.with_suffix(".bin"), dtype=np.uint8, mode="r")
+        self._binary = memoryview(binary)
 
     def _damaged(self, what: str) -> DamagedModelError:
-        return DamagedModelError(what, where=str(self._path), fix="run: anonymix models pull --force")
+        return DamagedModelError(what, where=self._where, fix="run: anonymix models pull --force")
 
     def __contains__(self, name: str) -> bool:
         return name in self._id_by_name

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator.openvino_engine import OpenVinoGenerator
 from anonymix_plugin.generator.protocol import Generator
-from anonymix_plugin.generator.published_weights import PublishedWeights, read_published
-from anonymix_plugin.models import locate
+from anonymix_plugin.generator.published_weights import PublishedWeights, parse_published
+from anonymix_plugin.models import load_checked
 
 if TYPE_CHECKING:
     from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
@@ -64,8 +64,7 @@ def load_generator(engine: Engine = "auto", *, threads: int = 0) -> Generator:
 
 
 def _published() -> PublishedWeights:
-    files = {name: locate("mobilestylegan", name) for name in _FILES}
-    return read_published(files["MappingNetwork.xml"], files["SynthesisNetwork.xml"])
+    return parse_published(*(load_checked("mobilestylegan", name) for name in _FILES))
 
 
 _FILES = ("MappingNetwork.xml", "MappingNetwork.bin", "SynthesisNetwork.xml", "SynthesisNetwork.bin")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from anonymix_plugin.errors import DamagedModelError
 from anonymix_plugin.generator._ir import IrGraph
 from anonymix_plugin.generator.protocol import LayerGroups
 from anonymix_plugin.values import Floats
@@ -139,9 +140,26 @@ def read_published(mapping_xml: Path, synthesis_xml: Path) -> PublishedWeights:
     Raises:
         DamagedModelError: If the files are not the graph that is expected here.
     """
-    mapping = _mapping(IrGraph(mapping_xml))
-    synthesis = _synthesis(IrGraph(synthesis_xml))
-    return PublishedWeights(mapping, synthesis, _files_hash(mapping_xml, synthesis_xml))
+    contents: list[bytes] = []
+    for xml in (mapping_xml, synthesis_xml):
+        for path in (xml, xml.with_suffix(".bin")):
+            try:
+                contents.append(path.read_bytes())
+            except OSError as error:
+                raise DamagedModelError(f"can't be read: {error.strerror}", where=str(path)) from error
+    return parse_published(*contents)
+
+
+def parse_published(
+    mapping_xml: bytes, mapping_bin: bytes, synthesis_xml: bytes, synthesis_bin: bytes
+) -> PublishedWeights:
+    """Read the weights from the contents of the four published files; raises as `read_published`."""
+    mapping = _mapping(IrGraph(mapping_xml, mapping_bin, "MappingNetwork.xml"))
+    synthesis = _synthesis(IrGraph(synthesis_xml, synthesis_bin, "SynthesisNetwork.xml"))
+    digest = hashlib.sha256()
+    for content in (mapping_xml, mapping_bin, synthesis_xml, synthesis_bin):
+        digest.update(hashlib.sha256(content).digest())
+    return PublishedWeights(mapping, synthesis, digest.hexdigest())
 
 
 def _mapping(graph: IrGraph) -> MappingWeights:
@@ -202,11 +220,3 @@ def _convolution(graph: IrGraph, name: str) -> ConvWeights:
         graph.value(bias).reshape(-1),
         graph.value(graph.constant_input(with_noise)),
     )
-
-
-def _files_hash(*graphs: Path) -> str:
-    digest = hashlib.sha256()
-    for xml in graphs:
-        for path in (xml, xml.with_suffix(".bin")):
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()

@@ -22,10 +22,11 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from anonymix_plugin.errors import DamagedModelError, UsageError
+from anonymix_plugin.files import safetensors_of
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.values import Floats
 
@@ -94,10 +95,10 @@ def load_anchor_directions(path: Path = SHIPPED) -> AnchorDirections:
         DamagedModelError: The file is missing, no safetensors file, or its rows are not orthonormal.
     """
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        with safe_open(path, framework="np") as file:
-            directions = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            mixer = (file.metadata() or {})["mixer"]
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        directions, metadata = safetensors_of(content)
+        mixer = metadata["mixer"]
         for name, rows in directions.items():
             if rows.ndim != 2 or not _orthonormal(rows):
                 raise ValueError(f"the rows of {name} are not orthonormal")

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from anonymix_plugin.mixer.resample import area_resize
-from anonymix_plugin.models import locate
+from anonymix_plugin.models import load_checked
 from anonymix_plugin.recognisers.onnx_file import read_onnx
 from anonymix_plugin.recognisers.onnx_torch import OnnxModule
 
@@ -130,7 +130,7 @@ def load_attribute_distance() -> LightColourAndForm:
         MissingModelError: SFace's weights are not on this machine.
         DamagedModelError: They are, but altered.
     """
-    model = read_onnx(locate("sface"))
+    model = read_onnx(load_checked("sface"))
     nodes = list(model.graph.node)
     depth = next(i for i, node in enumerate(nodes) if node.output[0] == _SFACE_DEPTH)
     del model.graph.node[depth + 1 :]

@@ -9,10 +9,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from anonymix_plugin.errors import DamagedModelError
+from anonymix_plugin.files import safetensors_of
 from anonymix_plugin.mixer.identity_map import Bend
 from anonymix_plugin.mixer.subspace import IdentitySubspace, Matrix
 from anonymix_plugin.values import Floats
@@ -97,10 +98,9 @@ def load_mixer_weights(path: Path = SHIPPED) -> MixerWeights:
         DamagedModelError: The file is missing, no safetensors file, or lacks a tensor.
     """
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        with safe_open(path, framework="np") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            metadata = file.metadata() or {}
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        tensors, metadata = safetensors_of(content)
         prefix = "mapper.bend."
         bend = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
         return MixerWeights(

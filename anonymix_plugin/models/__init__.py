@@ -1,7 +1,15 @@
 """Weights: the registry of what can be had, and fetching, finding and checking it."""
 
 from anonymix_plugin.models._cache import home
-from anonymix_plugin.models._locate import Source, Verification, locate, sources, verify, weights_hash
+from anonymix_plugin.models._locate import (
+    Source,
+    Verification,
+    load_checked,
+    locate,
+    sources,
+    verify,
+    weights_hash,
+)
 from anonymix_plugin.models._pull import PullEvent, PullResult, pull
 from anonymix_plugin.registry import REGISTRY, Group, ModelEntry, WeightFile, Wheel, entry, names_in
 
@@ -17,6 +25,7 @@ __all__ = [
     "Wheel",
     "entry",
     "home",
+    "load_checked",
     "locate",
     "names_in",
     "pull",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from anonymix_plugin.configuration import load_configuration
-from anonymix_plugin.errors import DamagedModelError, MissingModelError, UsageError
+from anonymix_plugin.errors import DamagedModelError, MissingModelError, ModelError, UsageError
 from anonymix_plugin.models._cache import is_intact, model_folder, sha256_of
 from anonymix_plugin.registry import REGISTRY, entry
 
@@ -80,7 +80,7 @@ def locate(name: str, file: str | None = None) -> Path:
     """Path of a model's file, after checking that it is there and is the right one.
 
     The content is hashed on first use in a process, and again only when the file's time, size or inode
-    has changed.
+    has changed. It is for looking at files; what is going to run is read by `load_checked`.
 
     Args:
         name: Name of the model in the registry.
@@ -92,20 +92,35 @@ def locate(name: str, file: str | None = None) -> Path:
         UsageError: No model or file has that name.
         ConfigurationError: The configuration file is not valid.
     """
-    candidates = {source.file: source for source in sources(name)}
-    if file is None and len(candidates) == 1:
-        file = next(iter(candidates))
-    if file not in candidates:
-        what = "several files belong to this model" if file is None else f"no file {file} belongs to it"
-        raise UsageError(what, where=name, fix="name one of: " + ", ".join(candidates))
-    source = candidates[file]
-    if source.intact:
-        return source.path
-    if not source.path.is_file():
-        raise MissingModelError(f"the weights {file} are not on this machine", where=name, fix=_cure(source))
-    raise DamagedModelError(
-        f"{source.path} does not have the expected SHA-256 {source.sha256}", where=name, fix=_cure(source)
-    )
+    source = _source(name, file)
+    if not source.intact:
+        raise _refused(source)
+    return source.path
+
+
+def load_checked(name: str, file: str | None = None) -> bytes:
+    """Content of a model's file: the very bytes that were checked, read once.
+
+    Whoever opens the path of `locate` reads the file again, when it may be another.
+
+    Args:
+        name: Name of the model in the registry.
+        file: Name of the file; may be left out where the model has a single one.
+
+    Raises:
+        MissingModelError: The file is not on this machine.
+        DamagedModelError: It is, but its content is another.
+        UsageError: No model or file has that name.
+        ConfigurationError: The configuration file is not valid.
+    """
+    source = _source(name, file)
+    try:
+        content = source.path.read_bytes()
+    except OSError:
+        raise _refused(source) from None
+    if hashlib.sha256(content).hexdigest() != source.sha256:
+        raise _refused(source)
+    return content
 
 
 def verify(names: Iterable[str] | None = None) -> list[Verification]:
@@ -147,6 +162,24 @@ def _verify(source: Source) -> Verification:
     except OSError:
         return Verification(source, "damaged", "")
     return Verification(source, "ok" if actual == source.sha256 else "damaged", actual)
+
+
+def _source(name: str, file: str | None) -> Source:
+    candidates = {source.file: source for source in sources(name)}
+    if file is None and len(candidates) == 1:
+        file = next(iter(candidates))
+    if file not in candidates:
+        what = "several files belong to this model" if file is None else f"no file {file} belongs to it"
+        raise UsageError(what, where=name, fix="name one of: " + ", ".join(candidates))
+    return candidates[file]
+
+
+def _refused(source: Source) -> ModelError:
+    if not source.path.is_file():
+        what = f"the weights {source.file} are not on this machine"
+        return MissingModelError(what, where=source.model, fix=_cure(source))
+    what = f"{source.path} does not have the expected SHA-256 {source.sha256}"
+    return DamagedModelError(what, where=source.model, fix=_cure(source))
 
 
 def _cure(source: Source) -> str:

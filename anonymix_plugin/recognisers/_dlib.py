@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -20,8 +21,8 @@ class Dlib(BoxCrop):
     are. They all lie in a narrow cone, so cosines of different people are high too: about .87.
 
     Args:
-        network: File of the recogniser.
-        landmarks: File of the 5-point predictor.
+        network: Content of the file of the recogniser.
+        landmarks: The same of the 5-point predictor.
         name: Its name.
 
     Raises:
@@ -31,11 +32,16 @@ class Dlib(BoxCrop):
     dim: Final = 128
     seen_by_mixer: Final = False
 
-    def __init__(self, network: Path, landmarks: Path, *, name: str = "dlib-recognition") -> None:
+    def __init__(self, network: bytes, landmarks: bytes, *, name: str = "dlib-recognition") -> None:
         self.name = name
         self._dlib = _dlib()
-        self._network = self._dlib.face_recognition_model_v1(str(network))
-        self._landmarks = self._dlib.shape_predictor(str(landmarks))
+        # dlib reads files alone; in a folder that nobody else may enter, it reads what was checked.
+        with TemporaryDirectory(prefix="anonymix-") as folder:
+            file = Path(folder) / "model.dat"
+            file.write_bytes(network)
+            self._network = self._dlib.face_recognition_model_v1(str(file))
+            file.write_bytes(landmarks)
+            self._landmarks = self._dlib.shape_predictor(str(file))
 
     def embed(self, crops: Pixels) -> Floats:
         """See `Recogniser.embed`."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from threading import BoundedSemaphore
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from anonymix_plugin.pool import MOST, Pool
 from anonymix_plugin.values import Floats
 
 RecogniserEngine = Literal["auto", "openvino", "onnxruntime"]
@@ -32,7 +33,7 @@ class OpenVinoNetwork:
     """An ONNX file on OpenVINO, crop by crop.
 
     Args:
-        path: The file.
+        model: The file's content, or its path.
         size: Side of a crop in pixels.
         threads: Threads for one crop. A second one makes it 1.6 x as fast where a core is idle; whoever runs
             several networks at a time leaves it at one.
@@ -42,34 +43,30 @@ class OpenVinoNetwork:
         RuntimeError: It can't run this file here.
     """
 
-    def __init__(self, path: Path, size: int, threads: int = 1) -> None:
+    def __init__(self, model: Path | bytes, size: int, threads: int = 1) -> None:
         import openvino
 
         core = openvino.Core()
-        model = core.read_model(path)
+        network = core.read_model(model if isinstance(model, bytes) else model.read_bytes())
         # Published files fix the batch at one, at another size or not at all.
-        model.reshape({model.input(0): [1, 3, size, size]})
+        network.reshape({network.input(0): [1, 3, size, size]})
         options = {
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
         }
-        self._compiled = core.compile_model(model, "CPU", options)
+        self._compiled = core.compile_model(network, "CPU", options)
         self.dim = int(self._compiled.output(0).shape[1])
-        # A request holds the buffers of one run; as many exist as runs ever were under way together.
-        self._idle: SimpleQueue[Any] = SimpleQueue()
+        # A request holds the buffers of one run.
+        self._requests: Pool[Any] = Pool(self._compiled.create_infer_request)
 
     def run(self, values: Floats) -> Floats:
         """See `Network.run`."""
-        try:
-            request = self._idle.get_nowait()
-        except Empty:
-            request = self._compiled.create_infer_request()
         rows = np.empty((len(values), self.dim), np.float32)
-        for row, crop in zip(rows, values, strict=True):
-            request.infer({0: np.ascontiguousarray(crop[None])})
-            row[:] = request.get_output_tensor(0).data[0]
-        self._idle.put(request)
+        with self._requests.lent() as request:
+            for row, crop in zip(rows, values, strict=True):
+                request.infer({0: np.ascontiguousarray(crop[None])})
+                row[:] = request.get_output_tensor(0).data[0]
         return rows
 
 
@@ -77,11 +74,11 @@ class OnnxRuntimeNetwork:
     """An ONNX file on ONNX Runtime.
 
     Args:
-        path: The file.
+        model: The file's content, or its path.
         threads: Threads for one crop; ONNX Runtime's own choice by default.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, model: Path | bytes, threads: int | None = None) -> None:
         import onnxruntime
 
         from anonymix_plugin.recognisers.onnx_file import read_onnx
@@ -92,9 +89,10 @@ class OnnxRuntimeNetwork:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
-        model = read_onnx(path).SerializeToString()
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        network = read_onnx(model).SerializeToString()
+        self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
+        self._running = BoundedSemaphore(MOST)  # each run has buffers of its own
         self.dim = int(self._session.get_outputs()[0].shape[1])
 
     def run(self, values: Floats) -> Floats:
@@ -102,21 +100,22 @@ class OnnxRuntimeNetwork:
         parts = []
         for start in range(0, len(values), _BATCH):
             batch = np.ascontiguousarray(values[start : start + _BATCH])
-            parts.append(self._session.run(None, {self._input: batch})[0])
+            with self._running:
+                parts.append(self._session.run(None, {self._input: batch})[0])
         return np.concatenate(parts)
 
 
-def load_network(path: Path, size: int, *, threads: int | None, engine: RecogniserEngine) -> Network:
+def load_network(model: Path | bytes, size: int, *, threads: int | None, engine: RecogniserEngine) -> Network:
     """Load a network on an engine; "auto" takes OpenVINO, and ONNX Runtime where OpenVINO can't run it.
 
     Raises:
         DamagedModelError: The file is no such network.
     """
     if engine == "onnxruntime":
-        return OnnxRuntimeNetwork(path, threads)
+        return OnnxRuntimeNetwork(model, threads)
     try:
-        return OpenVinoNetwork(path, size, threads or 1)
+        return OpenVinoNetwork(model, size, threads or 1)
     except (ImportError, RuntimeError):
         if engine == "openvino":
             raise
-    return OnnxRuntimeNetwork(path, threads)
+    return OnnxRuntimeNetwork(model, threads)

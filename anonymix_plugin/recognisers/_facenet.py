@@ -20,18 +20,18 @@ class FaceNet(BoxCrop):
     training uses it.
 
     Args:
-        path: The Keras HDF5 file.
+        model: The content of the Keras HDF5 file, or its path.
         name: Its name.
     """
 
     dim: Final = 128
     seen_by_mixer: Final = False
 
-    def __init__(self, path: Path, *, name: str = "facenet") -> None:
+    def __init__(self, model: Path | bytes, *, name: str = "facenet") -> None:
         from anonymix_plugin.recognisers.keras_weights import read_inception_resnet
 
         self.name = name
-        self._network = read_inception_resnet(path)
+        self._network = read_inception_resnet(model)
 
     def embed(self, crops: Pixels) -> Floats:
         """See `Recogniser.embed`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.models import locate, sources
+from anonymix_plugin.models import load_checked, sources
 from anonymix_plugin.recognisers._dlib import Dlib
 from anonymix_plugin.recognisers._facenet import FaceNet
 from anonymix_plugin.recognisers._onnx_recogniser import ArcFace, SFace
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from anonymix_plugin.recognisers._torch_recogniser import TorchRecogniser
 
 _LOADERS: Final[dict[str, Callable[[int | None], Recogniser]]] = {
-    "arcface-mbf": lambda threads: ArcFace(locate("arcface-mbf"), threads=threads),
-    "sface": lambda threads: SFace(locate("sface"), threads=threads),
+    "arcface-mbf": lambda threads: ArcFace(load_checked("arcface-mbf"), threads=threads),
+    "sface": lambda threads: SFace(load_checked("sface"), threads=threads),
     "sface-int8": lambda threads: SFace(
-        locate("sface-int8"), name="sface-int8", threads=threads, engine="onnxruntime"
+        load_checked("sface-int8"), name="sface-int8", threads=threads, engine="onnxruntime"
     ),
-    "facenet": lambda _: FaceNet(locate("facenet")),
+    "facenet": lambda _: FaceNet(load_checked("facenet")),
     "dlib-recognition": lambda _: Dlib(
-        locate("dlib-recognition", "dlib_face_recognition_resnet_model_v1.dat"),
-        locate("dlib-recognition", "shape_predictor_5_face_landmarks.dat"),
+        load_checked("dlib-recognition", "dlib_face_recognition_resnet_model_v1.dat"),
+        load_checked("dlib-recognition", "shape_predictor_5_face_landmarks.dat"),
     ),
 }
 _NEEDS: Final = {"facenet": ("h5py", "torch"), "dlib-recognition": ("dlib",)}

@@ -19,7 +19,7 @@ class _OnnxRecogniser(PointsCrop):
     number of threads.
 
     Args:
-        path: The ONNX file.
+        model: The ONNX file's content, or its path, which is read once.
         threads: Threads for one crop; the engine's own choice by default.
         engine: What runs it.
     """
@@ -28,8 +28,10 @@ class _OnnxRecogniser(PointsCrop):
     mean: ClassVar[float]
     scale: ClassVar[float]
 
-    def __init__(self, path: Path, *, threads: int | None = None, engine: RecogniserEngine = "auto") -> None:
-        self._network = load_network(path, self.input_size, threads=threads, engine=engine)
+    def __init__(
+        self, model: Path | bytes, *, threads: int | None = None, engine: RecogniserEngine = "auto"
+    ) -> None:
+        self._network = load_network(model, self.input_size, threads=threads, engine=engine)
         self.dim = self._network.dim
 
     def embed(self, crops: Pixels) -> Floats:
@@ -58,13 +60,13 @@ class ArcFace(_OnnxRecogniser):
 
     def __init__(
         self,
-        path: Path,
+        model: Path | bytes,
         *,
         name: str = "arcface-mbf",
         threads: int | None = None,
         engine: RecogniserEngine = "auto",
     ) -> None:
-        super().__init__(path, threads=threads, engine=engine)
+        super().__init__(model, threads=threads, engine=engine)
         self.name = name
 
 
@@ -80,11 +82,11 @@ class SFace(_OnnxRecogniser):
 
     def __init__(
         self,
-        path: Path,
+        model: Path | bytes,
         *,
         name: str = "sface",
         threads: int | None = None,
         engine: RecogniserEngine = "auto",
     ) -> None:
-        super().__init__(path, threads=threads, engine=engine)
+        super().__init__(model, threads=threads, engine=engine)
         self.name = name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from anonymix_plugin.errors import BadArrayError
-from anonymix_plugin.models import locate
+from anonymix_plugin.models import load_checked
 from anonymix_plugin.recognisers._inception_resnet import standardised
 from anonymix_plugin.recognisers._recogniser import Alignment
 from anonymix_plugin.recognisers.keras_weights import read_inception_resnet
@@ -70,9 +70,9 @@ class TorchRecogniser(nn.Module):
 
 def build(name: str) -> TorchRecogniser:
     """See `torch_recogniser`; the name is one of `TORCH_NAMES`."""
-    path = locate(name)
+    content = load_checked(name)
     if name == "facenet":
-        network = read_inception_resnet(path)
+        network = read_inception_resnet(content)
         return TorchRecogniser(name, network, alignment="box-160", to_grey_levels=True, standardise=True)
-    onnx_network = OnnxModule(read_onnx(path))
+    onnx_network = OnnxModule(read_onnx(content))
     return TorchRecogniser(name, onnx_network, alignment="arcface-112", to_grey_levels=name == "sface")

@@ -6,6 +6,7 @@ which Keras would run; here it is never looked at.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,16 @@ from torch import Tensor, nn
 
 from anonymix_plugin.errors import DamagedModelError, naming_extras
 from anonymix_plugin.recognisers._inception_resnet import ConvRelu, InceptionResnetV1, Residual
+from anonymix_plugin.words import shown
 
 _EPSILON = 1e-3  # of the batch normalisations
 
 
-def read_inception_resnet(path: Path) -> InceptionResnetV1:
+def read_inception_resnet(source: Path | bytes) -> InceptionResnetV1:
     """The network with the weights of a file, for evaluation and frozen.
 
     Args:
-        path: The HDF5 file.
+        source: The content of the HDF5 file, or its path.
 
     Raises:
         MissingPackageError: h5py is not installed.
@@ -34,10 +36,10 @@ def read_inception_resnet(path: Path) -> InceptionResnetV1:
         import h5py
     network = InceptionResnetV1()
     try:
-        with h5py.File(path, "r") as file:
-            _fill(network, _Arrays(file["model_weights"], path))
+        with h5py.File(io.BytesIO(source) if isinstance(source, bytes) else source, "r") as file:
+            _fill(network, _Arrays(file["model_weights"], shown(source)))
     except (OSError, KeyError) as error:
-        raise DamagedModelError(f"not FaceNet's weights: {error}", where=str(path)) from error
+        raise DamagedModelError(f"not FaceNet's weights: {error}", where=shown(source)) from error
     for module in network.modules():
         if isinstance(module, nn.Conv2d):  # the order of crops in memory, which spares turning each of them
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
@@ -49,7 +51,7 @@ class _Arrays:
     """The arrays of a file by layer and name."""
 
     group: Any
-    path: Path
+    where: str
 
     def get(self, layer: str, name: str, shape: tuple[int, ...]) -> Tensor:
         """An array as float64, with its axes in torch's order, after a check of its shape."""
@@ -59,7 +61,7 @@ class _Arrays:
         array = array.transpose(axes)
         if array.shape != shape:
             raise DamagedModelError(
-                f"{layer}/{name} has the shape {array.shape} instead of {shape}", where=str(self.path)
+                f"{layer}/{name} has the shape {array.shape} instead of {shape}", where=self.where
             )
         return torch.from_numpy(array.copy())
 

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anonymix_plugin.errors import DamagedModelError
+from anonymix_plugin.words import shown
 
 if TYPE_CHECKING:
     import onnx
 
 
-def read_onnx(path: Path) -> onnx.ModelProto:
+def read_onnx(source: Path | bytes) -> onnx.ModelProto:
     """Read a model with one input and one output, and let the batch have any size.
 
     Published files name their weights as inputs too, which keeps the runtime from folding them, or even
     name weights as inputs that are there in another form; and some fix the batch at one.
 
     Args:
-        path: The ONNX file; its hash has been checked.
+        source: The content of the ONNX file, or its path; its hash has been checked.
 
     Returns:
         The model; its only input is the batch of crops.
@@ -30,9 +31,9 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
     try:
-        model = onnx.load(path)
+        model = onnx.load_model_from_string(source if isinstance(source, bytes) else source.read_bytes())
     except DecodeError as error:
-        raise DamagedModelError("the file is no ONNX model", where=str(path)) from error
+        raise DamagedModelError("the file is no ONNX model", where=shown(source)) from error
     graph = model.graph
     used = {name for node in graph.node for name in node.input}
     weights = {weight.name for weight in graph.initializer}
@@ -40,7 +41,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     if len(inputs) != 1 or len(graph.output) != 1:
         raise DamagedModelError(
             f"the graph has {len(inputs)} inputs and {len(graph.output)} outputs instead of one each",
-            where=str(path),
+            where=shown(source),
         )
     del graph.input[:]
     graph.input.extend(inputs)
