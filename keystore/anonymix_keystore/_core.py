@@ -170,11 +170,15 @@ class Core:
     def db(self) -> Database:
         """The connection for reads, if the store is open and in its place."""
         db = self._db
-        if not self._open or not db.in_place():
+        if not self._open or not db.in_place() or db.look_due():
             self._usable()
-            self.cache.clear()
-            db.check_place("nothing was read")
-        self._check_form(db)
+            try:
+                db.check_place("nothing was read")
+                self._check_form(db)
+            except KeystoreError:
+                self.cache.clear()
+                raise
+            db.looked()
         return db
 
     def _check_form(self, db: Database, header: Header | None = None) -> None:
@@ -216,6 +220,7 @@ class Core:
         """
         self._check_process()
         self._usable()
+        self._db.check_place("nothing was read")
         db = self._another()
         try:
             with db.lock:

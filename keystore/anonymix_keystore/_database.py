@@ -259,10 +259,7 @@ class Database:
     # --- the place --------------------------------------------------------------------------------
 
     def in_place(self) -> bool:
-        """Whether the names still lead to the file that was opened; for reads, which ask each time.
-
-        The files beside it are looked after now and then.
-        """
+        """Whether the names still lead to the file that was opened; for reads, which ask each time."""
         try:
             for name in self._names:
                 status = os.stat(name)  # noqa: PTH116 - a Path costs as much again
@@ -270,11 +267,15 @@ class Database:
                     return False
         except OSError:
             return False
-        now = time.monotonic()
-        if now - self._looked < _LOOK_SECONDS:
-            return True
-        self._looked = now
-        return all(_held.identity(self._real + suffix) == known for suffix, known in self._beside.items())
+        return True
+
+    def look_due(self) -> bool:
+        """Whether it is time for reads to look around again (20 times a second)."""
+        return time.monotonic() - self._looked >= _LOOK_SECONDS
+
+    def looked(self) -> None:
+        """All was found right."""
+        self._looked = time.monotonic()
 
     def check_main(self, done: str) -> None:
         """See that the names still lead to the file that was opened.
