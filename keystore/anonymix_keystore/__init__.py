@@ -11,6 +11,7 @@ Example:
 from anonymix_keystore._anchor import Anchor, AnchorFile, AnchorState, CallbackAnchor
 from anonymix_keystore._backup import BackupInfo
 from anonymix_keystore._care import RETENTION
+from anonymix_keystore._database import check_free
 from anonymix_keystore._enrolments import EnrolmentInfo
 from anonymix_keystore._erasure import ForgetReceipt, LastUse
 from anonymix_keystore._errors import (
@@ -127,5 +128,6 @@ __all__ = [
     "WrongContextError",
     "WrongKeyError",
     "WrongPassphraseError",
+    "check_free",
     "is_live",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -242,6 +244,28 @@ def test_status_counts_keys(run) -> None:
     run("revoke", "bob", "--yes")
     assert run("status", "--json")["keys"] == {"active": 1, "destroyed": 1}
     assert "passphrase" in run("status")
+
+
+def test_status_tells_when_erased_bytes_are_still_in_the_log(run, home: Path) -> None:
+    run("init")
+    run("issue", "alice")
+    assert run("status", "--json")["erased_bytes_in_log"] is False
+    with Keystore.open(home / "keystore.db", PassphraseUnlock(SECRET)) as store:
+        with contextlib.closing(sqlite3.connect(home / "keystore.db", isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM keys").fetchall()
+            store.revoke("alice")
+            assert run("status", "--json")["erased_bytes_in_log"] is True
+            assert "lets go" in run("status")
+        assert run("status", "--json")["erased_bytes_in_log"] is False
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_init_names_all_files_that_are_in_its_way(run, home: Path, suffix: str) -> None:
+    home.mkdir()
+    (home / f"keystore.db{suffix}").touch()
+    error = run("init", fails=StoreExistsError).exception
+    assert all(str(home / f"keystore.db{name}") in error.fix for name in ("", "-wal", "-shm"))
 
 
 def test_the_audit_trail_is_shown_exported_and_verified(run, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from anonymix_keystore import (
     KeyFileUnlock,
     Keystore,
     PassphraseUnlock,
-    StoreExistsError,
     Unlock,
+    check_free,
 )
 from anonymix_plugin.cli.keys._app import (
     ClockOption,
@@ -71,8 +71,7 @@ def init(
 ) -> None:
     """Make a new keystore; locked by a passphrase unless told otherwise."""
     place = place_of(keystore)
-    if place.exists():
-        raise StoreExistsError("there is already a file here", where=str(place))
+    check_free(place)
     unlock = new_unlock(key_file, environment, keyring, aws_kms, vault)
     if unlock is None:
         unlock = PassphraseUnlock(passphrase_from(passphrase_fd, prompt="New passphrase", confirm=True))
@@ -105,6 +104,7 @@ def status(
             "epoch": store.epoch,
             "scopes": list(store.scopes()),
             "keys": states,
+            "erased_bytes_in_log": store.unscrubbed,
         }
     if as_json:
         print_json(facts)
@@ -114,9 +114,11 @@ def status(
         shown = value
         if isinstance(value, dict):
             shown = ", ".join(f"{count} {state}" for state, count in value.items()) or "none"
+        elif isinstance(value, bool):
+            shown = "yes, until whoever reads the store lets go of it" if value else "no"
         elif isinstance(value, list):
             shown = ", ".join(value) or "none"
-        table.add_row(name, escape(str(shown)))
+        table.add_row(name.replace("_", " "), escape(str(shown)))
     Console().print(table)
 
 
