@@ -6,7 +6,7 @@ DATA ?= ../shared/data
 # Idle threads that spin steal the cores from the engine next door.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo docs test test-wheel test-long test-crash test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-encoder clean help
+.PHONY: demo docs test test-wheel test-long test-crash soak test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -62,6 +62,11 @@ test-long: models        ## the tests that take minutes
 
 test-crash: $(VENV)/.ready   ## kill -9 a keystore 250 times
 	$(BIN)/python -m pytest -m long tests/keystore/test_keystore_crash.py
+
+# ANONYMIX_SOAK_SECONDS sets the length; the figures are printed at the end.
+soak: $(VENV)/.ready     ## eight processes do all that the keystore has, with kills (20 minutes)
+	ANONYMIX_SOAK_SECONDS=$${ANONYMIX_SOAK_SECONDS:-1200} $(BIN)/python -m pytest -m long -s --timeout 0 \
+		tests/keystore/test_keystore_soak.py
 
 test-keystore: $(VENV)/.ready   ## the keystore's long tests: kills, races, every byte flipped, the state machine
 	$(BIN)/python -m pytest -m long tests/keystore

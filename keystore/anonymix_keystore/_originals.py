@@ -11,6 +11,7 @@ import secrets
 from anonymix_keystore import _asked, _slots
 from anonymix_keystore._core import Change, Core
 from anonymix_keystore._crypto import KEY_BYTES, derive, encode, seal, unseal
+from anonymix_keystore._database import Database
 from anonymix_keystore._errors import (
     DamagedError,
     InvalidRequestError,
@@ -35,7 +36,8 @@ class Originals:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._wrap: bytes | None = None
+        # The slot that was unlocked, and what it gave: another process may exchange it meanwhile.
+        self._opened: tuple[_slots.Slot, bytes] | None = None
 
     def enabled(self) -> bool:
         """Whether this store may keep originals."""
@@ -54,7 +56,7 @@ class Originals:
                 raise OriginalsError("sealed originals are switched on already")
             _slots.write(change.db, store_id, slot)
             change.note("enable-originals", unlock=slot.kind)
-        self._wrap = derive(root, store_id, "originals")
+        self._opened = slot, derive(root, store_id, "originals")
 
     def _opens_root(self, unlock: Unlock) -> bool:
         with self._core.lock:
@@ -69,8 +71,9 @@ class Originals:
     def unlock(self, unlock: Unlock) -> None:
         """Unlock the second root key."""
         store_id = self._core.keys.store_id
-        root = _slots.open_slot(store_id, self._slot(), _asked.unlock(unlock), str(self._core.path))
-        self._wrap = derive(root, store_id, "originals")
+        slot = self._slot()
+        root = _slots.open_slot(store_id, slot, _asked.unlock(unlock), str(self._core.path))
+        self._opened = slot, derive(root, store_id, "originals")
 
     def _slot(self) -> _slots.Slot:
         with self._core.lock:
@@ -97,10 +100,12 @@ class Originals:
             _slots.write(change.db, store_id, fresh)
             change.note("change-originals-unlock", unlock=new.kind)
             change.erased = True
+        if self._opened is not None:
+            self._opened = fresh, derive(root, store_id, "originals")
 
     def lock(self) -> None:
         """Forget the second root key until it is unlocked again."""
-        self._wrap = None
+        self._opened = None
 
     def disable(self) -> int:
         """Erase the second root key and all originals; returns how many there were."""
@@ -113,12 +118,16 @@ class Originals:
         self.lock()
         return len(rows)
 
-    def _key(self) -> bytes:
-        if self._wrap is None:
-            raise OriginalsError(
-                "sealed originals are switched off or locked", fix="call store.originals.unlock(unlock)"
-            )
-        return self._wrap
+    def _key(self, db: Database) -> bytes:
+        """What seals originals; read in the step that uses it, since another process may end it."""
+        if self._opened is not None:
+            slot, wrap = self._opened
+            if _slots.read(db, self._core.keys.store_id, _slots.ORIGINALS) == slot:
+                return wrap
+            self.lock()
+        raise OriginalsError(
+            "sealed originals are switched off or locked", fix="call store.originals.unlock(unlock)"
+        )
 
     def _who(self, subject: str, scope: str) -> Who:
         return subject_in(self._core.keys, subject, scope)
@@ -132,9 +141,10 @@ class Originals:
     def keep(self, subject: str, data: bytes, *, scope: str = DEFAULT_SCOPE, label: str = "face") -> None:
         """Seal an original over the one of the same label."""
         label, who = checked(label, "label"), self._who(subject, scope)
-        wrap, tag, data = self._key(), self._label(label), _asked.data(data, "data", MOST_BYTES)
+        tag, data = self._label(label), _asked.data(data, "data", MOST_BYTES)
         own = secrets.token_bytes(KEY_BYTES)
         with self._core.change() as change:
+            wrap = self._key(change.db)
             row = Original(
                 who.tag,
                 tag,
@@ -159,9 +169,8 @@ class Originals:
     def read(self, subject: str, *, scope: str = DEFAULT_SCOPE, label: str = "face") -> bytes:
         """Open an original."""
         tag, who = self._label(checked(label, "label")), self._who(subject, scope)
-        wrap = self._key()
-        with self._core.lock:
-            db, keys = self._core.db, self._core.keys
+        with self._core.reading() as (db, keys):
+            wrap = self._key(db)
             record = db.row(f"{ORIGINALS.select} WHERE subject = ? AND label = ?", (who.tag, tag))
         if record is None:
             raise OriginalsError("no original is kept", where=who.where)

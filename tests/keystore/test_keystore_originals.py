@@ -12,6 +12,7 @@ from anonymix_keystore import (
     LockedError,
     OriginalsError,
     WrongKeyError,
+    _slots,
 )
 
 FACE = b"face of alice " * 400
@@ -108,3 +109,45 @@ def test_keys_do_not_depend_on_originals(store: Keystore, second: KeyFileUnlock)
     store.rotate("alice")
     assert store.originals.read("alice") == FACE
     assert store.at("alice", 1).material == key.material
+
+
+def test_a_second_root_that_another_process_ended_seals_nothing_any_more(
+    store: Keystore, reopen: Callable[..., Keystore], tmp_path: Path
+) -> None:
+    second = KeyFileUnlock.generate(tmp_path / "second.key")
+    store.originals.enable(second)
+    other = reopen()
+    other.originals.unlock(second)
+    other.originals.keep("alice", b"face")
+    store.originals.disable()
+    for again in (lambda: None, lambda: store.originals.enable(second)):
+        again()
+        for use in (lambda: other.originals.keep("alice", b"face"), lambda: other.originals.read("alice")):
+            with pytest.raises(OriginalsError, match="switched off or locked"):
+                use()
+    other.originals.unlock(second)
+    other.originals.keep("alice", b"new face")
+    assert store.originals.read("alice") == b"new face"
+    assert store.verify().ok
+
+
+def test_a_second_secret_that_is_changed_in_two_places_at_once_is_changed_once(
+    store: Keystore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second, third = (KeyFileUnlock.generate(tmp_path / f"{name}.key") for name in ("second", "third"))
+    store.originals.enable(second)
+    genuine = _slots.lock
+
+    def meanwhile(*arguments: object) -> object:
+        monkeypatch.undo()
+        store.originals.change_unlock(second, third)
+        return genuine(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_slots, "lock", meanwhile)
+    with pytest.raises(OriginalsError, match="meanwhile"):
+        store.originals.change_unlock(second, second)
+    store.originals.unlock(third)
+    store.originals.lock()
+    store.originals.change_unlock(third, second)  # locked, it stays so
+    with pytest.raises(OriginalsError):
+        store.originals.read("alice")
