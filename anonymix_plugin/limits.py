@@ -15,8 +15,8 @@ class ImageLimits:
     Attributes:
         max_bytes: Largest encoded image, in bytes; does not apply to arrays and PIL images.
         max_pixels: Largest width x height, in pixels. Decoding takes at most 18 bytes for each (of JPEG and
-            PNG 11). A JPEG file of up to four times as many is decoded 2, 4 or 8 times smaller, within the
-            same memory; other files are refused.
+            PNG 11), besides up to three copies of the file. A JPEG file of up to four times as many pixels is
+            decoded 2, 4 or 8 times smaller, within the same memory; other files are refused.
         max_side: Longest side, in pixels, of what is decoded.
         min_side: Shortest side, in pixels.
 

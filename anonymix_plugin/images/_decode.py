@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anonymix_plugin.errors import AlreadyProtectedError, PhotoError, UsageError
+from anonymix_plugin.errors import AlreadyProtectedError, PhotoError, UnreadableImageError, UsageError
 from anonymix_plugin.images._arrays import ChannelOrder, pixels_from_array
 from anonymix_plugin.images._containers import examine
 from anonymix_plugin.images._default_limits import default_limits
@@ -98,6 +98,12 @@ def _from_pillow(image: Image.Image, limits: ImageLimits, *, allow_protected: bo
     except PhotoError:
         raise
     except Exception as error:  # noqa: BLE001 - see decode_container
+        if isinstance(error, AssertionError) or "closed" in str(error):
+            raise UnreadableImageError(
+                "the PIL image is closed, or its file was closed before the pixels were read",
+                where=where,
+                fix="use it before it is closed, or call its load() first",
+            ) from None
         refuse(error, where)
     # Asked after loading: Pillow turns a TIFF upright by itself and then forgets its orientation.
     return Photo(_upright(pixels, orientation_of(image)), where)

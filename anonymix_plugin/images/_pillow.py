@@ -161,6 +161,8 @@ def image_to_pixels(image: Image.Image, where: str) -> Pixels:
             return _grey(unit_to_eight(np.asarray(image), where))
         except BadArrayError as error:
             raise UnreadableImageError(error.what, where=where, fix="convert it to 8 bits") from None
+    if mode == "RGB" and not image.has_transparency_data and image.width * image.height <= _BAND:
+        return np.array(image)
     # In bands: copies of a large image in several forms at once would take more memory than its decoder.
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _BAND // image.width)

@@ -106,6 +106,37 @@ def test_one_bad_photo_does_not_stop_the_rest_and_is_listed_at_the_end(
     assert "not an image" in ended.err
 
 
+def test_a_photo_above_the_limit_is_taken_once_the_limit_is_raised(
+    run, one: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = tmp_path / "large.png"
+    Image.open(one).save(large)
+    own = tmp_path / "anonymix.toml"
+    own.write_text("[limits]\nmax_pixels = 100_000\n")
+    monkeypatch.setenv("ANONYMIX_CONFIG", str(own))
+    ended = run("protect", large, "--subject", "alice", "-o", out)
+    assert ended.code == 3
+    assert "--max-pixels" in ended.err
+    ended = run("protect", large, "--subject", "alice", "-o", out, "--max-pixels", 409_600)
+    assert ended.code == 0
+    ended = run(
+        "protect",
+        large,
+        "--subject",
+        "alice",
+        "-o",
+        out,
+        "--max-pixels",
+        409_600,
+        "--max-side",
+        639,
+        "--force",
+    )
+    assert ended.code == 3
+    assert "sides of 639" in " ".join(ended.err.split())
+    assert run("protect", large, "--subject", "alice", "-o", out, "--max-pixels", 0).code == 2
+
+
 def test_if_all_photos_are_bad_it_ends_with_3_and_makes_nothing(
     run, bad: Path, empty_room: Path, tmp_path: Path, out: Path
 ) -> None:
