@@ -20,6 +20,7 @@ import numpy as np
 
 from anonymix_keystore import Anchor, Keystore, KeystoreError, SubjectKey, Unlock
 from anonymix_plugin.claims import Claim, claimed
+from anonymix_plugin.configuration import load_configuration
 from anonymix_plugin.errors import AnonymixError, DamagedModelError, ModelError, UsageError, naming_extras
 from anonymix_plugin.faces import Detector, FacePolicy, Scrfd, YuNet
 from anonymix_plugin.generator import (
@@ -263,10 +264,13 @@ class Anonymixer:
             KeystoreError: The store is missing, stays locked, or is damaged.
             ModelError: Weights are missing or damaged.
         """
-        path = Path(keystore)
-        unlock = unlock or unlock_without_asking(path, passphrase)
-        anchor = anchor_in_use() if anchor is None else anchor
-        store = Keystore.open(path, unlock, anchor=anchor, accept_clock=accept_clock)
+        store = Keystore.open(
+            keystore,
+            unlock_without_asking(keystore, passphrase) if unlock is None else unlock,
+            anchor=anchor_in_use() if anchor is None else anchor,
+            busy_timeout=load_configuration().keystore.busy_timeout,
+            accept_clock=accept_clock,
+        )
         try:
             mixer = cls(store, **options)
         except BaseException:

@@ -11,6 +11,9 @@ sha256 = "c7da...9645"
 
 [limits]                                 # of photos, as in images.ImageLimits
 max_pixels = 110_000_000
+
+[keystore]
+busy_timeout = 30                        # seconds to wait for other writers
 ```
 """
 
@@ -27,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from anonymix_plugin.errors import ConfigurationError, UsageError
 from anonymix_plugin.limits import ImageLimits
+from anonymix_plugin.places import by_default, expanded, named_by
 from anonymix_plugin.registry import REGISTRY, entry
 
 _FILE = "anonymix.toml"
@@ -97,16 +101,28 @@ class OwnLimits(_Checked):
         return ImageLimits(**self.model_dump(exclude_none=True))
 
 
+class OwnKeystore(_Checked):
+    """How keystores are used.
+
+    Attributes:
+        busy_timeout: Seconds to wait for other writers.
+    """
+
+    busy_timeout: float = Field(default=10.0, ge=0, le=3600, allow_inf_nan=False)
+
+
 class Configuration(_Checked):
     """The whole configuration; an absent file is the same as an empty one.
 
     Attributes:
         models: The user's own weights, by name of the model in the registry.
         limits: How big and how small photos may be.
+        keystore: How keystores are used.
     """
 
     models: dict[str, OwnModel] = Field(default_factory=dict)
     limits: OwnLimits | None = None
+    keystore: OwnKeystore = Field(default_factory=OwnKeystore)
 
     @model_validator(mode="after")
     def _known_names(self) -> Configuration:
@@ -135,12 +151,16 @@ class Configuration(_Checked):
         return {entry(name).files[0].name: OwnFile(path=own.path, sha256=own.sha256)}
 
 
-def configuration_file() -> Path:
-    """Path of the configuration file: `ANONYMIX_CONFIG`, or `anonymix.toml` in the platform's folder."""
-    own = os.environ.get("ANONYMIX_CONFIG")
-    if own:
-        return Path(own).expanduser().absolute()
-    return platformdirs.user_config_path("anonymix", False) / _FILE
+def configuration_file() -> Path | None:
+    """Path of the configuration file: `ANONYMIX_CONFIG`, or `anonymix.toml` in the platform's folder.
+
+    None where neither is to be had: a user without a home has no configuration.
+    """
+    own = named_by("ANONYMIX_CONFIG")
+    if own is not None:
+        return own
+    folder = by_default(lambda: platformdirs.user_config_path("anonymix", False))
+    return None if folder is None else folder / _FILE
 
 
 def load_configuration(path: Path | None = None) -> Configuration:
@@ -154,7 +174,9 @@ def load_configuration(path: Path | None = None) -> Configuration:
             that is unknown or wrong; the error names the field.
     """
     named = path is not None or bool(os.environ.get("ANONYMIX_CONFIG"))
-    path = path or configuration_file()
+    path = configuration_file() if path is None else path
+    if path is None:
+        return Configuration()
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -176,7 +198,7 @@ def load_configuration(path: Path | None = None) -> Configuration:
 
 def _absolute(models: dict[str, OwnModel], folder: Path) -> dict[str, OwnModel]:
     def place(file: Any) -> Any:
-        return file.model_copy(update={"path": folder / file.path.expanduser()}) if file.path else file
+        return file.model_copy(update={"path": folder / expanded(file.path, "path")}) if file.path else file
 
     return {
         name: place(own).model_copy(update={"files": {key: place(file) for key, file in own.files.items()}})

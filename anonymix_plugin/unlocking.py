@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from anonymix_keystore import (
@@ -20,6 +19,7 @@ from anonymix_keystore import (
     UnlockUnavailableError,
     VaultTransit,
 )
+from anonymix_plugin.places import named_by
 
 PASSPHRASE_VARIABLE = "ANONYMIX_PASSPHRASE"  # noqa: S105 - the name of a variable
 KEYFILE_VARIABLE = "ANONYMIX_KEYFILE"
@@ -28,8 +28,18 @@ ANCHOR_VARIABLE = "ANONYMIX_ANCHOR"
 
 def anchor_in_use() -> AnchorFile | None:
     """The anchor file that the environment names, or None."""
-    named = os.environ.get(ANCHOR_VARIABLE)
-    return AnchorFile(named) if named else None
+    named = named_by(ANCHOR_VARIABLE)
+    return None if named is None else AnchorFile(named)
+
+
+def first_line(secret: bytes) -> bytes:
+    """What counts of a secret that came from a file: its first line, without the line's end."""
+    return secret.split(b"\n", 1)[0].rstrip(b"\r\n")
+
+
+def passphrase_in(variable: str) -> bytes:
+    """The passphrase that an environment variable holds, in a terminal's bytes, or b""."""
+    return first_line(os.fsencode(os.environ.get(variable, "")))
 
 
 def unlock_for(kind: str, params: dict[str, Any], passphrase: Callable[[], bytes]) -> Unlock:
@@ -46,8 +56,8 @@ def unlock_for(kind: str, params: dict[str, Any], passphrase: Callable[[], bytes
     if kind == "passphrase":
         return PassphraseUnlock(passphrase())
     if kind == "key-file":
-        named = os.environ.get(KEYFILE_VARIABLE)
-        if not named:
+        named = named_by(KEYFILE_VARIABLE)
+        if named is None:
             raise UnlockUnavailableError(
                 "the store is locked by a key file", fix=f"name it in {KEYFILE_VARIABLE}"
             )
@@ -63,7 +73,7 @@ def unlock_for(kind: str, params: dict[str, Any], passphrase: Callable[[], bytes
     raise UnlockUnavailableError(f"this version can't unlock by {kind}", fix="update anonymix-plugin")
 
 
-def unlock_without_asking(path: Path, passphrase: str | None = None) -> Unlock:
+def unlock_without_asking(path: str | os.PathLike[str], passphrase: str | None = None) -> Unlock:
     """Return the way to unlock the store at `path` with what the caller and the environment give.
 
     Raises:
@@ -72,13 +82,13 @@ def unlock_without_asking(path: Path, passphrase: str | None = None) -> Unlock:
     kind, params = Keystore.locked_by(path)
 
     def from_environment() -> bytes:
-        found = passphrase if passphrase is not None else os.environ.get(PASSPHRASE_VARIABLE)
-        if found is None:
+        found = passphrase_in(PASSPHRASE_VARIABLE) if passphrase is None else os.fsencode(passphrase)
+        if not found:
             raise UnlockUnavailableError(
                 "the store is locked by a passphrase and none was given",
                 where=str(path),
                 fix=f"pass passphrase=..., or set {PASSPHRASE_VARIABLE}",
             )
-        return os.fsencode(found)  # as a terminal would have given it
+        return found
 
     return unlock_for(kind, params, from_environment)

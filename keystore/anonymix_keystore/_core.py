@@ -15,7 +15,7 @@ from anonymix_keystore import _anchor, _audit, _clock, _header, _schema
 from anonymix_keystore._anchor import Anchor, compare
 from anonymix_keystore._cache import Cache
 from anonymix_keystore._crypto import KeyRing
-from anonymix_keystore._database import Database, inherited
+from anonymix_keystore._database import BUSY, Database, inherited
 from anonymix_keystore._errors import (
     AnchorError,
     BusyError,
@@ -372,9 +372,7 @@ class Core:
         deadline = time.monotonic() + db.patience
         lock = db.lock
         if not lock.acquire(timeout=db.patience):
-            raise BusyError(
-                "other threads hold the store", where=db.where, fix="try again, or raise busy_timeout"
-            )
+            raise BusyError("other threads hold the store", where=db.where, fix=BUSY)
         try:
             self._usable()
             yield db, deadline

@@ -37,16 +37,20 @@ APPLICATION_ID = 0x414E4D58  # "ANMX"
 Parameters = Sequence[int | str | bytes | None]
 Record = tuple[Any, ...]
 
-_HELD = (BusyError, "other writers hold the store", "try again, or raise busy_timeout")
+# Where a writer gives up waiting for others.
+BUSY = "try again, or raise busy_timeout (on the command line: in anonymix.toml, under [keystore])"
+_HELD = (BusyError, "other writers hold the store", BUSY)
 _SHUT = (ReadOnlyError, "the store can't be written", "make file and folder writable")
+_BESIDE = "make its folder writable: a log is kept beside the store"
+_DISK = "look at the disk, and try again"
 _MEANINGS: dict[int, tuple[type[KeystoreError], str, str]] = {
     sqlite3.SQLITE_BUSY: _HELD,
     sqlite3.SQLITE_LOCKED: _HELD,
     sqlite3.SQLITE_READONLY: _SHUT,
     sqlite3.SQLITE_PERM: _SHUT,
     sqlite3.SQLITE_FULL: (DiskFullError, "no room left; nothing was changed", "make room and try again"),
-    sqlite3.SQLITE_CANTOPEN: (StorageError, "the store, or a file beside it, can't be opened", ""),
-    sqlite3.SQLITE_IOERR: (StorageError, "the system failed to read or write; nothing was changed", ""),
+    sqlite3.SQLITE_CANTOPEN: (StorageError, "the store, or a file beside it, can't be opened", _BESIDE),
+    sqlite3.SQLITE_IOERR: (StorageError, "the system failed to read or write; nothing was changed", _DISK),
     sqlite3.SQLITE_NOTADB: (ForeignFileError, "not an SQLite file", f"if it was a keystore, {RESTORE}"),
     sqlite3.SQLITE_CORRUPT: (DamagedError, "the store's tables can't be read", RESTORE),
     sqlite3.SQLITE_NOMEM: (StorageError, "no memory left; nothing was changed", "make room and try again"),
@@ -65,11 +69,25 @@ _TRIES = 3
 _MOVED = "put back what was opened, with its -wal and -shm, or open the store that is there now"
 
 
+def on_read_only_mount(path: str) -> bool:
+    """Whether a file's folder lies on a mount that can't be written to, as far as the system says."""
+    try:
+        return bool(os.statvfs(Path(path).resolve().parent).f_flag & os.ST_RDONLY)
+    except (AttributeError, OSError):
+        return False
+
+
 def translate(error: Exception, where: str) -> KeystoreError:
     """Turn an SQLite error into one of ours; the message never repeats parameters."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     if code == sqlite3.SQLITE_READONLY_DBMOVED:
         return ReadOnlyError("the store's file was moved or exchanged under way", where=where, fix=_MOVED)
+    if code & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY} and on_read_only_mount(where):
+        return ReadOnlyError(
+            "the store lies on a read-only mount, and even a reader keeps a log beside it",
+            where=where,
+            fix="mount its folder writable, or copy the store into one that is, and open the copy",
+        )
     kind, what, fix = _MEANINGS.get(code & 0xFF, _CHANGED)
     return kind(what, where=where, fix=fix)
 
@@ -124,7 +142,9 @@ def new_private_file(path: Path) -> None:
         check_free(path)
         raise  # it went away again meanwhile
     except PermissionError:
-        raise ReadOnlyError("the folder can't be written", where=str(path.parent)) from None
+        raise ReadOnlyError(
+            "the folder can't be written", where=str(path.parent), fix="make it writable, or choose another"
+        ) from None
     except OSError as error:
         raise StorageError(f"can't make the file: {error.strerror}", where=str(path)) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import ipaddress
 import json
 import os
@@ -95,6 +96,7 @@ class AwsKms:
         client: A ready boto3 ``kms`` client in place of all that.
 
     Raises:
+        InvalidRequestError: An endpoint that would carry keys in the clear (plain http to other machines).
         UnlockUnavailableError: boto3 is not installed, or knows no region.
     """
 
@@ -112,9 +114,17 @@ class AwsKms:
             ) from None
         self._key_id, self._faults = key_id, faults
         try:
-            self._client = client or boto3.client("kms", region_name=region, endpoint_url=endpoint_url)
-        except faults.BotoCoreError as error:
-            raise UnlockUnavailableError(f"AWS KMS: {type(error).__name__}", where=key_id) from None
+            if client is None:
+                client = boto3.client("kms", region_name=region, endpoint_url=endpoint_url)
+        except (faults.BotoCoreError, ValueError) as error:
+            raise UnlockUnavailableError(
+                f"AWS KMS: {type(error).__name__}", where=key_id, fix="see to region and endpoint"
+            ) from None
+        # The variable AWS_ENDPOINT_URL and boto3's own configuration can name an endpoint, too.
+        endpoint = getattr(getattr(client, "meta", None), "endpoint_url", None) or endpoint_url
+        if isinstance(endpoint, str):
+            _check_address(endpoint, "the endpoint of AWS KMS")
+        self._client = client
 
     def __repr__(self) -> str:
         return f"AwsKms({self._key_id!r})"
@@ -125,30 +135,30 @@ class AwsKms:
 
     def encrypt(self, plaintext: bytes, context: Mapping[str, str]) -> str:
         """Encrypt through the service."""
-        answer = self._call("encrypt", Plaintext=plaintext, EncryptionContext=dict(context))
-        return base64.b64encode(answer["CiphertextBlob"]).decode()
+        found = self._call("encrypt", "CiphertextBlob", Plaintext=plaintext, EncryptionContext=dict(context))
+        return base64.b64encode(found).decode()
 
     def decrypt(self, ciphertext: str, context: Mapping[str, str]) -> bytes:
         """Decrypt through the service; it also checks that this very key was used."""
         sealed = blob({"wrapped": ciphertext}, "wrapped")
-        answer = self._call("decrypt", CiphertextBlob=sealed, EncryptionContext=dict(context))
-        plaintext: bytes = answer["Plaintext"]
-        return plaintext
+        return self._call("decrypt", "Plaintext", CiphertextBlob=sealed, EncryptionContext=dict(context))
 
-    def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+    def _call(self, operation: str, wanted: str, **arguments: Any) -> bytes:
         try:
-            answer: dict[str, Any] = getattr(self._client, operation)(KeyId=self._key_id, **arguments)
+            found = getattr(self._client, operation)(KeyId=self._key_id, **arguments)[wanted]
         except self._faults.ClientError as error:
             # The service's message may quote the request; its code is enough.
             code = error.response.get("Error", {}).get("Code", "unknown")
             if code in {"InvalidCiphertextException", "IncorrectKeyException"}:
                 raise WrongKeyError("this AWS KMS key does not open the store", where=self._key_id) from None
             raise UnlockUnavailableError(f"AWS KMS refuses: {code}", where=self._key_id) from None
-        except self._faults.BotoCoreError as error:
+        except Exception as error:  # noqa: BLE001 - what lies below boto3, and clients of anybody's
             raise UnlockUnavailableError(
                 f"AWS KMS can't be used: {type(error).__name__}", where=self._key_id
             ) from None
-        return answer
+        if not isinstance(found, bytes):
+            raise UnlockUnavailableError("the answer of AWS KMS makes no sense", where=self._key_id)
+        return found
 
 
 class VaultTransit:
@@ -185,25 +195,39 @@ class VaultTransit:
         ca_file: str | None = None,
         timeout: float = 10.0,
     ) -> None:
-        address, token = address or os.environ.get("VAULT_ADDR"), token or os.environ.get("VAULT_TOKEN")
+        address, token = address or _variable("VAULT_ADDR"), token or _variable("VAULT_TOKEN")
         if not address or not token:
             raise UnlockUnavailableError(
                 "Vault needs an address and a token", fix="set VAULT_ADDR and VAULT_TOKEN"
             )
-        parts = urllib.parse.urlsplit(address)
-        if parts.scheme != "https" and not (parts.scheme == "http" and _is_local(parts.hostname)):
-            raise InvalidRequestError("Vault's address must begin with https://", where=address)
+        namespace = namespace or _variable("VAULT_NAMESPACE")
+        for name, value in (("token", token), ("namespace", namespace)):
+            # A header with more in it would be another request, and its error would show the token.
+            if not (value.isascii() and value.isprintable()):
+                raise InvalidRequestError(
+                    f"Vault's {name} holds a line end, or another character that no header can hold",
+                    where=name,
+                    fix=f"hand it over without (VAULT_{name.upper()})",
+                )
+        _check_address(address, "Vault's address")
         self._key, self._mount, self._address = key, mount, address.rstrip("/")
         self._headers = {
             "X-Vault-Token": token,
             "X-Vault-Request": "true",
             "Content-Type": "application/json",
         }
-        namespace = namespace or os.environ.get("VAULT_NAMESPACE")
         if namespace:
             self._headers["X-Vault-Namespace"] = namespace
         self._timeout = timeout
-        trust = ssl.create_default_context(cafile=ca_file or os.environ.get("VAULT_CACERT"))
+        authority = ca_file or _variable("VAULT_CACERT") or None
+        try:
+            trust = ssl.create_default_context(cafile=authority)
+        except OSError as error:
+            raise UnlockUnavailableError(
+                f"can't read the certificate authority: {type(error).__name__}",
+                where=str(authority),
+                fix="see to VAULT_CACERT",
+            ) from None
         # Proxies and redirects could carry the token elsewhere.
         self._opener = urllib.request.build_opener(
             urllib.request.HTTPSHandler(context=trust), urllib.request.ProxyHandler({}), _NoRedirect()
@@ -221,7 +245,7 @@ class VaultTransit:
         text = base64.b64encode(plaintext).decode()
         ciphertext = self._call("encrypt", {"plaintext": text, **_associated(context)}, "ciphertext")
         if not ciphertext.startswith("vault:"):
-            raise UnlockUnavailableError("Vault's answer makes no sense", where=self._address)
+            raise self._senseless()
         return ciphertext
 
     def decrypt(self, ciphertext: str, context: Mapping[str, str]) -> bytes:
@@ -244,16 +268,19 @@ class VaultTransit:
         except urllib.error.HTTPError as error:
             error.close()
             self._refused(operation, error.code)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise UnlockUnavailableError(
                 f"Vault can't be reached: {type(reason).__name__}", where=self._address
             ) from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             value = None
         if not isinstance(value, str):
-            raise UnlockUnavailableError("Vault's answer makes no sense", where=self._address)
+            raise self._senseless()
         return value
+
+    def _senseless(self) -> UnlockUnavailableError:
+        return UnlockUnavailableError("Vault's answer makes no sense", where=self._address)
 
     def _refused(self, operation: str, status: int) -> NoReturn:
         if operation == "decrypt" and status == 400:
@@ -271,6 +298,32 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def _associated(context: Mapping[str, str]) -> dict[str, str]:
     raw = encode(item for pair in sorted(context.items()) for item in pair)
     return {"associated_data": base64.b64encode(raw).decode()}
+
+
+def _variable(name: str) -> str:
+    """An environment variable, without the line end that a secret from a file brings along."""
+    return os.environ.get(name, "").rstrip("\r\n")
+
+
+def _check_address(address: str, what: str) -> None:
+    """See that what goes to an address goes there encrypted, or stays on this machine.
+
+    Raises:
+        InvalidRequestError: It does not, or it is no address.
+    """
+    try:
+        parts = urllib.parse.urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise InvalidRequestError(f"{what} makes no sense", fix="write https://HOST:PORT") from None
+    if "@" in parts.netloc or not address.isprintable() or " " in address:
+        raise InvalidRequestError(f"{what} holds more than an address", fix="leave names and secrets out")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_local(host)):
+        raise InvalidRequestError(
+            f"{what} must begin with https://", where=address, fix="http:// is for this machine alone"
+        )
+    if not host:
+        raise InvalidRequestError(f"{what} names no machine", where=address, fix="write https://HOST:PORT")
 
 
 def _is_local(host: str | None) -> bool:

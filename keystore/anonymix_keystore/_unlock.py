@@ -260,7 +260,9 @@ def decode_secret(text: str, where: str) -> bytes:
 class KeyFileUnlock(SecretUnlock):
     """Unlock by a file with 32 random bytes, as 64 hex digits or base64.
 
-    On POSIX the file must belong to the user (or root) and nobody else may read it (0600).
+    On POSIX the file must belong to the user, and nobody else may read it (0600); or to root, who may
+    let a group read it (0440), and everybody where its mount is read-only (0444, as containers' secrets
+    are mounted).
 
     Args:
         path: The file; it is read each time the store is unlocked.
@@ -306,16 +308,45 @@ class KeyFileUnlock(SecretUnlock):
             with self._path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 content = file.read(4096)
+                fixed = _is_read_only(file.fileno())
         except OSError as error:
             raise UnlockUnavailableError(f"can't read the key file: {error.strerror}", where=where) from None
         if os.name == "posix":
-            if stat.S_IMODE(status.st_mode) & 0o077:
-                raise InsecureKeyFileError(
-                    "others can read the key file", where=where, fix=f"chmod 600 {where}"
-                )
-            if status.st_uid not in {0, os.geteuid()}:
-                raise InsecureKeyFileError("the key file belongs to another user", where=where)
+            _check_rights(status, fixed, where)
         return decode_secret(content.decode("ascii", "replace"), where)
+
+
+def _is_read_only(descriptor: int) -> bool:
+    """Whether the file lies on a mount that nobody here can write to (never, where the system can't say)."""
+    if not hasattr(os, "fstatvfs"):
+        return False
+    return bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
+
+
+def _check_rights(status: os.stat_result, fixed: bool, where: str) -> None:
+    """See that nobody can change the key file, and that nobody reads it whom root did not let.
+
+    Raises:
+        InsecureKeyFileError: Others can.
+    """
+    mode, roots = stat.S_IMODE(status.st_mode), status.st_uid == 0
+    mine = status.st_uid == os.geteuid()
+    # What containers are handed and can't change: root's file that a group may read, or, where the whole
+    # mount is read-only, everybody.
+    allowed = 0o700 | (0o040 if roots and not mine else 0) | (0o044 if roots and fixed else 0)
+    if mode & 0o777 & ~allowed:
+        copy = f"make a copy (install -m 600 {where} NEW) and name that, in ANONYMIX_KEYFILE say"
+        raise InsecureKeyFileError(
+            "others can read the key file" if not mode & 0o022 else "others can change the key file",
+            where=where,
+            fix=f"chmod 600 {where}" if mine and not fixed else copy,
+        )
+    if not (roots or mine):
+        raise InsecureKeyFileError(
+            "the key file belongs to another user",
+            where=where,
+            fix=f"have it handed over with this user as its owner, or as root's (chown {os.geteuid()})",
+        )
 
 
 class EnvironmentUnlock(SecretUnlock):
@@ -336,7 +367,9 @@ class EnvironmentUnlock(SecretUnlock):
     def _secret(self) -> bytes:
         text = os.environ.get(self._variable)
         if not text:
-            raise UnlockUnavailableError("the environment variable is not set", where=self._variable)
+            raise UnlockUnavailableError(
+                "the environment variable is not set", where=self._variable, fix=f"set {self._variable}"
+            )
         return decode_secret(text, self._variable)
 
 

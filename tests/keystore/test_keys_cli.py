@@ -32,8 +32,8 @@ from anonymix_keystore import (
     WrongPassphraseError,
 )
 from anonymix_plugin.cli.keys import app, default_keystore, open_keystore
-from anonymix_plugin.errors import UsageError
-from anonymix_plugin.unlocking import unlock_for
+from anonymix_plugin.errors import ConfigurationError, UsageError
+from anonymix_plugin.unlocking import unlock_for, unlock_without_asking
 
 SECRET = "swordfish and chips"
 
@@ -484,3 +484,29 @@ def test_people_are_forgotten_by_date_unless_most_fall_due(run, home: Path) -> N
     assert "--accept-most" in run(*words, fails=ClockError).exception.fix
     assert "Nobody" not in run(*words, "--accept-most")
     assert run("expire", "--json") == {"erased": 0}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\nsecond line\n"])
+def test_a_passphrase_from_a_variable_is_what_the_descriptor_gives(
+    run, home: Path, monkeypatch, tmp_path: Path, end: str
+) -> None:
+    (tmp_path / "secret").write_text(f"{SECRET}{end}")
+    with (tmp_path / "secret").open() as file:
+        run("init", "--passphrase-fd", str(file.fileno()))
+    monkeypatch.setenv("ANONYMIX_PASSPHRASE", f"{SECRET}{end}")
+    run("issue", "alice")
+    unlock_without_asking(home / "keystore.db").key(Keystore.locked_by(home / "keystore.db")[1], {})
+    monkeypatch.setenv("ANONYMIX_NEW_PASSPHRASE", f"another{end}")
+    run("change-unlock")
+    monkeypatch.setenv("ANONYMIX_PASSPHRASE", "another")
+    run("list")
+    monkeypatch.setenv("ANONYMIX_KEYSTORE", f"{home / 'keystore.db'}{end[:1]}")
+    run("list")
+
+
+def test_a_user_without_a_home_is_told_which_variable_to_set(run, monkeypatch) -> None:
+    monkeypatch.delenv("ANONYMIX_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user whom nobody knows
+    error = run("init", fails=ConfigurationError).exception
+    assert error.fix == "set ANONYMIX_KEYSTORE to a path"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +105,32 @@ def test_without_a_file_everything_is_as_the_registry_says(monkeypatch, tmp_path
     monkeypatch.setattr("platformdirs.user_config_path", lambda *_: tmp_path)
     assert configuration_file() == tmp_path / "anonymix.toml"
     assert load_configuration() == Configuration()
+
+
+def test_a_user_without_a_home_has_no_configuration_and_is_told_where_places_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from anonymix_plugin.models._cache import home
+
+    for name in ("ANONYMIX_CONFIG", "ANONYMIX_HOME", "HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(_: int) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert configuration_file() is None
+    assert load_configuration() == Configuration()
+    with pytest.raises(ConfigurationError, match="set ANONYMIX_HOME"):
+        home()
+    monkeypatch.setenv("ANONYMIX_CONFIG", "~/anonymix.toml")
+    with pytest.raises(ConfigurationError, match="whole path"):
+        configuration_file()
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "4000", "'soon'"])
+def test_a_patience_that_makes_no_sense_is_refused(tmp_path: Path, seconds: str) -> None:
+    file = tmp_path / "anonymix.toml"
+    file.write_text(f"[keystore]\nbusy_timeout = {seconds}\n")
+    with pytest.raises(ConfigurationError, match=r"keystore\.busy_timeout"):
+        load_configuration(file)

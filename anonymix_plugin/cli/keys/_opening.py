@@ -21,17 +21,24 @@ from anonymix_keystore import (
     UnlockUnavailableError,
     VaultTransit,
 )
+from anonymix_plugin.configuration import load_configuration
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.unlocking import PASSPHRASE_VARIABLE, anchor_in_use, unlock_for
+from anonymix_plugin.places import by_default, named_by, needed
+from anonymix_plugin.unlocking import (
+    PASSPHRASE_VARIABLE,
+    anchor_in_use,
+    first_line,
+    passphrase_in,
+    unlock_for,
+)
 
 _MOST_PASSPHRASE_BYTES = 65_536
 
 
 def default_keystore() -> Path:
     """Where the keystore lies unless told otherwise: ``ANONYMIX_HOME``, or the user's data folder."""
-    home = os.environ.get("ANONYMIX_HOME")
-    folder = Path(home) if home else platformdirs.user_data_path("anonymix")
-    return folder / "keystore.db"
+    folder = named_by("ANONYMIX_HOME") or by_default(lambda: platformdirs.user_data_path("anonymix"))
+    return needed(folder, "ANONYMIX_KEYSTORE", "the keystore lies") / "keystore.db"
 
 
 def open_keystore(
@@ -69,26 +76,23 @@ def open_keystore(
         place,
         unlock,
         anchor=anchor_in_use(),
+        busy_timeout=load_configuration().keystore.busy_timeout,
         accept_clock=accept_clock,
         accept_rollback=accept_rollback,
     )
 
 
 def place_of(path: Path | None) -> Path:
-    if path is not None:
-        return path
-    named = os.environ.get("ANONYMIX_KEYSTORE")
-    return Path(named) if named else default_keystore()
+    if path is not None:  # from an option, or by it from ANONYMIX_KEYSTORE, whose line end counts for nothing
+        return Path(str(path).rstrip("\r\n"))
+    return named_by("ANONYMIX_KEYSTORE") or default_keystore()
 
 
 def passphrase_from(descriptor: int | None, *, prompt: str = "Passphrase", confirm: bool = False) -> bytes:
     if descriptor is not None:
         return read_line(descriptor)
     # In bytes, so that a passphrase is the same however the terminal decodes it.
-    text = os.environ.get(PASSPHRASE_VARIABLE)
-    if text:
-        return os.fsencode(text)
-    return asked(prompt, confirm=confirm)
+    return passphrase_in(PASSPHRASE_VARIABLE) or asked(prompt, confirm=confirm)
 
 
 def on_terminal() -> bool:
@@ -112,7 +116,7 @@ def read_line(descriptor: int) -> bytes:
         raise UsageError(
             f"can't read the passphrase: {error.strerror}", where=f"--passphrase-fd {descriptor}"
         ) from None
-    return line.rstrip(b"\r\n")
+    return first_line(line)
 
 
 def new_unlock(

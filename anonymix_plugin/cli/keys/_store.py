@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +36,7 @@ from anonymix_plugin.cli.keys._opening import (
     read_line,
 )
 from anonymix_plugin.cli.keys._output import print_json, say
-from anonymix_plugin.unlocking import ANCHOR_VARIABLE
+from anonymix_plugin.unlocking import ANCHOR_VARIABLE, passphrase_in
 
 NEW_PASSPHRASE_VARIABLE = "ANONYMIX_NEW_PASSPHRASE"  # noqa: S105 - a name
 
@@ -224,12 +223,10 @@ def change_unlock(
     with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         unlock = new_unlock(key_file, environment, keyring, aws_kms, vault)
         if unlock is None:
-            if new_passphrase_fd is None and os.environ.get(NEW_PASSPHRASE_VARIABLE):
-                text = os.fsencode(os.environ[NEW_PASSPHRASE_VARIABLE])
-            elif new_passphrase_fd is not None:
+            if new_passphrase_fd is not None:
                 text = read_line(new_passphrase_fd)
             else:
-                text = asked("New passphrase", confirm=True)
+                text = passphrase_in(NEW_PASSPHRASE_VARIABLE) or asked("New passphrase", confirm=True)
             unlock = PassphraseUnlock(text)
         store.change_unlock(unlock)
     say(as_json, f"The store is locked by {unlock.kind} now.", unlock=unlock.kind)
