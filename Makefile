@@ -60,8 +60,9 @@ test-wheel: models       ## the built wheel in an empty environment, without tor
 test-long: models        ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
 
-test-crash: $(VENV)/.ready   ## kill -9 a keystore 250 times
-	$(BIN)/python -m pytest -m long tests/keystore/test_keystore_crash.py
+test-crash: $(VENV)/.ready   ## kill -9 a keystore 250 times; then 20 seconds of everything at once
+	$(BIN)/python -m pytest -m long tests/keystore/test_keystore_crash.py \
+		tests/keystore/test_keystore_soak.py
 
 # ANONYMIX_SOAK_SECONDS sets the length; the figures are printed at the end.
 soak: $(VENV)/.ready     ## eight processes do all that the keystore has, with kills (20 minutes)

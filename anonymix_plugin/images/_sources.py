@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import IO, TypeAlias
 
+from anonymix_keystore import is_live
 from anonymix_plugin.errors import AnonymixError, UnreadableImageError, UsageError
 from anonymix_plugin.limits import ImageLimits
 from anonymix_plugin.words import is_plausible_path, scheme_of, shown, text_of
@@ -53,13 +54,18 @@ def _read_path(name: str, limits: ImageLimits, where: str) -> bytes:
         # Asked before it is opened: opening a pipe that nobody writes to would wait for ever.
         path = Path(name)
         status = path.stat()
-        if stat.S_ISREG(status.st_mode):
+        if is_live(path):  # opening it and closing it again would drop the locks of the open store
+            refusal = UnreadableImageError(
+                "this is a keystore in use", where=where, fix="give the path of an image file"
+            )
+        elif stat.S_ISREG(status.st_mode):
             limits.check_bytes(status.st_size, where)
             with path.open("rb") as stream:
                 return _read_stream(stream, limits, where)
-        refusal = UnreadableImageError(
-            "this is not a regular file", where=where, fix="give the path of an image file"
-        )
+        else:
+            refusal = UnreadableImageError(
+                "this is not a regular file", where=where, fix="give the path of an image file"
+            )
     except (OSError, ValueError) as error:  # ValueError: no file can have such a name
         refusal = _unreadable(error, name, where)
     raise refusal

@@ -72,12 +72,9 @@ def lines(db: Database, keys: KeyRing, after: int = 0) -> Iterator[Line]:
     Raises:
         DamagedError: A line does not open.
     """
-    while True:
-        records = _page(db, after)
+    while records := _page(db, after):
         for record in records:
             yield _opened(keys, record, db.where)
-        if len(records) < PAGE:
-            return
         after = records[-1][0]
 
 

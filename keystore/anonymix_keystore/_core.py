@@ -27,7 +27,6 @@ from anonymix_keystore._errors import (
 )
 from anonymix_keystore._header import MODULUS, Header
 from anonymix_keystore._rows import HEADS, Head, Table
-from anonymix_keystore._values import SubjectKey
 
 R = TypeVar("R", bound=tuple[Any, ...])
 T = TypeVar("T")
@@ -243,16 +242,9 @@ class Core:
         """Forget keys and close the file, writing nothing."""
         with self._writer.lock, self.lock:
             self.cache.clear()
-            if self._open:
-                self._open = False
-                self._db.close()
-                self._writer.close()
-
-    def cached(self, tag: bytes) -> SubjectKey | None:
-        """The key that the cache keeps under a tag; ``lock`` must be held."""
-        if not self._open:
-            self._usable()
-        return self.cache.get(tag)
+            self._open = False
+            self._db.close()
+            self._writer.close()
 
     def used(self, head: Head) -> None:
         """Remember that a key was used today; written with the next change, or on closing.

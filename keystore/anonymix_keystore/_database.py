@@ -138,9 +138,8 @@ def new_private_file(path: Path) -> None:
     check_free(path)
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        check_free(path)
-        raise  # it went away again meanwhile
+    except FileExistsError:  # made just now by somebody else
+        raise StoreExistsError("there is already a file here", where=str(path)) from None
     except PermissionError:
         raise ReadOnlyError(
             "the folder can't be written", where=str(path.parent), fix="make it writable, or choose another"
@@ -380,6 +379,12 @@ class Database:
             return self._db.conn.serialize()
         except _FAILURES as error:
             raise self._told(error) from None
+        except MemoryError:
+            raise StorageError(
+                "there is not enough memory for an image of the store",
+                where=self.where,
+                fix="make room: it takes twice the size of the file",
+            ) from None
 
     def patiently(self, sql: str, deadline: float | None = None) -> Record | None:
         """Run a statement, trying again while others hold the file, until the busy timeout.

@@ -182,7 +182,7 @@ def unwrap(db: Database, keys: KeyRing, who: Who, head: Head, key: Key) -> Subje
 def current(core: Core, who: Who) -> SubjectKey:
     """The active key, from the cache if it is there."""
     with core.lock:
-        cached = core.cached(who.tag)
+        cached = core.cache.get(who.tag)
         if cached is not None:
             return cached
         db, keys = core.db, core.keys

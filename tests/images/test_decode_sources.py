@@ -161,3 +161,15 @@ def test_a_file_name_is_no_format(tmp_path, files, picture):
     path = Path(tmp_path / "liar.gif")
     path.write_bytes(files["bmp"])
     assert (decode_photo(path).pixels == picture).all()
+
+
+def test_a_keystore_in_use_is_not_opened_as_a_photo(tmp_path: Path) -> None:
+    """Closing it again would drop the locks of the open store."""
+    from anonymix_keystore import KeyFileUnlock, Keystore
+
+    path = tmp_path / "keystore.db"
+    with Keystore.create(path, KeyFileUnlock.generate(tmp_path / "key")) as store:
+        store.issue("alice")
+        for suffix in ("", "-wal", "-shm"):
+            with pytest.raises(UnreadableImageError, match="a keystore in use"):
+                decode_photo(f"{path}{suffix}")

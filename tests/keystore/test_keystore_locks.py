@@ -286,3 +286,40 @@ def test_a_fork_waits_for_a_change_under_way(path: Path, unlock: KeyFileUnlock) 
         thread.join()
         assert [line["action"] for line in store.audit()][-2:] == ["slow", "issue"]
         assert store.verify().ok
+
+
+def test_an_interrupted_opening_in_a_child_is_a_locked_one(
+    path: Path, unlock: KeyFileUnlock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a child does, in this process, so that it is seen to be done."""
+    store = Keystore.create(path, unlock)
+    store.issue("alice")
+    database = store._core._db
+    with monkeypatch.context() as patch:
+        patch.setattr(held, "_torn", set())
+        patch.setattr(held, "_taken", [(database, database.lock, False), (store._core._writer, None, True)])
+        patch.setattr(held, "_open", {})
+        patch.setattr(held, "_gate", held._gate)
+        held._after_in_child()
+        assert held._torn == database.identities
+        with pytest.raises(LockedError, match="forked while"):
+            Keystore.open(path, unlock)
+        with pytest.raises(LockedError, match="before this process forked"):
+            raise database._told(KeystoreError("closed"))
+    assert not database.inherit(idle=False)
+    database.close()  # nothing is closed twice, and nothing of the parent's
+    database._db.close()
+
+
+def test_a_file_that_vanishes_while_its_identity_is_asked_has_none(path: Path) -> None:
+    assert held.identity(path) is None
+
+
+def test_platforms_without_forks_have_no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    monkeypatch.delattr(os, "register_at_fork", raising=False)
+    spec = importlib.util.find_spec("anonymix_keystore._held")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -13,12 +13,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from keystore_calls import Scene
 from keystore_clock import Clock
 
-from anonymix_keystore import BusyError, KeyFileUnlock, Keystore
+from anonymix_keystore import (
+    BusyError,
+    DamagedError,
+    KeyFileUnlock,
+    Keystore,
+    ReadOnlyError,
+    StorageError,
+    StoreExistsError,
+)
 from anonymix_keystore import _backup as backups
 
 
@@ -441,3 +450,56 @@ def test_systems_without_nameless_files_are_served(
     with Keystore.open(tmp_path / "restored.db", unlock) as restored:
         assert restored.current("alice").version == 1
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+def test_a_folder_that_can_not_be_written_and_a_file_that_appears_at_last_are_told(
+    path: Path, unlock: KeyFileUnlock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "no")
+
+    with Keystore.create(path, unlock) as store:
+        store.backup(tmp_path / "backup", unlock)
+        with monkeypatch.context() as patch:
+            patch.setattr(backups, "_nameless", refuse)
+            with pytest.raises(ReadOnlyError):
+                store.backup(tmp_path / "second", unlock)
+        with monkeypatch.context() as patch:
+            patch.setattr(backups, "check_free", lambda _: None)
+            (tmp_path / "taken.db").write_text("mine")
+            with pytest.raises(StoreExistsError):
+                Keystore.restore(tmp_path / "backup", tmp_path / "taken.db", unlock)
+        assert (tmp_path / "taken.db").read_text() == "mine"
+
+
+def test_an_image_that_memory_has_no_room_for_is_told(path: Path, unlock: KeyFileUnlock) -> None:
+    class Full:
+        def serialize(self) -> bytes:
+            raise MemoryError
+
+    class Damaged:
+        def serialize(self) -> bytes:
+            raise sqlite3.DatabaseError("malformed")
+
+    with Keystore.create(path, unlock) as store:
+        database = store._core._db
+        genuine = database._db
+        for connection, kind in ((Full(), StorageError), (Damaged(), DamagedError)):
+            database._db = SimpleNamespace(conn=connection)  # type: ignore[assignment]
+            with pytest.raises(kind):
+                database.image()
+        database._db = genuine
+
+
+def test_a_store_that_can_not_be_opened_once_made_leaves_no_file(
+    path: Path, unlock: KeyFileUnlock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anonymix_keystore import _keystore
+
+    def refuse(*_: object) -> None:
+        raise StorageError("can't be opened")
+
+    monkeypatch.setattr(_keystore, "Database", refuse)
+    with pytest.raises(StorageError):
+        Keystore.create(path, unlock)
+    assert not path.exists()
