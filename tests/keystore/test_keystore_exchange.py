@@ -254,3 +254,13 @@ def test_files_that_appear_while_a_store_is_restored_are_seen(
         Keystore.restore(tmp_path / "backup", target, unlock)
     assert not target.exists()
     server.close()
+
+
+def test_a_file_that_appears_while_one_is_made_is_left_alone(
+    path: Path, unlock: KeyFileUnlock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text("mine")
+    monkeypatch.setattr(database, "check_free", lambda _: None)
+    with pytest.raises(StoreExistsError):
+        Keystore.create(path, unlock)
+    assert path.read_text() == "mine"
