@@ -75,6 +75,10 @@ class EnrolmentBook(Protocol):
         """Write down that an entry is gone."""
         ...
 
+    def enrolment(self, *, adapter: str, collection: str, external_id: str) -> EnrolmentInfo | None:
+        """The record of one entry."""
+        ...
+
     def enrolments(self, scope: str | None = ...) -> Iterator[EnrolmentInfo]:
         """All records."""
         ...
@@ -417,6 +421,10 @@ class Gate:
         """The records of this adapter's entries, those of one collection or all."""
         return [item for item in self.book.enrolments() if self._mine(item, collection)]
 
+    def entry(self, collection: str, external_id: str) -> EnrolmentInfo | None:
+        """The record of one entry, by its id in the back end; looked up, however many there are."""
+        return self.book.enrolment(adapter=self.adapter, collection=collection, external_id=external_id)
+
     def due(self, collection: str | None = None) -> list[EnrolmentInfo]:
         """The records that leave work: entries to delete, subjects to enrol anew."""
         found = self.book.due(fingerprint=self.mixer.fingerprint)
@@ -428,10 +436,10 @@ class Gate:
 
     def forget_entry(self, collection: str, external_id: str) -> bool:
         """Write down that an entry was deleted, by its id in the back end; False if none was recorded."""
-        found = [item for item in self.entries(collection) if item.external_id == external_id]
-        for item in found:
-            self.removed(item)
-        return bool(found)
+        found = self.entry(collection, external_id)
+        if found is not None:
+            self.removed(found)
+        return found is not None
 
     def _mine(self, item: EnrolmentInfo, collection: str | None) -> bool:
         return item.adapter == self.adapter and collection in {None, item.collection}

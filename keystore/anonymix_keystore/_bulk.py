@@ -196,6 +196,21 @@ class Bulk(Base):
         with self._core.change() as change:
             return _enrolments.mark_removed(change, entry)
 
+    def enrolment(self, *, adapter: str, collection: str, external_id: str) -> EnrolmentInfo | None:
+        """The record of one entry, or ``None``; looked up, however many there are.
+
+        Args:
+            adapter: Name of the adapter.
+            collection: The back end's collection.
+            external_id: The entry's id in the back end; a number or a UUID stands for its text.
+        """
+        return _enrolments.find(
+            self._core,
+            _asked.text(adapter, "adapter", empty=False),
+            _asked.identifier(collection, "collection"),
+            _asked.identifier(external_id, "external_id"),
+        )
+
     def enrolments(self, scope: str | None = None) -> Iterator[EnrolmentInfo]:
         """All enrolment records, page by page."""
         return _enrolments.walk(self._core, scope=scope, fingerprint=None, due=False)

@@ -28,7 +28,7 @@ _WIDTH = ENROLMENTS.width
 _HEAD_END = _WIDTH + HEADS.width
 _JOINED = (
     "SELECT e.*, h.*, k.* FROM enrolments e LEFT JOIN heads h ON h.tag = e.holder"
-    " LEFT JOIN keys k ON k.tag = e.holder AND k.version = e.version WHERE e.entry > ?"
+    " LEFT JOIN keys k ON k.tag = e.holder AND k.version = e.version WHERE e.entry"
 )
 
 
@@ -190,12 +190,19 @@ def walk(core: Core, *, scope: str | None, fingerprint: str | None, due: bool) -
 
     def page(db: Database, keys: KeyRing, after: EnrolmentInfo | None) -> list[EnrolmentInfo]:
         entry = b"" if after is None else bytes.fromhex(after.entry)
-        records = db.rows(f"{_JOINED}{condition} ORDER BY e.entry LIMIT ?", (entry, PAGE))
+        records = db.rows(f"{_JOINED} > ?{condition} ORDER BY e.entry LIMIT ?", (entry, PAGE))
         return [_info(keys, raw, fingerprint, db.where) for raw in records]
 
     for item in core.pages(page, None):
         if item.delete or item.enrol or not due:
             yield item
+
+
+def find(core: Core, adapter: str, collection: str, external_id: str) -> EnrolmentInfo | None:
+    """The record of one entry, found by its primary key."""
+    with core.reading() as (db, keys):
+        raw = db.row(f"{_JOINED} = ?", (entry_tag(keys, adapter, collection, external_id),))
+        return None if raw is None else _info(keys, raw, None, db.where)
 
 
 def _info(keys: KeyRing, raw: tuple[Any, ...], fingerprint: str | None, where: str) -> EnrolmentInfo:

@@ -22,7 +22,7 @@ from anonymix_keystore._errors import (
     UnknownVersionError,
     WrongKeyError,
 )
-from anonymix_keystore._names import checked
+from anonymix_keystore._names import check_visible, checked
 from anonymix_keystore._rows import HEADS, KEYS, SCOPES, Head, Key, Purpose, Scope, State
 from anonymix_keystore._values import KeyInfo, SubjectKey
 
@@ -91,6 +91,7 @@ def _scope(change: Change, name: str) -> Scope:
     found = find_scope(change.db, change.keys, name)
     if found is not None:
         return found
+    check_visible(name, "scope")
     top = change.db.row("SELECT coalesce(max(id), 0) FROM scopes") or (0,)
     tag = change.keys.tag("scope", name)
     made = Scope(int(top[0]) + 1, tag, seal(change.keys.name, name.encode(), name_context(change.keys, tag)))
@@ -151,6 +152,8 @@ def need_head(db: Database, keys: KeyRing, who: Who) -> tuple[Head, int]:
 
 
 def _unknown(who: Who) -> UnknownSubjectError:
+    check_visible(who.subject, "subject")  # issuing one would be refused
+    check_visible(who.scope, "scope")
     return UnknownSubjectError("no key was ever issued", where=who.where, fix="issue one first")
 
 
@@ -309,6 +312,7 @@ def issue_all(change: Change, whos: Sequence[Who], reason: str) -> list[SubjectK
             scopes[who.scope] = _scope(change, who.scope).id
         found = find_head(change.db, change.keys, who)
         if found is None:
+            check_visible(who.subject, "subject")
             sealed = seal(change.keys.name, who.subject.encode(), name_context(change.keys, who.tag))
             head = Head(
                 who.tag,

@@ -10,9 +10,36 @@ from anonymix_keystore._errors import InvalidSubjectError
 MAX_BYTES = 1024
 DEFAULT_SCOPE = "default"
 
+# Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt, Unicode 16), as far as the categories
+# below don't hold it already, and letters and signs that look like a blank.
+_IGNORABLE = (
+    *((0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x3164, 0x3164)),
+    *((0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xE0000, 0xE0FFF)),
+    *((0x2800, 0x2800), (0x1D159, 0x1D159), (0x16FE4, 0x16FE4)),
+)
 # Control, format, surrogate, private-use and unassigned characters, line and paragraph separators:
 # none can be seen, so two ids that look the same could be two people.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def check_visible(name: str, what: str) -> None:
+    """See that a new name is what it looks like; names that are in a store already are taken as they are.
+
+    Raises:
+        InvalidSubjectError: It holds a character that can't be seen, or blanks that look like another's: two
+            together, or any but the plain one.
+    """
+    if any(_ignored(letter) for letter in name):
+        raise InvalidSubjectError(f"a {what} must not hold invisible characters")
+    if "  " in name or any(letter != " " and unicodedata.category(letter) == "Zs" for letter in name):
+        raise InvalidSubjectError(
+            f"a {what} must not hold two blanks together, or others than the plain one",
+            fix="write it with single plain blanks",
+        )
+
+
+def _ignored(letter: str) -> bool:
+    return not letter.isascii() and any(first <= ord(letter) <= last for first, last in _IGNORABLE)
 
 
 def checked(name: object, what: str) -> str:

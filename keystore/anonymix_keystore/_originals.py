@@ -20,7 +20,7 @@ from anonymix_keystore._errors import (
     WrongKeyError,
 )
 from anonymix_keystore._lifecycle import Who, subject_in
-from anonymix_keystore._names import DEFAULT_SCOPE, checked
+from anonymix_keystore._names import DEFAULT_SCOPE, check_visible, checked
 from anonymix_keystore._rows import ORIGINALS, Original
 from anonymix_keystore._unlock import Unlock
 
@@ -155,6 +155,7 @@ class Originals:
             )
             old = self._find(change, who.tag, tag)
             if old is None:
+                check_visible(label, "label")
                 change.insert(ORIGINALS, row)
             else:
                 change.update_all(ORIGINALS, [(row, old[1])])

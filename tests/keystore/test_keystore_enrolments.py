@@ -187,3 +187,21 @@ def test_long_lists_go_on_page_by_page(store: Keystore, monkeypatch: pytest.Monk
         enrol(store, "alice", f"e{number}")
     assert {item.external_id for item in store.enrolments()} == {f"e{number}" for number in range(5)}
     assert [line["seq"] for line in store.audit()] == list(range(1, 8))
+
+
+def test_an_entry_is_looked_up_however_many_there_are(store: Keystore) -> None:
+    store.issue("alice")
+    for number in range(40):
+        store.record_enrolment(
+            "alice", adapter="x", collection="c", external_id=number, version=1, fingerprint="f"
+        )
+    read: list[str] = []
+    store._core._db.raw.conn.set_trace_callback(read.append)
+    found = store.enrolment(adapter="x", collection="c", external_id=0)
+    store._core._db.raw.conn.set_trace_callback(None)
+    assert found is not None
+    assert (found.external_id, found.subject, found.version) == ("0", "alice", 1)
+    plan = store._core._db.rows("EXPLAIN QUERY PLAN " + next(sql for sql in read if "FROM enrolments" in sql))
+    assert not any("SCAN" in row[-1] for row in plan)
+    for other in ({"adapter": "y"}, {"collection": "d"}, {"external_id": 41}):
+        assert store.enrolment(**{"adapter": "x", "collection": "c", "external_id": 0, **other}) is None

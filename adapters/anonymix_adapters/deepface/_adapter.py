@@ -287,13 +287,13 @@ class ProtectedDeepFace(StandIn):
         return answer
 
     def _outdated(self, place: str, name: str, whose: Whose, origin: Origin) -> bool:
-        there = [item for item in self._gate.entries(place) if item.external_id == name]
-        if any(item.subject != whose.subject for item in there):
+        there = self._gate.entry(place, name)
+        if there is not None and there.subject != whose.subject:
             raise UsageError(
                 "that name is recorded for another subject", where="img_name", fix="use another name"
             )
         made = (origin.key_version, origin.fingerprint)
-        return any((item.version, item.fingerprint) != made for item in there)
+        return there is not None and (there.version, there.fingerprint) != made
 
     @Wrapped
     def search(self, call: Call) -> Any:
