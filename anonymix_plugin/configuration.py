@@ -87,6 +87,7 @@ class OwnLimits(_Checked):
     max_pixels: int | None = None
     max_side: int | None = None
     min_side: int | None = None
+    max_faces: int | None = None
 
     @model_validator(mode="after")
     def _sensible(self) -> OwnLimits:

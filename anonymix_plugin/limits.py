@@ -1,16 +1,22 @@
-"""How big and how small a photo may be."""
+"""How big and how small a photo may be, and how many people may be in it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from typing import Final
 
-from anonymix_plugin.errors import ImageTooLargeError, ImageTooSmallError, UnreadableImageError, UsageError
+from anonymix_plugin.errors import (
+    ImageTooLargeError,
+    ImageTooSmallError,
+    SeveralFacesError,
+    UnreadableImageError,
+    UsageError,
+)
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Limits that are checked on the header, before a single pixel is decoded.
+    """Limits of photos. Those of their size are checked on the header, before a single pixel is decoded.
 
     Attributes:
         max_bytes: Largest encoded image, in bytes; does not apply to arrays and PIL images.
@@ -19,6 +25,7 @@ class ImageLimits:
             decoded 2, 4 or 8 times smaller, within the same memory; other files are refused.
         max_side: Longest side, in pixels, of what is decoded.
         min_side: Shortest side, in pixels.
+        max_faces: Most faces that are read in one photo, under the policy "all"; a photo of more is refused.
 
     Raises:
         UsageError: A limit is not a positive whole number, or no size could satisfy all of them.
@@ -28,6 +35,7 @@ class ImageLimits:
     max_pixels: int = 64_000_000
     max_side: int = 16_384
     min_side: int = 32
+    max_faces: int = 20
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -39,6 +47,16 @@ class ImageLimits:
                 )
         if self.min_side > self.max_side or self.min_side**2 > self.max_pixels:
             raise UsageError("no image can satisfy these limits", where="ImageLimits", fix="lower min_side")
+
+    def check_faces(self, count: int, where: str) -> None:
+        """Refuses a photo of `count` faces if that is too many: each takes as long as a photo of one."""
+        if count > self.max_faces:
+            raise SeveralFacesError(
+                f"the photo shows {count} faces that are asked for, and {self.max_faces} are the most",
+                where=where,
+                fix="cut the photo into parts, or raise --max-faces, max_faces under [limits] in the"
+                " configuration file, or ImageLimits",
+            )
 
     def check_bytes(self, count: int, where: str) -> None:
         """Refuses an encoded image of `count` bytes if that is too many, or none at all."""

@@ -98,7 +98,7 @@ class Reader:
         Raises:
             LowQualityError: The face, or every one of them, is of too little quality.
             NoFaceError: No face was found.
-            SeveralFacesError: More than one was found and the policy is "error".
+            SeveralFacesError: More were found than the policy, or the limits, allow.
         """
         with watch.stage("detect"):
             found = self._detector.detect(photo)
@@ -110,6 +110,7 @@ class Reader:
                     fix=LYING,
                 )
             faces = select_faces(found, self._faces, photo)
+            self._limits.check_faces(len(faces), photo.source)
         with watch.stage("align"):
             crops = np.stack([recogniser_crop(face) for face in faces])
             wanted = self._framing or self._attributes is not AttributePolicy.NONE

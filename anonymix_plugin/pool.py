@@ -1,4 +1,4 @@
-"""Things that one thread at a time can use, lent to many, and never more of them than do any good."""
+"""What threads share: things that one at a time can use, and memory that all of them together may take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, LifoQueue
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Condition, Lock
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -41,3 +41,40 @@ class Pool(Generic[T]):
                 item = self._make()
             yield item
             self._idle.put(item)
+
+
+class Budget:
+    """An amount of something that all threads together may hold at a time.
+
+    Who asks for more than is left waits, and who comes later waits behind. Who asks for more than there is
+    gets it as soon as nobody else holds any.
+
+    Args:
+        amount: How much there is.
+    """
+
+    def __init__(self, amount: int) -> None:
+        self._amount = amount
+        self._anew()
+        if hasattr(os, "register_at_fork"):  # who held a part of it is not there in a child
+            os.register_at_fork(after_in_child=self._anew)
+
+    def _anew(self) -> None:
+        self._held, self._turn, self._changed = 0, Lock(), Condition()
+
+    @contextmanager
+    def taken(self, amount: int) -> Iterator[None]:
+        """A part of it, for a block."""
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + amount <= self._amount)
+            self._held += amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= amount
+                self._changed.notify_all()
+
+
+DECODING: Final = Budget(100_000_000)
+"""Pixels that are decoded at a time in the whole process. Each takes up to 18 bytes meanwhile."""

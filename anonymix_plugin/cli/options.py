@@ -195,15 +195,25 @@ MaxSideOption = Annotated[
         show_default=False,
     ),
 ]
+MaxFacesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-faces",
+        metavar="N",
+        min=1,
+        help="Refuse photos of more faces where all of them are asked for; 20 by default.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def takes_photos(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options --max-pixels and --max-side, which hold for every photo that it decodes."""
+    """A command with the options --max-pixels, --max-side and --max-faces, for all photos that it reads."""
 
     @wraps(command)
-    def limited(*args: Any, max_pixels: int | None, max_side: int | None, **options: Any) -> None:
-        chosen = {"max_pixels": max_pixels, "max_side": max_side}
+    def limited(*args: Any, **options: Any) -> None:
+        chosen = {name: options.pop(name) for name in own}
         given = {name: value for name, value in chosen.items() if value is not None}
         if not given:
             return command(*args, **options)
@@ -213,7 +223,7 @@ def takes_photos(command: Callable[..., None]) -> Callable[..., None]:
             return command(*args, **options)
 
     # Typer reads the options off the signature and the annotations, in the module that it finds them in.
-    own = {"max_pixels": MaxPixelsOption, "max_side": MaxSideOption}
+    own = {"max_pixels": MaxPixelsOption, "max_side": MaxSideOption, "max_faces": MaxFacesOption}
     signature = inspect.signature(command, eval_str=True)
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)

@@ -75,9 +75,9 @@ class OpenVinoStyleGan2:
         """See `protocol.ArrayGenerator.draw`."""
         check_codes(w_plus, self.layers.total, self.w_dim, size, self.sizes)
         pictures = np.empty((len(w_plus), 3, size, size), np.float32)
-        with self._lock:
-            request = self._request(size)
-            for picture, code in zip(pictures, w_plus, strict=True):
+        for picture, code in zip(pictures, w_plus, strict=True):
+            with self._lock:  # for each face: nobody waits for all faces of a large group
+                request = self._request(size)
                 request.infer({0: np.ascontiguousarray(code[None], np.float32)})
                 picture[:] = request.get_output_tensor(0).data[0]
         return pictures

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from anonymix_plugin.errors import BadArrayError, UsageError
 from anonymix_plugin.limits import ImageLimits
+from anonymix_plugin.pool import DECODING
 from anonymix_plugin.values import Pixels
 
 ChannelOrder: TypeAlias = Literal["rgb", "bgr"]
@@ -49,7 +50,12 @@ def pixels_from_array(array: npt.NDArray[Any], limits: ImageLimits, order: Chann
     if 0 in array.shape:
         raise BadArrayError(f"the array is empty, shape {array.shape}", where=_WHERE, fix="give an image")
     limits.check_size(array.shape[1], array.shape[0], _WHERE)
-    values = _to_bytes(np.asarray(array))
+    with DECODING.taken(array.shape[0] * array.shape[1]):
+        return _converted(np.asarray(array), order)
+
+
+def _converted(array: npt.NDArray[Any], order: ChannelOrder) -> Pixels:
+    values = _to_bytes(array)
     if values.ndim == 2:
         values = values[:, :, None]
     alpha = values[:, :, 3:]

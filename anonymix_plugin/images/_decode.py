@@ -17,6 +17,7 @@ from anonymix_plugin.images._pillow import decode_container, image_to_pixels, re
 from anonymix_plugin.images._pillow_files import orientation_of, refuse_other_pictures, unread_jpeg
 from anonymix_plugin.images._sources import EncodedSource, read_source
 from anonymix_plugin.limits import ImageLimits
+from anonymix_plugin.pool import DECODING
 from anonymix_plugin.values import Photo, Pixels
 from anonymix_plugin.words import shown
 
@@ -93,8 +94,9 @@ def _from_pillow(image: Image.Image, limits: ImageLimits, *, allow_protected: bo
         return Photo(photo.pixels, where, photo.shrunk)
     limits.check_size(image.width, image.height, where)
     try:
-        image.load()
-        pixels = image_to_pixels(image, where)
+        with DECODING.taken(image.width * image.height):
+            image.load()
+            pixels = image_to_pixels(image, where)
     except PhotoError:
         raise
     except Exception as error:  # noqa: BLE001 - see decode_container

@@ -23,6 +23,7 @@ from anonymix_plugin.errors import BadArrayError, ImageTooLargeError, PhotoError
 from anonymix_plugin.images._arrays import BACKGROUND, TRANSPARENT, sixteen_to_eight, unit_to_eight
 from anonymix_plugin.images._containers import Container, truncated
 from anonymix_plugin.limits import ImageLimits
+from anonymix_plugin.pool import DECODING
 from anonymix_plugin.values import Pixels
 
 
@@ -93,11 +94,12 @@ def decode_container(container: Container, limits: ImageLimits, where: str) -> t
     else:
         limits.check_size(container.width, container.height, where)
     limits.check_block(*container.block, where)
-    pixels = _decoded(container.kind, container.data, times, limits, where)
-    if container.unended:
-        longer = container.data[:-2] + _AFTER_THE_SCAN + container.data[-2:]
-        if not np.array_equal(pixels, _decoded(container.kind, longer, times, limits, where)):
-            raise truncated(container.kind, where)
+    with DECODING.taken(container.width * container.height // times**2):
+        pixels = _decoded(container.kind, container.data, times, limits, where)
+        if container.unended:
+            longer = container.data[:-2] + _AFTER_THE_SCAN + container.data[-2:]
+            if not np.array_equal(pixels, _decoded(container.kind, longer, times, limits, where)):
+                raise truncated(container.kind, where)
     return pixels, times
 
 

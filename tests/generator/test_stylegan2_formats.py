@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import struct
+import time
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,6 +270,51 @@ def test_too_many_instructions_are_refused(tmp_path: Path, monkeypatch: pytest.M
     file.write_bytes(b"\x80\x02" + b"N0" * 600 + b"N.")
     with pytest.raises(CheckpointError, match="more than 1,000 instructions"):
         load_stylegan2(file)
+
+
+def test_a_list_that_allowed_calls_copy_over_and_over_is_refused(tmp_path: Path) -> None:
+    count = 5_000
+    values = b"(" + b"N" * count + b"l" + b"q\x000"  # a list, kept as number 0
+    copy = b"c__builtin__\nset\n(h\x00tR"
+    path = tmp_path / "copies.pkl"
+    path.write_bytes(b"\x80\x02" + values + b"(" + copy * 5_000 + b"l.")
+    with pytest.raises(CheckpointError, match="makes more than 128 MB"):
+        open_checkpoint(path)
+
+
+def test_arrays_that_share_changeable_bytes_are_refused_once_they_are_many(tmp_path: Path) -> None:
+    size = 60_000
+    raw = b"\x96" + size.to_bytes(8, "little") + b"\0" * size + b"\x940"
+    kind = b"cnumpy\ndtype\n(X\x02\0\0\0u1tR\x940"
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(tR(K\x01(M" + size.to_bytes(2, "little") + b"th\x01Nh\x00tb0"
+    )
+    path = tmp_path / "arrays.pkl"
+    path.write_bytes(b"\x80\x05" + raw + kind + array * 5_000 + b"N.")
+    with pytest.raises(CheckpointError, match="makes more than 128 MB"):
+        open_checkpoint(path)
+
+
+@pytest.mark.parametrize("call", [False, True])
+def test_numbers_that_have_one_hash_are_no_keys(tmp_path: Path, call: bool) -> None:
+    prime = (1 << 61) - 1  # numbers are hashed modulo this
+    numbers = [n * prime for n in range(1, 2_000)]
+    path = tmp_path / "keys.pkl"
+    content = pickle.dumps(dict.fromkeys(numbers), 2)
+    if call:
+        content = pickle.dumps(OrderedDict.fromkeys(numbers), 2)
+    path.write_bytes(content)
+    started = time.perf_counter()
+    with pytest.raises(CheckpointError, match="64 bits"):
+        open_checkpoint(path)
+    assert time.perf_counter() - started < 2
+
+
+def test_places_in_the_memo_have_no_number_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "memo.pkl"
+    path.write_bytes(b"\x80\x02N" + b"p%d\n" % (((1 << 61) - 1) * (1 << 40)) + b".")
+    with pytest.raises(CheckpointError, match="64 bits"):
+        open_checkpoint(path)
 
 
 def test_modules_without_end_are_refused(weights: Weights, tmp_path: Path) -> None:

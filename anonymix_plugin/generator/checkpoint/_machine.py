@@ -20,6 +20,13 @@ MAX_STEPS: Final = 2_000_000
 MAX_TEXT: Final = 1 << 24
 """Characters of one line or decimal number of a pickle."""
 
+MAX_MADE: Final = 1 << 27
+"""Bytes of lists, tuples, dictionaries, copies that a pickle may make, and four more for each that it has."""
+
+_EACH: Final = 64  # bytes of a small object
+_PLACE: Final = 8  # bytes of a place in a list
+_MOST_BITS: Final = 64  # of a number that is a key: longer ones can be made to have all the same hash
+
 
 @dataclass(frozen=True)
 class Name:
@@ -63,6 +70,7 @@ class Machine:
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
         self._at = 0
+        self._made = 0
 
     def run(self, stream: IO[bytes]) -> Any:
         """Read one pickle from a stream and return the value that it describes.
@@ -83,6 +91,7 @@ class Machine:
                     raise self._fault("a text of more than 16 million characters")
                 if opcode.name == "STOP":
                     return self._end()
+                self._spend(_EACH)
                 self._step(opcode.name, argument)
         except CheckpointError:
             raise
@@ -101,6 +110,12 @@ class Machine:
             where=self._where,
             fix="check its SHA-256 with whoever published it, and fetch it again",
         )
+
+    def _spend(self, count: int) -> None:
+        """Count bytes that an instruction makes beyond those that it reads."""
+        self._made += count
+        if self._made > MAX_MADE + 4 * self._at:
+            raise self._fault(f"it makes more than {MAX_MADE >> 20} MB of values")
 
     def _end(self) -> Any:
         if len(self._stack) != 1 or self._marks:
@@ -130,6 +145,7 @@ class Machine:
             raise IndexError(mark)
         taken = self._stack[mark:]
         del self._stack[mark:]
+        self._spend(_PLACE * len(taken))
         return taken
 
     def _mark(self, _: Any) -> None:
@@ -148,7 +164,7 @@ class Machine:
         self._stack.append(self._stack[-1])
 
     def _put(self, index: Any) -> None:
-        self._memo[int(index)] = self._stack[-1]
+        self._memo[self._key(int(index))] = self._stack[-1]
 
     def _memoise(self, _: Any) -> None:
         self._memo[len(self._memo)] = self._stack[-1]
@@ -207,6 +223,9 @@ class Machine:
         # The hash of nested tuples can take for ever, and weights have plain names.
         if not isinstance(key, str | int | bytes | float | None):
             raise self._fault("a key that is neither text nor number")
+        if isinstance(key, int) and key.bit_length() > _MOST_BITS:
+            raise self._fault(f"a number of more than {_MOST_BITS} bits as a key")
+        self._spend(_EACH)
         return key
 
     def _fill(self, target: Any, flat: list[Any]) -> None:
@@ -235,11 +254,16 @@ class Machine:
         arguments, called = self._stack.pop(), self._stack.pop()
         if not isinstance(called, Name) or called.make is None or not isinstance(arguments, tuple):
             raise self._fault("a call of something that can't be called")
+        # What is called copies its arguments at most once, each into an entry of a dictionary.
+        self._spend(_EACH * sum(len(each) for each in arguments if isinstance(each, list | tuple)))
+        self._spend(sum(len(each) for each in arguments if isinstance(each, str | bytes | bytearray)))
         self._stack.append(called.make(*arguments))
 
     def _build(self, _: Any) -> None:
         state = self._stack.pop()
         target = self._stack[-1]
+        if isinstance(state, list | tuple):
+            self._spend(sum(len(each) for each in state if isinstance(each, bytearray)))
         if isinstance(target, Stateful):
             target.set_state(state)
         elif not isinstance(target, dict):

@@ -89,6 +89,8 @@ def _mapping(pairs: Any = ()) -> dict[Any, Any]:
     for pair in pairs:
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str | int)):
             raise CheckpointError("a dictionary that is none", fix=DAMAGED)
+        if isinstance(pair[0], int) and pair[0].bit_length() > 64:
+            raise CheckpointError("a number of more than 64 bits as a key", fix=DAMAGED)
         filled[pair[0]] = pair[1]
     return filled
 

@@ -1,0 +1,170 @@
+"""Work and memory have bounds: people in a photo, pixels in decoding, networks in memory, waiting."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from anonymix_lab.data.keys import SeededKeys
+from anonymix_plugin import Anonymixer, ImageLimits, SeveralFacesError
+from anonymix_plugin.images import decode_photo
+from anonymix_plugin.pool import MOST, Budget, Pool
+from anonymix_plugin.recognisers import load_recogniser
+
+
+@pytest.fixture(scope="module")
+def crowd(shared_data: Path) -> Any:
+    """Six people beside each other, as an array."""
+    faces = [cv2.imread(str(path)) for path in sorted((shared_data / "london").glob("*_neutral.jpg"))[:6]]
+    small = [cv2.resize(face, (300, 300)) for face in faces]
+    return np.concatenate([np.concatenate(small[:3], 1), np.concatenate(small[3:], 1)])[..., ::-1].copy()
+
+
+@pytest.fixture(scope="module")
+def mixer(model: Callable[[str], Path]) -> Iterator[Anonymixer]:
+    for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
+        model(name)
+    with Anonymixer(SeededKeys(1), faces="all", limits=ImageLimits(max_faces=6)) as made:
+        yield made
+
+
+def test_a_photo_of_more_people_than_allowed_is_refused_before_any_is_read(
+    mixer: Anonymixer, crowd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(mixer.protect_all(crowd, subject="alice")) == 6
+    monkeypatch.setattr(mixer._reader, "_limits", ImageLimits(max_faces=5))
+    for door in (mixer.protect, mixer.protect_all):
+        with pytest.raises(SeveralFacesError, match=r"6 faces .* 5 are the most .*--max-faces"):
+            door(crowd, subject="alice")
+    outcome = next(mixer.protect_many([crowd], subject="alice"))
+    assert isinstance(outcome.error, SeveralFacesError)
+
+
+def test_protect_draws_the_one_face_that_it_returns(
+    mixer: Anonymixer, crowd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    draw = mixer._pictures
+    monkeypatch.setattr(mixer, "_pictures", lambda codes: (drawn.append(len(codes)), draw(codes))[1])
+    alone = mixer.protect(crowd, subject="alice")
+    assert drawn == [1]
+    assert np.array_equal(alone.pixels, mixer.protect_all(crowd, subject="alice")[0].pixels)
+
+
+def test_one_photo_of_many_people_does_not_keep_others_waiting_for_all(
+    mixer: Anonymixer, crowd: Any, shared_data: Path
+) -> None:
+    ended: dict[str, float] = {}
+    codes = np.stack(
+        [np.asarray(mixer._road.code(face, *_key()), np.float32) for face in _faces(mixer, crowd)]
+    )
+
+    def group() -> None:
+        mixer.generator.draw(codes, 512)  # type: ignore[attr-defined]
+        ended["group"] = time.perf_counter()
+
+    def alone() -> None:
+        mixer.generator.draw(codes[:1], 512)  # type: ignore[attr-defined]
+        ended["alone"] = time.perf_counter()
+
+    first = threading.Thread(target=group)
+    first.start()
+    time.sleep(0.01)
+    others = [threading.Thread(target=alone) for _ in range(2)]
+    for thread in (*others, first):
+        if thread is not first:
+            thread.start()
+    for thread in (*others, first):
+        thread.join()
+    assert ended["alone"] < ended["group"]
+
+
+def _key() -> tuple[Any, bytes]:
+    from anonymix_plugin.mixer.key_schedule import KeySchedule
+
+    material = SeededKeys(1).current("alice").material
+    return KeySchedule(material), material
+
+
+def _faces(mixer: Anonymixer, crowd: Any) -> Any:
+    from anonymix_plugin.pipeline import Stopwatch
+
+    watch = Stopwatch()
+    return mixer._reader.read(mixer._reader.decode(crowd, watch), watch)
+
+
+def test_many_threads_make_few_networks_and_the_same_embeddings(model: Callable[[str], Path]) -> None:
+    model("sface")
+    recogniser: Any = load_recogniser("sface")
+    crops = np.random.default_rng(1).integers(0, 256, (4, 112, 112, 3), np.uint8)
+    expected = recogniser.embed(crops)
+    with ThreadPoolExecutor(40) as pool:
+        for found in pool.map(lambda _: recogniser.embed(crops), range(80)):
+            assert np.array_equal(found, expected)
+    assert recogniser._network._requests._idle.qsize() <= MOST
+
+
+def test_a_pool_lends_no_more_than_it_may_and_drops_what_failed() -> None:
+    made: list[int] = []
+    pool = Pool(lambda: made.append(1) or len(made), most=2)
+    meeting = threading.Barrier(2, timeout=20)
+
+    def use(_: int) -> None:
+        with pool.lent():
+            meeting.wait()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(use, range(8)))
+    assert len(made) == 2
+    with pytest.raises(ZeroDivisionError), pool.lent():
+        raise ZeroDivisionError
+    with pool.lent(), pool.lent():
+        assert len(made) == 3
+
+
+def test_a_budget_is_kept_and_in_turn() -> None:
+    budget, held, most = Budget(10), [0], [0]
+    lock = threading.Lock()
+
+    def use(amount: int) -> None:
+        with budget.taken(amount):
+            with lock:
+                held[0] += amount
+                most[0] = max(most[0], held[0]) if amount <= 10 else most[0]
+            time.sleep(0.002)
+            with lock:
+                held[0] -= amount
+
+    with ThreadPoolExecutor(12) as threads:
+        list(threads.map(use, [3, 4, 9, 1, 25, 2, 10, 5] * 8))  # 25 is more than there is, and is alone
+    assert most[0] <= 10
+    assert budget._held == 0
+
+
+def test_large_photos_are_decoded_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    from anonymix_plugin.images import _arrays
+
+    monkeypatch.setattr(_arrays, "DECODING", Budget(1_500 * 1_000))
+    running, most, convert = [0], [0], _arrays._converted
+
+    def counted(*arguments: Any) -> Any:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        try:
+            return convert(*arguments)
+        finally:
+            running[0] -= 1
+
+    monkeypatch.setattr(_arrays, "_converted", counted)
+    picture = np.zeros((1000, 1000, 3), np.uint8)
+    with ThreadPoolExecutor(6) as threads:
+        assert len(list(threads.map(decode_photo, [picture] * 12))) == 12
+    assert most[0] == 1
