@@ -67,7 +67,7 @@ class IrGraph:
         self._binary = memoryview(binary)
 
     def _damaged(self, what: str) -> DamagedModelError:
-        return DamagedModelError(what, where=self._where, fix="run: anonymix models pull --force")
+        return DamagedModelError(what, where=self._where, fix="run: anonymix models pull mobilestylegan")
 
     def __contains__(self, name: str) -> bool:
         return name in self._id_by_name
