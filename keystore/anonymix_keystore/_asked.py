@@ -117,11 +117,7 @@ def moment(value: object, name: str) -> int:
         )
     if value.tzinfo is None or value.utcoffset() is None:
         raise InvalidRequestError(f"{name} needs a time zone", where=name, fix=fix)
-    try:
-        seconds = int(value.timestamp())
-    except (ValueError, OverflowError):
-        seconds = -1
-    return whole(seconds, name, 0, LAST)
+    return whole(int(value.timestamp()), name, 0, LAST)
 
 
 def path(value: object, name: str) -> Path:

@@ -179,6 +179,7 @@ CALLS: dict[str, Call] = {
     "report": lambda scene: [scene.store.report(job.job) for job in scene.store.jobs()[:1]],
     "record_enrolment": Scene.enrolled,
     "mark_removed": lambda scene: scene.store.mark_removed(scene.enrolled()),
+    "enrolment": lambda scene: scene.store.enrolment(adapter="x", collection="c", external_id="e"),
     "enrolments": lambda scene: _each(scene.store.enrolments()),
     "due": lambda scene: _each(scene.store.due(fingerprint="other")),
     "audit": lambda scene: _each(scene.store.audit()),

@@ -227,3 +227,25 @@ def test_an_opening_that_can_not_move_the_anchor_goes_on(
 
     anchor.advance = refuse  # type: ignore[method-assign]
     assert reopen(anchor=anchor).current("alice").version == 1
+
+
+def test_a_change_that_comes_while_the_anchor_is_told_is_left_to_whoever_makes_it(
+    tied: Keystore, reopen: Callable[..., Keystore], anchor: AnchorFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = reopen()
+    load = _anchor._header.load
+
+    def meanwhile(*arguments: object) -> object:
+        header = load(*arguments)
+        monkeypatch.setattr(_anchor._header, "load", load)
+        other.issue("meanwhile")
+        return header
+
+    before = tied.epoch
+    with tied._core._writing() as (db, _):
+        monkeypatch.setattr(_anchor._header, "load", meanwhile)
+        _anchor.advance(anchor, db, tied._core.keys)
+    state = anchor.read()
+    assert state is not None
+    assert state.epoch == before
+    assert tied.epoch == before + 1

@@ -67,7 +67,15 @@ LONG = {
 QUICK = {
     *("path", "epoch", "unlock_outdated", "unscrubbed", "originals", "locked_by", "scopes", "history", "at"),
     *("issue", "current", "current_or_issue", "gallery", "rotate", "rotate_gallery", "retire", "revoke"),
-    *("revoke_gallery", "record_enrolment", "mark_removed", "anchor_state", "originals.enabled", "close"),
+    *(
+        "revoke_gallery",
+        "record_enrolment",
+        "mark_removed",
+        "enrolment",
+        "anchor_state",
+        "originals.enabled",
+        "close",
+    ),
     *("originals.unlock", "originals.lock", "originals.keep", "originals.read", "originals.labels"),
     "originals.drop",
 }
