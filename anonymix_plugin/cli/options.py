@@ -164,6 +164,7 @@ DescriptorOption = Annotated[
         "--passphrase-fd",
         metavar="N",
         min=0,
+        max=(1 << 31) - 1,
         help="Read the passphrase from this file descriptor; otherwise ANONYMIX_PASSPHRASE or a prompt.",
     ),
 ]

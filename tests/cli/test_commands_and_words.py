@@ -100,3 +100,32 @@ def test_mistyped_commands_print_nothing_of_photos(before: list[str], run: Any, 
             ended = run(*before, value, *json)
             assert ended.code == 2
             assert not Search(photo).found(ended.out + ended.err), (ended.out + ended.err)[:500]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--passphrase-fd", "9" * 20],
+        ["--version", "9" * 25],
+        ["--max-faces", "9" * 25],
+        ["--max-faces", "0"],
+        ["--max-pixels", "-1"],
+        ["--min-quality", "nan"],
+        ["--scope", ""],
+        ["--subject", "caf\udce9"],
+        ["--mixer-weights", "."],
+        ["--generator", "."],
+        ["--generator", "/dev/null"],
+        ["--keystore", "."],
+        ["--output", "/dev/null/somewhere"],
+    ],
+    ids=" ".join,
+)
+def test_odd_options_are_told_and_are_no_bug(
+    options: list[str], weights: None, store: Keystore, run: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "caf\udce9.jpg").touch()
+    photos = [tmp_path / "empty.jpg", tmp_path / "caf\udce9.jpg", "/dev/zero", "/dev/null", tmp_path / "none"]
+    ended = run("protect", "-s", "alice", "-o", tmp_path / "out", *options, "--json", *photos)
+    assert ended.code not in {0, 70}, ended
