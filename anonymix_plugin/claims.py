@@ -17,10 +17,19 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ContextDecorator
+from contextlib import AbstractContextManager, ContextDecorator, aclosing
 from contextvars import ContextVar
-from dataclasses import dataclass
-from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE
+from dataclasses import dataclass, field
+from functools import wraps
+from inspect import (
+    CO_ASYNC_GENERATOR,
+    CO_COROUTINE,
+    CO_GENERATOR,
+    CO_ITERABLE_COROUTINE,
+    isasyncgenfunction,
+    iscoroutinefunction,
+    isgeneratorfunction,
+)
 from opcode import opmap
 from types import FrameType, TracebackType
 from typing import Any, Final, ParamSpec, TypeVar
@@ -59,6 +68,8 @@ class _Entered:
             where the block ends before that generator can be left.
         thread: The thread that entered it.
         bound: Whether its home is that generator, so that it holds while that one runs and nowhere else.
+        ended: Whether it was left.
+        inner: The bound blocks that were entered directly inside and are open.
     """
 
     claim: Claim
@@ -69,6 +80,7 @@ class _Entered:
     thread: int
     bound: bool
     ended: bool = False
+    inner: list[_Entered] = field(default_factory=list)
 
 
 _ENTERED: ContextVar[_Entered | None] = ContextVar("anonymix_claim", default=None)
@@ -146,6 +158,16 @@ class _Block(AbstractContextManager[Claim], ContextDecorator):
     def _recreate_cm(self) -> _Block:
         return _Block(self._claim, self._notes)
 
+    def __call__(self, func: Callable[..., Any]) -> Any:
+        """A function that runs in the block; of a coroutine or a generator, the whole body does."""
+        if iscoroutinefunction(func):
+            return _coroutine_in(self._recreate_cm, func)
+        if isasyncgenfunction(func):
+            return _async_generator_in(self._recreate_cm, func)
+        if isgeneratorfunction(func):
+            return _generator_in(self._recreate_cm, func)
+        return super().__call__(func)
+
     def __enter__(self) -> Claim:
         subject = self._claim.subject
         if subject is not None and (not isinstance(subject, str) or not subject):
@@ -158,10 +180,12 @@ class _Block(AbstractContextManager[Claim], ContextDecorator):
         bound = home is reader
         if lasting and not bound:
             reader = None
-        before = None if bound else _first_open(_ENTERED.get())
+        before = _first_open(_ENTERED.get())
         entered = _Entered(self._claim, self._notes, before, home, reader, threading.get_ident(), bound)
         if bound:
             _IN_GENERATORS.setdefault(home, []).append(entered)
+            if before is not None:
+                before.inner.append(entered)
         else:
             _ENTERED.set(entered)
         self._entered = entered
@@ -199,6 +223,43 @@ class _Block(AbstractContextManager[Claim], ContextDecorator):
             _end(self._entered)  # whoever entered it by hand has let it go
 
 
+def _coroutine_in(block: Callable[[], _Block], func: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(func)
+    async def inside(*args: Any, **kwargs: Any) -> Any:
+        with block():
+            return await func(*args, **kwargs)
+
+    return inside
+
+
+def _generator_in(block: Callable[[], _Block], func: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(func)
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        with block():
+            return (yield from func(*args, **kwargs))
+
+    return inside
+
+
+def _async_generator_in(block: Callable[[], _Block], func: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(func)
+    async def inside(*args: Any, **kwargs: Any) -> Any:
+        with block():
+            async with aclosing(func(*args, **kwargs)) as parts:
+                step = anext(parts)
+                while True:
+                    try:
+                        part = await step
+                    except StopAsyncIteration:
+                        return
+                    try:
+                        step = parts.asend((yield part))
+                    except Exception as error:  # noqa: BLE001 - the generator's, which may go on
+                        step = parts.athrow(error)
+
+    return inside
+
+
 def _end(entered: _Entered) -> None:
     entered.ended = True
     home, entered.home, entered.reader, entered.notes = entered.home, None, None, None
@@ -207,6 +268,9 @@ def _end(entered: _Entered) -> None:
         there.remove(entered)
         if not there:
             del _IN_GENERATORS[home]
+        if entered.before is not None:
+            entered.before.inner.remove(entered)
+            entered.before = None
 
 
 def _invalid(entered: _Entered, found: bool) -> str:
@@ -215,9 +279,20 @@ def _invalid(entered: _Entered, found: bool) -> str:
         return "the block that named the subject has ended; what was started inside can't go by it any more"
     if entered.reader is not None and not found:
         return "the block that named the subject was opened in a generator, which is not at work here"
+    if not found and _is_in_doubt(entered):
+        return (
+            "the block that named the subject has a generator at work inside whose own block names somebody "
+            "else; it can't be told which of the two started this thread or task"
+        )
     if _THREADS_INHERIT and not entered.bound and entered.thread != threading.get_ident():
         return "the block that named the subject was opened by another thread"
     return ""
+
+
+def _is_in_doubt(entered: _Entered) -> bool:
+    """Whether this code, not found below a block, may have been started by a generator inside that block."""
+    others = any(it.claim.subject != entered.claim.subject for it in tuple(entered.inner))
+    return others and (entered.thread != threading.get_ident() or _task()[0])
 
 
 # --- where the running code is ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import contextvars
 import gc
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -97,6 +97,44 @@ def test_an_exit_stack_and_a_decorator_are_blocks_too() -> None:
     assert who() == "bob"
     moved.close()
     assert subject("alice")(who)() == "alice"
+
+
+def test_a_decorated_coroutine_or_generator_runs_in_its_block_to_its_end() -> None:
+    class Door:
+        @subject("alice")
+        async def ask(self) -> str | None:
+            await asyncio.sleep(0)
+            return await asyncio.to_thread(who)
+
+        @subject("alice")
+        def watch(self) -> Generator[str | None, str, str | None]:
+            assert (yield who()) == "sent"
+            yield who()
+            return who()
+
+        @subject("alice")
+        async def stream(self) -> AsyncGenerator[str | None, str]:
+            assert (yield who()) == "sent"
+            try:
+                yield who()
+            except KeyError:
+                yield f"{who()} still"
+
+    async def main() -> None:
+        with subject("bob"):
+            assert await Door().ask() == "alice"
+            parts = Door().stream()
+            assert (await anext(parts), who(), await parts.asend("sent")) == ("alice", "bob", "alice")
+            assert (await parts.athrow(KeyError()), who()) == ("alice still", "bob")
+            await parts.aclose()
+
+    asyncio.run(main())
+    with subject("bob"):
+        watched = Door().watch()
+        assert (next(watched), who(), watched.send("sent"), who()) == ("alice", "bob", "alice", "bob")
+        with pytest.raises(StopIteration, match="alice"):
+            next(watched)
+    assert who() is None
 
 
 def test_an_empty_name_and_a_second_use_are_refused() -> None:
@@ -405,6 +443,24 @@ def test_threads_and_tasks_of_a_generator_s_are_not_claimed() -> None:
         return [found async for found in stream()]
 
     assert asyncio.run(main()) == [None, None, "alice"]
+
+    async def around(name: str) -> list[str | None]:
+        with subject(name):
+            found = [it async for it in stream()]
+            return [*found, who(), await asyncio.to_thread(who)]
+
+    assert asyncio.run(around("bob")) == ["refused", "refused", "alice", "bob", "bob"]
+    assert asyncio.run(around("alice")) == ["alice"] * 5
+
+    async def reading() -> list[str | None]:
+        with subject("bob"):
+            parts = stream()
+            await anext(parts)
+            found = [who(), await asyncio.to_thread(who)]  # it might as well be the generator's own
+            await parts.aclose()
+            return [*found, await asyncio.to_thread(who)]
+
+    assert asyncio.run(reading()) == ["bob", "refused", "bob"]
 
     def asking() -> str | None:
         return carried(who)()

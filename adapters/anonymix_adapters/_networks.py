@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -138,7 +138,9 @@ def swap_session(session: Any, gate: Gate, mixed: Mixed | None, _: Collection[st
             raise BypassError(
                 "a protected session takes a numpy array", where=type(it).__name__, fix="use run()"
             )
-        return inner(output_names, {name: mixed(crops, subject).astype(crops.dtype)}, run_options)
+        mixed_crops = mixed(crops, subject).astype(crops.dtype)
+        with INSIDE.of(gate):
+            return inner(output_names, {name: mixed_crops}, run_options)
 
     ways = [name for name in dir(type(session)) if name.startswith("run") or name == "io_binding"]
     hooks = {name: refused("this way into the network passes the mixer by") for name in ways} | {"run": run}
@@ -151,6 +153,41 @@ def swap_session(session: Any, gate: Gate, mixed: Mixed | None, _: Collection[st
 
         hooks["__deepcopy__"] = no_copy
     swap(session, gate, hooks, again=lambda it: swap_session(it, gate, mixed))
+    setattr(type(session), _RUNTIME, _Runtime(gate))
+
+
+_RUNTIME: Final = "_sess"  # where onnxruntime keeps what runs, in all versions that are supported
+
+
+class _Runtime:
+    """What runs behind a session runs while the gate is at work, and not else.
+
+    So a subclass's own methods and `InferenceSession.run(session, ...)` have no way past the hooks.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def __get__(self, session: Any, owner: type | None = None) -> Any:
+        found = vars(session)[_RUNTIME]
+        return found if found is None or self._gate in INSIDE else _Idle(found)
+
+    def __set__(self, session: Any, value: Any) -> None:  # `set_providers` makes it anew
+        vars(session)[_RUNTIME] = value
+
+
+class _Idle:
+    def __init__(self, runtime: Any) -> None:
+        self._runtime = runtime
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("run"):
+            raise BypassError(
+                "this way into the network passes the mixer by",
+                where="InferenceSession",
+                fix="use run() of the protected session itself",
+            )
+        return getattr(self._runtime, name)
 
 
 def refused(words: str) -> Callable[..., Any]:
@@ -195,6 +232,8 @@ def _mixed_tensor(given: Any, mixed: Callable[[npt.NDArray[Any]], Floats]) -> An
 
     try:
         crops = given.detach().cpu().float().numpy()
+    except TypeError as error:
+        raise BypassError("crops are a dense tensor", where="network", fix="use to_dense()") from error
     except RuntimeError as error:  # a fake tensor, one of a transform, or one on "meta"
         raise _no_tracing("network") from error
     return torch.from_numpy(mixed(crops)).to(device=given.device, dtype=given.dtype)

@@ -15,9 +15,10 @@ import hashlib
 import hmac
 import secrets
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,7 @@ SDKS = (
     ),
 )
 
+_KEPT: Final = 10_000  # seals of 64 bytes: a crop is known again by its pixels as long as they are kept
 _ROW = 15  # numbers: box, five points, score
 
 COSINE_THRESHOLD = 0.363
@@ -68,7 +70,8 @@ class ProtectedCrop(np.ndarray[Any, np.dtype[np.uint8]]):
     """An aligned crop that `alignCrop` of a protected recogniser made: (112, 112, 3) uint8 BGR.
 
     It carries a seal of its pixels that the recogniser alone can make. `feature` takes the crop, a copy of it
-    and its mirror image, as often as they are given; where a pixel was changed the seal is broken.
+    and its mirror image, as often as they are given; where a pixel was changed the seal is broken. Copies
+    that carry no seal (plain arrays, files) are known by their pixels: those of the last 10,000 crops.
     """
 
     _seal: bytes = b""
@@ -97,6 +100,7 @@ class ProtectedFaceRecognizerSF(StandIn):
         self._detector = finder()
         self._lock = threading.Lock()  # OpenCV's networks hold the buffers of the call in hand
         self._secret = secrets.token_bytes(32)
+        self._given: OrderedDict[bytes, None] = OrderedDict()
 
     def alignCrop(  # noqa: N802
         self,
@@ -137,7 +141,13 @@ class ProtectedFaceRecognizerSF(StandIn):
         crop = np.asarray(self._target.alignCrop(bgr(face), there[None]), np.uint8)
         if isinstance(aligned_img, np.ndarray) and (aligned_img.shape, aligned_img.dtype) == _like(crop):
             np.copyto(aligned_img, crop)
-        return ProtectedCrop.of(crop, self._sealed(crop))
+        seal = self._sealed(crop)
+        with self._lock:
+            self._given[seal] = None
+            self._given.move_to_end(seal)
+            if len(self._given) > _KEPT:
+                self._given.popitem(last=False)
+        return ProtectedCrop.of(crop, seal)
 
     def feature(
         self,
@@ -149,29 +159,25 @@ class ProtectedFaceRecognizerSF(StandIn):
         """Embed an aligned crop of a cancelable face: (1, 128) float32.
 
         Args:
-            aligned_img: What `alignCrop` of this recogniser returned, or its mirror image.
+            aligned_img: What `alignCrop` of this recogniser returned, a copy of it, or its mirror image.
             face_feature: Gets a copy of the feature if it is an array of its shape and type.
             subject: Of no account: the crop was made under somebody's key.
 
         Raises:
             BypassError: The crop is none that `alignCrop` made, or was changed.
         """
-        if not isinstance(aligned_img, ProtectedCrop) or not aligned_img._seal:
-            raise BypassError(
-                "this crop did not come from alignCrop, so that it may show the person; nothing was embedded",
-                where=NAME,
-                fix="give feature() what alignCrop() of this recogniser returned",
-            )
+        its_own = aligned_img._seal if isinstance(aligned_img, ProtectedCrop) else b""
         crop = np.array(aligned_img, copy=True, subok=False, order="C")  # nobody changes it any more
-        seals = [self._sealed(it) for it in ((crop, crop[:, ::-1]) if crop.ndim == 3 else ())]
-        if not any(hmac.compare_digest(it, aligned_img._seal) for it in seals):
-            raise BypassError(
-                "this crop was changed since alignCrop made it, or another recogniser made it, so it may "
-                "show the person: nothing was embedded",
-                where=NAME,
-                fix="give feature() what alignCrop() of this recogniser returned, as it is",
-            )
+        pixels = crop.ndim == 3 and crop.dtype == np.uint8
+        seals = [self._sealed(it) for it in ((crop, crop[:, ::-1]) if pixels else ())]
         with self._lock:
+            if not any(it in self._given or hmac.compare_digest(it, its_own) for it in seals):
+                raise BypassError(
+                    "this crop did not come from alignCrop, was changed since, or was made by another "
+                    "recogniser, so that it may show the person; nothing was embedded",
+                    where=NAME,
+                    fix="give feature() what alignCrop() of this recogniser returned, as it is",
+                )
             # OpenCV hands out the same memory at each call.
             feature: npt.NDArray[np.float32] = np.array(self._target.feature(crop), copy=True)
         if isinstance(face_feature, np.ndarray) and (face_feature.shape, face_feature.dtype) == _like(
@@ -188,8 +194,11 @@ class ProtectedFaceRecognizerSF(StandIn):
         *,
         subject: str | None = None,  # noqa: ARG002 - the features are somebody's already
     ) -> float:
-        """Compare two features; as OpenCV's, but without changing them, which OpenCV's own does."""
-        one, other = (np.array(it, copy=True) for it in (face_feature1, face_feature2))
+        """Compare two features; as OpenCV's, but without changing them, which OpenCV's own does.
+
+        Lists and float64, as databases hand features on, are taken as well.
+        """
+        one, other = (np.array(it, np.float32) for it in (face_feature1, face_feature2))
         return float(self._target.match(one, other, dis_type))
 
     def _sealed(self, crop: npt.NDArray[np.uint8]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -97,7 +98,8 @@ def test_opencv_embeds_nothing_but_its_own_crops(stage: Stage) -> None:
 def test_opencv_embeds_no_crop_that_was_changed_since_it_was_made(stage: Stage) -> None:
     """However somebody writes the photo into it: no way out keeps the seal."""
     rehearsal = stage.open("opencv")
-    recogniser, other = rehearsal.client, stage.open("opencv").client
+    recogniser = rehearsal.client
+    other = opencv_adapter.protect(recogniser._target, stage._mixer)  # has made no such crop itself
     crop = bgr(recogniser_crops([YuNet(locate("yunet")).detect(decode_photo(stage.photo))[0]])[0])
     with subject(stage.person.name):
         made = recogniser.alignCrop(bgr(stage.photo), _row(stage.photo))
@@ -124,15 +126,21 @@ def test_opencv_embeds_no_crop_that_was_changed_since_it_was_made(stage: Stage) 
             recogniser.feature(changed)
     one_pixel = made.copy()
     one_pixel[0, 0, 0] ^= 1
-    for changed in (one_pixel, made[:100, :100], made.astype(np.float32), made.ravel(), np.array(made)):
+    for changed in (one_pixel, made[:100, :100], made.astype(np.float32), made.ravel(), [made, made], None):
         with pytest.raises(BypassError):
             recogniser.feature(changed)
     with pytest.raises(BypassError):
         other.feature(made)  # another recogniser's
     assert len(rehearsal.seen()) == before
-    for same in (made, made.copy(), made[:]):
+    file = io.BytesIO()
+    np.save(file, made)
+    file.seek(0)
+    stored = cv2.imdecode(cv2.imencode(".png", made)[1], cv2.IMREAD_COLOR)
+    plainly = (np.array(made), np.stack([made, made])[1], np.load(file), stored)
+    for same in (made, made.copy(), made[:], *plainly):
         assert np.array_equal(recogniser.feature(aligned_img=same), wanted)
-    assert recogniser.feature(made[:, ::-1]).shape == (1, 128)
+    assert np.array_equal(recogniser.feature(cv2.flip(made, 1)), recogniser.feature(made[:, ::-1]))
+    assert recogniser.match(wanted[0].tolist(), wanted[0]) == pytest.approx(1)
     plain = rehearsal.client._target.feature(crop)
     assert recogniser.match(wanted, plain) < 0.363
 

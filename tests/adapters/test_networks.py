@@ -327,6 +327,37 @@ def test_every_other_way_to_run_a_session_is_refused(session: Any) -> None:
         session.run(None, {session.get_inputs()[0].name: np.zeros((1, 3, 112, 112), np.float32)})
 
 
+class Embeds(onnxruntime.InferenceSession):
+    def embed(self, crops: Any) -> Any:
+        return self.run(None, {self.get_inputs()[0].name: crops})[0]
+
+    def fast(self, crops: Any) -> Any:
+        return super().run(None, {self.get_inputs()[0].name: crops})[0]
+
+
+def test_methods_of_a_session_s_own_go_through_the_mixer_or_nowhere(
+    adapter_mixer: RememberingMixer, crops: list[torch.Tensor], names: list[str]
+) -> None:
+    session = Embeds(str(locate("arcface-mbf")))
+    before, plain = session.run, session.embed(crops[0].numpy())
+    protect(session, adapter_mixer)
+    feed = {session.get_inputs()[0].name: crops[0].numpy()}
+    with pytest.raises(SubjectNeededError):
+        session.embed(crops[0].numpy())
+    with subject(names[0]):
+        assert cosine(session.embed(crops[0].numpy()), plain) < 0.5
+        session.set_providers(["CPUExecutionProvider"])  # makes what runs anew
+        for past in (
+            lambda: session.fast(crops[0].numpy()),
+            lambda: onnxruntime.InferenceSession.run(session, None, feed),
+            lambda: before(None, feed),
+        ):
+            with pytest.raises(BypassError):
+                past()
+    unprotect(session)
+    assert np.array_equal(session.fast(crops[0].numpy()), plain)
+
+
 class Pickable(onnxruntime.InferenceSession):
     """As InsightFace has it: a copy loads the file again."""
 
