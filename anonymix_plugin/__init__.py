@@ -35,9 +35,11 @@ from anonymix_plugin.errors import (
 from anonymix_plugin.values import CancelableFace
 
 if TYPE_CHECKING:
-    from anonymix_plugin.anonymixer import Anonymixer, Outcome, PhotoRequest
+    from anonymix_plugin.anonymixer import Anonymixer
     from anonymix_plugin.images import ImageLimits, Marker, read_marker, save_cancelable
     from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
+    from anonymix_plugin.options import MixerOptions
+    from anonymix_plugin.production import Outcome, PhotoRequest
 
 __all__ = [
     "AlreadyProtectedError",
@@ -58,6 +60,7 @@ __all__ = [
     "Marker",
     "MissingModelError",
     "MissingPackageError",
+    "MixerOptions",
     "MixingPolicy",
     "ModelError",
     "NoFaceError",
@@ -78,8 +81,9 @@ __version__ = "0.1.0"
 # should not have to wait for it.
 _LAZY = {
     "Anonymixer": "anonymix_plugin.anonymixer",
-    "Outcome": "anonymix_plugin.anonymixer",
-    "PhotoRequest": "anonymix_plugin.anonymixer",
+    "MixerOptions": "anonymix_plugin.options",
+    "Outcome": "anonymix_plugin.production",
+    "PhotoRequest": "anonymix_plugin.production",
     "ImageLimits": "anonymix_plugin.images",
     "Marker": "anonymix_plugin.images",
     "read_marker": "anonymix_plugin.images",

@@ -44,10 +44,10 @@ from anonymix_plugin import (
     SeveralFacesError,
     UnreadableImageError,
     UsageError,
+    assembly,
     read_marker,
     save_cancelable,
 )
-from anonymix_plugin import anonymixer as anonymixer_module
 from anonymix_plugin.faces import YuNet, ffhq_crop
 from anonymix_plugin.generator import load_generator
 from anonymix_plugin.images import decode_photo
@@ -70,7 +70,7 @@ def unlocked() -> Iterator[None]:
 def generator_once() -> Iterator[None]:
     """Compiling the generator takes seconds; all mixers here draw with the same one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anonymixer_module, "load_generator", cache(load_generator))
+        patch.setattr(assembly, "load_generator", cache(load_generator))
         yield
 
 
@@ -419,7 +419,7 @@ def test_damaged_weights_are_not_used(
     victim.unlink()
     victim.write_bytes(content)
     monkeypatch.setenv("ANONYMIX_HOME", str(tmp_path))
-    monkeypatch.setattr(anonymixer_module, "load_generator", load_generator)
+    monkeypatch.setattr(assembly, "load_generator", load_generator)
     with pytest.raises(DamagedModelError, match=f"anonymix models pull {name}"):
         Anonymixer.open(store_path, passphrase=SECRET)
 
@@ -427,10 +427,10 @@ def test_damaged_weights_are_not_used(
 # --- what happens on the way ------------------------------------------------------------------------
 
 _STATIONS = {
-    "decode": ("_reader", "decode"),
-    "detect and embed": ("_reader", "read"),
-    "mix": ("_road", "code"),
-    "generate": ("_generator", "draw"),
+    "decode": ("reader", "decode"),
+    "detect and embed": ("reader", "read"),
+    "mix": ("road", "code"),
+    "generate": ("generator", "draw"),
 }
 
 
@@ -444,7 +444,7 @@ def test_whatever_fails_on_the_way_the_caller_has_no_picture(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(getattr(mixer, part), method, fail)
+    monkeypatch.setattr(getattr(mixer._parts, part), method, fail)
     got: object = None
     with pytest.raises(error):
         got = mixer.protect(one, subject="alice")

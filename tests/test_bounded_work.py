@@ -40,7 +40,7 @@ def test_a_photo_of_more_people_than_allowed_is_refused_before_any_is_read(
     mixer: Anonymixer, crowd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(mixer.protect_all(crowd, subject="alice")) == 6
-    monkeypatch.setattr(mixer._reader, "_limits", ImageLimits(max_faces=5))
+    monkeypatch.setattr(mixer._parts.reader, "_limits", ImageLimits(max_faces=5))
     for door in (mixer.protect, mixer.protect_all):
         with pytest.raises(SeveralFacesError, match=r"6 faces .* 5 are the most .*--max-faces"):
             door(crowd, subject="alice")
@@ -64,7 +64,7 @@ def test_one_photo_of_many_people_does_not_keep_others_waiting_for_all(
 ) -> None:
     ended: dict[str, float] = {}
     codes = np.stack(
-        [np.asarray(mixer._road.code(face, *_key()), np.float32) for face in _faces(mixer, crowd)]
+        [np.asarray(mixer._parts.road.code(face, *_key()), np.float32) for face in _faces(mixer, crowd)]
     )
 
     def group() -> None:
@@ -95,10 +95,10 @@ def _key() -> tuple[Any, bytes]:
 
 
 def _faces(mixer: Anonymixer, crowd: Any) -> Any:
-    from anonymix_plugin.pipeline import Stopwatch
+    from anonymix_plugin.reader import Stopwatch
 
     watch = Stopwatch()
-    return mixer._reader.read(mixer._reader.decode(crowd, watch), watch)
+    return mixer._parts.reader.read(mixer._parts.reader.decode(crowd, watch), watch)
 
 
 def test_many_threads_make_few_networks_and_the_same_embeddings(model: Callable[[str], Path]) -> None:

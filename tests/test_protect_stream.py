@@ -15,8 +15,9 @@ import pytest
 
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock, UnknownSubjectError
 from anonymix_plugin import Anonymixer, NoFaceError, PhotoRequest, UnreadableImageError
-from anonymix_plugin import anonymixer as module
+from anonymix_plugin import production as module
 from anonymix_plugin.faces import Detector
+from anonymix_plugin.reader import Reader
 from anonymix_plugin.values import Face, Floats, Photo, Pixels
 
 WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface")
@@ -105,14 +106,14 @@ def test_few_photos_are_in_memory_at_a_time(
     mixer: Anonymixer, london: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: weakref.WeakSet[Photo] = weakref.WeakSet()
-    most, decode = 0, module.Reader.decode
+    most, decode = 0, Reader.decode
 
-    def counted(self: module.Reader, *arguments: object) -> Photo:
+    def counted(self: Reader, *arguments: object) -> Photo:
         photo: Photo = decode(self, *arguments)  # type: ignore[arg-type]
         alive.add(photo)
         return photo
 
-    monkeypatch.setattr(module.Reader, "decode", counted)
+    monkeypatch.setattr(Reader, "decode", counted)
     requests = (PhotoRequest(london[number % 3], "alice") for number in range(12))
     for outcome in mixer.protect_stream(requests, ahead=2):
         assert outcome.error is None
@@ -182,7 +183,7 @@ class CheapDetector:
 @pytest.fixture
 def cheap(mixer: Anonymixer, monkeypatch: pytest.MonkeyPatch) -> Anonymixer:
     """The mixer with networks that cost nothing: decoding, keys, mixing and queues are what they are."""
-    reader, generator = mixer._reader, mixer.generator
+    reader, generator = mixer._parts.reader, mixer.generator
     drawn = generator.draw(np.zeros((1, generator.layers.total, 512), np.float32), 512)  # type: ignore[attr-defined]
     monkeypatch.setattr(reader, "_detector", CheapDetector(reader._detector))
     monkeypatch.setattr(reader, "_arcface", CheapNetwork(512))

@@ -14,7 +14,6 @@ from anonymix_plugin.errors import LowQualityError, NoFaceError, PhotoError, Usa
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.mixer.policy import AttributePolicy
 from anonymix_plugin.mixer.weights import load_mixer_weights
-from anonymix_plugin.pipeline import Reader, Stopwatch
 from anonymix_plugin.quality import (
     LEAST_QUALITY,
     ORDINARY_LENGTHS,
@@ -22,6 +21,7 @@ from anonymix_plugin.quality import (
     measure_quality,
     require_quality,
 )
+from anonymix_plugin.reader import Reader, Stopwatch
 from anonymix_plugin.recognisers import ArcFace, SFace
 from anonymix_plugin.values import Face, Photo
 

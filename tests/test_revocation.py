@@ -100,13 +100,13 @@ def test_other_subjects_go_on(
 def test_a_key_that_is_forgotten_while_an_enrolment_waits_is_not_issued_again(
     mixer: Anonymixer, store: Keystore, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = mixer._reader.read
+    read = mixer._parts.reader.read
 
     def forgotten(*arguments: Any) -> Any:
         store.forget("carol")
         return read(*arguments)
 
-    monkeypatch.setattr(mixer._reader, "read", forgotten)
+    monkeypatch.setattr(mixer._parts.reader, "read", forgotten)
     with pytest.raises(UnknownSubjectError):
         mixer.protect(photo, subject="carol", enrol=True)
     assert "carol" not in set(store.subjects())

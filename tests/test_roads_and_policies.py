@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +21,7 @@ from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.refine import RefineSettings, RefineStep
 from anonymix_plugin.models import locate
+from anonymix_plugin.options import GivenOptions, MixerOptions
 from anonymix_plugin.recognisers import load_recogniser
 from anonymix_plugin.values import Photo
 
@@ -156,3 +158,10 @@ def test_poor_faces_are_refused_alike_at_enrolment_and_probe_unless_told_otherwi
     with Anonymixer(SeededKeys(3), min_quality=0) as anything:
         assert anything.protect(blurred, subject="one").quality < 0.7
         assert anything.fingerprint == mixer.fingerprint  # the gate changes no face
+
+
+def test_options_are_the_same_by_name_and_as_a_value() -> None:
+    fields = {each.name: each.type for each in dataclasses.fields(MixerOptions)}
+    assert GivenOptions.__annotations__.keys() == fields.keys()
+    for name, kind in GivenOptions.__annotations__.items():
+        assert kind.__forward_arg__ == fields[name]

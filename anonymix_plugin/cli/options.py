@@ -18,7 +18,8 @@ from anonymix_plugin.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anonymix_plugin.anonymixer import Anonymixer, KeySource
+    from anonymix_plugin.anonymixer import Anonymixer
+    from anonymix_plugin.keys import KeySource
     from anonymix_plugin.mixer.policy import MixingPolicy
     from anonymix_plugin.mixer.refine import RefineStep
 

@@ -45,8 +45,9 @@ from anonymix_plugin.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from anonymix_keystore import Keystore
-    from anonymix_plugin.anonymixer import Anonymixer, PhotoRequest
+    from anonymix_plugin.anonymixer import Anonymixer
     from anonymix_plugin.mixer.refine import RefineStep
+    from anonymix_plugin.production import PhotoRequest
     from anonymix_plugin.values import CancelableFace
 
 _MOST_ROWS = 20
@@ -259,7 +260,7 @@ class _Run:
         self.rows.sort(key=lambda row: order[id(row.job)])
 
     def _requests(self, jobs: Iterator[Job]) -> Iterator[PhotoRequest]:
-        from anonymix_plugin.anonymixer import PhotoRequest
+        from anonymix_plugin.production import PhotoRequest
 
         for job in jobs:
             self._progress.say(printable(Path(job.name).name))

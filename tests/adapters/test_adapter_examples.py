@@ -10,7 +10,7 @@ import pytest
 from remembering import RememberingMixer
 from test_conformance import LOCAL, loaded
 
-from anonymix_plugin import anonymixer as anonymixer_module
+from anonymix_plugin import assembly
 from anonymix_plugin.generator import load_generator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -28,7 +28,7 @@ def test_example(
     loaded(name)
     assert adapter_mixer  # the weights are there
     monkeypatch.setenv("DEEPFACE_HOME", "")
-    monkeypatch.setattr(anonymixer_module, "load_generator", load_once)  # compiled once for all examples
+    monkeypatch.setattr(assembly, "load_generator", load_once)  # compiled once for all examples
     example = EXAMPLES / f"adapter_{name}.py"
     assert len(example.read_text().splitlines()) < 40
     runpy.run_path(str(example), run_name="__main__")

@@ -36,10 +36,10 @@ Run = Callable[..., Ended]
 @pytest.fixture(scope="session")
 def loaders() -> dict[str, Any]:
     """Loaders of weights that load once: compiling the generator takes seconds, again for each command."""
-    from anonymix_plugin import anonymixer, verification
+    from anonymix_plugin import assembly, verification
 
     return {
-        "generator": cache(anonymixer.load_generator),
+        "generator": cache(assembly.load_generator),
         "recogniser": cache(verification.load_recogniser),
     }
 
@@ -47,12 +47,12 @@ def loaders() -> dict[str, Any]:
 @pytest.fixture
 def weights(model: Callable[[str], Path], loaders: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights of the mixer, or a skip."""
-    from anonymix_plugin import anonymixer, verification
+    from anonymix_plugin import assembly, verification
 
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
         model(name)
-    monkeypatch.setattr(anonymixer, "load_generator", loaders["generator"])
-    monkeypatch.setattr(anonymixer, "load_recogniser", loaders["recogniser"])
+    monkeypatch.setattr(assembly, "load_generator", loaders["generator"])
+    monkeypatch.setattr(assembly, "load_recogniser", loaders["recogniser"])
     monkeypatch.setattr(verification, "load_recogniser", loaders["recogniser"])
 
 

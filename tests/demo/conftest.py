@@ -19,11 +19,11 @@ from anonymix_plugin.cli import main
 
 @contextlib.contextmanager
 def _loading_once(loaders: dict[str, Any]) -> Iterator[None]:
-    from anonymix_plugin import anonymixer, verification
+    from anonymix_plugin import assembly, verification
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anonymixer, "load_generator", loaders["generator"])
-        patch.setattr(anonymixer, "load_recogniser", loaders["recogniser"])
+        patch.setattr(assembly, "load_generator", loaders["generator"])
+        patch.setattr(assembly, "load_recogniser", loaders["recogniser"])
         patch.setattr(verification, "load_recogniser", loaders["recogniser"])
         yield
 
@@ -31,10 +31,10 @@ def _loading_once(loaders: dict[str, Any]) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def loaders() -> dict[str, Any]:
     """Loaders of weights that load once: compiling the generator takes seconds, again for each run."""
-    from anonymix_plugin import anonymixer, verification
+    from anonymix_plugin import assembly, verification
 
     return {
-        "generator": cache(anonymixer.load_generator),
+        "generator": cache(assembly.load_generator),
         "recogniser": cache(verification.load_recogniser),
     }
 

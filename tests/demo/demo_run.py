@@ -40,7 +40,7 @@ class Run:
 def remember_secrets(patch: pytest.MonkeyPatch) -> list[bytes]:
     """Note every passphrase and every key that passes by."""
     from anonymix_lab.demo import story
-    from anonymix_plugin import anonymixer
+    from anonymix_plugin import production
 
     seen: list[bytes] = []
 
@@ -49,7 +49,7 @@ def remember_secrets(patch: pytest.MonkeyPatch) -> list[bytes]:
             seen.append(passphrase if isinstance(passphrase, bytes) else passphrase.encode())
             super().__init__(passphrase)
 
-    class Schedule(anonymixer.KeySchedule):
+    class Schedule(production.KeySchedule):
         __slots__ = ()
 
         def __init__(self, material: bytes) -> None:
@@ -57,7 +57,7 @@ def remember_secrets(patch: pytest.MonkeyPatch) -> list[bytes]:
             super().__init__(material)
 
     patch.setattr(story, "PassphraseUnlock", Unlock)
-    patch.setattr(anonymixer, "KeySchedule", Schedule)
+    patch.setattr(production, "KeySchedule", Schedule)
     return seen
 
 

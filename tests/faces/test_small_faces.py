@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anonymix_plugin.anonymixer import _detector
+from anonymix_plugin.assembly import load_detector
 from anonymix_plugin.errors import NoFaceError, SeveralFacesError
 from anonymix_plugin.faces import YuNet, select_faces
 from anonymix_plugin.faces._found import NOTHING, Found, suppress, without_parts
@@ -48,7 +48,7 @@ def test_a_second_face_is_seen_wherever_it_stands_if_it_matters_whether_there_is
     name, width, height, second, people, model
 ):
     model(name)
-    quick, thorough = _detector(name), _detector(name, "error")
+    quick, thorough = load_detector(name), load_detector(name, "error")
     for number, place in enumerate(PLACES):
         ground = Image.new("RGB", (width, height), people[0][0].getpixel((5, 5)))
         pasted(ground, people[0], height // 3, (0.5, 0.45))
@@ -69,7 +69,7 @@ def test_a_second_face_is_seen_wherever_it_stands_if_it_matters_whether_there_is
 @pytest.mark.parametrize("name", ["yunet", "scrfd-500m"])
 def test_a_face_as_wide_as_the_message_asks_for_is_found(name, width, people, model):
     model(name)
-    detector = _detector(name)
+    detector = load_detector(name)
     height = width * 3 // 4
     empty = Photo(np.full((height, width, 3), 128, np.uint8), "empty")
     with pytest.raises(NoFaceError) as caught:
@@ -86,7 +86,7 @@ def test_a_face_as_wide_as_the_message_asks_for_is_found(name, width, people, mo
 @pytest.mark.parametrize("side", [640, 2560])
 def test_a_thorough_search_takes_no_part_of_a_face_for_another_person(name, side, people, model):
     model(name)
-    detector = _detector(name, "all")
+    detector = load_detector(name, "all")
     for photo, _ in people[:3]:
         large = photo.resize((side, side), Image.Resampling.BICUBIC)
         assert len(detector.detect(Photo(np.asarray(large), "london"))) == 1
@@ -97,7 +97,7 @@ def test_the_policies_that_choose_one_face_search_as_fast_as_ever(name, model, m
     model(name)
     for faces in ("largest", "central"):
         looks: list[tuple[int, ...]] = []
-        detector = _detector(name, faces)
+        detector = load_detector(name, faces)
         monkeypatch.setattr(detector, "_look", lambda picture, on=looks: on.append(picture.shape) or NOTHING)
         detector.detect(Photo(np.zeros((3024, 4032, 3), np.uint8), "dark"))
         assert max(max(shape) for shape in looks) <= 1280

@@ -15,7 +15,8 @@ from anonymix_plugin.errors import AnonymixError
 _CHILD = """
 import json, resource, sys, time
 begun = time.perf_counter()
-from anonymix_plugin.anonymixer import Anonymixer, PhotoRequest
+from anonymix_plugin.anonymixer import Anonymixer
+from anonymix_plugin.production import PhotoRequest
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 imported = time.perf_counter()

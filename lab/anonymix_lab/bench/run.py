@@ -20,13 +20,14 @@ from anonymix_lab.bench.peak import Peak, measure_peak
 from anonymix_lab.bench.rivals import blurred, pixelated
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.machine import machine, versions
-from anonymix_plugin.anonymixer import Anonymixer, PhotoRequest
+from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.faces import YuNet, ffhq_crop, recogniser_crop
 from anonymix_plugin.generator import Engine, Generator, PublishedWeights, pictures_of, read_published
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 from anonymix_plugin.mixer.weights import load_mixer_weights
 from anonymix_plugin.models import locate
+from anonymix_plugin.production import PhotoRequest
 from anonymix_plugin.recognisers import load_recogniser
 from anonymix_plugin.values import CancelableFace, Floats
 

@@ -29,11 +29,12 @@ import numpy.typing as npt
 
 from anonymix_lab.data.keys import SHARED_SCOPE, SeededKeys
 from anonymix_lab.metrics.error_rates import eer, error_rates, threshold_at_fmr
-from anonymix_plugin.anonymixer import Anonymixer, RoadName
+from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import Detector, meant_face
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.policy import MixingPolicy
+from anonymix_plugin.options import RoadName
 from anonymix_plugin.recognisers import MeasuringRecogniser, Recogniser
 from anonymix_plugin.values import Floats, Photo, Pixels
 from anonymix_plugin.verification import THRESHOLDS

@@ -20,8 +20,7 @@ from anonymix_adapters.conformance import Person, Trial
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.demo import people as people_module
-from anonymix_plugin import Anonymixer, BadArrayError, CancelableFace
-from anonymix_plugin import anonymixer as anonymixer_module
+from anonymix_plugin import Anonymixer, BadArrayError, CancelableFace, assembly
 from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.generator import Generator, load_generator
 from anonymix_plugin.images import ChannelOrder
@@ -165,7 +164,7 @@ def run_example(name: str, patch: pytest.MonkeyPatch, said: pytest.CaptureFixtur
     """
     example = Path(__file__).resolve().parents[3] / "examples" / f"adapter_{name}.py"
     assert len(example.read_text(encoding="utf-8").splitlines()) < 40
-    patch.setattr(anonymixer_module, "load_generator", _load_once)
+    patch.setattr(assembly, "load_generator", _load_once)
     patch.setattr(people_module, "sample_people", _people_once)
     runpy.run_path(str(example), run_name="__main__")
     scores = dict(line.split(":", 1) for line in said.readouterr().out.splitlines() if ":" in line)

@@ -1,0 +1,187 @@
+"""Puts a mixer together: detector, recognisers, encoder, generator and method, by its options."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anonymix_plugin.errors import DamagedModelError, ModelError, UsageError
+from anonymix_plugin.faces import Detector, FacePolicy, Scrfd, YuNet
+from anonymix_plugin.generator import Engine, Generator, load_generator, load_reference_generator
+from anonymix_plugin.mixer.fast import FastMixer
+from anonymix_plugin.mixer.fingerprint import fingerprint
+from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
+from anonymix_plugin.mixer.roads import FastRoad, RefineRoad, Road
+from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
+from anonymix_plugin.models import load_checked, weights_hash
+from anonymix_plugin.options import DetectorName, MixerOptions
+from anonymix_plugin.reader import Reader
+from anonymix_plugin.recognisers import MeasuringRecogniser, load_recogniser, torch_recogniser
+
+if TYPE_CHECKING:  # these import torch, which takes seconds and which the fast road does without
+    from collections.abc import Callable
+
+    from anonymix_plugin.encoder import Encoder
+    from anonymix_plugin.mixer.presets import PresetName
+    from anonymix_plugin.mixer.refine import RefineSettings, RefineStep
+
+_RECOGNISERS = ("arcface-mbf", "sface")
+_RECOGNISER_THREADS = min(2, os.cpu_count() or 1)  # a third does nothing for networks of this size
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a mixer is made of.
+
+    Attributes:
+        reader: Turns photos into faces with their codes.
+        road: Turns a code and a key into a latent code.
+        generator: Draws latent codes.
+        size: Side of the cancelable faces in pixels.
+        fingerprint: The mixer fingerprint, 32 hex digits.
+    """
+
+    reader: Reader
+    road: Road
+    generator: Generator
+    size: int
+    fingerprint: str
+
+
+def assemble(options: MixerOptions) -> Parts:
+    """Load and compile what a mixer is made of; errors are those of `Anonymixer`."""
+    policy = options.policy or MixingPolicy()
+    refining = options.road == "refine"
+    own_code = refining and options.refinement in {"paper", "paper-code"}
+    weights = load_mixer_weights(options.mixer_weights) if options.mixer_weights else load_mixer_weights()
+    # Compiling is most of what opening takes, and the compilers leave the interpreter alone.
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="anonymix-load") as pool:
+        drawing = pool.submit(_generator, options.generator, options.engine, options.threads)
+        seeing = [pool.submit(_measuring, name) for name in _RECOGNISERS]
+        finder = load_detector(options.detector, options.faces)
+        encoder = (
+            _encoder(options.encoder_weights)
+            if own_code or policy.attributes is not AttributePolicy.NONE
+            else None
+        )
+        arcface, sface = (future.result() for future in seeing)
+        generator: Generator = drawing.result()
+    size = min(512, max(generator.sizes)) if options.size is None else options.size
+    if size not in generator.sizes:
+        raise UsageError(f"faces are drawn at {generator.sizes} px, not {size}", where="size")
+    if encoder is not None and encoder.generator_hash != generator.weights_hash():
+        raise DamagedModelError(
+            "the encoder's weights were learned for another generator",
+            fix="train them for yours: anonymix train encoder",
+        )
+    reader = Reader(
+        detector=finder,
+        arcface=arcface,
+        sface=sface,
+        subspace=weights.subspace,
+        encoder=encoder,
+        attributes=AttributePolicy.FULL if own_code else policy.attributes,
+        faces=options.faces,
+        limits=options.limits,
+        framing=refining,
+        min_quality=options.min_quality,
+    )
+    mixer = FastMixer(generator, weights, policy)
+    road: Road = FastRoad(mixer)
+    if refining:
+        road = _refine_road(
+            mixer,
+            weights,
+            load_detector(options.detector),
+            options.refinement,
+            options.progress,
+            options.generator,
+        )
+    used = {"generator": generator.weights_hash(), "mixer": weights.sha256}
+    used |= {name: weights_hash(name) for name in (*_RECOGNISERS, options.detector)}
+    if encoder is not None:
+        used["encoder"] = encoder.sha256
+    return Parts(reader, road, generator, size, fingerprint(used, policy.describe(), road.describe()))
+
+
+def _encoder(path: Path | None) -> Encoder:
+    from anonymix_plugin.encoder import load_encoder, load_own_encoder
+
+    return load_encoder() if path is None else load_own_encoder(path)
+
+
+def _generator(file: Path | None, engine: Engine, threads: int) -> Generator:
+    if file is None:
+        return load_generator(engine, threads=threads)
+    from anonymix_plugin.generator.stylegan2_engines import load_own_generator
+
+    return load_own_generator(file, engine, threads=threads)
+
+
+def _refine_road(
+    mixer: FastMixer,
+    weights: MixerWeights,
+    detector: Detector,
+    refinement: RefineSettings | PresetName | None,
+    progress: Callable[[RefineStep], None] | None,
+    generator: Path | None,
+) -> Road:
+    from anonymix_plugin.mixer.anchors import load_anchor_directions
+    from anonymix_plugin.mixer.attributes import load_attribute_distance
+    from anonymix_plugin.mixer.presets import PRESETS, RefinePreset
+    from anonymix_plugin.mixer.refine import Refiner, RefineSettings
+    from anonymix_plugin.mixer.swap import LayerSwap
+    from anonymix_plugin.mixer.swap_road import SwapRoad
+
+    reference = _generator(generator, "torch", 0) if generator else load_reference_generator()
+    size = min(512, max(reference.sizes))
+    if isinstance(refinement, RefineSettings):
+        preset = RefinePreset(refinement)
+    else:
+        if refinement is not None and refinement not in PRESETS:
+            raise UsageError(
+                f"there is no preset {refinement!r}",
+                where="refinement",
+                fix="use one of " + ", ".join(PRESETS),
+            )
+        preset = PRESETS[refinement or "quick"]
+        layers = preset.settings.layers
+        if preset.whole:
+            end = weights.identity_end
+            layers = range(reference.layers.identity.stop if end is None else end)
+        preset = replace(preset, settings=replace(preset.settings, size=size, layers=layers))
+    # Another mixer's faces reach other directions; its anchors are rotations into the whole space.
+    directions = load_anchor_directions()
+    attributes = load_attribute_distance()
+    refiner = Refiner(
+        reference,
+        {name: torch_recogniser(name) for name in _RECOGNISERS},
+        preset.settings,
+        attributes=attributes,
+        detector=detector,
+        directions=directions if directions.mixer == weights.sha256 else None,
+    )
+    if preset.swap is None or preset.inversion is None:
+        return RefineRoad(mixer, refiner, progress)
+    swap = LayerSwap(reference, weights.centre, preset.swap)
+    inversion = replace(preset.inversion, size=size)
+    return SwapRoad(reference, swap, refiner, inversion, attributes, progress)
+
+
+def _measuring(name: str) -> MeasuringRecogniser:
+    recogniser = load_recogniser(name, threads=_RECOGNISER_THREADS)
+    if not isinstance(recogniser, MeasuringRecogniser):
+        raise ModelError("this recogniser does not measure how well it sees a face", where=name)
+    return recogniser
+
+
+def load_detector(name: DetectorName, faces: FacePolicy = "largest") -> Detector:
+    """Load a detector that searches as thoroughly as the policy for several faces needs."""
+    # Whether a photo shows one person, or whom it shows, is answered only by whoever has looked everywhere.
+    thorough = faces in {"all", "error"}
+    if name == "yunet":
+        return YuNet(load_checked("yunet"), thorough=thorough)
+    return Scrfd(load_checked("scrfd-500m"), thorough=thorough)
