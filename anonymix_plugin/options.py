@@ -21,7 +21,7 @@ RoadName = Literal["fast", "refine"]
 DetectorName = Literal["yunet", "scrfd-500m"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class MixerOptions:
     """What a mixer is to be like.
 

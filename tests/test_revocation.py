@@ -46,6 +46,7 @@ def store(tmp_path: Path) -> Iterator[Keystore]:
 def mixer(opened: Anonymixer, store: Keystore, monkeypatch: pytest.MonkeyPatch) -> Anonymixer:
     """One mixer for all tests, loading takes long; each with a keystore of its own."""
     monkeypatch.setattr(opened, "_keystore", store)
+    monkeypatch.setattr(opened._production, "_keys", store)
     return opened
 
 
@@ -56,7 +57,7 @@ def photo(shared_data: Path) -> Path:
 
 def after(mixer: Anonymixer, number: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Do something while a face is in drawing: the third, if `number` is 3."""
-    draw, drawn = mixer._pictures, [0]
+    draw, drawn = mixer._production._pictures, [0]
 
     def pictures(codes: Any) -> Any:
         drawn[0] += 1
@@ -64,7 +65,7 @@ def after(mixer: Anonymixer, number: int, act: Callable[[], object], monkeypatch
             act()
         return draw(codes)
 
-    monkeypatch.setattr(mixer, "_pictures", pictures)
+    monkeypatch.setattr(mixer._production, "_pictures", pictures)
 
 
 @pytest.mark.parametrize("door", ["protect_many", "protect_stream"])

@@ -22,6 +22,7 @@ from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import (
     Anonymixer,
     CancelableFace,
+    MixerOptions,
     MixingPolicy,
     Outcome,
     PhotoRequest,
@@ -73,6 +74,7 @@ MADE: dict[str, Callable[[], Any]] = {
     "PhotoRequest": lambda: PhotoRequest(b"photo", "alice", version=2),
     "ImageLimits": lambda: images.ImageLimits(max_side=4000),
     "Marker": lambda: images.Marker("door", 2, "0" * 32),
+    "MixerOptions": lambda: MixerOptions(faces="central", min_quality=0.5),
     "MixingPolicy": MixingPolicy,
     "Threshold": lambda: verification.Threshold("sface", "given", 0.5),
     "Comparison": lambda: verification.Comparison(0.4, verification.Threshold("sface", "given", 0.5), True),
