@@ -53,7 +53,8 @@ def test_protect_draws_the_one_face_that_it_returns(
 ) -> None:
     drawn: list[int] = []
     draw = mixer._production._pictures
-    monkeypatch.setattr(mixer._production, "_pictures", lambda codes: (drawn.append(len(codes)), draw(codes))[1])
+    counted = lambda codes: (drawn.append(len(codes)), draw(codes))[1]  # noqa: E731
+    monkeypatch.setattr(mixer._production, "_pictures", counted)
     alone = mixer.protect(crowd, subject="alice")
     assert drawn == [1]
     assert np.array_equal(alone.pixels, mixer.protect_all(crowd, subject="alice")[0].pixels)
