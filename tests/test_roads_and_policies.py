@@ -15,6 +15,7 @@ import torch
 
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import Anonymixer, AttributePolicy, DamagedModelError, MixingPolicy
+from anonymix_plugin.cli.options import MixerChoice
 from anonymix_plugin.encoder import EncoderNetwork, save_encoder
 from anonymix_plugin.errors import LowQualityError, UsageError
 from anonymix_plugin.faces import YuNet, recogniser_crop
@@ -165,3 +166,12 @@ def test_options_are_the_same_by_name_and_as_a_value() -> None:
     assert GivenOptions.__annotations__.keys() == fields.keys()
     for name, kind in GivenOptions.__annotations__.items():
         assert kind.__forward_arg__ == fields[name]
+
+
+def test_the_command_line_has_the_options_of_the_value() -> None:
+    chosen = {each.name: each.default for each in dataclasses.fields(MixerChoice)}
+    fields = {each.name: each.default for each in dataclasses.fields(MixerOptions)}
+    elsewhere = {"limits", "progress", "threads"}  # --max-pixels and its like; the bar; the library alone
+    assert chosen.keys() == fields.keys() - elsewhere
+    for name, default in chosen.items():
+        assert default is None or getattr(default, "value", default) == fields[name]

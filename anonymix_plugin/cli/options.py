@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from anonymix_plugin.anonymixer import Anonymixer
     from anonymix_plugin.keys import KeySource
     from anonymix_plugin.mixer.policy import MixingPolicy
@@ -97,6 +95,10 @@ GalleryOption = Annotated[
 VersionOption = Annotated[
     int | None,
     typer.Option("--version", metavar="N", min=1, help="Version of the key; the active one by default."),
+]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(metavar="512|1024", help="Side of the faces in pixels; 512 unless told otherwise."),
 ]
 PolicyOption = Annotated[
     Policy | None,
@@ -212,6 +214,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def takes_photos(command: Callable[..., None]) -> Callable[..., None]:
     """A command with the options --max-pixels, --max-side and --max-faces, for all photos that it reads."""
+    own = {"max_pixels": MaxPixelsOption, "max_side": MaxSideOption, "max_faces": MaxFacesOption}
 
     @wraps(command)
     def limited(*args: Any, **options: Any) -> None:
@@ -224,17 +227,109 @@ def takes_photos(command: Callable[..., None]) -> Callable[..., None]:
         with limits_for_all(replace(default_limits(), **given)):
             return command(*args, **options)
 
-    # Typer reads the options off the signature and the annotations, in the module that it finds them in.
-    own = {"max_pixels": MaxPixelsOption, "max_side": MaxSideOption, "max_faces": MaxFacesOption}
+    return _with_options(limited, command, own, {})
+
+
+@dataclass(frozen=True)
+class MixerChoice:
+    """The options of a mixer as they stand on the command line; None takes what `MixerOptions` has.
+
+    Attributes:
+        size: Side of the faces in pixels, and so on: the fields of `options.MixerOptions` of the same names.
+    """
+
+    size: int | None = None
+    policy: Policy | None = None
+    road: Road = Road.FAST
+    refinement: Refinement | None = None
+    min_quality: float | None = None
+    faces: Several = Several.LARGEST
+    detector: DetectorName = DetectorName.YUNET
+    engine: EngineName = EngineName.AUTO
+    generator: Path | None = None
+    mixer_weights: Path | None = None
+    encoder_weights: Path | None = None
+
+    def check(self) -> None:
+        """Refuse what makes no sense, before seconds go into loading weights.
+
+        Raises:
+            UsageError: A preset without the refine road, or a size that is not drawn.
+        """
+        if self.refinement is not None and self.road is not Road.REFINE:
+            raise UsageError("--refinement belongs to the refine road", fix="add --road refine")
+        if self.size not in (None, *SIZES) and self.generator is None:
+            raise UsageError(f"faces are drawn at 512 or 1024 pixels, not {self.size}", where="--size")
+
+    @contextmanager
+    def opened(
+        self, store: KeySource, progress: Callable[[RefineStep], None] | None = None
+    ) -> Iterator[Anonymixer]:
+        """A mixer over an open keystore, which it leaves open."""
+        from anonymix_plugin.anonymixer import Anonymixer
+        from anonymix_plugin.options import MixerOptions
+
+        self.check()
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        given["policy"] = mixing_policy(self.policy)
+        chosen: dict[str, Any] = {
+            name: value.value if isinstance(value, StrEnum) else value
+            for name, value in given.items()
+            if value is not None
+        }
+        with Anonymixer(store, MixerOptions(progress=progress, **chosen)) as mixer:
+            yield mixer
+
+
+_MIXER_OPTIONS: Final = {
+    "size": SizeOption,
+    "policy": PolicyOption,
+    "road": RoadOption,
+    "refinement": RefinementOption,
+    "min_quality": MinQualityOption,
+    "faces": SeveralOption,
+    "detector": DetectorOption,
+    "engine": EngineOption,
+    "generator": GeneratorOption,
+    "mixer_weights": MixerWeightsOption,
+    "encoder_weights": EncoderWeightsOption,
+}
+
+
+def mixes(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command with the options of a mixer but those left out, called with `mixing=MixerChoice(...)`."""
+    own = {name: kind for name, kind in _MIXER_OPTIONS.items() if name not in left_out}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def chosen(*args: Any, **options: Any) -> None:
+            mixing = MixerChoice(**{name: options.pop(name) for name in own})
+            return command(*args, mixing=mixing, **options)
+
+        defaults = {each.name: each.default for each in fields(MixerChoice)}
+        return _with_options(chosen, command, own, defaults, instead_of="mixing")
+
+    return decorate
+
+
+def _with_options(
+    outer: Callable[..., None],
+    command: Callable[..., None],
+    own: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    instead_of: str = "",
+) -> Callable[..., None]:
+    """Give a wrapper the signature of its command with options of its own: Typer reads them off there."""
     signature = inspect.signature(command, eval_str=True)
+    kept = [one for name, one in signature.parameters.items() if name != instead_of]
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=kind)
         for name, kind in own.items()
     ]
-    signature = signature.replace(parameters=[*signature.parameters.values(), *added])
-    limited.__signature__ = signature  # type: ignore[attr-defined]
-    limited.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
-    return limited
+    signature = signature.replace(parameters=[*kept, *added])
+    outer.__signature__ = signature  # type: ignore[attr-defined]
+    outer.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
+    return outer
 
 
 def check_owner(subject: str | None, gallery: bool, version: int | None) -> None:
@@ -256,45 +351,3 @@ def mixing_policy(policy: Policy | None) -> MixingPolicy:
 
     default = MixingPolicy()
     return default if policy is None else replace(default, attributes=AttributePolicy(policy.value))
-
-
-@contextmanager
-def opened_mixer(
-    store: KeySource,
-    *,
-    policy: Policy | None,
-    road: Road,
-    detector: DetectorName,
-    engine: EngineName,
-    faces: Several = Several.LARGEST,
-    size: int | None = None,
-    generator: Path | None = None,
-    mixer_weights: Path | None = None,
-    encoder_weights: Path | None = None,
-    refinement: Refinement | None = None,
-    min_quality: float | None = None,
-    progress: Callable[[RefineStep], None] | None = None,
-) -> Iterator[Anonymixer]:
-    """A mixer over an open keystore, which it leaves open."""
-    from anonymix_plugin.anonymixer import Anonymixer
-    from anonymix_plugin.quality import LEAST_QUALITY
-
-    if refinement is not None and road is not Road.REFINE:
-        raise UsageError("--refinement belongs to the refine road", fix="add --road refine")
-    mixer = Anonymixer(
-        store,
-        road=road.value,
-        policy=mixing_policy(policy),
-        faces=faces.value,
-        detector=detector.value,
-        engine=engine.value,
-        size=size,
-        generator=generator,
-        mixer_weights=mixer_weights,
-        encoder_weights=encoder_weights,
-        refinement=None if refinement is None else refinement.value,
-        min_quality=LEAST_QUALITY if min_quality is None else min_quality,
-        progress=progress,
-    )
-    with mixer:
-        yield mixer

@@ -12,32 +12,18 @@ import typer
 
 from anonymix_plugin.cli._photos import Job, Names, jobs_by_folder, jobs_for
 from anonymix_plugin.cli.options import (
-    SIZES,
     ClockOption,
     DescriptorOption,
-    DetectorName,
-    DetectorOption,
-    EncoderWeightsOption,
-    EngineName,
-    EngineOption,
     Format,
     GalleryOption,
-    GeneratorOption,
     JsonOption,
     KeystoreOption,
-    MinQualityOption,
-    MixerWeightsOption,
-    PolicyOption,
-    RefinementOption,
-    Road,
-    RoadOption,
+    MixerChoice,
     ScopeOption,
-    Several,
-    SeveralOption,
     SubjectOption,
     VersionOption,
     check_owner,
-    opened_mixer,
+    mixes,
     takes_photos,
 )
 from anonymix_plugin.cli.report import EXIT_SOME_FAILED, Fault, fault_of, print_json, printable, show_fault
@@ -91,6 +77,7 @@ class _StoppedError(Exception):
 
 
 @takes_photos
+@mixes()
 def protect(
     photos: Annotated[
         list[Path],
@@ -119,20 +106,7 @@ def protect(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
     format_: Annotated[Format, typer.Option("--format", help="Format of the files.")] = Format.PNG,
-    size: Annotated[
-        int | None,
-        typer.Option(metavar="512|1024", help="Side of the faces in pixels; 512 unless told otherwise."),
-    ] = None,
-    policy: PolicyOption = None,
-    road: RoadOption = Road.FAST,
-    refinement: RefinementOption = None,
-    min_quality: MinQualityOption = None,
-    faces: SeveralOption = Several.LARGEST,
-    detector: DetectorOption = DetectorName.YUNET,
-    engine: EngineOption = EngineName.AUTO,
-    generator: GeneratorOption = None,
-    mixer_weights: MixerWeightsOption = None,
-    encoder_weights: EncoderWeightsOption = None,
+    mixing: MixerChoice,
     accept_clock: ClockOption = False,
     keystore: KeystoreOption = None,
     passphrase_fd: DescriptorOption = None,
@@ -155,8 +129,7 @@ def protect(
         jobs = jobs_for(photos, subject, recursive=recursive)
     if enrol and (gallery or version is not None):
         raise UsageError("--enrol issues a first key to a subject", fix="leave --gallery and --version out")
-    if size not in (None, *SIZES) and generator is None:
-        raise UsageError(f"faces are drawn at 512 or 1024 pixels, not {size}", where="--size")
+    mixing.check()
     if output.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"} and not output.is_dir():
         raise UsageError(
             "the output is a folder, and this looks like a file", where=str(output), fix="-o FOLDER"
@@ -169,21 +142,7 @@ def protect(
             _check_key(store, subject, scope, version, enrol=enrol)
         with _Progress(len(jobs)) as progress:
             progress.say("loading weights")
-            with opened_mixer(
-                store,
-                policy=policy,
-                road=road,
-                detector=detector,
-                engine=engine,
-                faces=faces,
-                size=size,
-                generator=generator,
-                mixer_weights=mixer_weights,
-                encoder_weights=encoder_weights,
-                refinement=refinement,
-                min_quality=min_quality,
-                progress=progress.refining,
-            ) as mixer:
+            with mixing.opened(store, progress.refining) as mixer:
                 run = _Run(mixer, scope, version, enrol, Names(output, _SUFFIXES[format_]), force, progress)
                 run.protect(jobs)
     _finish(run, len(jobs), as_json=as_json)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,28 +11,16 @@ import typer
 from anonymix_plugin.cli.options import (
     ClockOption,
     DescriptorOption,
-    DetectorName,
-    DetectorOption,
-    EncoderWeightsOption,
-    EngineName,
-    EngineOption,
     GalleryOption,
-    GeneratorOption,
     JsonOption,
     KeystoreOption,
-    MinQualityOption,
-    MixerWeightsOption,
-    PolicyOption,
-    RefinementOption,
-    Road,
-    RoadOption,
+    MixerChoice,
     ScopeOption,
     Several,
-    SeveralOption,
     SubjectOption,
     VersionOption,
     check_owner,
-    opened_mixer,
+    mixes,
     takes_photos,
 )
 from anonymix_plugin.cli.report import EXIT_DIFFERENT, print_json, printable
@@ -47,6 +34,7 @@ _RECOGNISERS = ("arcface-mbf", "sface", "facenet")
 
 
 @takes_photos
+@mixes("size")
 def verify(
     a: Annotated[
         Path | None, typer.Argument(metavar="A", help="The photo that was enrolled.", show_default=False)
@@ -81,16 +69,7 @@ def verify(
             "in 1 or .1 % of comparisons, where their cancelable faces under one key do, or a number.",
         ),
     ] = "fmr-0.1%",
-    policy: PolicyOption = None,
-    road: RoadOption = Road.FAST,
-    refinement: RefinementOption = None,
-    min_quality: MinQualityOption = None,
-    faces: SeveralOption = Several.LARGEST,
-    detector: DetectorOption = DetectorName.YUNET,
-    engine: EngineOption = EngineName.AUTO,
-    generator: GeneratorOption = None,
-    mixer_weights: MixerWeightsOption = None,
-    encoder_weights: EncoderWeightsOption = None,
+    mixing: MixerChoice,
     accept_clock: ClockOption = False,
     keystore: KeystoreOption = None,
     passphrase_fd: DescriptorOption = None,
@@ -100,18 +79,6 @@ def verify(
 
     Ends with exit code 0 if they match and with 7 if they don't.
     """
-    mixing = partial(
-        opened_mixer,
-        policy=policy,
-        road=road,
-        detector=detector,
-        engine=engine,
-        generator=generator,
-        mixer_weights=mixer_weights,
-        encoder_weights=encoder_weights,
-        refinement=refinement,
-        min_quality=min_quality,
-    )
     if a is None or b is None:
         raise UsageError("two photos are compared", fix="name both: anonymix verify A B --subject ID")
     check_owner(subject, gallery, version)
@@ -119,7 +86,7 @@ def verify(
         raise UsageError("B is either taken as it is, or protected", fix="choose one of the options")
     if gallery and (other_subject is not None or version_b is not None):
         raise UsageError("the gallery key is one for everybody", fix="give --subject instead of --gallery")
-    if faces is Several.ALL:
+    if mixing.faces is Several.ALL:
         raise UsageError("one face is compared with one face", where="--faces", fix="use largest or error")
 
     from anonymix_plugin.cli.keys import open_keystore
@@ -130,7 +97,7 @@ def verify(
     used_b = version if version_b is None and other_subject is None else version_b
     with (
         open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store,
-        mixing(store, faces=faces) as mixer,
+        mixing.opened(store) as mixer,
     ):
         verifier = Verifier(recogniser, threshold)
         face_a = mixer.protect(a, subject=subject, scope=scope, version=version)

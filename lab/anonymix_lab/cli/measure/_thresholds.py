@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,21 +13,10 @@ import typer
 from anonymix_lab.cli._common import bars, staged
 from anonymix_lab.cli.measure._app import app
 from anonymix_plugin.cli.options import (
-    DetectorName,
-    DetectorOption,
-    EncoderWeightsOption,
-    EngineName,
-    EngineOption,
-    GeneratorOption,
     JsonOption,
-    MinQualityOption,
-    MixerWeightsOption,
-    PolicyOption,
-    RefinementOption,
-    Road,
-    RoadOption,
+    MixerChoice,
     Several,
-    opened_mixer,
+    mixes,
     takes_photos,
 )
 from anonymix_plugin.cli.report import print_json
@@ -39,6 +28,7 @@ if TYPE_CHECKING:
 
 @app.command()
 @takes_photos
+@mixes("size", "faces")
 def thresholds(
     lfw: Annotated[Path, typer.Argument(metavar="LFW", help="Folder of Labeled Faces in the Wild.")],
     *,
@@ -46,15 +36,7 @@ def thresholds(
     cancelable: Annotated[
         bool, typer.Option("--cancelable", help="Measure on cancelable faces, not on photos.")
     ] = False,
-    policy: PolicyOption = None,
-    road: RoadOption = Road.FAST,
-    refinement: RefinementOption = None,
-    min_quality: MinQualityOption = None,
-    detector: DetectorOption = DetectorName.YUNET,
-    engine: EngineOption = EngineName.AUTO,
-    generator: GeneratorOption = None,
-    mixer_weights: MixerWeightsOption = None,
-    encoder_weights: EncoderWeightsOption = None,
+    mixing: MixerChoice,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a recogniser's thresholds on view 1 of Labeled Faces in the Wild.
@@ -64,21 +46,9 @@ def thresholds(
     from anonymix_lab.data.keys import SeededKeys
     from anonymix_lab.studies.thresholds import measure_thresholds
 
-    mixing = partial(
-        opened_mixer,
-        SeededKeys(1),  # people's own are not for measuring
-        policy=policy,
-        road=road,
-        detector=detector,
-        engine=engine,
-        faces=Several.CENTRAL,
-        generator=generator,
-        mixer_weights=mixer_weights,
-        encoder_weights=encoder_weights,
-        refinement=refinement,
-        min_quality=min_quality,
-    )
-    with mixing() if cancelable else nullcontext() as mixer, bars() as bar:
+    central = replace(mixing, faces=Several.CENTRAL)
+    keys = SeededKeys(1)  # people's own are not for measuring
+    with central.opened(keys) if cancelable else nullcontext() as mixer, bars() as bar:
         report = staged(bar)
         found = measure_thresholds(
             lfw,
