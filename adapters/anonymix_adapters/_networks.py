@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -83,7 +84,12 @@ def swap_module(net: Any, gate: Gate, mixed: Mixed, through: Collection[str] = (
     if isinstance(net, torch.jit.ScriptModule):  # its methods are not its class's, and it saves itself whole
         hooks |= {name: shut(name, gate) for name in net._c._method_names() if name not in hooks}
         hooks |= {name: refused("what is loaded again is unprotected") for name in hooks if "save" in name}
-    hooks |= {"__prepare_scriptable__": no_script, "__copy__": no_twin}
+
+    def filled(it: Any, state: Any) -> None:
+        plainly(it, "__setstate__")(state)
+        _seal_parts(it, gate)  # of a deep copy; scripted parts copy themselves without what was put there
+
+    hooks |= {"__prepare_scriptable__": no_script, "__copy__": no_twin, "__setstate__": filled}
     swap(
         net,
         gate,
@@ -91,8 +97,7 @@ def swap_module(net: Any, gate: Gate, mixed: Mixed, through: Collection[str] = (
         again=lambda it: swap_module(it, gate, mixed, through),
         undo=lambda it: _release(it, gate),
     )
-    for part in parts:
-        part._forward_pre_hooks[id(gate)] = _Part(gate)
+    _seal_parts(net, gate)
 
 
 def shut(name: str, gate: Gate) -> Callable[..., Any]:
@@ -289,6 +294,57 @@ class _Part:
         )
 
 
+class _PartMethod:
+    """In place of a method of a part that has no parts of its own, which nothing else would stop."""
+
+    def __init__(self, gate: Gate, part: Any, name: str, own: Any) -> None:
+        self.gate, self.part, self.name, self.own = gate, part, name, own
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if any(map(_shows, (*args, *kwargs.values()))):
+            _Part(self.gate)(self.part, None)
+        run = self.own
+        if run is None and hasattr(self.part, "_c"):  # scripted
+            run = self.part._c._get_method(self.name)
+        elif run is None:
+            run = getattr(type(self.part), self.name).__get__(self.part)
+        made = run(*args, **kwargs)
+        if self.name == _REPLICATE:  # it has been given this part's attributes
+            _take_methods(made, self.gate)
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _PartMethod:
+        part = memo.get(id(self.part), self.part)
+        return _PartMethod(self.gate, part, self.name, copy.deepcopy(self.own, memo))
+
+
+_REPLICATE: Final = "_replicate_for_data_parallel"
+
+
+def _seal_parts(net: Any, gate: Gate) -> None:
+    import torch
+
+    for part in (it for it in net.modules() if it is not net):
+        if not any(isinstance(it, _Part) and it.gate is gate for it in part._forward_pre_hooks.values()):
+            part._forward_pre_hooks[id(gate)] = _Part(gate)
+        scripted = isinstance(part, torch.jit.ScriptModule)
+        if not scripted and (type(part).__module__.startswith("torch.nn.") or any(part.children())):
+            continue  # one step of arithmetic, or made of parts that are sealed themselves
+        ways = part._c._method_names() if scripted else _public(type(part), torch.nn.Module)
+        for name in {"forward", *ways, *(() if scripted else (_REPLICATE,))}:
+            own = vars(part).get(name)
+            if not isinstance(own, _PartMethod):
+                vars(part)[name] = _PartMethod(gate, part, name, own)
+
+
+def _take_methods(part: Any, gate: Gate) -> None:
+    for name, it in list(vars(part).items()):
+        if isinstance(it, _PartMethod) and it.gate is gate:
+            del vars(part)[name]
+            if it.own is not None:
+                vars(part)[name] = it.own
+
+
 def _gates(module: Any) -> set[Gate]:
     """What protects the networks that a module is a part of."""
     return {it.gate for it in module._forward_pre_hooks.values() if isinstance(it, _Part)}
@@ -299,3 +355,4 @@ def _release(net: Any, gate: Gate) -> None:
         hooks = part._forward_pre_hooks
         for name in [name for name, it in hooks.items() if isinstance(it, _Part) and it.gate is gate]:
             del hooks[name]
+        _take_methods(part, gate)

@@ -17,10 +17,13 @@ nothing but what comes from the adapter. Copies of the app, the model or the ses
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from array import array
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,7 @@ _DETECTOR = "_anonymix_detector"
 _VECTOR = (
     64  # numbers of which a vector may be an embedding; landmarks have two dimensions, boxes four numbers
 )
+_PACKED = 2048  # numbers at most of an embedding that is laid out as a table
 _HARMLESS = frozenset({"compute_sim", "prepare"})
 
 
@@ -210,13 +214,20 @@ def _strip(face: Any) -> list[str]:
 
 
 def _holds_vector(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_holds_vector, value.values()))
-    if isinstance(value, list | tuple):
+    """Whether a value may be an embedding, or hold one, however it is packed."""
+    if isinstance(value, str | bytes | bytearray | memoryview):
+        return len(value) >= 4 * _VECTOR  # as many numbers, of four bytes each
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = value.ravel().tolist()
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple | set | frozenset | deque | array):
         numbers = sum(isinstance(it, int | float | np.number) for it in value)
         return numbers >= _VECTOR or any(map(_holds_vector, value))
-    shape = getattr(value, "shape", ())
-    return bool(sum(length > 1 for length in shape) == 1 and max(shape) >= _VECTOR)
+    sides = [side for side in getattr(value, "shape", ()) if side > 1]
+    # Points have two or three numbers each, pixels up to four, and masks are larger.
+    packed = len(sides) == 1 or (len(sides) > 1 and min(sides) > 4 and math.prod(sides) <= _PACKED)
+    return packed and math.prod(sides) >= _VECTOR
 
 
 def _area(face: Any) -> float:

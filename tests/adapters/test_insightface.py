@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import copy
 import pickle
 import shutil
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,18 @@ def likeness(faces: Any, originals: Any) -> float:
     return max((float(a @ b.normed_embedding) for a in ours for b in originals), default=-1.0)
 
 
+PACKED: dict[str, Callable[[np.ndarray], Any]] = {
+    "list": np.ndarray.tolist,
+    "nested": lambda it: {"v": it},
+    "packed": lambda it: it.tobytes(),
+    "text": lambda it: base64.b64encode(it).decode(),
+    "table": lambda it: it.reshape(16, -1),
+    "objects": lambda it: np.array([it, None], object),
+    "numbered": lambda it: {f"number {place}": value for place, value in enumerate(it.tolist())},
+    "queue": lambda it: deque(it.tolist()),
+}
+
+
 class Second:
     """A model that embeds under another name, and calls the vector something else."""
 
@@ -87,9 +101,7 @@ class Second:
         twin = type(face)(bbox=face.bbox, kps=face.kps)
         self._model.get(img, twin)
         vector = twin.embedding
-        face[self._attribute] = {"list": vector.tolist(), "nested": {"v": vector}}.get(
-            self._attribute, vector
-        )
+        face[self._attribute] = PACKED.get(self._attribute, lambda it: it)(vector)
 
 
 def _exchanged(app: Any, other: Any) -> None:
@@ -117,7 +129,7 @@ EXCHANGED: dict[str, Callable[[Any, Any], None]] = {
         f"another kind, {attribute}": lambda app, other, attribute=attribute: app.models.update(
             other=Second(other.models["recognition"], attribute)
         )
-        for attribute in ("embedding", "feature", "list", "nested")
+        for attribute in ("embedding", "feature", *PACKED)
     },
 }
 
@@ -138,7 +150,30 @@ def test_a_model_that_was_put_in_later_gives_nothing_away(
         app.get(photo)
     made = [face for face in seen if face.det_score is not None]  # the app's own; not those of `Second`
     assert all(face.embedding is None and face.feature is None for face in made)
-    assert all(face.list is None and face.nested is None for face in made)
+    assert all(getattr(face, attribute) is None for face in made for attribute in PACKED)
+
+
+def test_landmarks_masks_and_thumbnails_of_other_models_are_left_in_the_face(
+    app: Any, photo: np.ndarray, name: str
+) -> None:
+    kept = {
+        "landmark_2d_106": np.zeros((106, 2), np.float32),
+        "landmark_3d_68": np.zeros((68, 3), np.float32),
+        "pose": np.zeros(3),
+        "mask": np.zeros((112, 112), np.float32),
+        "thumbnail": np.zeros((32, 32, 3), np.uint8),
+        "label": "a face of middle size",
+    }
+
+    class Landmarks:
+        def get(self, img: Any, face: Any) -> None:
+            for key, value in kept.items():
+                face[key] = value
+
+    app.models["landmarks"] = Landmarks()
+    (face,) = app.get(photo, subject=name)
+    assert face.embedding is not None
+    assert all(face[key] is value for key, value in kept.items())
 
 
 def test_of_two_people_with_own_keys_the_second_has_no_embedding(

@@ -218,6 +218,42 @@ def test_a_network_without_parts_is_shut_as_well(
         assert cosine(net(crops[0]).detach(), Alone()(crops[0]).detach()) < 1
 
 
+class Around(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["plain", "traced"])
+@torch.inference_mode()
+def test_a_part_without_parts_is_shut_with_all_its_methods(
+    kind: str, adapter_mixer: RememberingMixer, crops: list[torch.Tensor], names: list[str]
+) -> None:
+    inner: Any = Alone() if kind == "plain" else torch.jit.trace(Alone(), crops[0])
+    plain = inner(crops[0])
+    net = protect(Around(inner), adapter_mixer)
+    for other in (net, copy.deepcopy(net)):
+        for name in ("forward", "__call__", *(["embed"] if kind == "plain" else [])):
+            with pytest.raises(BypassError):
+                getattr(other.inner, name)(crops[0])
+        assert not torch.allclose(other(crops[0], subject=names[0]), plain)
+        unprotect(other)
+        assert torch.equal(other.inner.forward(crops[0]), plain)
+        assert torch.equal(copy.deepcopy(other)(crops[0]), plain)
+        protect(other, adapter_mixer)
+    if kind == "plain":
+        twin = copy.deepcopy(net)
+        twin.inner.weight.zero_()
+        assert not twin(crops[0], subject=names[0]).any()  # by its own weights
+        assert net(crops[0], subject=names[0]).any()
+        replica = net.inner._replicate_for_data_parallel()
+        assert "forward" not in vars(replica)
+
+
 def test_methods_that_the_user_names_go_through_the_mixer(
     adapter_mixer: RememberingMixer, crops: list[torch.Tensor], names: list[str]
 ) -> None:
