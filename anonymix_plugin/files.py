@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -47,6 +48,26 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             draft.unlink()
+
+
+def require_regular(path: Path) -> None:
+    """Refuse what is no regular file: a pipe that nobody writes to is waited for, and devices never end.
+
+    Raises:
+        OSError: It is there, and is something else.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def content_of(path: Path) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: It can't be read, or is something else.
+    """
+    require_regular(path)
+    return path.read_bytes()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

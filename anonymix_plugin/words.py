@@ -35,22 +35,38 @@ _HEX_HEAD: Final = re.compile(
 
 # One slash is enough: pathlib makes "https:/" of "https://". One letter before the colon is a drive.
 _SCHEME: Final = re.compile(r"(?<![a-z0-9+.-])(?:([a-z][a-z0-9+.-]{1,30}):[/\\]|(data|blob):)", re.IGNORECASE)
-_QUERY: Final = re.compile(r"[?#].*=.*", re.DOTALL)
+# What follows a path in an address: a query or a fragment, also with its marks in percent signs; or further
+# fields, of which those count that are named like secrets.
+_QUERY: Final = re.compile(
+    r"(?:[?#]|%3f|%23).*(?:=|%3d).*|[&;][^=&;]*(?:sig|token|secret|key|pass|cred|auth)[^=&;]*(?:=|%3d).*",
+    re.DOTALL | re.IGNORECASE,
+)
 _AFTER_PATH: Final = re.compile(r"[?#].+", re.DOTALL)
 _USER: Final = re.compile(r"[^/\\:@]*:[^/\\@]*@")
+_BEFORE_HOST: Final = re.compile(r"(?<=:/)(/?)[^/\\]*@")
+_TOKEN: Final = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{2,}\.[\w-]*")  # a signed token (JWT)
+# A run that may be base64. Names of people and programs mix the kinds of characters much less.
+_RUN: Final = re.compile(r"[A-Za-z0-9+/_-]{100,}")
+_NUMBER_EDGE: Final = re.compile(r"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
+_CASE_EDGE: Final = re.compile(r"[a-z](?=[A-Z])|[A-Z](?=[a-z])")
+_LEAST_EDGES: Final = (0.12, 0.2)  # a character; random base64 has .25 and .33
 
 _ADDRESS_IN_TEXT: Final = re.compile(
     r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{1,30}:/{1,2}[^\s'\"<>]+", re.IGNORECASE
 )
 _DATA_IN_TEXT: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,][^\s'\"<>]*", re.IGNORECASE)
-_QUERY_IN_TEXT: Final = re.compile(r"[?#][^\s'\"<>]*=[^\s'\"<>]*")
+_QUERY_IN_TEXT: Final = re.compile(
+    r"(?:[?#]|%3f|%23)[^\s'\"<>]*(?:=|%3d)[^\s'\"<>]*"
+    r"|[&;][^\s'\"<>=&;]*(?:sig|token|secret|key|pass|cred|auth)[^\s'\"<>=&;]*(?:=|%3d)[^\s'\"<>]*",
+    re.IGNORECASE,
+)
 # Lines of base64 have 64 or 76 characters; a line break may stand there as one, or spelled out by repr.
 _RUN_IN_TEXT: Final = re.compile(r"(?:[A-Za-z0-9+/_=-]{40,}(?:\s|\\[nr])*){4,}[A-Za-z0-9+/_=-]*")
 _BYTES_IN_TEXT: Final = re.compile(r"""\bb(['"])(?:(?!\1)[^\\]|\\.){48,}""", re.DOTALL)
 
 
 def shown(source: object) -> str:
-    """The name of a photo's source, for people to read.
+    """The name of a photo's source, for people to read; whatever the source is, this raises nothing.
 
     Args:
         source: Whatever was given as a photo: a path, a text, bytes, a file object, a PIL image, an array.
@@ -60,6 +76,13 @@ def shown(source: object) -> str:
         text that is no plausible path; "<bytes>", "<array>", "<PIL image>", "<file>" or "<list>" for the
         rest. A file object, or a PIL image, that has a name is called by it.
     """
+    try:
+        return _name_of(source)
+    except Exception:  # noqa: BLE001 - a class of the caller's; its error may quote what it stands for
+        return f"<{type(source).__name__}>"
+
+
+def _name_of(source: object) -> str:
     if isinstance(source, str | os.PathLike):
         return _shown_text(text_of(source))
     if isinstance(source, bytes | bytearray | memoryview):
@@ -92,8 +115,8 @@ def is_plausible_path(text: str) -> bool:
     """Whether a text can be the path of a file at all.
 
     It can't if it is longer than 1,024 characters, has a part of more than 255 bytes, holds NUL, line breaks
-    or more than four control characters, or the beginning of an image in base64 or hexadecimal digits, or is
-    the `repr` of bytes.
+    or more than four control characters, the beginning of an image in base64 or hexadecimal digits, or a
+    hundred characters of base64, or is the `repr` of bytes or a signed token.
     """
     if not text or len(text) > MOST_CHARACTERS or _BREAK.search(text) or text.startswith(("b'", 'b"')):
         return False
@@ -102,7 +125,13 @@ def is_plausible_path(text: str) -> bool:
     parts = re.split(r"[/\\]", text)
     if any(len(part.encode("utf-8", "surrogatepass")) > _MOST_IN_A_NAME for part in parts):
         return False
-    return not _is_encoded_image(text)
+    return not (_is_encoded_image(text) or _TOKEN.search(text) or any(map(_is_random, _RUN.findall(text))))
+
+
+def _is_random(run: str) -> bool:
+    """Whether the characters of a run change their kind as often as those of base64 do."""
+    edges = (len(kind.findall(run)) / len(run) for kind in (_NUMBER_EDGE, _CASE_EDGE))
+    return all(found >= least for found, least in zip(edges, _LEAST_EDGES, strict=True))
 
 
 def clean(text: str) -> str:
@@ -114,11 +143,16 @@ def clean(text: str) -> str:
     if len(text) > MOST_IN_A_SENTENCE:
         text = f"{text[:MOST_IN_A_SENTENCE]} ..."
     text = _DATA_IN_TEXT.sub("data:...", text)
-    text = _ADDRESS_IN_TEXT.sub(lambda found: _USER.sub("...@", _AFTER_PATH.sub("?...", found[0])), text)
+    text = _ADDRESS_IN_TEXT.sub(_address, text)
+    text = _TOKEN.sub(lambda found: _counted(found[0]), text)
     text = _QUERY_IN_TEXT.sub("?...", text)
     for kind in (_BYTES_IN_TEXT, _RUN_IN_TEXT):
         text = kind.sub(lambda found: _counted(found[0]), text)
     return text
+
+
+def _address(found: re.Match[str]) -> str:
+    return _USER.sub("...@", _BEFORE_HOST.sub(r"\1...@", _AFTER_PATH.sub("?...", found[0])))
 
 
 def _counted(text: str) -> str:

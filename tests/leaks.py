@@ -34,6 +34,14 @@ class Interrupted(io.BytesIO):
         raise RuntimeError(f"got {super().read(3000)!r} of https://store.example/{QUERY}")
 
 
+class Unnameable(io.BytesIO):
+    """A file object whose name can't be had, and whose error holds a secret."""
+
+    @property
+    def name(self) -> str:
+        raise RuntimeError(f"no name at https://store.example/{QUERY}")
+
+
 class Text(str):
     """A text of another class."""
 
@@ -48,6 +56,16 @@ class Place:
 
     def __fspath__(self) -> str:
         return self._text
+
+
+class Pathless:
+    """A path of another class, whose error holds what it stands for."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __fspath__(self) -> str:
+        raise RuntimeError(self._text)
 
 
 def named(content: bytes, name: Any) -> Named:
@@ -78,6 +96,9 @@ def sources(photo: bytes) -> dict[str, Callable[[], Any]]:
         "base64 as a path": lambda: Path(text),
         "base64, short, as a path": lambda: Path(text[:200]),
         "base64, another class of path": lambda: Place(text),
+        "base64, its middle": lambda: text[1000:1250],
+        "base64, its middle as a path": lambda: Path(text[1000:1150]),
+        "a path that can't be had": lambda: Pathless(text[:900]),
         "a data URL": lambda: "data:image/jpeg;base64," + text,
         "a data URL as a path": lambda: Path("data:image/jpeg;base64," + text),
         "a data URL behind a blank": lambda: " data:image/jpeg;base64," + lines,
@@ -98,6 +119,8 @@ def sources(photo: bytes) -> dict[str, Callable[[], Any]]:
         "a file called by bytes": lambda: named(photo[:3000], text.encode()),
         "a file called by a number": lambda: named(photo[:3000], 3),
         "a file that fails": lambda: Interrupted(photo),
+        "a file whose name can't be had": lambda: Unnameable(photo[:3000]),
+        "half a file, released": lambda: _released(photo[:3000]),
         "an array of another shape": lambda: pixels[None],
         "an array of another type": lambda: pixels.astype(np.int64),
         "a list of arrays": lambda: [pixels[None], pixels[None]],
@@ -115,6 +138,12 @@ def sources(photo: bytes) -> dict[str, Callable[[], Any]]:
         "fragment": f"https://store.example/alice.jpg#token={SECRET}",
         "mark": f"https://store.example/alice.jpg?{SECRET}",
         "no scheme": f"store.example/alice.jpg{QUERY}",
+        "no scheme, percent signs": f"store.example/alice.jpg%3FX-Amz-Signature%3D{SECRET}",
+        "further fields": f"store.example/alice.jpg&X-Amz-Signature={SECRET}",
+        "field of a path": f"store.example/alice.jpg;access_token={SECRET}",
+        "signed token": f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.{SECRET}{SECRET}",
+        "user without a password": f"https://{SECRET}@store.example/alice.jpg",
+        "password with an at sign": f"https://alice:p@{SECRET}@store.example/alice.jpg",
         "no scheme, user": f"//alice:{SECRET}@store.example/alice.jpg",
         "in a folder": f"photos/https://store.example/alice.jpg{QUERY}",
     }.items():
@@ -129,6 +158,12 @@ COVERED = {"str", "PathLike", "bytes", "bytearray", "memoryview", "IO", "Image",
 def members(union: Any = PhotoSource) -> set[str]:
     """Names of what a photo can be made from, as the code says it."""
     return {getattr(getattr(each, "__origin__", each), "__name__", str(each)) for each in union.__args__}
+
+
+def _released(photo: bytes) -> memoryview:
+    view = memoryview(photo)
+    view.release()
+    return view
 
 
 def _closed(photo: bytes) -> Image.Image:

@@ -151,6 +151,19 @@ def test_paths_are_shown_as_they_are(path: str) -> None:
     assert shown(Path(path)) == str(Path(path))
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        f"could not reach https://{SECRET}@store.example/a.jpg",
+        f"could not reach postgresql://alice:p@{SECRET}@db.example/faces",
+        f"refused: Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.{SECRET}",
+    ],
+)
+def test_a_sentence_keeps_its_words_and_loses_its_secret(sentence: str) -> None:
+    assert SECRET not in clean(sentence)
+    assert clean(sentence).startswith(sentence[:10])
+
+
 def test_long_texts_are_named_by_their_length() -> None:
     text = "ab" * 45_768
     assert shown(text) == "<text of 91,536 characters>"

@@ -124,10 +124,12 @@ def load_own_encoder(path: Path) -> Encoder:
         CheckpointError: A checkpoint can't be read, or has no encoder.
     """
     try:
+        if not path.is_file():
+            return load_encoder(path)  # which says what is wrong
         with path.open("rb") as stream:
             begin = stream.read(9)
     except OSError:
-        return load_encoder(path)  # which says what is wrong
+        return load_encoder(path)
     # A safetensors file begins with the length of its header, eight bytes of which the last four are zero.
     is_safetensors = begin[4:] == b"\0\0\0\0{"
     is_checkpoint = begin[:4] == b"PK\x03\x04" or begin[:1] == b"\x80"

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from anonymix_plugin.encoder._network import INPUT_SIZE, EncoderNetwork
 from anonymix_plugin.errors import BadArrayError, DamagedModelError
-from anonymix_plugin.files import safetensors_of
+from anonymix_plugin.files import content_of, safetensors_of
 from anonymix_plugin.values import Floats, Pixels
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "encoder.safetensors"
@@ -109,7 +109,7 @@ def load_encoder(path: Path = SHIPPED) -> Encoder:
         DamagedModelError: The file is missing, no safetensors file, or does not fit the network.
     """
     try:
-        content = path.read_bytes()
+        content = content_of(path)
         digest = hashlib.sha256(content).hexdigest()
         tensors, metadata = safetensors_of(content)
         network = EncoderNetwork(int(metadata["latent"]), int(metadata["width"]))
@@ -125,6 +125,8 @@ def load_encoder(path: Path = SHIPPED) -> Encoder:
         generator_hash = metadata["generator"]
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise DamagedModelError(
-            f"the encoder's weights can't be read ({error})", where=str(path), fix="reinstall anonymix-plugin"
+            f"the encoder's weights can't be read ({error})",
+            where=str(path),
+            fix="reinstall anonymix-plugin" if path == SHIPPED else "make them: anonymix train encoder",
         ) from error
     return Encoder(channels_last(network), centre, basis, generator_hash=generator_hash, sha256=digest)

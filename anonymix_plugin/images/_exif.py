@@ -20,6 +20,7 @@ USER_COMMENT: Final = 0x9286
 TYPE_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 """Bytes of one value of each TIFF field type."""
 
+_WHOLE_KINDS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 _MAX_ENTRIES = 1024
 _MAX_VALUE = 65_536
 
@@ -131,6 +132,6 @@ def _value(block: bytes, entry: Entry) -> bytes:
 
 def whole(block: bytes, entry: Entry | None, order: str) -> int:
     """The value of a field that is one whole number; 0 where it is missing or something else."""
-    if entry is None or entry.count != 1 or entry.kind not in {3, 4}:
+    if entry is None or entry.count != 1 or entry.kind not in _WHOLE_KINDS:
         return 0
-    return int(struct.unpack(order + ("H" if entry.kind == 3 else "I"), _value(block, entry))[0])
+    return int(struct.unpack(order + _WHOLE_KINDS[entry.kind], _value(block, entry))[0])

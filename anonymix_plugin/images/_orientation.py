@@ -1,6 +1,6 @@
 """Which way up a photo is stored, wherever its file says so.
 
-EXIF decides if it holds the field at all. Otherwise XMP does, which some programs write alone. PNG files of
+EXIF decides if it holds one of the eight. Otherwise XMP does, which some programs write alone. PNG files of
 ImageMagick and its kin carry either of them as hexadecimal text ("Raw profile type exif").
 """
 
@@ -20,13 +20,13 @@ PROFILES: Final = frozenset(f"Raw profile type {kind}" for kind in ("exif", "APP
 
 _XMP_HEAD: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _MAX_TEXT: Final = 1 << 20  # of a compressed text; EXIF and XMP in a JPEG are at most 64 KiB
-_FIELD: Final = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*(\d)""")
+_FIELD: Final = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|(?:\s[^<>]*)?>)\s*(\d)""")
 
 
 def orientation(exif: Exif, xmp: bytes = b"") -> int:
     """1..8 as in the EXIF tag; 1 where nobody says otherwise."""
     found = exif.orientation
-    if found is None:
+    if found is None or not 1 <= found <= 8:
         match = _FIELD.search(xmp.replace(b"\0", b""))  # without zeros: packets may be UTF-16
         found = int(match[1]) if match else 1
     return found if 1 <= found <= 8 else 1

@@ -56,8 +56,12 @@ def orientation_of(image: Image.Image) -> int:
         found = image.getexif().get(ORIENTATION)
     except Exception:  # noqa: BLE001 - damaged metadata is no reason to refuse a photo
         found = None
-    if found is not None or hasattr(image, "tag_v2"):
-        return orientation(Exif(1 if found is None else _whole(found)))
+    if isinstance(found, bytes) and len(found) == 1:
+        found = found[0]
+    if _whole(found) in range(1, 9):
+        return orientation(Exif(_whole(found)))
+    if found is None and hasattr(image, "tag_v2"):
+        return 1  # a TIFF file that Pillow has turned
     exif, xmp = Exif(), b""
     for name in ("xmp", XMP_KEYWORD, *sorted(PROFILES)):
         text = image.info.get(name)

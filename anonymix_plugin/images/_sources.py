@@ -26,16 +26,36 @@ def read_source(source: EncodedSource, limits: ImageLimits) -> tuple[bytes, str]
     """
     where = shown(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        limits.check_bytes(memoryview(source).nbytes, where)
-        return bytes(source), where
+        return _bytes_of(source, limits, where), where
     if isinstance(source, (str, os.PathLike)):
-        return _read_path(text_of(source), limits, where), where
+        return _read_path(_path_of(source, where), limits, where), where
     if callable(getattr(source, "read", None)):
         return _read_stream(source, limits, where), where
     raise UsageError(
         f"an image can't be read from a {type(source).__name__}",
         fix="give a path, bytes, a binary file object, a PIL image or a numpy array",
     )
+
+
+def _bytes_of(source: bytes | bytearray | memoryview, limits: ImageLimits, where: str) -> bytes:
+    try:
+        limits.check_bytes(memoryview(source).nbytes, where)
+        return bytes(source)
+    except ValueError:
+        raise UnreadableImageError(
+            "the memory view was released", where=where, fix="give the bytes before they are released"
+        ) from None
+
+
+def _path_of(source: str | os.PathLike[str], where: str) -> str:
+    refusal: AnonymixError
+    try:
+        return text_of(source)
+    except Exception as error:  # noqa: BLE001 - of a class of the caller's; not chained, as in `_part`
+        refusal = UsageError(
+            f"its __fspath__ failed: {type(error).__name__}", where=where, fix="give a text or a pathlib.Path"
+        )
+    raise refusal
 
 
 def _read_path(name: str, limits: ImageLimits, where: str) -> bytes:

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from anonymix_plugin.errors import DamagedModelError, UsageError
-from anonymix_plugin.files import safetensors_of
+from anonymix_plugin.files import content_of, safetensors_of
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.values import Floats
 
@@ -95,7 +95,7 @@ def load_anchor_directions(path: Path = SHIPPED) -> AnchorDirections:
         DamagedModelError: The file is missing, no safetensors file, or its rows are not orthonormal.
     """
     try:
-        content = path.read_bytes()
+        content = content_of(path)
         digest = hashlib.sha256(content).hexdigest()
         directions, metadata = safetensors_of(content)
         mixer = metadata["mixer"]

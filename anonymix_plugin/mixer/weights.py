@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from anonymix_plugin.errors import DamagedModelError
-from anonymix_plugin.files import safetensors_of
+from anonymix_plugin.files import content_of, safetensors_of
 from anonymix_plugin.mixer.identity_map import Bend
 from anonymix_plugin.mixer.subspace import IdentitySubspace, Matrix
 from anonymix_plugin.values import Floats
@@ -98,7 +98,7 @@ def load_mixer_weights(path: Path = SHIPPED) -> MixerWeights:
         DamagedModelError: The file is missing, no safetensors file, or lacks a tensor.
     """
     try:
-        content = path.read_bytes()
+        content = content_of(path)
         digest = hashlib.sha256(content).hexdigest()
         tensors, metadata = safetensors_of(content)
         prefix = "mapper.bend."
@@ -119,5 +119,5 @@ def load_mixer_weights(path: Path = SHIPPED) -> MixerWeights:
         raise DamagedModelError(
             f"the mixer's own weights can't be read ({error})",
             where=str(path),
-            fix="reinstall anonymix-plugin",
+            fix="reinstall anonymix-plugin" if path == SHIPPED else "make them: anonymix train mapper",
         ) from error

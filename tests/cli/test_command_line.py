@@ -150,6 +150,57 @@ def test_messages_are_text_and_no_markup(run, failing) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("protect", "a.jpg", "--subject", "x", "--enrol", "-o", "out", "--mixer-weights", "PIPE"), 5),
+        (
+            (
+                "protect",
+                "a.jpg",
+                "--subject",
+                "x",
+                "--enrol",
+                "-o",
+                "out",
+                "--policy",
+                "full",
+                "--encoder-weights",
+                "PIPE",
+            ),
+            5,
+        ),
+        (("evaluate", "pairs", "--data", "PIPE", "-o", "out"), 2),
+        (("evaluate", "folder", "--data", "people", "-o", "out", "--requirements", "PIPE"), 2),
+    ],
+)
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(
+    run, store, weights, arguments: tuple[str, ...], code: int, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("PIPE")
+
+    def waited(*_: object) -> None:
+        raise AssertionError("the pipe is waited for")
+
+    before = signal.signal(signal.SIGALRM, waited)
+    signal.alarm(30)
+    try:
+        ended = run(*arguments)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert ended.code == code
+    assert "PIPE" in ended.err
+    assert "reinstall" not in ended.err
+
+
+def test_a_descriptor_that_no_system_has_is_told(run, store) -> None:
+    ended = run("keys", "list", "--passphrase-fd", "9" * 20)
+    assert ended.code == 2
+    assert "no such descriptor" in ended.err
+
+
 def _kinds(base: type[Exception]) -> Iterator[type[Exception]]:
     yield base
     for kind in base.__subclasses__():

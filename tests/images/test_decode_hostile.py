@@ -258,6 +258,15 @@ def test_senseless_limits_are_refused(wrong):
         (b"\0\0\0\x18ftypavif\0\0\0\0", "AVIF"),
         (b"%PDF-1.7", "PDF"),
         (b"MM\0+\0\x08\0\0", "BigTIFF"),
+        (b"\0\0\1\0\1\0", "ICO"),
+        (b'\n<?xml version="1.0"?>\n<!-- drawn -->\n<svg width="9"/>', "SVG"),
+        (b"<!DOCTYPE html><html>Not found</html>", "page of text"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "page of text"),
+        (b"\0\0\0\x14ftypqt  \0\0\0\0", "a video"),
+        (b"PK\3\4\x14\0", "a ZIP archive"),
+        (b"\x1f\x8b\x08\0", "gzip"),
+        (b"/9j/4AAQSkZJRgABAQAAAQABAAD/4gHYSUNDX1BST0ZJTEUAAQ==", "base64"),
+        (b"\xef\xbb\xbfdata:image/png;base64,iVBORw0KGgo=", "data URL"),
     ],
 )
 def test_known_formats_that_are_not_supported_are_named(data, name):

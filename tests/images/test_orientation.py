@@ -17,12 +17,14 @@ from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Pixels
 
 TURNED = [1, 3, 6, 8, 5]
+_ENCODED = {"JPEG": {"quality": 95}, "PNG": {}, "WEBP": {"lossless": True}}
 
 
 def xmp(orientation: object, form: str = "attribute") -> bytes:
     field = {
         "attribute": f'<rdf:Description rdf:about="" tiff:Orientation="{orientation}"/>',
         "single quotes": f"<rdf:Description rdf:about='' tiff:Orientation = '{orientation}'/>",
+        "qualified": f"<tiff:Orientation rdf:datatype='int'> {orientation}</tiff:Orientation>",
         "element": f"<rdf:Description><tiff:Orientation>{orientation}</tiff:Orientation></rdf:Description>",
     }
     inner = field.get(form, field["attribute"])
@@ -99,7 +101,7 @@ def test_without_exif_the_orientation_of_xmp_is_applied(orientation, encode, pic
         assert_all_sources_give(data, upright(picture, orientation), tmp_path, name)
 
 
-@pytest.mark.parametrize("form", ["single quotes", "element", "UTF-16"])
+@pytest.mark.parametrize("form", ["single quotes", "element", "qualified", "UTF-16"])
 def test_every_spelling_of_xmp_is_read(form, encode, picture, tmp_path):
     for name, data in files_with_xmp(encode, picture, 6, form).items():
         if name in {"JPEG", "PNG of ImageMagick"} or (name == "WebP" and form != "UTF-16"):
@@ -139,6 +141,28 @@ def test_where_exif_and_xmp_contradict_each_other_exif_decides(first, second, en
     }
     for name, data in files.items():
         assert_all_sources_give(data, upright(picture, first), tmp_path, name)
+
+
+@pytest.mark.parametrize("kind", ["B", "H", "I", "b", "h", "i"])
+def test_whichever_whole_number_exif_holds_every_source_is_turned_alike(kind, encode, picture, tmp_path):
+    block = b"Exif\0\0" + tiff((None, {274: (kind, [6])}))
+    files = {form: encode(picture, form, exif=block, **how) for form, how in _ENCODED.items()}
+    for name, data in files.items():
+        assert_all_sources_give(data, upright(picture, 6), tmp_path, name)
+
+
+@pytest.mark.parametrize("nonsense", [0, 9])
+def test_where_exif_holds_nonsense_xmp_decides(nonsense, encode, picture, tmp_path):
+    packet = xmp(6)
+    segment = b"http://ns.adobe.com/xap/1.0/\0" + packet
+    jpeg = encode(picture, "JPEG", quality=95, exif=exif(nonsense))
+    files = {
+        "JPEG": jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:],
+        "WebP": encode(picture, "WEBP", lossless=True, xmp=packet, exif=exif(nonsense)),
+        "TIFF": tiff((picture, {274: ("H", [nonsense]), 700: ("B", list(packet))})),
+    }
+    for name, data in files.items():
+        assert_all_sources_give(data, upright(picture, 6), tmp_path, name)
 
 
 @pytest.mark.parametrize("nonsense", ["0", "9", "x", ""])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from anonymix_plugin.values import Pixels
 
 _SIZES = {"B": 1, "H": 2, "I": 4}
-_KINDS = {"B": 1, "H": 3, "I": 4}
+_KINDS = {"B": 1, "H": 3, "I": 4, "b": 6, "h": 8, "i": 9}
 
 Fields = Mapping[int, tuple[str, Sequence[int]]]
 

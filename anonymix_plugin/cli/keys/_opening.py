@@ -112,9 +112,10 @@ def read_line(descriptor: int) -> bytes:
     try:
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             line = file.readline(_MOST_PASSPHRASE_BYTES)
-    except OSError as error:
+    except (OSError, OverflowError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or "there is no such descriptor"
         raise UsageError(
-            f"can't read the passphrase: {error.strerror}", where=f"--passphrase-fd {descriptor}"
+            f"can't read the passphrase: {reason}", where=f"--passphrase-fd {descriptor}"
         ) from None
     return first_line(line)
 

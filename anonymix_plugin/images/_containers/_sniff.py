@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -39,8 +40,46 @@ _KNOWN_OTHERS: Final = (
     (b"MM\0+", 0, "BigTIFF"),
     (b"%PDF", 0, "PDF"),
     (b"8BPS", 0, "Photoshop"),
-    (b"<svg", 0, "SVG"),
+    (b"\0\0\1\0", 0, "ICO"),
+    (b"icns", 0, "ICNS"),
+    (b"DDS ", 0, "DDS"),
+    (b"qoif", 0, "QOI"),
+    (b"%!PS", 0, "PostScript"),
+    (b"P5", 0, "PGM"),
+    (b"P6", 0, "PPM"),
+    (b"#?RADIANCE", 0, "HDR"),
+    (b"\x76\x2f\x31\x01", 0, "OpenEXR"),
 )
+
+_NO_PICTURES: Final = (
+    (b"ftyp", 4, "a video", "save a frame of it as a picture; beside a live photo there is a still one"),
+    (b"\x1a\x45\xdf\xa3", 0, "a video", "save a frame of it as a picture"),
+    (b"PK\3\4", 0, "a ZIP archive", "unpack it"),
+    (b"\x1f\x8b", 0, "packed by gzip", "unpack it"),
+)
+_TEXTS: Final = (
+    (
+        re.compile(rb"<(?:[?!].*<)?svg\b", re.IGNORECASE | re.DOTALL),
+        "SVG is not supported",
+        "convert it to JPEG, PNG, WebP or TIFF",
+    ),
+    (
+        re.compile(rb"<(?:!doctype|html|\?xml)\b", re.IGNORECASE),
+        "this is a page of text, maybe of a server",
+        "look at it with a text editor, and download the picture again",
+    ),
+    (
+        re.compile(rb"data:image/"),
+        "this is a data URL",
+        "decode the base64 behind its comma, and give the bytes",
+    ),
+    (
+        re.compile(rb"(?:/9j/|_9j_|iVBORw0KGg|R0lGOD[dl]|UklGR|SUkqA|TU0AK|Qk[0-3])[\w+/=-]{20}"),
+        "this is base64",
+        "decode it, and give the bytes",
+    ),
+)
+_TEXT_HEAD: Final = 1024  # bytes in which a text says what it is
 
 _CAMERA_RAW: Final = (
     (b"IIRO", 0, "ORF"),
@@ -76,6 +115,17 @@ def examine(data: bytes, where: str) -> Container:
             raise UnreadableImageError(
                 f"{name} is not supported", where=where, fix="convert it to JPEG, PNG, WebP or TIFF"
             )
-    raise UnreadableImageError(
+    raise _no_picture(data, where)
+
+
+def _no_picture(data: bytes, where: str) -> UnreadableImageError:
+    for magic, at, name, cure in _NO_PICTURES:
+        if data.startswith(magic, at):
+            return UnreadableImageError(f"this is {name} and no image", where=where, fix=cure)
+    head = data[:_TEXT_HEAD].removeprefix(b"\xef\xbb\xbf").lstrip()
+    for begin, what, cure in _TEXTS:
+        if begin.match(head):
+            return UnreadableImageError(what, where=where, fix=cure)
+    return UnreadableImageError(
         "this is not an image in a supported format", where=where, fix="use JPEG, PNG, WebP, BMP, TIFF or GIF"
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from anonymix_lab.data._values import Notice, Pairs, Protocol, Sample, checked, excluded
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.files import require_regular
 
 _YES: Final = frozenset({"1", "true", "yes", "same", "genuine"})
 _NO: Final = frozenset({"0", "false", "no", "different", "impostor"})
@@ -178,6 +179,7 @@ def _read(path: Path, root: Path) -> tuple[list[_Row], list[Notice]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
+        require_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
             if reader.fieldnames is None or any(name not in reader.fieldnames for name in _NEEDED):

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.files import content_of
 
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -229,7 +230,7 @@ def read_names(path: Path) -> frozenset[str]:
         UsageError: It can't be read, or names nobody.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = content_of(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             "the list of people can't be read", where=str(path), fix="give a text file, one name a line"

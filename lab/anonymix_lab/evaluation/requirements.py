@@ -12,6 +12,7 @@ from typing import Final
 
 from anonymix_lab.evaluation.report.schema import Figure, Report, RequirementPart
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.files import content_of
 
 _FORM: Final = re.compile(
     r"^\s*(?P<metric>[a-z][a-z0-9-]*)(?:@(?P<judge>[\w.-]+))?\s*(?P<sign><=|>=)\s*(?P<limit>[0-9]*\.?[0-9]+)\s*(?P<percent>%?)\s*$"
@@ -88,7 +89,7 @@ def read_requirements(path: Path) -> list[Requirement]:
         UsageError: It can't be read, has no such table, or something in it is no requirement.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(content_of(path).decode())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"the requirements can't be read: {error}", where=str(path)) from error
     table = content.get("require")

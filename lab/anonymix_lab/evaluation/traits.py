@@ -17,6 +17,7 @@ from anonymix_lab.matchers import TRAIT_NAMES, TRAITS
 from anonymix_lab.metrics.intervals import Resampler, share_interval
 from anonymix_lab.metrics.thresholds import Frozen
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.files import require_regular
 
 Array = npt.NDArray[np.float64]
 
@@ -104,6 +105,7 @@ def read_groups(path: Path) -> dict[str, tuple[str, ...]]:
     """
     found: dict[str, list[str]] = defaultdict(list)
     try:
+        require_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
             if not {"person", "group"} <= set(reader.fieldnames or ()):
