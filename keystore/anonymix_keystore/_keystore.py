@@ -65,6 +65,10 @@ class Keystore(Subjects, Bulk, Care):
     authentication, ``StorageError`` when the disk refuses, or when the file was moved, removed or
     exchanged under way: then nothing is claimed as done.
 
+    Reads wait for nobody. A change waits for the changes of other processes that are before it, at
+    most for the busy timeout: eight processes that write without a pause make each other wait for
+    some tenths of a second.
+
     While a store is open, its process must not open the store's files (``path``, ``path-wal``,
     ``path-shm``) by other means, not even to copy them: closing them again drops the locks that keep
     other processes from deleting the log. Use ``backup``, or copy in another process.
