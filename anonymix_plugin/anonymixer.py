@@ -21,7 +21,7 @@ from anonymix_plugin.images import ChannelOrder, PhotoSource
 from anonymix_plugin.keys import KeyChoice, KeySource
 from anonymix_plugin.mixer.policy import MixingPolicy
 from anonymix_plugin.options import GivenOptions, MixerOptions
-from anonymix_plugin.production import Outcome, PhotoRequest, Production
+from anonymix_plugin.production import Outcome, PhotoRequest, Production, many
 from anonymix_plugin.streaming import Stream
 from anonymix_plugin.unlocking import anchor_in_use, unlock_without_asking
 from anonymix_plugin.values import CancelableFace
@@ -264,9 +264,11 @@ class Anonymixer:
 
         Raises:
             KeystoreError: There is no usable key; nothing was looked at then.
+            UsageError: `images` is a single photo.
         """
+        photos = many(images, "images")
         KeyChoice(subject, scope, version, enrol).look_up(self._keystore)
-        requests = (PhotoRequest(image, subject, scope, version, enrol, channel_order) for image in images)
+        requests = (PhotoRequest(image, subject, scope, version, enrol, channel_order) for image in photos)
         return self.protect_stream(requests)
 
     def protect_stream(self, requests: Iterable[PhotoRequest], *, ahead: int = 2) -> Stream[Outcome]:
@@ -287,9 +289,10 @@ class Anonymixer:
             KeystoreError where there is no usable key, a PhotoError where the photo can't be used.
 
         Raises:
+            UsageError: `requests` is a single photo or request.
             Whatever `requests` raise, and errors that are not about one photo.
         """
-        return Stream(self._production.outcomes(requests, ahead=ahead))
+        return Stream(self._production.outcomes(many(requests, "requests"), ahead=ahead))
 
     def _protect(
         self, image: PhotoSource, whose: KeyChoice, order: ChannelOrder, *, most: int | None = None

@@ -95,8 +95,8 @@ def _as_number(value: object, name: str) -> int:
 
 
 def _as_truth(value: object, name: str) -> bool:
-    try:
-        return bool(value)
-    except (TypeError, ValueError):  # an array, or what tables write where nothing is known
-        kind = type(value).__name__
+    kind = type(value).__name__
+    if not isinstance(value, str | bytes | float):  # "no" and NaN would be true
+        with suppress(TypeError, ValueError):  # an array, or what tables write where nothing is known
+            return bool(value)
     raise UsageError(f"it is true or false, not a {kind}", where=name, fix="give a bool")

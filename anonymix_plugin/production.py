@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import cast
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
@@ -43,6 +43,27 @@ class PhotoRequest:
     def source(self) -> str:
         """The photo in words: a path, or what else it is (`words.shown`)."""
         return shown(self.image)
+
+
+Item = TypeVar("Item")
+
+
+def many(items: Iterable[Item], name: str) -> Iterable[Item]:
+    """What was given as a row of photos or requests, if it is one.
+
+    A text, bytes, an array and a file can be gone through as well: by letters, by numbers, by rows, by lines.
+
+    Raises:
+        UsageError: It is one photo, or nothing that can be gone through.
+    """
+    one = isinstance(items, str | bytes | bytearray | memoryview | os.PathLike | PhotoRequest)
+    picture = isinstance(items, np.ndarray) and (items.ndim == 2 or items.shape[2:] in {(1,), (3,), (4,)})
+    if one or picture or callable(getattr(items, "read", None)):
+        raise UsageError("one photo is given where many are asked for", where=name, fix="give a list of them")
+    if not (hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
+        what = f"a {type(items).__name__} can't be gone through"
+        raise UsageError(what, where=name, fix="give a list, or another iterable")
+    return items
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import gc
+import io
 import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock, UnknownSubjectError
-from anonymix_plugin import Anonymixer, NoFaceError, PhotoRequest, UnreadableImageError
+from anonymix_plugin import Anonymixer, NoFaceError, PhotoRequest, UnreadableImageError, UsageError
 from anonymix_plugin import production as module
 from anonymix_plugin.faces import Detector
 from anonymix_plugin.reader import Reader
@@ -80,6 +82,39 @@ def test_what_fails_fails_alone_and_in_its_place(
     assert [len(outcome.faces) for outcome in outcomes] == [0, 1, 0, 0, 1, 1]
     assert outcomes[0].source == "<bytes>"
     assert outcomes[5].faces[0].scope == "gate"
+
+
+@pytest.mark.parametrize("kind", ["path", "text", "bytes", "file", "array", "request", "nothing"])
+def test_one_photo_in_the_place_of_many_is_refused(mixer: Anonymixer, london: list[Path], kind: str) -> None:
+    content = london[0].read_bytes()
+    one: Any = {
+        "path": london[0],
+        "text": str(london[0]),
+        "bytes": content,
+        "file": io.BytesIO(content),
+        "array": np.zeros((80, 60, 3), np.uint8),
+        "request": PhotoRequest(london[0], "alice"),
+        "nothing": None,
+    }[kind]
+    with pytest.raises(UsageError, match="images"):
+        mixer.protect_many(one, subject="alice")
+    with pytest.raises(UsageError, match="requests"):
+        mixer.protect_stream(one)
+
+
+@pytest.mark.parametrize("value", ["no", "False", b"0", float("nan")])
+def test_no_key_is_issued_for_a_text_that_says_no(mixer: Anonymixer, london: list[Path], value: Any) -> None:
+    for subject in ("alice", "a stranger"):
+        with pytest.raises(UsageError, match="enrol"):
+            mixer.protect(london[0], subject=subject, enrol=value)
+
+
+def test_many_photos_in_one_array_are_taken(mixer: Anonymixer, london: list[Path]) -> None:
+    from PIL import Image
+
+    batch = np.stack([np.asarray(Image.open(london[0]))] * 2)
+    for photos in (batch, batch[..., 0], np.array([str(london[0])] * 2), iter([london[0]] * 2)):
+        assert [outcome.error for outcome in mixer.protect_many(photos, subject="alice")] == [None, None]
 
 
 def test_a_fault_of_the_program_is_raised_and_gives_no_face(
