@@ -7,13 +7,14 @@ so is the back end; nothing of the host's is touched.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +26,8 @@ from anonymix_adapters.gate import FaceMixer, KeyUse
 from anonymix_adapters.protocol import Adapter, Answer, Rehearsal
 from anonymix_adapters.registry import load
 from anonymix_adapters.renewal import Renewal, keep_original, renew, sealed_original
-from anonymix_keystore import EnrolmentInfo, KeyFileUnlock, Keystore
-from anonymix_plugin.errors import UsageError
+from anonymix_keystore import EnrolmentInfo, KeyFileUnlock, Keystore, KeystoreError
+from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.images import PhotoSource
 
 GENUINE: Final = 0.95
@@ -170,14 +171,17 @@ def drill(
         progress: Called with a step's name, how many are done, and of how many.
 
     Raises:
-        AdapterError: The mixer's keys do not come from a Keystore.
+        AdapterError: The mixer's keys do not come from a Keystore, or the back end could not be made ready.
+        UsageError: The adapter's `rehearse` has no such option.
     """
     store = mixer.keystore
     if not isinstance(store, Keystore):
         raise AdapterError("a drill needs a Keystore of its own", where=adapter.NAME)
-    with adapter.rehearse(mixer, keys=keys, **(options or {})) as stage:
-        run = _Run(stage, people, progress, originals=originals)
-        failures: list[str] = []
+    failures: list[str] = []
+    with ExitStack() as stack:
+        with _making_ready(adapter, options or {}):
+            stage = stack.enter_context(adapter.rehearse(mixer, keys=keys, **(options or {})))
+            run = _Run(stage, people, progress, originals=originals)
         try:
             run.before()
             store.rotate_all(reason="breach")
@@ -186,6 +190,10 @@ def drill(
             if asked_to_stop(error):
                 raise
             failures.append(f"stopped: {in_words(error)}")
+        try:
+            stack.close()
+        except Exception as error:  # noqa: BLE001 - an SDK may raise whatever it likes
+            failures.append(f"what was made for the drill could not be taken away: {in_words(error)}")
     return DrillReport(
         adapter=adapter.NAME,
         sdks={sdk.module: sdk.installed() for sdk in adapter.SDKS},
@@ -197,6 +205,30 @@ def drill(
         steps=tuple(run.steps),
         failures=(*failures, *run.failures),
     )
+
+
+@contextmanager
+def _making_ready(adapter: Adapter, options: Mapping[str, Any]) -> Iterator[None]:
+    """Say in words what an SDK says where it finds no address, credentials, region or service."""
+    known = {
+        name: it for name, it in inspect.signature(adapter.rehearse).parameters.items() if name != "keys"
+    }
+    named = [name for name, it in known.items() if it.kind is it.KEYWORD_ONLY]
+    for name in options:
+        if name not in named and not any(it.kind is it.VAR_KEYWORD for it in known.values()):
+            raise UsageError(
+                f"there is no option {name!r}", where=adapter.NAME, fix=f"use {', '.join(named)}"
+            )
+    try:
+        yield
+    except (AnonymixError, KeystoreError):
+        raise
+    except Exception as error:
+        raise AdapterError(
+            f"the back end could not be made ready: {in_words(error)}",
+            where=adapter.NAME,
+            fix="check address, region and credentials in the environment, and that the service answers",
+        ) from error
 
 
 class _Run:

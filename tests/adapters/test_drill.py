@@ -12,7 +12,7 @@ import pytest
 from remembering import RememberingMixer
 from test_conformance import LOCAL, loaded
 
-from anonymix_adapters import Answer
+from anonymix_adapters import AdapterError, Answer
 from anonymix_adapters import opencv as opencv_adapter
 from anonymix_adapters.conformance import Person
 from anonymix_adapters.drill import DRAWN, _allowed, drill, people_in
@@ -112,6 +112,50 @@ def test_a_person_whom_the_back_end_refuses_stands_in_the_report_and_ends_nothin
     assert (steps["people enrolled"].count, steps["people enrolled"].passed) == (2, False)
     assert steps["people enrolled anew"].count == 2  # the drill went on to its end
     assert "FAILED" in report.to_text()
+
+
+@pytest.mark.parametrize("when", ["making ready", "taking away"])
+def test_a_back_end_that_fails_before_or_after_is_told_in_words(
+    when: str, adapter_mixer: RememberingMixer, londoners: list[Person]
+) -> None:
+    class Unready(Careless):
+        @staticmethod
+        @contextmanager
+        def rehearse(*args: object, **options: object) -> Iterator[object]:
+            if when == "making ready":
+                raise LookupError("you must specify a region")
+            with opencv_adapter.rehearse(*args, **options) as stage:  # type: ignore[arg-type]
+                yield stage
+            raise LookupError("the connection is gone")
+
+    people = named(londoners[:2], when)
+    if when == "making ready":
+        with pytest.raises(AdapterError, match="must specify a region") as caught:
+            drill(Unready, adapter_mixer, people)  # type: ignore[arg-type]
+        assert caught.value.fix
+    else:
+        report = drill(Unready, adapter_mixer, people)  # type: ignore[arg-type]
+        assert not report.passed
+        assert "LookupError: the connection is gone" in report.failures[0]
+
+
+@pytest.mark.parametrize("name", ["rekognition", "azure", "tencent", "facepp", "compreface", "luxand"])
+def test_a_drill_without_a_back_end_is_no_bug(
+    name: str,
+    shared_data: Path,
+    adapter_mixer: RememberingMixer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert adapter_mixer  # the weights are there
+    for variable in [it for it in os.environ if it.startswith(("AWS_", "AZURE_", "TENCENTCLOUD_"))]:
+        monkeypatch.delenv(variable)
+    arguments = ["--photos", str(shared_data / "london"), "--people", "2"]
+    assert main(["drill", "--adapter", name, *arguments]) == 8
+    told = capsys.readouterr().err
+    assert "nobody foresaw" not in told
+    assert main(["drill", "--adapter", name, *arguments, "--option", "colour=red"]) == 2
+    assert "colour" in capsys.readouterr().err
 
 
 def test_people_are_taken_from_folders_or_file_names(londoners: list[Person], tmp_path: Path) -> None:

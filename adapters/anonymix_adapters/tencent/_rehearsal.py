@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from anonymix_adapters._rest_pictures import best
 from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, exchanged
+from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
-from anonymix_adapters.tencent._adapter import COLLECTION, SDKS, Detection, protect
+from anonymix_adapters.tencent._adapter import COLLECTION, NAME, SDKS, Detection, protect
 from anonymix_adapters.wrapping import need_gate
 
 _ACCEPTED: Final = 50.0
@@ -73,6 +74,9 @@ def _from_environment() -> Any:
     from tencentcloud.common.profile.http_profile import HttpProfile
     from tencentcloud.iai.v20200303.iai_client import IaiClient
 
+    for name in ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY"):
+        if not os.environ.get(name):
+            raise AdapterError(f"{name} is not set", where=NAME)
     endpoint = os.environ.get("TENCENTCLOUD_IAI_ENDPOINT", "https://iai.tencentcloudapi.com")
     scheme, _, host = endpoint.rpartition("://")
     profile = ClientProfile(httpProfile=HttpProfile(endpoint=host, protocol=scheme or "https"))
