@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -31,7 +30,7 @@ from anonymix_keystore import _header, _slots
 from anonymix_keystore._audit import canonical
 from anonymix_keystore._core import Core
 from anonymix_keystore._crypto import KEY_BYTES, derive
-from anonymix_keystore._database import APPLICATION_ID, check_free, sync_folder
+from anonymix_keystore._database import APPLICATION_ID, DRAFT, check_free, check_not_beside, sync_folder
 from anonymix_keystore._errors import (
     DamagedError,
     DiskFullError,
@@ -58,7 +57,6 @@ _SQLITE = b"SQLite format 3\x00"
 _APPLICATION_AT = 68  # offset of the application id in an SQLite file
 _VERSIONS_AT, _NO_LOG = 18, b"\x01\x01"  # of the file format's write and read version
 _DESCRIPTORS = Path("/proc/self/fd")
-_DRAFT = re.compile(r"\..+\.(?:image|writing|restoring)-[0-9a-f]{12}", re.DOTALL)
 
 Draft = tuple[IO[bytes], Callable[[], None]]  # an open file, and how it gets its name
 
@@ -84,6 +82,7 @@ def write(core: Core, path: Path, unlock: Unlock) -> BackupInfo:
     """Write a backup of a store to a new file."""
     if os.path.lexists(path):
         raise StoreExistsError("there is already a file here", where=str(path))
+    check_not_beside(path)
     sweep(path.parent)
     data_key = secrets.token_bytes(KEY_BYTES)
     slot = _slots.lock(core.keys.store_id, BACKUP, data_key, unlock)
@@ -232,7 +231,7 @@ def sweep(folder: Path) -> None:
     """Remove the drafts that killed processes left in a folder."""
     with contextlib.suppress(OSError):
         for name in sorted(folder.iterdir()):
-            if _DRAFT.fullmatch(name.name):
+            if DRAFT.fullmatch(name.name):
                 with contextlib.suppress(OSError):
                     if _abandoned(name):
                         name.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import sqlite3
 import threading
 import time
@@ -66,6 +67,8 @@ _SPIN_SECONDS = 0.02
 _LOG, _INDEX, _JOURNAL = "-wal", "-shm", "-journal"
 _LOOK_SECONDS = 0.05  # how often reads look after the files beside the store's
 _TRIES = 3
+_MOUNTS = Path("/proc/self/mountinfo")
+DRAFT = re.compile(r"\..+\.(?:image|writing|restoring)-[0-9a-f]{12}", re.DOTALL)  # of a backup or a restore
 _MOVED = "put back what was opened, with its -wal and -shm, or open the store that is there now"
 
 
@@ -112,8 +115,9 @@ def check_free(path: Path) -> None:
     A log or journal that another store left would be played into the new file and destroy it.
 
     Raises:
-        StoreExistsError: One is there (or a dangling link).
+        StoreExistsError: One is there (or a dangling link), or the path is a name for a file beside another.
     """
+    check_not_beside(path)
     names = [str(name) for name in files_of(path)]
     left = [name for name in names if os.path.lexists(name)]
     if left:
@@ -126,6 +130,74 @@ def check_free(path: Path) -> None:
             fix="choose another path, or move all files of the old store together: "
             f"{', '.join(names[:3])}, so far as they are there",
         )
+
+
+def check_not_beside(path: Path) -> None:
+    """See that a new file is not put where SQLite takes it for a log or journal of a file that is there.
+
+    SQLite would play it into that file or delete it.
+
+    Raises:
+        StoreExistsError: It would be.
+    """
+    for suffix in (_LOG, _INDEX, _JOURNAL):
+        if path.name.endswith(suffix) and os.path.isfile(str(path).removesuffix(suffix)):  # noqa: PTH113
+            raise StoreExistsError(
+                "SQLite keeps a file of its own under this name",
+                where=str(path),
+                fix=f"choose a name that does not end in {suffix}",
+            )
+
+
+def check_one_name(path: Path) -> None:
+    """See that a store's file has one name, so that everybody keeps its log in the same place.
+
+    The log lies beside the name by which the file was opened. Two who open one file by two names in two
+    places each keep a log of their own, and one loses what the other wrote. Symbolic links do no harm,
+    since they are followed first.
+
+    Raises:
+        StorageError: The file has a hard link, or is a mount of its own.
+    """
+    real = Path(os.path.realpath(path))
+    try:
+        status = real.stat()
+    except OSError:  # missing, or shut: opening it says more
+        return
+    if status.st_nlink > 1 + _drafts_left(real, status):
+        raise StorageError(
+            "the store's file has another name (a hard link), and each name would have a log of its own",
+            where=str(path),
+            fix=f"remove the other name (find FOLDER -samefile {real}), or copy the file and open the copy",
+        )
+    if _is_mount(real):
+        raise StorageError(
+            "the store's file is mounted by itself, and its log stays outside the mount",
+            where=str(path),
+            fix="mount the folder that holds the store in place of the file",
+        )
+
+
+def _drafts_left(real: Path, status: os.stat_result) -> int:
+    """How many names a killed restore left to a file, by which nobody opens it."""
+    found = 0
+    with contextlib.suppress(OSError):
+        for name in real.parent.iterdir():
+            if DRAFT.fullmatch(name.name) and _held.identity(name) == (status.st_dev, status.st_ino):
+                found += 1
+    return found
+
+
+def _is_mount(real: Path) -> bool:
+    """Whether something is mounted at a file, as far as the system says."""
+    try:
+        mounts = _MOUNTS.read_bytes().splitlines()
+    except OSError:
+        return False
+    # The fifth field is the place, in which blanks and backslashes are octal.
+    places = (line.split(b" ", 5)[4] for line in mounts)
+    plain = (re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), place) for place in places)
+    return os.fsencode(real) in plain
 
 
 def new_private_file(path: Path) -> None:

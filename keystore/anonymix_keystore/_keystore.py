@@ -18,7 +18,7 @@ from anonymix_keystore._cache import Cache
 from anonymix_keystore._care import Care
 from anonymix_keystore._core import Core, check_form
 from anonymix_keystore._crypto import KEY_BYTES, KeyRing
-from anonymix_keystore._database import Database, files_of, new_private_file, sync_folder
+from anonymix_keystore._database import Database, check_one_name, files_of, new_private_file, sync_folder
 from anonymix_keystore._errors import RolledBackError
 from anonymix_keystore._originals import Originals
 from anonymix_keystore._subjects import Subjects
@@ -186,6 +186,8 @@ class Keystore(Subjects, Bulk, Care):
             LockedError: It is locked up in another way.
             RolledBackError: It is older than its anchor, or its audit trail was cut.
             DamagedError: It was changed.
+            StorageError: Its file has a hard link, or is mounted without its folder: its log would lie in
+                two places.
         """
         held: Database | Core
         place, patience = _asked.path(path, "path"), _asked.number(busy_timeout, "busy_timeout")
@@ -193,6 +195,7 @@ class Keystore(Subjects, Bulk, Care):
         accept_clock = _asked.flag(accept_clock, "accept_clock")
         accept_rollback = _asked.text(accept_rollback, "accept_rollback")
         _asked.unlock(unlock)
+        check_one_name(place)
         held = db = Database(place, patience)
         try:
             schema = _schema.found(db)
@@ -235,8 +238,11 @@ class Keystore(Subjects, Bulk, Care):
             StoreMissingError: There is no file.
             ForeignFileError: It is no keystore.
             DamagedError: It can't be read.
+            StorageError: As for ``open``.
         """
-        db = Database(_asked.path(path, "path"), busy_timeout=10.0)
+        place = _asked.path(path, "path")
+        check_one_name(place)
+        db = Database(place, busy_timeout=10.0)
         try:
             _schema.found(db)
             slot = _slots.need(db, _header.read_id(db), _slots.ROOT)

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from anonymix_keystore import _asked
 from anonymix_keystore._asked import exact
 from anonymix_keystore._crypto import KEY_BYTES, derive
+from anonymix_keystore._database import check_not_beside
 from anonymix_keystore._errors import (
     DamagedError,
     InsecureKeyFileError,
@@ -281,10 +282,11 @@ class KeyFileUnlock(SecretUnlock):
         """Make a new key file (0600).
 
         Raises:
-            StoreExistsError: There is already a file.
+            StoreExistsError: There is already a file, or SQLite would take it for one of a store's.
             UnlockUnavailableError: It can't be written.
         """
         made = cls(path)
+        check_not_beside(made._path)
         try:
             handle = os.open(made._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
