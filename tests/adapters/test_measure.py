@@ -92,6 +92,23 @@ def test_nobody_is_refused() -> None:
         beyond_strangers([], [0.5])
 
 
+def test_the_command_names_a_back_end_that_fails_and_goes_on(
+    adapter_mixer: RememberingMixer,
+    shared_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert adapter_mixer  # the weights are there
+
+    def unready(*_: object, **__: object) -> None:
+        raise LookupError("you must specify a region")
+
+    monkeypatch.setattr(opencv, "rehearse", unready)
+    photos = ["--photos", str(shared_data / "london"), "--people", "2"]
+    assert main(["measure", "adapters", "opencv", *photos]) == 1
+    assert "opencv: LookupError: you must specify a region" in capsys.readouterr().err
+
+
 def test_the_command_names_what_is_missing_and_goes_on(
     shared_data: Path,
     adapter_mixer: RememberingMixer,

@@ -12,6 +12,7 @@ import typer
 from anonymix_lab.cli.measure._app import app
 from anonymix_plugin.cli.options import takes_photos
 from anonymix_plugin.cli.report import printable
+from anonymix_plugin.words import clean
 
 
 @app.command()
@@ -24,25 +25,28 @@ def adapters(
 ) -> None:
     """Measure accuracy and overhead of back ends behind their adapters; prints a line of JSON for each.
 
-    An adapter whose SDK is missing is named on standard error, and the command ends with exit code 1.
+    An adapter whose SDK is missing, or whose back end fails, is named on standard error with the reason, and
+    the command ends with exit code 1.
     """
     from anonymix_adapters.drill import people_in, temporary_mixer
-    from anonymix_adapters.errors import SdkMissingError
+    from anonymix_adapters.errors import asked_to_stop, in_words
     from anonymix_adapters.registry import load
     from anonymix_lab.studies.adapters import Timed, measure
 
     taking_part = people_in(photos, people)
-    missing = 0
+    failed = 0
     with temporary_mixer() as mixer:
         timed = Timed(mixer)
         for name in names:
             adapter = load(name)
             try:
                 found = measure(adapter, timed, taking_part, claims=claims)
-            except SdkMissingError as error:
-                missing += 1
-                typer.echo(f"{printable(name)}: {error}", err=True)
+            except (Exception, SystemExit) as error:  # an SDK may raise whatever it likes
+                if asked_to_stop(error):
+                    raise
+                failed += 1
+                typer.echo(printable(f"{name}: {clean(in_words(error))}"), err=True)
                 continue
             typer.echo(json.dumps(asdict(found)))
-    if missing:
+    if failed:
         raise typer.Exit(1)
