@@ -136,6 +136,8 @@ class Care(Base):
 
         Raises:
             UnknownSubjectError: Nothing is known about the person.
+            AnchorError: The person is forgotten, but the anchor could not be told: ``receipt`` of the error
+                holds the receipt.
         """
         return _erasure.forget(self._core, subject, scope, _asked.text(reason, "reason"))
 

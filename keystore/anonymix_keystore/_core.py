@@ -49,6 +49,7 @@ class Change:
         self.wrap = header.wrap
         self.touched: set[bytes] = set()  # tags whose cached keys are stale
         self.erased = False
+        self.made = False  # whether it is durable, whatever fails after it
         # Whether bytes erased by an earlier change are still in the log, which nobody else can
         # write to or empty while this step holds the write lock.
         self.pending = header.unscrubbed and not db.log_empty()
@@ -348,6 +349,7 @@ class Core:
                     with self.lock:
                         self.cache.clear()
                 raise
+            change.made = True
             try:
                 self._after(change)
             finally:

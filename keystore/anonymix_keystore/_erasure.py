@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from anonymix_keystore._clock import DAY
 from anonymix_keystore._core import Change, Core
 from anonymix_keystore._database import Database
 from anonymix_keystore._enrolments import EnrolmentInfo, info
-from anonymix_keystore._errors import ClockError, UnknownSubjectError
+from anonymix_keystore._errors import ClockError, KeystoreError, UnknownSubjectError
 from anonymix_keystore._lifecycle import Ending, Who, subject_in
 from anonymix_keystore._names import checked
 from anonymix_keystore._rows import (
@@ -48,7 +49,8 @@ class ForgetReceipt:
         rows_left: Rows about the person found afterwards; 0.
         traces_left: How many of the person's tags, aliases and wrapped keys are still found as bytes
             in the file, or may be in its write-ahead log; 0 unless somebody who was reading kept the
-            log from being emptied (``Keystore.unscrubbed`` tells when it is).
+            log from being emptied (``Keystore.unscrubbed`` tells when it is), or the file could not be
+            read again.
     """
 
     aliases: tuple[str, ...]
@@ -87,28 +89,30 @@ class LastUse:
 def forget(core: Core, subject: str, scope: str | None, reason: str) -> ForgetReceipt:
     """Erase everything about a person, in one scope or in all."""
     checked(subject, "subject")
-    with core.change() as change:
-        if scope is None:  # read here, so that no scope can come in between
-            scopes = SCOPES.every(change.db, change.keys)
-            names = tuple(_lifecycle.scope_names(scopes, change.keys, change.db.where).values())
-        else:
-            names = (scope,)
-        whos = [subject_in(change.keys, subject, name) for name in names]
-        erased = _Erased(change)
-        for who in whos:
-            erased.take(who)
-        if not erased.found:
-            raise UnknownSubjectError("nothing is known about this subject", where=f"subject {subject!r}")
-        erased.write(reason)
-    with core.connection() as (db, _):
-        return erased.receipt(db, whos)
+    erased: _Erased | None = None
+    try:
+        with core.change() as change:
+            if scope is None:  # read here, so that no scope can come in between
+                scopes = SCOPES.every(change.db, change.keys)
+                names = tuple(_lifecycle.scope_names(scopes, change.keys, change.db.where).values())
+            else:
+                names = (scope,)
+            erased = _Erased(change, [subject_in(change.keys, subject, name) for name in names])
+            if not erased.found:
+                raise UnknownSubjectError("nothing is known about this subject", where=f"subject {subject!r}")
+            erased.write(reason)
+    except KeystoreError as error:
+        if erased is not None and erased.made:
+            error.receipt = erased.receipt(core)
+        raise
+    return erased.receipt(core)
 
 
 class _Erased:
     """Gathers what there is about a person, erases it, and looks whether it is gone."""
 
-    def __init__(self, change: Change) -> None:
-        self._change = change
+    def __init__(self, change: Change, whos: Sequence[Who]) -> None:
+        self._change, self._whos = change, whos
         self._needles: list[bytes] = []
         self._tags: list[bytes] = []
         self._moves: list[list[object]] = []
@@ -116,13 +120,20 @@ class _Erased:
         self._scopes: list[str] = []
         self._entries: list[EnrolmentInfo] = []
         self._counts = {"keys": 0, "enrolments": 0, "originals": 0}
+        for who in whos:
+            self._take(who)
+
+    @property
+    def made(self) -> bool:
+        """Whether it is erased for good."""
+        return self._change.made
 
     @property
     def found(self) -> bool:
         """Whether anything was found."""
         return bool(self._scopes)
 
-    def take(self, who: Who) -> None:
+    def _take(self, who: Who) -> None:
         """Delete what belongs to the person in one scope."""
         change, db, ring = self._change, self._change.db, self._change.keys
         enrolments = [
@@ -169,15 +180,20 @@ class _Erased:
         self._change.erased = True
         self._change.note("forget", keys=self._moves, erased=self._counts, reason=reason)
 
-    def receipt(self, db: Database, whos: Sequence[Who]) -> ForgetReceipt:
+    def receipt(self, core: Core) -> ForgetReceipt:
         """Look whether all of it is gone; the connection is not the one that erased it."""
-        with db.snapshot():
-            rows, image = self._rows(db, whos), db.image()
         header = self._change.header
         needles = set(self._needles)
-        # The image is what the file holds once the log was folded into it. Nobody looks into the log
-        # itself: as long as it could not be emptied, all may be there.
-        left = sum(needle in image for needle in needles) if self._change.scrubbed else len(needles)
+        rows, left = 0, len(needles)
+        # What can't be looked at may all be there. The receipt is given all the same: the records that
+        # it is made of are gone.
+        with contextlib.suppress(KeystoreError), core.connection() as (db, _):
+            with db.snapshot():
+                rows, image = self._rows(db), db.image()
+            # The image is what the file holds once the log was folded into it. Nobody looks into the log
+            # itself: as long as it could not be emptied, all may be there.
+            if self._change.scrubbed:
+                left = sum(needle in image for needle in needles)
         return ForgetReceipt(
             aliases=tuple(self._aliases),
             scopes=tuple(self._scopes),
@@ -192,10 +208,9 @@ class _Erased:
             traces_left=left,
         )
 
-    @staticmethod
-    def _rows(db: Database, whos: Sequence[Who]) -> int:
+    def _rows(self, db: Database) -> int:
         rows = 0
-        for who in whos:
+        for who in self._whos:
             for sql, values in (
                 ("SELECT count(*) FROM heads WHERE tag = ?", (who.tag,)),
                 ("SELECT count(*) FROM keys WHERE tag = ?", (who.tag,)),

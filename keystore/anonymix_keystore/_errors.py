@@ -5,6 +5,11 @@ No message ever holds key material, a passphrase or a sealed value.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anonymix_keystore._erasure import ForgetReceipt
+
 # Said only where content fails authentication or is gone: a backup may be older than a revocation.
 RESTORE = "restore a backup, and open it with the store's anchor, so that revoked keys stay revoked"
 
@@ -16,9 +21,14 @@ class KeystoreError(Exception):
         what: What was wrong, in one sentence, never containing a secret.
         where: The file, subject or field concerned, or "" where there is none.
         fix: What the user can do about it, or "".
+
+    Attributes:
+        receipt: What ``forget`` had erased for good when a step after it failed (an anchor that could
+            not be told, say): the last list of entries that are still in back ends. Otherwise ``None``.
     """
 
     code = "keystore"  # stable, machine-readable name used in JSON output
+    receipt: ForgetReceipt | None = None
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         super().__init__(what)

@@ -19,6 +19,7 @@ from anonymix_keystore import (
     AnchorFile,
     Argon2Cost,
     ClockError,
+    ForgetReceipt,
     InvalidRequestError,
     KeyFileUnlock,
     KeyRevokedError,
@@ -234,6 +235,38 @@ def test_forgetting_prints_what_is_still_to_delete(run) -> None:
     assert receipt["clean"]
     for words in (("forget", "--yes"), ("forget", "a", "--unused-days", "3", "--yes")):
         run(*words, fails=UsageError)
+
+
+def test_what_was_forgotten_is_told_though_a_later_step_fails(
+    run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("init", "--anchor", str(tmp_path / "anchor"))
+    monkeypatch.setenv("ANONYMIX_ANCHOR", str(tmp_path / "anchor"))
+    with Keystore.open(
+        home / "keystore.db",
+        PassphraseUnlock(SECRET),
+        clock=lambda: time.time() - 100 * 86_400,
+        accept_clock=True,
+    ) as store:
+        for name in ("alice", "bob", "carol"):
+            store.issue(name)
+            store.record_enrolment(
+                name, adapter="dlib", collection="c", external_id=f"of {name}", version=1, fingerprint="f"
+            )
+    genuine = Keystore.forget
+    done: list[str] = []
+
+    def forget(store: Keystore, subject: str, *args: object, **options: object) -> ForgetReceipt:
+        if done:
+            (tmp_path / "anchor").rename(tmp_path / "away")
+        done.append(subject)
+        return genuine(store, subject, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Keystore, "forget", forget)
+    result = run("forget", "--unused-days", "50", "--yes", "--accept-most", "--json", fails=AnchorError)
+    told = [entry["external_id"] for receipt in json.loads(result.stdout) for entry in receipt["entries"]]
+    assert told == [f"of {name}" for name in done]
+    assert len(done) == 2
 
 
 def test_status_counts_keys(run) -> None:

@@ -10,11 +10,14 @@ import pytest
 from keystore_clock import Clock
 
 from anonymix_keystore import (
+    AnchorError,
+    AnchorFile,
     InvalidRequestError,
     KeyFileUnlock,
     KeyRevokedError,
     KeyState,
     Keystore,
+    StorageError,
     UnknownSubjectError,
 )
 
@@ -278,3 +281,43 @@ def test_no_job_remembers_one_who_was_forgotten(
     assert {info.subject: info.version for info in store.list()} == {by_tag[3]: 2, by_tag[5]: 2}
     assert store.forget(by_tag[5]).clean
     assert store.verify().ok
+
+
+def test_a_receipt_is_given_though_the_anchor_or_a_second_look_fails(
+    path: Path, unlock: KeyFileUnlock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anchor = AnchorFile.create(tmp_path / "anchor")
+    with Keystore.create(path, unlock, anchor=anchor) as store:
+        for name in ("alice", "bob", "carol"):
+            store.issue(name)
+            store.record_enrolment(
+                name, adapter="x", collection="c", external_id=f"of {name}", version=1, fingerprint="f"
+            )
+        (tmp_path / "anchor").rename(tmp_path / "away")
+        with pytest.raises(AnchorError, match="the change was made") as told:
+            store.forget("alice")
+        receipt = told.value.receipt
+        assert receipt is not None
+        assert receipt.clean
+        assert [entry.external_id for entry in receipt.entries] == ["of alice"]
+        with pytest.raises(UnknownSubjectError) as told_unknown:
+            store.forget("alice")
+        assert told_unknown.value.receipt is None
+        (tmp_path / "away").rename(tmp_path / "anchor")
+
+        def refuse(*_: object) -> None:
+            raise StorageError("no descriptor left")
+
+        monkeypatch.setattr(store._core, "_another", refuse)
+        receipt = store.forget("bob")
+        monkeypatch.undo()
+        assert [entry.external_id for entry in receipt.entries] == ["of bob"]
+        assert not receipt.clean  # nobody could look
+
+        monkeypatch.setattr(store._core._writer, "check_main", refuse)
+        with pytest.raises(StorageError) as told_storage:
+            store.forget("carol")
+        monkeypatch.undo()
+        assert told_storage.value.receipt is None  # nothing was changed
+        assert store.current("carol").version == 1
+        assert store.verify().ok

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from anonymix_keystore import RETENTION, Verification
+from anonymix_keystore import RETENTION, ForgetReceipt, KeystoreError, Verification
 from anonymix_plugin.cli.keys._app import (
     ClockOption,
     DescriptorOption,
@@ -60,13 +61,25 @@ def forget(
         raise UsageError("name a subject, or say --unused-days")
     whom = f"all who were not seen for {unused_days:g} days" if subject is None else subject
     confirm(yes, f"Erase everything about {whom} for good?")
-    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
-        if subject is not None:
-            receipts = [store.forget(subject, scope, reason=reason)]
-        else:
-            limit = days_of(unused_days or 0, "--unused-days")
-            due = store.forget_unused(limit, scope, reason=reason or "retention", accept_most=accept_most)
-            receipts = list(due)
+    receipts: list[ForgetReceipt] = []
+    try:
+        with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
+            if subject is not None:
+                receipts.append(store.forget(subject, scope, reason=reason))
+            else:
+                limit = days_of(unused_days or 0, "--unused-days")
+                due = store.forget_unused(limit, scope, reason=reason or "retention", accept_most=accept_most)
+                receipts.extend(due)
+    except BaseException as error:  # what was erased until then is told, since nothing else lists it
+        if isinstance(error, KeystoreError) and error.receipt is not None:
+            receipts.append(error.receipt)
+        if receipts:
+            _print_receipts(receipts, as_json)
+        raise
+    _print_receipts(receipts, as_json)
+
+
+def _print_receipts(receipts: Sequence[ForgetReceipt], as_json: bool) -> None:
     if as_json:
         print_json([{**asdict(receipt), "clean": receipt.clean} for receipt in receipts])
         return
