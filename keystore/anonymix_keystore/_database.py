@@ -11,6 +11,7 @@ import os
 import random
 import re
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -164,6 +165,8 @@ def check_one_name(path: Path) -> None:
         status = real.stat()
     except OSError:  # missing, or shut: opening it says more
         return
+    if not stat.S_ISREG(status.st_mode):
+        return
     if status.st_nlink > 1 + _drafts_left(real, status):
         raise StorageError(
             "the store's file has another name (a hard link), and each name would have a log of its own",
@@ -237,6 +240,7 @@ class Database:
         path: An existing file.
         busy_timeout: Seconds to wait for other writers before giving up.
         rank: Locks of several connections are taken in ascending order of this.
+        new: Whether the file was made just now, to become a store.
 
     Raises:
         StoreMissingError: There is no file.
@@ -244,8 +248,8 @@ class Database:
         StorageError: The file can't be opened, or is exchanged all the time.
     """
 
-    def __init__(self, path: Path, busy_timeout: float, *, rank: int = 0) -> None:
-        self.path, self.where, self.rank = path, str(path), rank
+    def __init__(self, path: Path, busy_timeout: float, *, rank: int = 0, new: bool = False) -> None:
+        self.path, self.where, self.rank, self._new = path, str(path), rank, new
         self.patience = busy_timeout
         self.lock = threading.RLock()
         self._writing = self._inherited = False
@@ -321,9 +325,11 @@ class Database:
             "foreign_keys=ON",
             "cache_size=-16384",
             "synchronous=FULL",
-            "journal_mode=WAL",
         ):
             self.patiently(f"PRAGMA {pragma}")
+        # This alone writes to the file: another program's database stays as it is.
+        if self._new or self.patiently("PRAGMA application_id") == (APPLICATION_ID,):
+            self.patiently("PRAGMA journal_mode=WAL")
 
     def close(self) -> None:
         """Close the connection; the last one out folds the write-ahead log into the file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import secrets
@@ -125,7 +126,7 @@ class Keystore(Subjects, Bulk, Care):
         new_private_file(place)
         held: Database | Core | None = None
         try:
-            held = db = Database(place, patience)
+            held = db = Database(place, patience, new=True)
             with db.immediate():
                 _schema.prepare(db)
                 _slots.write(db, store_id, slot)
@@ -142,7 +143,8 @@ class Keystore(Subjects, Bulk, Care):
             if held is not None:
                 held.close()
             for name in files_of(place):
-                name.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # a name too long for the files beside it, say
+                    name.unlink(missing_ok=True)
             raise
         return cls(core, unlock)
 

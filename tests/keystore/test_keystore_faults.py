@@ -27,6 +27,7 @@ from anonymix_keystore import (
     ReadOnlyError,
     StorageError,
     StoreExistsError,
+    StoreMissingError,
 )
 from anonymix_keystore import _database as database
 from anonymix_keystore import _schema as schema
@@ -50,10 +51,11 @@ def test_other_files_are_not_taken_for_a_store(path: Path, unlock: KeyFileUnlock
     with sqlite3.connect(path) as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("photos",)]
     db.close()
-    assert len(path.read_bytes()) == len(before)
+    assert path.read_bytes() == before
     path.write_bytes(b"")
     with pytest.raises(ForeignFileError):
         Keystore.open(path, unlock)
+    assert path.read_bytes() == b""
 
 
 def test_a_newer_schema_is_refused_and_left_alone(store: Keystore, path: Path, unlock: KeyFileUnlock) -> None:
@@ -252,6 +254,20 @@ def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
 def test_a_missing_folder_is_told(tmp_path: Path, unlock: KeyFileUnlock) -> None:
     with pytest.raises(StorageError):
         Keystore.create(tmp_path / "none" / "store.db", unlock)
+
+
+def test_a_name_with_no_room_for_the_log_is_told_and_leaves_no_file(
+    tmp_path: Path, unlock: KeyFileUnlock
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(StorageError):
+        Keystore.create(tmp_path / ("x" * 253), unlock)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_is_told_as_no_keystore(tmp_path: Path, unlock: KeyFileUnlock) -> None:
+    with pytest.raises(StoreMissingError):
+        Keystore.open(tmp_path, unlock)
 
 
 def test_a_refusing_folder_is_told(
