@@ -496,7 +496,7 @@ def test_a_store_that_can_not_be_opened_once_made_leaves_no_file(
 ) -> None:
     from anonymix_keystore import _keystore
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise StorageError("can't be opened")
 
     monkeypatch.setattr(_keystore, "Database", refuse)
