@@ -9,9 +9,10 @@ from azure.core.credentials import AzureKeyCredential
 
 from anonymix_adapters.azure import protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_lab.demo.people import sample_people
 from anonymix_plugin import Anonymixer
 
+people = Path(__file__).parents[1] / "tests" / "people"
+anna, ben = ([(people / f"{name}_{n}.jpg").read_bytes() for n in (1, 2)] for name in ("alex", "billie"))
 HOW = {"detection_model": "detection_03", "recognition_model": "recognition_04", "return_face_id": True}
 account = os.environ["AZURE_FACE_ENDPOINT"], AzureKeyCredential(os.environ["AZURE_FACE_KEY"])
 
@@ -25,7 +26,6 @@ def confidence(photo: bytes) -> float:
 with tempfile.TemporaryDirectory() as folder:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
-        anna, ben = ([photo.data for photo in person.photos] for person in sample_people(mixer.generator, 2))
         faces = protect(FaceClient(*account), mixer)
         groups = protect(FaceAdministrationClient(*account), mixer).large_person_group
         groups.create("door", name="door", recognition_model="recognition_04")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from anonymix_adapters.compreface import CompreFace, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_lab.demo.people import sample_people
 from anonymix_plugin import Anonymixer
 
+people = Path(__file__).parents[1] / "tests" / "people"
+anna, ben = ([(people / f"{name}_{n}.jpg").read_bytes() for n in (1, 2)] for name in ("alex", "billie"))
 url, key = os.environ["COMPREFACE_URL"], os.environ["COMPREFACE_RECOGNITION_KEY"]
 
 
@@ -20,7 +21,6 @@ def similarity(photo: bytes) -> float:
 with tempfile.TemporaryDirectory() as folder, CompreFace(url, recognition_key=key) as client:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
-        anna, ben = ([photo.data for photo in person.photos] for person in sample_people(mixer.generator, 2))
         protect(client, mixer)
         client.add_face("anna", anna[0])
         print(f"anna again:  {similarity(anna[1]):.2f}")

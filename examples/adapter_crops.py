@@ -8,12 +8,13 @@ import onnxruntime
 
 from anonymix_adapters.crops import CropLayout, gate_of, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_lab.demo.people import sample_people
 from anonymix_plugin import Anonymixer
 from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.models import locate
 
+people = Path(__file__).parents[1] / "tests" / "people"
+anna, ben = ([(people / f"{name}_{n}.jpg").read_bytes() for n in (1, 2)] for name in ("alex", "billie"))
 layout, detector = CropLayout(size=112, alignment="arcface", mean=127.5, scale=127.5), YuNet(locate("yunet"))
 session = onnxruntime.InferenceSession(str(locate("arcface-mbf")), providers=["CPUExecutionProvider"])
 
@@ -27,7 +28,6 @@ def embed(photo: bytes) -> np.ndarray:
 with tempfile.TemporaryDirectory() as folder:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
-        anna, ben = ([photo.data for photo in person.photos] for person in sample_people(mixer.generator, 2))
         protect(session, mixer, layout=layout)  # a torch.nn.Module is protected in the same way
         with gate_of(session).enrolment("anna", collection="door", external_id="1"):
             enrolled = embed(anna[0])

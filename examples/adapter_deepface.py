@@ -1,6 +1,5 @@
 """DeepFace behind the mixer, offline: register and identify in an SQLite database, SFace weights in place."""
 
-import base64
 import os
 import shutil
 import tempfile
@@ -8,9 +7,11 @@ from pathlib import Path
 
 from anonymix_adapters.deepface import protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_lab.demo.people import sample_people
 from anonymix_plugin import Anonymixer
 from anonymix_plugin.models import locate
+
+people = Path(__file__).parents[1] / "tests" / "people"
+anna, ben = ([str(people / f"{name}_{number}.jpg") for number in (1, 2)] for name in ("alex", "billie"))
 
 with tempfile.TemporaryDirectory() as folder:
     os.environ["DEEPFACE_HOME"] = folder
@@ -23,10 +24,6 @@ with tempfile.TemporaryDirectory() as folder:
     store = {"database_type": "sqlite", "connection_details": str(Path(folder) / "faces.db")}
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
-        anna, ben = (
-            [f"data:image/png;base64,{base64.b64encode(photo.data).decode()}" for photo in person.photos]
-            for person in sample_people(mixer.generator, 2)
-        )
         deepface = protect(DeepFace, mixer)
         deepface.register(anna[0], "anna.jpg", subject="anna", **how, **store)
         for name, photo in (("anna again", anna[1]), ("ben as anna", ben[0])):

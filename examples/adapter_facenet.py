@@ -10,9 +10,10 @@ from PIL import Image
 
 from anonymix_adapters.facenet import gate_of, network, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_lab.demo.people import sample_people
 from anonymix_plugin import Anonymixer
 
+people = Path(__file__).parents[1] / "tests" / "people"
+anna, ben = ([(people / f"{name}_{n}.jpg").read_bytes() for n in (1, 2)] for name in ("alex", "billie"))
 mtcnn = MTCNN()
 net = network()  # the registry's weights; InceptionResnetV1(pretrained="vggface2") where it can be downloaded
 
@@ -24,7 +25,6 @@ def embed(photo: bytes) -> torch.Tensor:
 with tempfile.TemporaryDirectory() as folder:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
-        anna, ben = ([photo.data for photo in person.photos] for person in sample_people(mixer.generator, 2))
         protect(net, mixer, mtcnn=mtcnn)
         with gate_of(net).enrolment("anna", collection="door", external_id="1"):
             enrolled = embed(anna[0])

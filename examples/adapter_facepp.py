@@ -6,9 +6,10 @@ from pathlib import Path
 
 from anonymix_adapters.facepp import FacePlusPlus, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_lab.demo.people import sample_people
 from anonymix_plugin import Anonymixer
 
+people = Path(__file__).parents[1] / "tests" / "people"
+anna, ben = ([(people / f"{name}_{n}.jpg").read_bytes() for n in (1, 2)] for name in ("alex", "billie"))
 url = os.environ.get("FACEPP_URL", "https://api-us.faceplusplus.com/facepp/v3/")
 account = os.environ["FACEPP_API_KEY"], os.environ["FACEPP_API_SECRET"]
 
@@ -21,7 +22,6 @@ def confidence(photo: bytes) -> float:
 with tempfile.TemporaryDirectory() as folder, FacePlusPlus(*account, url=url) as client:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
-        anna, ben = ([photo.data for photo in person.photos] for person in sample_people(mixer.generator, 2))
         protect(client, mixer)
         client.create_face_set("door")
         with mixer.subject("anna", enrol=True):

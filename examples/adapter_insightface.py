@@ -10,9 +10,11 @@ from insightface.app import FaceAnalysis
 
 from anonymix_adapters.insightface import gate_of, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_lab.demo.people import sample_people
 from anonymix_plugin import Anonymixer
 from anonymix_plugin.models import locate
+
+people = Path(__file__).parents[1] / "tests" / "people"
+anna, ben = ([(people / f"{name}_{n}.jpg").read_bytes() for n in (1, 2)] for name in ("alex", "billie"))
 
 
 def embed(photo: bytes) -> np.ndarray:
@@ -20,14 +22,11 @@ def embed(photo: bytes) -> np.ndarray:
 
 
 with tempfile.TemporaryDirectory() as folder:
-    pack = Path(folder) / "pack"
-    pack.mkdir()
     for name in ("arcface-mbf", "scrfd-500m"):
-        shutil.copy(locate(name), pack)
+        shutil.copy(locate(name), folder)
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
-        anna, ben = ([photo.data for photo in person.photos] for person in sample_people(mixer.generator, 2))
-        app = protect(FaceAnalysis(name=str(pack), providers=["CPUExecutionProvider"]), mixer)
+        app = protect(FaceAnalysis(name=folder, providers=["CPUExecutionProvider"]), mixer)
         app.prepare(ctx_id=-1)
         with gate_of(app).enrolment("anna", collection="door", external_id="1"):
             enrolled = embed(anna[0])

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from anonymix_adapters.luxand import Luxand, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_lab.demo.people import sample_people
 from anonymix_plugin import Anonymixer
 
+people = Path(__file__).parents[1] / "tests" / "people"
+anna, ben = ([(people / f"{name}_{n}.jpg").read_bytes() for n in (1, 2)] for name in ("alex", "billie"))
 url = os.environ.get("LUXAND_URL", "https://api.luxand.cloud/")
 
 
@@ -20,7 +21,6 @@ def probability(photo: bytes) -> float:
 with tempfile.TemporaryDirectory() as folder, Luxand(os.environ["LUXAND_TOKEN"], url=url) as client:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
-        anna, ben = ([photo.data for photo in person.photos] for person in sample_people(mixer.generator, 2))
         protect(client, mixer)
         person = client.add_person("anna", anna[0], collections=["door"]).uuid
         print(f"anna again:  {probability(anna[1]):.2f}")

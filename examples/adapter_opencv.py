@@ -8,10 +8,11 @@ import numpy as np
 
 from anonymix_adapters.opencv import gate_of, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_lab.demo.people import sample_people
 from anonymix_plugin import Anonymixer
 from anonymix_plugin.models import locate
 
+people = Path(__file__).parents[1] / "tests" / "people"
+anna, ben = ([(people / f"{name}_{n}.jpg").read_bytes() for n in (1, 2)] for name in ("alex", "billie"))
 detector = cv2.FaceDetectorYN.create(str(locate("yunet")), "", (320, 320))
 
 
@@ -25,7 +26,6 @@ def embed(photo: bytes) -> np.ndarray:
 with tempfile.TemporaryDirectory() as folder:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
-        anna, ben = ([photo.data for photo in person.photos] for person in sample_people(mixer.generator, 2))
         recogniser = protect(cv2.FaceRecognizerSF.create(str(locate("sface")), ""), mixer)
         with gate_of(recogniser).enrolment("anna", collection="door", external_id="1"):
             enrolled = embed(anna[0])

@@ -12,9 +12,10 @@ from tencentcloud.iai.v20200303.iai_client import IaiClient
 
 from anonymix_adapters.tencent import protect
 from anonymix_keystore import Keystore, PassphraseUnlock
-from anonymix_lab.demo.people import sample_people
 from anonymix_plugin import Anonymixer
 
+people = Path(__file__).parents[1] / "tests" / "people"
+anna, ben = ([(people / f"{name}_{n}.jpg").read_bytes() for n in (1, 2)] for name in ("alex", "billie"))
 place = os.environ.get("TENCENTCLOUD_IAI_ENDPOINT", "https://iai.tencentcloudapi.com").split("://")
 profile = ClientProfile(httpProfile=HttpProfile(protocol=place[0], endpoint=place[1]))
 
@@ -27,7 +28,6 @@ def score(photo: bytes) -> float:
 with tempfile.TemporaryDirectory() as folder:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
-        anna, ben = ([photo.data for photo in person.photos] for person in sample_people(mixer.generator, 2))
         client = protect(IaiClient(EnvironmentVariableCredential().get_credential(), "", profile), mixer)
         client.call_json("CreateGroup", {"GroupId": "door", "GroupName": "door"})
         person = {"GroupId": "door", "PersonId": "anna", "PersonName": "Anna"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import photo_folders
 import pytest
 
 from anonymix_plugin.errors import MissingModelError
@@ -15,11 +16,26 @@ ModelNeed = Callable[[str], Path]
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of face photos beside the repository, or a skip where there is none."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    """The folder of lfw/ and pins/ beside the repository, or a skip where there is none.
+
+    A test that needs only photos of a few people takes `portraits` instead, which are always there.
+    """
+    folder = photo_folders.shared() / "data"
     if not (folder / "london").is_dir():
-        pytest.skip("needs the face photos, which are not part of the repository: ../shared/data")
+        pytest.skip("needs photos of many people, which are not part of the repository: ../shared/data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def portraits() -> Path:
+    """A folder of 001_neutral.jpg, 001_smiling.jpg ...: London people, or at least twelve drawn ones."""
+    return photo_folders.portraits()
+
+
+@pytest.fixture(scope="session")
+def real_people(portraits: Path) -> bool:
+    """Whether the portraits are of real people: figures measured on London hold for those alone."""
+    return portraits == photo_folders.shared() / "data" / "london"
 
 
 @pytest.fixture(scope="session")

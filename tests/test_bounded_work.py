@@ -21,9 +21,9 @@ from anonymix_plugin.recognisers import load_recogniser
 
 
 @pytest.fixture(scope="module")
-def crowd(shared_data: Path) -> Any:
+def crowd(portraits: Path) -> Any:
     """Six people beside each other, as an array."""
-    faces = [cv2.imread(str(path)) for path in sorted((shared_data / "london").glob("*_neutral.jpg"))[:6]]
+    faces = [cv2.imread(str(path)) for path in sorted(portraits.glob("*_neutral.jpg"))[:6]]
     small = [cv2.resize(face, (300, 300)) for face in faces]
     return np.concatenate([np.concatenate(small[:3], 1), np.concatenate(small[3:], 1)])[..., ::-1].copy()
 
@@ -60,9 +60,7 @@ def test_protect_draws_the_one_face_that_it_returns(
     assert np.array_equal(alone.pixels, mixer.protect_all(crowd, subject="alice")[0].pixels)
 
 
-def test_one_photo_of_many_people_does_not_keep_others_waiting_for_all(
-    mixer: Anonymixer, crowd: Any, shared_data: Path
-) -> None:
+def test_one_photo_of_many_people_does_not_keep_others_waiting_for_all(mixer: Anonymixer, crowd: Any) -> None:
     ended: dict[str, float] = {}
     codes = np.stack(
         [np.asarray(mixer._parts.road.code(face, *_key()), np.float32) for face in _faces(mixer, crowd)]

@@ -34,6 +34,13 @@ def test_enrolling_and_probing_tells_people_and_keys_apart() -> None:
     assert "revoked" in said
 
 
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_is_short_and_needs_no_laboratory(example: Path) -> None:
+    text = example.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 40
+    assert "anonymix_lab" not in text
+
+
 def test_the_story_is_drawn(tmp_path: Path) -> None:
     output = tmp_path / "story.jpg"
     run("draw_story.py", str(output))

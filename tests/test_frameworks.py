@@ -28,7 +28,7 @@ PEOPLE = ("alice", "bob")
 
 @pytest.fixture(scope="module")
 def page(
-    shared_data: Path, model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+    portraits: Path, model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SimpleNamespace]:
     """The page's names after all of its code has run, and `used`: under whose keys photos went."""
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
@@ -53,7 +53,7 @@ def page(
             return made[name]
 
         patch.setattr(mixer, "protect", protect)
-        photos = [(shared_data / "london" / f"{number:03d}_neutral.jpg").read_bytes() for number in (1, 2)]
+        photos = [(portraits / f"{number:03d}_neutral.jpg").read_bytes() for number in (1, 2)]
         names["own"] = {user: names["enrol"](user, photo) for user, photo in zip(PEOPLE, photos, strict=True)}
         names["photos"] = dict(zip(PEOPLE, photos, strict=True))
         names["used"] = used

@@ -39,8 +39,8 @@ def mixer(tmp_path_factory: pytest.TempPathFactory, model: Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def london(shared_data: Path) -> list[Path]:
-    return sorted((shared_data / "london").glob("00*_neutral.jpg"))
+def london(portraits: Path) -> list[Path]:
+    return sorted(portraits.glob("00*_neutral.jpg"))
 
 
 def test_a_stream_makes_the_bytes_that_single_calls_make(mixer: Anonymixer, london: list[Path]) -> None:

@@ -51,8 +51,8 @@ def mixer(opened: Anonymixer, store: Keystore, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def photo(shared_data: Path) -> Path:
-    return shared_data / "london" / "001_neutral.jpg"
+def photo(portraits: Path) -> Path:
+    return portraits / "001_neutral.jpg"
 
 
 def after(mixer: Anonymixer, number: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,13 +163,13 @@ def test_values_come_home_from_worker_processes(method: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_faces_come_home_from_worker_processes(
-    method: str, shared_data: Path, model: Callable[[str], Path]
+    method: str, portraits: Path, model: Callable[[str], Path]
 ) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system does not {method}")
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
         model(name)
-    path = shared_data / "london" / "001_neutral.jpg"
+    path = portraits / "001_neutral.jpg"
     with ProcessPoolExecutor(1, multiprocessing.get_context(method), initializer=_open) as pool:
         face, outcomes = pool.submit(_protected, path).result()
     with Anonymixer(SeededKeys(1)) as mixer:

@@ -25,8 +25,8 @@ PHOTO_TYPES = ("PhotoSource", "EncodedSource", "PhotoRequest")
 
 
 @pytest.fixture(scope="module")
-def photo(shared_data: Path) -> bytes:
-    return (shared_data / "london" / "001_neutral.jpg").read_bytes()
+def photo(portraits: Path) -> bytes:
+    return (portraits / "001_neutral.jpg").read_bytes()
 
 
 @pytest.fixture(scope="module")

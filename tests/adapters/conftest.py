@@ -1,4 +1,4 @@
-"""People from the London set, one real mixer for all adapters, and a keystore of their own."""
+"""People with two photos each, one real mixer for all adapters, and a keystore of their own."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def adapter_mixer(adapter_store: Keystore, model: Callable[[str], Path]) -> Iter
 
 
 @pytest.fixture(scope="session")
-def londoners(shared_data: Path) -> list[Person]:
-    """Twenty people: neutral photo to enrol, smiling photo as probe."""
+def londoners(portraits: Path) -> list[Person]:
+    """Twenty people, or as many as there are: neutral photo to enrol, smiling photo as probe."""
     return [
         Person(path.name[:3], path, path.with_name(f"{path.name[:3]}_smiling.jpg"))
-        for path in sorted((shared_data / "london").glob("*_neutral.jpg"))[:20]
+        for path in sorted(portraits.glob("*_neutral.jpg"))[:20]
     ]
 
 

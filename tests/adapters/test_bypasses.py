@@ -179,7 +179,7 @@ def test_opencv_takes_the_face_that_the_box_says(
     rehearsal = stage.open("opencv")
     rehearsal.enrol(stage.other.name, stage.other.enrolled)
     both = np.full((640, 1000, 3), 200, np.uint8)
-    both[:, :640] = stage.photo
+    both[: len(stage.photo), : len(stage.photo)] = stage.photo
     with Image.open(Path(str(stage.other.enrolled))) as other:
         both[200:560, 640:] = other.convert("RGB").resize((360, 360))
     detector = cv2.FaceDetectorYN.create(str(locate("yunet")), "", (1000, 640))
@@ -340,7 +340,7 @@ def test_insightface_has_no_second_way_in(stage: Stage) -> None:
 
 def test_insightface_embeds_the_claimed_face_of_several_or_all_under_the_gallery_key(stage: Stage) -> None:
     both = np.full((640, 1000, 3), 200, np.uint8)
-    both[:, :640] = stage.photo
+    both[: len(stage.photo), : len(stage.photo)] = stage.photo
     with Image.open(Path(str(stage.other.enrolled))) as other:
         both[200:560, 640:] = other.convert("RGB").resize((360, 360))
     own = stage.open("insightface").client

@@ -142,7 +142,7 @@ def test_a_back_end_that_fails_before_or_after_is_told_in_words(
 @pytest.mark.parametrize("name", ["rekognition", "azure", "tencent", "facepp", "compreface", "luxand"])
 def test_a_drill_without_a_back_end_is_no_bug(
     name: str,
-    shared_data: Path,
+    portraits: Path,
     adapter_mixer: RememberingMixer,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -150,7 +150,7 @@ def test_a_drill_without_a_back_end_is_no_bug(
     assert adapter_mixer  # the weights are there
     for variable in [it for it in os.environ if it.startswith(("AWS_", "AZURE_", "TENCENTCLOUD_"))]:
         monkeypatch.delenv(variable)
-    arguments = ["--photos", str(shared_data / "london"), "--people", "2"]
+    arguments = ["--photos", strportraits, "--people", "2"]
     assert main(["drill", "--adapter", name, *arguments]) == 8
     told = capsys.readouterr().err
     assert "nobody foresaw" not in told
@@ -172,10 +172,10 @@ def test_people_are_taken_from_folders_or_file_names(londoners: list[Person], tm
 
 
 def test_the_command_reports_and_returns_codes(
-    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter_mixer: RememberingMixer
+    portraits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter_mixer: RememberingMixer
 ) -> None:
     assert adapter_mixer  # the weights are there
-    photos = str(shared_data / "london")
+    photos = str(portraits)
     out = tmp_path / "deep" / "report.json"
     arguments = [
         "drill",

@@ -180,7 +180,7 @@ def test_of_two_people_with_own_keys_the_second_has_no_embedding(
     fresh: Fresh, app: Any, photo: np.ndarray, londoners: list[Person]
 ) -> None:
     both = np.full((640, 1000, 3), 200, np.uint8)
-    both[:, :640] = photo
+    both[: len(photo), : len(photo)] = photo
     with Image.open(Path(str(londoners[1].enrolled))) as other:
         both[200:560, 640:] = np.asarray(other.convert("RGB").resize((360, 360)))[..., ::-1]
     with subject(londoners[0].name):

@@ -94,7 +94,7 @@ def test_nobody_is_refused() -> None:
 
 def test_the_command_names_a_back_end_that_fails_and_goes_on(
     adapter_mixer: RememberingMixer,
-    shared_data: Path,
+    portraits: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -104,13 +104,13 @@ def test_the_command_names_a_back_end_that_fails_and_goes_on(
         raise LookupError("you must specify a region")
 
     monkeypatch.setattr(opencv, "rehearse", unready)
-    photos = ["--photos", str(shared_data / "london"), "--people", "2"]
+    photos = ["--photos", strportraits, "--people", "2"]
     assert main(["measure", "adapters", "opencv", *photos]) == 1
     assert "opencv: LookupError: you must specify a region" in capsys.readouterr().err
 
 
 def test_the_command_names_what_is_missing_and_goes_on(
-    shared_data: Path,
+    portraits: Path,
     adapter_mixer: RememberingMixer,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -134,7 +134,7 @@ def test_the_command_names_what_is_missing_and_goes_on(
 
     monkeypatch.setattr("anonymix_adapters.registry.load", load)
     monkeypatch.setattr("anonymix_adapters.drill.temporary_mixer", lambda: nullcontext(adapter_mixer))
-    photos = str(shared_data / "london")
+    photos = str(portraits)
     assert (
         main(
             [

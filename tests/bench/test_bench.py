@@ -31,8 +31,8 @@ def weights(model: Callable[[str], Path]) -> PublishedWeights:
 
 
 @pytest.fixture(scope="module")
-def photo(shared_data: Path) -> Path:
-    return shared_data / "london" / "001_neutral.jpg"
+def photo(portraits: Path) -> Path:
+    return portraits / "001_neutral.jpg"
 
 
 # --- counting ---------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_percentiles_are_of_the_runs() -> None:
     assert len(clock.wall) == 101
 
 
-def test_alternatives_hide_detail(shared_data: Path) -> None:
+def test_alternatives_hide_detail() -> None:
     face = np.random.Generator(np.random.Philox(1)).integers(0, 255, (512, 512, 3), np.uint8)
     assert len(np.unique(pixelated(face).reshape(-1, 3), axis=0)) <= 256
     assert blurred(face).std() < face.std() / 20

@@ -88,8 +88,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture(scope="session")
-def london(shared_data: Path) -> Path:
-    return shared_data / "london"
+def london(portraits: Path) -> Path:
+    return portraits
 
 
 @pytest.fixture

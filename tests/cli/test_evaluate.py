@@ -18,13 +18,12 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def made(shared_data: Path, model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(portraits: Path, model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on six people of the London set, by one recogniser, with all that needs no long drawing."""
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
         model(name)
     folder = tmp_path_factory.mktemp("evaluation")
-    london = shared_data / "london"
-    people = sorted({path.name[:3] for path in london.glob("*_neutral.jpg")})[:4]
+    people = sorted({path.name[:3] for path in portraits.glob("*_neutral.jpg")})[:4]
     with (folder / "pairs.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["first", "second", "same"])
@@ -37,7 +36,7 @@ def made(shared_data: Path, model: Callable[[str], Path], tmp_path_factory: pyte
         writer.writerow(["person", "group"])
         writer.writerows((f"{one}_neutral.jpg", "all") for one in people)
     arguments = [
-        *("evaluate", "pairs", "--data", folder / "pairs.csv", "--root", london, "-o", folder / "out"),
+        *("evaluate", "pairs", "--data", folder / "pairs.csv", "--root", portraits, "-o", folder / "out"),
         *("--cache", folder / "cache", "--judges", "sface", "--rivals", "blur", "--rival-pairs", "6"),
         *("--attacks", "direct,with-key,linkage", "--replicates", "20", "--groups", folder / "groups.csv"),
         *("--require", "psr>=.5", "--require", "eer-unprotected<=.2"),

@@ -32,9 +32,9 @@ def weights(model: Callable[[str], Path]) -> None:
 
 
 @pytest.fixture(scope="module")
-def measured(shared_data: Path, weights: None) -> module.LondonFigures:
+def measured(portraits: Path, weights: None) -> module.LondonFigures:
     judges = [load_recogniser("facenet"), load_recogniser("arcface-mbf")]
-    photos = london_photos(shared_data / "london", 8)
+    photos = london_photos(portraits, 8)
     return london_figures(photos, judges, YuNet(locate("yunet")), shared_keys=1)
 
 
@@ -67,8 +67,8 @@ def test_a_terminal_of_80_characters_shows_every_figure_of_four_judges(
     assert shown.count(f"{judge.one_person[0]:.2f} ± {judge.one_person[1]:.2f}") == 4
 
 
-def test_a_preset_of_the_refine_road_reaches_the_mixer(shared_data: Path, weights: None) -> None:
-    pairs = london_photos(shared_data / "london", 2)
+def test_a_preset_of_the_refine_road_reaches_the_mixer(portraits: Path, weights: None) -> None:
+    pairs = london_photos(portraits, 2)
     judges = [load_recogniser("arcface-mbf")]
     with pytest.raises(UsageError, match="no preset 'slow'"):
         london_figures(pairs, judges, YuNet(locate("yunet")), refinement="slow")  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ def test_a_threshold_for_cancelable_faces_keeps_people_and_ends_renewal_matches(
         assert anew is not None
         assert anew.threshold == THRESHOLDS[judge.judge]["cancelable-fmr-0.1%"]
         for fmr, fnmr in (anew.one_key, anew.own_key):
-            assert fmr <= 1 / 56
+            assert fmr <= 1 / 56 + 1e-9
             assert fnmr <= 1 / 8
         assert anew.renewal_match_rate == 0
 

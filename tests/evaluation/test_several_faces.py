@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from photo_folders import with_room
 from PIL import Image
 
 from anonymix_lab.data.keys import SeededKeys
@@ -29,11 +30,10 @@ ALICE = KeyName("own", "alice")
 
 
 @pytest.fixture
-def folder(shared_data: Path, tmp_path: Path) -> Path:
+def folder(portraits: Path, tmp_path: Path) -> Path:
     """Photos of a bystander, of the person meant, and of both: the bystander larger, at the edge."""
-    london = shared_data / "london"
-    bystander = Image.open(london / "003_neutral.jpg").convert("RGB").resize((560, 560))
-    meant = Image.open(london / "010_neutral.jpg").convert("RGB").resize((400, 400))
+    bystander = with_room(portraits / "003_neutral.jpg").resize((560, 560))
+    meant = with_room(portraits / "010_neutral.jpg").resize((400, 400))
     both = Image.new("RGB", (1400, 600), bystander.getpixel((5, 5)))
     both.paste(bystander, (0, 20))
     both.paste(meant, (560, 100))

@@ -67,8 +67,8 @@ class Stopping(Pixelation):
         return super().protect(photo, key)
 
 
-def requests(shared_data: Path, count: int) -> list[Request]:
-    paths = sorted((shared_data / "london").glob("*.jpg"))[:count]
+def requests(portraits: Path, count: int) -> list[Request]:
+    paths = sorted(portraits.glob("*.jpg"))[:count]
     return [
         Request(Sample(path, path.name[:3], sha256=path.name), KeyName("own", path.name[:3]))
         for path in paths
@@ -82,9 +82,9 @@ def panel(model: Callable[[str], Path]) -> Panel:
 
 
 def test_an_interrupted_run_goes_on_and_draws_nothing_twice(
-    shared_data: Path, tmp_path: Path, panel: Panel
+    portraits: Path, tmp_path: Path, panel: Panel
 ) -> None:
-    wanted = requests(shared_data, 6)
+    wanted = requests(portraits, 6)
     detector = panel.detector
     assert isinstance(detector, YuNet)
     first = Stopping(detector, 3)
@@ -101,8 +101,8 @@ def test_an_interrupted_run_goes_on_and_draws_nothing_twice(
     Extractor(panel, EmbeddingStore(tmp_path)).table(wanted, third, "all known")
 
 
-def test_photos_that_fail_are_told_apart(shared_data: Path, tmp_path: Path, panel: Panel) -> None:
-    good = requests(shared_data, 1)[0]
+def test_photos_that_fail_are_told_apart(portraits: Path, tmp_path: Path, panel: Panel) -> None:
+    good = requests(portraits, 1)[0]
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
     broken.write_bytes(b"no image")
     from PIL import Image
@@ -115,8 +115,8 @@ def test_photos_that_fail_are_told_apart(shared_data: Path, tmp_path: Path, pane
     assert table.found("sface").tolist() == [True, False, False]
 
 
-def test_without_a_key_all_keys_share_one_picture(shared_data: Path, tmp_path: Path, panel: Panel) -> None:
-    request = requests(shared_data, 1)[0]
+def test_without_a_key_all_keys_share_one_picture(portraits: Path, tmp_path: Path, panel: Panel) -> None:
+    request = requests(portraits, 1)[0]
     other = Request(request.sample, KeyName("elsewhere", "somebody", 2))
     extractor = Extractor(panel, EmbeddingStore(tmp_path))
     extractor.table([request, other], Blur(panel.detector), "blur")

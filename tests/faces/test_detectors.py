@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 
 import cv2
 import numpy as np
 import pytest
+from photo_folders import shared
 
 from anonymix_plugin.errors import DamagedModelError, MissingModelError
 from anonymix_plugin.faces import Detector, Scrfd, YuNet, recogniser_crop
@@ -23,8 +25,16 @@ def detector(request, model) -> Detector:
 
 
 @pytest.fixture(scope="module")
-def london(shared_data):
-    return [decode_photo(path) for path in sorted((shared_data / "london").glob("*.jpg"))[::14]]
+def london(portraits):
+    paths = sorted(portraits.glob("*.jpg"))
+    return [decode_photo(path) for path in paths[:: len(paths) // 14]]
+
+
+@pytest.fixture(scope="module")
+def snapshots(london, request):
+    """Portraits, and photos of LFW where they are."""
+    there = (shared() / "data" / "lfw").is_dir()
+    return [*london, *(request.getfixturevalue("lfw") if there else ())]
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +83,10 @@ def test_snapshots_show_their_central_face_and_faces_sorted_by_size(detector, lf
         assert areas == sorted(areas, reverse=True)
 
 
-def test_both_detectors_agree_on_the_landmarks(model, london, lfw):
+def test_both_detectors_agree_on_the_landmarks(model, snapshots):
     yunet, scrfd = YuNet(model("yunet")), Scrfd(model("scrfd-500m"))
     distances = []
-    for photo in [*london, *lfw]:
+    for photo in snapshots:
         one, other = central(yunet.detect(photo)), central(scrfd.detect(photo))
         distances.append(np.abs(one.landmarks - other.landmarks).mean() / between_eyes(other))
     assert np.median(distances) < 0.06
@@ -84,8 +94,8 @@ def test_both_detectors_agree_on_the_landmarks(model, london, lfw):
 
 
 @pytest.mark.parametrize("share", [1.0, 0.85])
-def test_faces_in_tight_crops_are_recovered(detector, london, lfw, share):
-    for photo in [*london, *lfw]:
+def test_faces_in_tight_crops_are_recovered(detector, snapshots, share):
+    for photo in snapshots:
         whole = central(detector.detect(photo))
         x0, y0, x1, y1 = whole.box
         dx, dy = (x1 - x0) * (1 - share) / 2, (y1 - y0) * (1 - share) / 2
@@ -99,14 +109,14 @@ def test_faces_in_tight_crops_are_recovered(detector, london, lfw, share):
 def test_the_border_finds_what_bare_pictures_do_not_show(model, london):
     path = model("scrfd-500m")
     bare, bordered = (Scrfd(path, sizes=(640,), padded_sizes=sizes) for sizes in ((), (320,)))
-    usual, portraits = Scrfd(path), london[:6]
+    usual, few = Scrfd(path), london[:6]
     missed = 0
-    for photo in portraits:
+    for photo in few:
         x0, y0, x1, y1 = (max(0, round(v)) for v in usual.detect(photo)[0].box)
         crop = Photo(photo.pixels[y0:y1, x0:x1].copy(), "crop")
         missed += not bare.detect(crop)
         assert bordered.detect(crop)
-    assert missed > len(portraits) / 2
+    assert missed > len(few) / 2
 
 
 def test_small_faces_in_large_photos_are_found(detector, london):
@@ -148,8 +158,11 @@ def test_pictures_without_faces_show_none(detector):
         assert detector.detect(Photo(pixels, "")) == []
 
 
-def test_threads_share_a_detector_and_get_what_one_alone_gets(detector, london, lfw):
-    photos = [*london[:5], *lfw[:10]]  # of different sizes
+def test_threads_share_a_detector_and_get_what_one_alone_gets(detector, london):
+    sizes = cycle((640, 480, 333, 250, 200))
+    photos = [
+        Photo(cv2.resize(photo.pixels, (size, size)), "") for photo, size in zip(london, sizes, strict=False)
+    ]
     alone = [detector.detect(photo) for photo in photos]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(detector.detect, photos * 2))

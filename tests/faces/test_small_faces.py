@@ -18,12 +18,10 @@ from anonymix_plugin.values import Photo
 
 
 @pytest.fixture(scope="session")
-def people(shared_data: Path, model: Callable[[str], Path]) -> list[tuple[Image.Image, float]]:
+def people(portraits: Path, model: Callable[[str], Path]) -> list[tuple[Image.Image, float]]:
     """London photos, and how wide the face is in each."""
     yunet = YuNet(model("yunet"))
-    photos = [
-        Image.open(path).convert("RGB") for path in sorted((shared_data / "london").glob("*_neutral.jpg"))[:4]
-    ]
+    photos = [Image.open(path).convert("RGB") for path in sorted(portraits.glob("*_neutral.jpg"))[:4]]
     boxes = [yunet.detect(Photo(np.asarray(photo), "london"))[0].box for photo in photos]
     return [(photo, box[2] - box[0]) for photo, box in zip(photos, boxes, strict=True)]
 

@@ -183,14 +183,12 @@ def test_drawing_needs_no_torch(model: Callable[[str], Path]) -> None:
 
 
 def test_engines_make_the_same_decisions_on_real_photos(
-    shared_data: Path, model: Callable[[str], Path]
+    portraits: Path, model: Callable[[str], Path]
 ) -> None:
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface", "facenet"):
         model(name)
     photos = [
-        shared_data / "london" / f"{person:03}_{look}.jpg"
-        for person in (1, 2, 3)
-        for look in ("neutral", "smiling")
+        portraits / f"{person:03}_{look}.jpg" for person in (1, 2, 3) for look in ("neutral", "smiling")
     ]
     faces: dict[str, list[CancelableFace]] = {}
     for engine in ("openvino", "torch"):

@@ -98,8 +98,8 @@ def needed(model: Callable[[str], Path]) -> None:
 
 
 @pytest.fixture(scope="module")
-def photo(shared_data: Path) -> Path:
-    return shared_data / "london" / "001_neutral.jpg"
+def photo(portraits: Path) -> Path:
+    return portraits / "001_neutral.jpg"
 
 
 @pytest.fixture(scope="module")

@@ -181,9 +181,9 @@ def test_float_tiff_of_unknown_range_is_refused(picture, encode):
         decode_photo(data)
 
 
-def test_london_photos_decode_as_opencv_decodes_them(shared_data):
+def test_london_photos_decode_as_opencv_decodes_them(portraits):
     import cv2
 
-    for path in sorted((shared_data / "london").glob("*.jpg"))[:5]:
+    for path in sorted(portraits.glob("*.jpg"))[:5]:
         expected = cv2.imread(str(path))[:, :, ::-1]
         assert error_of(decode_photo(path).pixels, expected) < 1

@@ -22,8 +22,8 @@ SMALL = ImageLimits(max_pixels=300_000)
 
 
 @pytest.fixture(scope="module")
-def photo(shared_data: Path) -> Path:
-    return shared_data / "london" / "001_neutral.jpg"  # 640 x 640
+def photo(portraits: Path) -> Path:
+    return portraits / "001_neutral.jpg"  # 640 x 640
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -60,9 +60,9 @@ def test_what_is_within_the_limits_is_not_decoded_smaller(photo):
     assert decode_photo(photo, limits=ImageLimits(max_side=639)).shrunk == 2
 
 
-def test_a_face_that_was_decoded_smaller_is_the_same_to_recognisers(shared_data, model, encode):
+def test_a_face_that_was_decoded_smaller_is_the_same_to_recognisers(portraits, model, encode):
     detector, recogniser = YuNet(model("yunet")), ArcFace(model("arcface-mbf"))
-    for path in sorted((shared_data / "london").glob("*_neutral.jpg"))[:4]:
+    for path in sorted(portraits.glob("*_neutral.jpg"))[:4]:
         large = Image.open(path).convert("RGB").resize((2560, 2560), Image.Resampling.BICUBIC)
         data = encode(large, "JPEG", quality=92)
         rows = []

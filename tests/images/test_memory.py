@@ -165,10 +165,10 @@ def test_lists_of_millions_of_strips_are_refused():
     ids=["108 megapixels", "200 megapixels", "200 megapixels, progressive"],
 )
 def test_huge_photos_are_decoded_within_the_memory_of_the_largest_ordinary_one(
-    size, progressive, tmp_path, shared_data
+    size, progressive, tmp_path, portraits
 ):
     ground = Image.new("RGB", size, "grey")
-    ground.paste(Image.open(shared_data / "london" / "001_neutral.jpg").resize((5000, 5000)), (3000, 2000))
+    ground.paste(Image.open(portraits / "001_neutral.jpg").resize((5000, 5000)), (3000, 2000))
     found = peaks({"photo": encoded(ground, "JPEG", progressive=progressive)}, tmp_path, 64_000_000)
     assert found["photo"][1] == str((size[1] // 2, size[0] // 2, 3))
     assert found["photo"][0] < LIMIT * 64_000_000

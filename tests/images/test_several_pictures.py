@@ -160,13 +160,13 @@ def multi_picture(
 
 
 @pytest.fixture
-def shot(shared_data: Path) -> Image.Image:
-    return Image.open(shared_data / "london" / "001_neutral.jpg").convert("RGB")
+def shot(portraits: Path) -> Image.Image:
+    return Image.open(portraits / "001_neutral.jpg").convert("RGB")
 
 
 @pytest.fixture
-def other(shared_data: Path) -> Image.Image:
-    return Image.open(shared_data / "london" / "002_neutral.jpg").convert("RGB")
+def other(portraits: Path) -> Image.Image:
+    return Image.open(portraits / "002_neutral.jpg").convert("RGB")
 
 
 def test_a_jpeg_of_several_shots_is_refused(encode, shot, other):

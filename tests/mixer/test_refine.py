@@ -426,7 +426,7 @@ def test_directions_without_one_of_the_recognisers_are_refused() -> None:
 class Real:
     """A generator, recognisers, a person, and a face to start from."""
 
-    def __init__(self, need: Callable[[str], Path], data: Path, names: tuple[str, ...]) -> None:
+    def __init__(self, need: Callable[[str], Path], photos: Path, names: tuple[str, ...]) -> None:
         folder = need("mobilestylegan").parent
         self.generator = MobileStyleGan(
             read_published(folder / "MappingNetwork.xml", folder / "SynthesisNetwork.xml")
@@ -436,7 +436,7 @@ class Real:
             need(name)
         need("sface")
         self.recognisers = {name: torch_recogniser(name) for name in names}
-        face = self.detector.detect(decode_photo(data / "london" / "001_neutral.jpg"))[0]
+        face = self.detector.detect(decode_photo(photos / "001_neutral.jpg"))[0]
         self.crop, self.framed = recogniser_crop(face), ffhq_crop(face)
         z = torch.from_numpy(np.random.Generator(np.random.Philox(5)).standard_normal((400, 512), np.float32))
         w = self.generator.map(z)
@@ -456,8 +456,8 @@ class Real:
 
 
 @pytest.fixture(scope="module")
-def real(model: Callable[[str], Path], shared_data: Path) -> Real:
-    return Real(model, shared_data, ("arcface-mbf",))
+def real(model: Callable[[str], Path], portraits: Path) -> Real:
+    return Real(model, portraits, ("arcface-mbf",))
 
 
 def test_the_crop_of_a_drawn_face_has_the_embedding_that_photos_get(real: Real) -> None:
@@ -489,9 +489,9 @@ def test_three_steps_on_a_real_photo_bring_the_loss_down_and_repeat_bit_by_bit(r
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_the_papers_refinement_takes_a_real_face_near_its_anchor(
-    model: Callable[[str], Path], shared_data: Path
+    model: Callable[[str], Path], portraits: Path
 ) -> None:
-    result = Real(model, shared_data, ("arcface-mbf", "sface")).refine(RefineSettings())
+    result = Real(model, portraits, ("arcface-mbf", "sface")).refine(RefineSettings())
     first, last = result.losses[0], result.losses[-1]
     assert last.total < 0.8 * first.total
     assert last.anonymity < 0.1

@@ -55,10 +55,10 @@ def test_weights_that_were_exchanged_behind_their_stamp_are_not_loaded(index: An
 
 
 def test_no_file_is_read_once_a_mixer_is_open(
-    model: Callable[[str], Path], shared_data: Path, monkeypatch: pytest.MonkeyPatch
+    model: Callable[[str], Path], portraits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = {model(name).parent for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface")}
-    photo = (shared_data / "london" / "001_neutral.jpg").read_bytes()
+    photo = (portraits / "001_neutral.jpg").read_bytes()
     opened: list[str] = []
     sys.addaudithook(
         lambda event, args: opened.append(str(args[0])) if event == "open" and watching else None
@@ -94,11 +94,11 @@ def _running(network: Any) -> list[Any]:
 
 @pytest.mark.parametrize("disabled", ["AVX512_SKX", "AVX2,FMA3,AVX512_SKX,AVX512_ICL,AVX512_CLX"])
 def test_other_processors_make_the_same_face(
-    disabled: str, model: Callable[[str], Path], shared_data: Path, tmp_path: Path
+    disabled: str, model: Callable[[str], Path], portraits: Path, tmp_path: Path
 ) -> None:
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
         model(name)
-    photo = shared_data / "london" / "001_neutral.jpg"
+    photo = portraits / "001_neutral.jpg"
     made = tmp_path / "face.npy"
     code = (
         "import sys, numpy\n"

@@ -37,13 +37,13 @@ def recogniser(model) -> Callable[[str], Recogniser]:
 
 
 @pytest.fixture(scope="session")
-def london(shared_data: Path, model) -> Crops:
-    """Crops of 12 people of the London set, (24, size, size, 3): neutral, smiling, neutral, ..."""
+def london(portraits: Path, model) -> Crops:
+    """Crops of 12 people, (24, size, size, 3): neutral, smiling, neutral, ..."""
     from anonymix_plugin.faces import YuNet, box_crop, recogniser_crop
     from anonymix_plugin.images import decode_photo
 
     detector = YuNet(model("yunet"))
-    paths = sorted((shared_data / "london").glob("*_neutral.jpg"))[:12]
+    paths = sorted(portraits.glob("*_neutral.jpg"))[:12]
     faces = [
         detector.detect(decode_photo(file))[0]
         for path in paths

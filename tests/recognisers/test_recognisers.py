@@ -40,23 +40,30 @@ def test_only_the_judges_have_no_part_in_the_mixer(any_recogniser):
     assert any_recogniser.seen_by_mixer == (any_recogniser.name not in {"facenet", "dlib-recognition"})
 
 
-def test_real_people_are_told_apart(any_recogniser, london):
+def test_people_are_told_apart(any_recogniser, london, real_people):
     embeddings = any_recogniser.embed(london(any_recogniser.alignment))
     assert embeddings.shape == (24, any_recogniser.dim)
     assert embeddings.dtype == np.float32
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1, abs=1e-5)
     cosines = embeddings[::2] @ embeddings[1::2].T
     same = np.eye(len(cosines), dtype=bool)
-    assert eer(cosines[same], cosines[~same]) == 0
-    assert cosines[same].min() > cosines[~same].max()
+    # Drawn people are more alike than real ones: a pair of strangers may be nearer than the least alike pair.
+    assert eer(cosines[same], cosines[~same]) <= (0 if real_people else 0.02)
+    assert (cosines[same].min() if real_people else cosines[same].mean()) > cosines[~same].max()
 
 
 @pytest.mark.parametrize(
-    ("name", "genuine", "impostor"),
-    [("arcface-mbf", 0.89, 0.02), ("sface", 0.93, 0.14), ("sface-int8", 0.93, 0.14), ("facenet", 0.95, 0.05)],
+    ("name", "studio", "drawn"),
+    [
+        ("arcface-mbf", (0.89, 0.02), (0.84, 0.10)),
+        ("sface", (0.93, 0.14), (0.86, 0.21)),
+        ("sface-int8", (0.93, 0.14), (0.86, 0.21)),
+        ("facenet", (0.95, 0.05), (0.88, 0.14)),
+    ],
 )
-def test_similarities_of_studio_photos_are_as_measured_before(recogniser, london, name, genuine, impostor):
+def test_similarities_are_as_measured_before(recogniser, london, real_people, name, studio, drawn):
     # A wrong channel order or scale leaves the order of scores nearly right, and these means not.
+    genuine, impostor = studio if real_people else drawn
     chosen = recogniser(name)
     embeddings = chosen.embed(london(chosen.alignment))
     cosines = embeddings[::2] @ embeddings[1::2].T

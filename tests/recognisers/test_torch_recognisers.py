@@ -91,7 +91,7 @@ def test_the_gradient_is_the_slope(port, london):
     (port(x)[0] @ weights).backward()
     slope = float((x.grad * direction).sum())
     with torch.no_grad():
-        step = 2e-3
+        step = 5e-4  # short of the bends of ReLU, long enough for float32
         rise = (port(x + step * direction) - port(x - step * direction))[0] @ weights / (2 * step)
     assert slope == pytest.approx(float(rise), rel=0.05, abs=0.02)
 

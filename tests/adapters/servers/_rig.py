@@ -14,20 +14,19 @@ from threading import Lock
 from typing import Any
 
 import pytest
+from photo_folders import portraits
 from PIL import Image
 
 from anonymix_adapters.conformance import Person, Trial
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_lab.data.keys import SeededKeys
-from anonymix_lab.demo import people as people_module
 from anonymix_plugin import Anonymixer, BadArrayError, CancelableFace, assembly
 from anonymix_plugin.claims import Claim, claimed
-from anonymix_plugin.generator import Generator, load_generator
+from anonymix_plugin.generator import load_generator
 from anonymix_plugin.images import ChannelOrder
 from servers._recognition import Recognition
 from servers._witness import Witness
 
-LONDON = Path(__file__).resolve().parents[4] / "shared" / "data" / "london"
 WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface", "facenet")
 SECRET = "swordfish and chips"
 
@@ -35,11 +34,8 @@ ALICE, BOB = "001", "002"
 
 
 def photo(person: str, mood: str = "neutral") -> Path:
-    """A London photo, or a skip where there are none."""
-    path = LONDON / f"{person}_{mood}.jpg"
-    if not path.is_file():
-        pytest.skip("needs the face photos, which are not part of the repository: ../shared/data")
-    return path
+    """A photo of the first person, the second, ..."""
+    return portraits() / f"{person}_{mood}.jpg"
 
 
 @cache
@@ -149,23 +145,16 @@ def trial(adapter: Any, mixer: Any) -> Trial:
 
 
 _load_once = cache(load_generator)
-_sample_people = people_module.sample_people
-
-
-@cache
-def _people_once(generator: Generator, count: int) -> tuple[people_module.Person, ...]:
-    return tuple(_sample_people(generator, count))
 
 
 def run_example(name: str, patch: pytest.MonkeyPatch, said: pytest.CaptureFixture[str]) -> None:
     """Run an example as it stands; it tells Anna from Ben, and the old key from the new.
 
-    The generator is compiled, and the people of the examples are drawn, once a session.
+    The generator is compiled once a session.
     """
     example = Path(__file__).resolve().parents[3] / "examples" / f"adapter_{name}.py"
     assert len(example.read_text(encoding="utf-8").splitlines()) < 40
     patch.setattr(assembly, "load_generator", _load_once)
-    patch.setattr(people_module, "sample_people", _people_once)
     runpy.run_path(str(example), run_name="__main__")
     scores = dict(line.split(":", 1) for line in said.readouterr().out.splitlines() if ":" in line)
     again, stranger, renewed = (float(scores[key]) for key in ("anna again", "ben as anna", "new key"))
