@@ -39,6 +39,7 @@ def portraits() -> Path:
 
 def with_room(path: Path) -> Image.Image:
     """A portrait of 640 x 640 pixels with room around the face, to stand beside others."""
-    photo = Image.open(path).convert("RGB")
+    with Image.open(path) as stored:
+        photo = stored.convert("RGB")
     border = (640 - photo.width) // 2
     return ImageOps.expand(photo, border, photo.getpixel((2, 2))) if border else photo

@@ -150,7 +150,7 @@ def test_a_drill_without_a_back_end_is_no_bug(
     assert adapter_mixer  # the weights are there
     for variable in [it for it in os.environ if it.startswith(("AWS_", "AZURE_", "TENCENTCLOUD_"))]:
         monkeypatch.delenv(variable)
-    arguments = ["--photos", strportraits, "--people", "2"]
+    arguments = ["--photos", str(portraits), "--people", "2"]
     assert main(["drill", "--adapter", name, *arguments]) == 8
     told = capsys.readouterr().err
     assert "nobody foresaw" not in told

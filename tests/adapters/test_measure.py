@@ -104,7 +104,7 @@ def test_the_command_names_a_back_end_that_fails_and_goes_on(
         raise LookupError("you must specify a region")
 
     monkeypatch.setattr(opencv, "rehearse", unready)
-    photos = ["--photos", strportraits, "--people", "2"]
+    photos = ["--photos", str(portraits), "--people", "2"]
     assert main(["measure", "adapters", "opencv", *photos]) == 1
     assert "opencv: LookupError: you must specify a region" in capsys.readouterr().err
 

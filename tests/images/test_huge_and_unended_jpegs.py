@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from photo_folders import with_room
 from PIL import Image
 
 from anonymix_plugin.configuration import load_configuration
@@ -22,8 +23,12 @@ SMALL = ImageLimits(max_pixels=300_000)
 
 
 @pytest.fixture(scope="module")
-def photo(portraits: Path) -> Path:
-    return portraits / "001_neutral.jpg"  # 640 x 640
+def photo(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A portrait of 640 x 640 pixels."""
+    path = portraits / "001_neutral.jpg"
+    if decode_photo(path).width != 640:
+        with_room(path).save(path := tmp_path_factory.mktemp("photo") / "640.jpg", quality=92)
+    return path
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -60,10 +65,10 @@ def test_what_is_within_the_limits_is_not_decoded_smaller(photo):
     assert decode_photo(photo, limits=ImageLimits(max_side=639)).shrunk == 2
 
 
-def test_a_face_that_was_decoded_smaller_is_the_same_to_recognisers(portraits, model, encode):
+def test_a_face_that_was_decoded_smaller_is_the_same_to_recognisers(portraits, real_people, model, encode):
     detector, recogniser = YuNet(model("yunet")), ArcFace(model("arcface-mbf"))
     for path in sorted(portraits.glob("*_neutral.jpg"))[:4]:
-        large = Image.open(path).convert("RGB").resize((2560, 2560), Image.Resampling.BICUBIC)
+        large = with_room(path).resize((2560, 2560), Image.Resampling.BICUBIC)
         data = encode(large, "JPEG", quality=92)
         rows = []
         for limits in (ImageLimits(), ImageLimits(max_pixels=2_000_000)):
@@ -71,7 +76,7 @@ def test_a_face_that_was_decoded_smaller_is_the_same_to_recognisers(portraits, m
             (face,) = detector.detect(found)
             rows.append(recogniser.embed(recogniser.crop(face)[None])[0])
         assert found.shrunk == 2
-        assert float(rows[0] @ rows[1]) >= 0.99
+        assert float(rows[0] @ rows[1]) >= (0.99 if real_people else 0.98)
 
 
 def test_limits_come_from_the_configuration_file_unless_others_are_given(
