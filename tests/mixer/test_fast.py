@@ -211,9 +211,9 @@ def test_shipped_weights_are_sound() -> None:
 def test_damaged_weights_say_what_to_do(tmp_path: object) -> None:
     path = tmp_path / "mixer.safetensors"  # type: ignore[operator]
     path.write_bytes(b"\0" * 100)
-    with pytest.raises(DamagedModelError, match="reinstall"):
+    with pytest.raises(DamagedModelError, match="anonymix train mapper"):
         load_mixer_weights(path)
-    with pytest.raises(DamagedModelError, match="reinstall"):
+    with pytest.raises(DamagedModelError, match="anonymix train mapper"):
         load_mixer_weights(path.with_name("missing.safetensors"))
 
 
@@ -265,3 +265,13 @@ def test_a_fingerprint_names_weights_policy_and_road() -> None:
         fingerprint({"b": "1"}, {"p": 1.0}, {"name": "fast"}),
     ]
     assert len({base, *others}) == 5
+
+
+def test_shipped_weights_that_are_damaged_are_reinstalled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = tmp_path / "shipped.safetensors"
+    shipped.write_bytes(b"\0" * 100)
+    monkeypatch.setattr("anonymix_plugin.mixer.weights.SHIPPED", shipped)
+    with pytest.raises(DamagedModelError, match="reinstall anonymix-plugin"):
+        load_mixer_weights(shipped)
