@@ -1,5 +1,8 @@
 # One word per habit. Every target makes and reuses .venv/ by itself.
-PYTHON ?= python3.11
+# The first interpreter that can make an environment: 3.11, which the pinned versions are tested with, or a later one.
+PYTHON ?= $(shell for it in python3.11 python3.12 python3.13 python3; do \
+	"$$it" -c "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))" 2>/dev/null \
+	&& echo "$$it" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
@@ -55,7 +58,7 @@ measure-adapters: models $(ADAPTERS)/.ready   ## accuracy and overhead of the lo
 
 # In an environment of its own with the core's dependencies alone: torch must not be needed.
 test-wheel: models       ## the built wheel in an empty environment, without torch
-	$(BIN)/python tests/install/light.py $(DATA)/london/001_neutral.jpg
+	$(BIN)/python tests/install/light.py tests/people/alex_1.jpg
 
 test-long: models        ## the tests that take minutes
 	$(BIN)/python -m pytest -m long

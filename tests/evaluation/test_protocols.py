@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photo_folders import shared
 
 from anonymix_lab.data import (
     Protocol,
@@ -35,6 +36,35 @@ def people(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="module")
+def lfw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LFW where it is; otherwise a folder like it: ten folds of 2 x 300 pairs; its files are no photos."""
+    if (real := shared() / "data" / "lfw").is_dir():
+        return real
+    folder = tmp_path_factory.mktemp("lfw")
+
+    def pairs(people: list[str]) -> list[str]:
+        """Of each kind half as many as the people have pairs of photos 1 to 4."""
+        for name in people:
+            (folder / "images" / name).mkdir(parents=True, exist_ok=True)
+            for number in range(1, 5):
+                (folder / "images" / name / f"{name}_{number:04}.jpg").write_text(f"{name} {number}")
+        rows = [f"{name}\t{a}\t{b}" for name in people for a, b in combinations(range(1, 5), 2)]
+        return rows + [
+            f"{name}\t{number}\t{people[(place + step) % len(people)]}\t{number}"
+            for place, name in enumerate(people)
+            for step in (1, 2, 3)
+            for number in (1, 2)
+        ]
+
+    view2 = [row for fold in range(10) for row in pairs([f"Fold{fold}_{i}" for i in range(50)])]
+    (folder / "pairs.txt").write_text("\n".join(["10\t300", *view2]))
+    for listing in ("Train", "Test"):  # people of view 1, ten of whom stand in view 2 as well
+        view1 = pairs([*(f"{listing}_{i}" for i in range(60)), *(f"Fold{i}_0" for i in range(10))])
+        (folder / f"pairsDev{listing}.txt").write_text("\n".join([str(len(view1) // 2), *view1]))
+    return folder
 
 
 def kinds(protocol: Protocol) -> dict[str, int]:
@@ -71,8 +101,8 @@ def test_lfw_has_the_official_pairs_and_folds(shared_data: Path) -> None:
     assert len(protocol.development) > 500
 
 
-def test_a_limit_takes_as_many_pairs_of_each_kind_from_each_fold(shared_data: Path) -> None:
-    protocol = lfw_protocol(shared_data / "lfw", limit=40)
+def test_a_limit_takes_as_many_pairs_of_each_kind_from_each_fold(lfw: Path) -> None:
+    protocol = lfw_protocol(lfw, limit=40)
     check(protocol)
     folds = np.array([protocol.samples[i].fold for i in protocol.pairs.first])
     for same in (True, False):
@@ -81,25 +111,25 @@ def test_a_limit_takes_as_many_pairs_of_each_kind_from_each_fold(shared_data: Pa
     assert not protocol.official
 
 
-def test_a_longer_look_contains_the_shorter_one(shared_data: Path) -> None:
-    short, longer = (lfw_protocol(shared_data / "lfw", limit=limit) for limit in (20, 60))
+def test_a_longer_look_contains_the_shorter_one(lfw: Path) -> None:
+    short, longer = (lfw_protocol(lfw, limit=limit) for limit in (20, 60))
     assert {sample.path for sample in short.samples} <= {sample.path for sample in longer.samples}
 
 
-def test_people_who_were_trained_on_are_left_out_of_everything(shared_data: Path) -> None:
-    plain = lfw_protocol(shared_data / "lfw", limit=40)
+def test_people_who_were_trained_on_are_left_out_of_everything(lfw: Path) -> None:
+    plain = lfw_protocol(lfw, limit=40)
     gone = {plain.samples[0].person, plain.development[0].person}
-    protocol = lfw_protocol(shared_data / "lfw", limit=40, exclude=gone)
+    protocol = lfw_protocol(lfw, limit=40, exclude=gone)
     check(protocol)
     assert not gone & {sample.person for sample in (*protocol.samples, *protocol.development)}
     assert kinds(protocol)["excluded"] >= 1
 
 
-def test_folds_that_a_mixer_has_learned_from_are_left_out_of_test_and_thresholds(shared_data: Path) -> None:
-    people = lfw_folds(shared_data / "lfw")
+def test_folds_that_a_mixer_has_learned_from_are_left_out_of_test_and_thresholds(lfw: Path) -> None:
+    people = lfw_folds(lfw)
     assert len(people) == 10
     assert not frozenset.union(*people[:5]) & frozenset.union(*people[5:])
-    protocol = lfw_protocol(shared_data / "lfw", limit=40, folds=range(6, 11))
+    protocol = lfw_protocol(lfw, limit=40, folds=range(6, 11))
     check(protocol)
     assert protocol.folds == 5
     assert {sample.person for sample in protocol.samples} <= frozenset.union(*people[5:])
@@ -108,9 +138,9 @@ def test_folds_that_a_mixer_has_learned_from_are_left_out_of_test_and_thresholds
     assert protocol.settings["folds"] == "6,7,8,9,10"
     assert not protocol.official
     with pytest.raises(UsageError, match="no fold 11"):
-        lfw_protocol(shared_data / "lfw", folds=[11])
+        lfw_protocol(lfw, folds=[11])
     with pytest.raises(UsageError, match="no fold left"):
-        lfw_protocol(shared_data / "lfw", folds=())
+        lfw_protocol(lfw, folds=())
 
 
 @pytest.mark.parametrize(

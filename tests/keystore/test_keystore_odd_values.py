@@ -428,7 +428,11 @@ def test_what_is_no_passphrase_is_refused_and_not_repeated(odd: object) -> None:
     assert told.value.__suppress_context__ or told.value.__context__ is None
 
 
-@pytest.mark.parametrize("odd", [5, None, b"bytes", "", "zero\0", Place(b"x")], ids=repr)
+@pytest.mark.parametrize(
+    "odd",
+    [5, None, b"bytes", "", "zero\0", Place(b"x")],
+    ids=["number", "none", "bytes", "empty", "zero", "path of bytes"],
+)
 def test_what_is_no_path_is_refused(odd: Any) -> None:
     for make in (KeyFileUnlock, KeyFileUnlock.generate, AnchorFile, AnchorFile.create):
         with pytest.raises(InvalidRequestError, match="path"):

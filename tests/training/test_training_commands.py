@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from anonymix_plugin.cli import main
 from anonymix_plugin.mixer.subspace import IdentitySubspace
@@ -16,13 +17,17 @@ from anonymix_plugin.mixer.weights import SHIPPED, load_mixer_weights
 
 
 @pytest.fixture
-def few_people(shared_data: Path, tmp_path: Path) -> Path:
-    """Four people with five photos each."""
+def few_people(portraits: Path, tmp_path: Path) -> Path:
+    """Four people with five photos each: two as they are, both mirrored, and one of them darker."""
     folder = tmp_path / "people"
-    for person in sorted(entry for entry in (shared_data / "pins").iterdir() if entry.is_dir())[:4]:
-        (folder / person.name).mkdir(parents=True)
-        for photo in sorted(person.iterdir())[:5]:
-            (folder / person.name / photo.name).symlink_to(photo)
+    for neutral in sorted(portraits.glob("*_neutral.jpg"))[:4]:
+        (own := folder / neutral.name[:3]).mkdir(parents=True)
+        for path in (neutral, neutral.with_name(neutral.name.replace("neutral", "smiling"))):
+            with Image.open(path) as photo:
+                photo.save(own / path.name, quality=95)
+                ImageOps.mirror(photo).save(own / f"mirrored_{path.name}", quality=95)
+                if path == neutral:
+                    photo.point(lambda value: value * 0.7).save(own / f"darker_{path.name}", quality=95)
     return folder
 
 
