@@ -9,7 +9,7 @@ DATA ?= ../shared/data
 # Idle threads that spin steal the cores from the engine next door.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo docs test test-wheel test-long test-crash soak test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-encoder clean help
+.PHONY: demo docs test test-wheel test-long test-services test-crash soak test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -32,6 +32,9 @@ demo: $(VENV)/.ready     ## the whole story as a page: out/demo/index.html
 
 test: models             ## the default suite
 	$(BIN)/python -m pytest
+
+test-services: models    ## the adapters of commercial services, on local servers of their wire formats
+	$(BIN)/python -m pytest -m "services and not long" tests/adapters
 
 # Recognisers whose packages ask for versions that exclude each other: one environment on top of ours, without
 # their dependencies. What can't be had is named, and its tests are skipped.

@@ -29,6 +29,18 @@ def adapter_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystore
         yield store
 
 
+SERVICES = {
+    f"test_{name}.py" for name in ("clouds", "azure", "compreface", "facepp", "luxand", "rekognition", "tencent")
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The six services take as long as a third of everything else: `make test-services` runs them."""
+    for item in items:
+        if item.path.name in SERVICES:
+            item.add_marker(pytest.mark.services)
+
+
 @pytest.fixture(scope="session")
 def adapter_mixer(adapter_store: Keystore, model: Callable[[str], Path]) -> Iterator[RememberingMixer]:
     """The real mixer with the real weights, remembering its faces."""
