@@ -30,8 +30,10 @@ demo: $(VENV)/.ready     ## the whole story as a page: out/demo/index.html
 	$(BIN)/anonymix models pull facenet
 	$(BIN)/anonymix demo --output out/demo
 
+# Each worker loads the weights once and takes up to 5 GB.
+WORKERS ?= 2
 test: models             ## the default suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 test-services: models    ## the adapters of commercial services, on local servers of their wire formats
 	$(BIN)/python -m pytest -m "services and not long" tests/adapters
