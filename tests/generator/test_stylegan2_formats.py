@@ -504,3 +504,10 @@ def test_a_tensorflow_snapshot_is_refused_by_name(tmp_path: Path) -> None:
     file.write_bytes(b"\x80\x03cdnnlib.tflib.network\nNetwork\n)\x81.")
     with pytest.raises(CheckpointError, match="TensorFlow"):
         load_stylegan2(file)
+
+
+def test_a_text_with_an_escape_that_does_not_exist_is_an_error_of_ours(tmp_path: Path) -> None:
+    file = tmp_path / "g.pkl"
+    file.write_bytes(b"\x80\x02cbuiltins\\q\nx\n.")
+    with pytest.raises(CheckpointError):
+        open_checkpoint(file)
