@@ -98,7 +98,7 @@ class Machine:
         except (IndexError, KeyError) as error:
             raise self._fault("an instruction asks for a value that is not there") from error
         except (ValueError, TypeError, OverflowError, Warning) as error:
-            # A text with an escape that does not exist is a warning of Python's, and an error where asked for.
+            # A text with an escape that does not exist is a warning, and an error where that is asked for.
             # genops says what it missed; its words hold no more than a few bytes of the file.
             raise self._fault(f"damaged or truncated ({str(error)[:120]})") from error
         except RecursionError as error:
