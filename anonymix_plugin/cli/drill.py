@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from anonymix_plugin.cli.options import JsonOption, takes_photos
-from anonymix_plugin.errors import OutputError, UsageError
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.files import write_text
 
 _GROUP = "anonymix.drill"  # adapters import the plug-in, never the other way: they are found by name
 
@@ -70,15 +71,7 @@ def drill(
             progress=lambda name, done, of: status.update(f"{name}: {done} of {of}"),
         )
     if output is not None:
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(report.to_json() + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(
-                f"the report can't be written: {error.strerror}",
-                where=str(output),
-                fix="choose another place",
-            ) from error
+        write_text(output, report.to_json() + "\n")
     typer.echo(report.to_json() if as_json else report.to_text())
     if not report.passed:
         raise typer.Exit(1)

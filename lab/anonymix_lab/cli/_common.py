@@ -66,9 +66,8 @@ def write_json(output: Path | None, value: Any) -> str:
     """
     text = json.dumps(value, indent=2)
     if output is not None:
-        from anonymix_plugin.files import make_folder, write_text
+        from anonymix_plugin.files import write_text
 
-        make_folder(output.parent)
         write_text(output, text + "\n")
     return text
 

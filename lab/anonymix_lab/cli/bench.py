@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anonymix_lab.cli._common import write_json
 from anonymix_plugin.cli.options import EngineName, EngineOption, Policy, takes_photos
-from anonymix_plugin.errors import OutputError, UsageError
+from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -77,8 +78,7 @@ def bench(
     with _some_photos(photos) as chosen, console.status("") as status:
         result = run_bench(chosen, settings, status.update)
     content = result.as_json()
-    if output is not None:
-        _write(output, content)
+    write_json(output, content)
     if as_json:
         typer.echo(json.dumps(content))
         return
@@ -105,14 +105,6 @@ def _some_photos(photos: list[Path] | None) -> Iterator[list[Path]]:
         from anonymix_lab.bench.drawn import draw_photo
 
         yield [draw_photo(Path(folder) / "drawn.jpg")]
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"the figures can't be written: {error.strerror}", where=str(path)) from error
 
 
 # --- tables -----------------------------------------------------------------------------------------
