@@ -32,6 +32,7 @@ from anonymix_keystore._errors import (
     LockedError,
     NewerSchemaError,
     OriginalsError,
+    OutdatedReferenceError,
     ReadOnlyError,
     RolledBackError,
     StorageError,
@@ -51,6 +52,7 @@ from anonymix_keystore._jobs import JobInfo, Progress
 from anonymix_keystore._keystore import Keystore
 from anonymix_keystore._kms import AwsKms, KeyService, KmsUnlock, VaultTransit
 from anonymix_keystore._originals import Originals
+from anonymix_keystore._references import References
 from anonymix_keystore._report import OpenWork, RotationReport
 from anonymix_keystore._subjects import RotationReason
 from anonymix_keystore._unlock import (
@@ -106,9 +108,11 @@ __all__ = [
     "OpenWork",
     "Originals",
     "OriginalsError",
+    "OutdatedReferenceError",
     "PassphraseUnlock",
     "Progress",
     "ReadOnlyError",
+    "References",
     "RolledBackError",
     "RotationReason",
     "RotationReport",

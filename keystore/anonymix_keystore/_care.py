@@ -121,7 +121,7 @@ class Care(Base):
     # --- erasing ----------------------------------------------------------------------------------
 
     def forget(self, subject: str, scope: str | None = None, *, reason: str = "") -> ForgetReceipt:
-        """Erase everything about a person: keys, name, enrolment records, originals (GDPR art. 17).
+        """Erase everything about a person: keys, name, records, originals, references (GDPR art. 17).
 
         The audit trail keeps its lines, but what they call the person is a random name whose link
         to the person is erased with the rest. Backups made before still hold the person.

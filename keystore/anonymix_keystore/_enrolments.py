@@ -16,11 +16,9 @@ from anonymix_keystore._errors import (
     RESTORE,
     DamagedError,
     InvalidRequestError,
-    KeyRevokedError,
-    UnknownVersionError,
     WrongKeyError,
 )
-from anonymix_keystore._lifecycle import Who, find_keys, find_scope, need_head
+from anonymix_keystore._lifecycle import Who, find_scope, need_head, not_active
 from anonymix_keystore._names import checked
 from anonymix_keystore._rows import ENROLMENTS, HEADS, KEYS, PAGE, Enrolment, Head, Key, State
 
@@ -92,15 +90,8 @@ def record(
     """Write down an entry; older entries of the subject there are thereby replaced."""
     keys = change.keys
     head, _ = need_head(change.db, keys, holder)
-    if not 1 <= version <= head.latest:
-        raise UnknownVersionError(f"there is no version {version}", where=holder.where)
     if version != head.active:
-        state = State(find_keys(change.db, keys, head)[version - 1][0].state).public.value
-        raise KeyRevokedError(
-            f"version {version} is {state}: nothing may be enrolled with it",
-            where=holder.where,
-            fix="protect anew",
-        )
+        raise not_active(change, holder, head, version)
     entry = entry_tag(keys, adapter, collection, external_id)
     detail = canonical(
         {

@@ -22,6 +22,7 @@ from anonymix_keystore._rows import (
     KEYS,
     ORIGINALS,
     PAGE,
+    REFERENCES,
     SCOPES,
     Enrolment,
     Key,
@@ -41,6 +42,7 @@ class ForgetReceipt:
         keys: Key versions erased, living or not.
         enrolments: Enrolment records erased.
         originals: Sealed originals erased.
+        references: Sealed references erased.
         entries: Entries that are still in back ends and must be deleted there: the records of them
             are gone, so this receipt is the last list of them.
         epoch: Number of the audit line that attests it.
@@ -58,6 +60,7 @@ class ForgetReceipt:
     keys: int
     enrolments: int
     originals: int
+    references: int
     entries: tuple[EnrolmentInfo, ...]
     epoch: int
     code: str
@@ -119,7 +122,7 @@ class _Erased:
         self._aliases: list[str] = []
         self._scopes: list[str] = []
         self._entries: list[EnrolmentInfo] = []
-        self._counts = {"keys": 0, "enrolments": 0, "originals": 0}
+        self._counts = {"keys": 0, "enrolments": 0, "originals": 0, "references": 0}
         for who in whos:
             self._take(who)
 
@@ -145,6 +148,10 @@ class _Erased:
             ORIGINALS.check(ring, raw, db.where)
             for raw in db.rows(f"{ORIGINALS.select} WHERE subject = ?", (who.tag,))
         ]
+        references = [
+            REFERENCES.check(ring, raw, db.where)
+            for raw in db.rows(f"{REFERENCES.select} WHERE tag = ?", (who.tag,))
+        ]
         head = _lifecycle.find_head(db, ring, who)
         keys: list[tuple[Key, int]] = []
         if head is not None:
@@ -158,12 +165,20 @@ class _Erased:
         change.delete_all(KEYS, keys)
         change.delete_all(ENROLMENTS, enrolments)
         change.delete_all(ORIGINALS, originals)
+        change.delete_all(REFERENCES, references)
         self._needles += [key.wrapped for key, _ in keys if key.wrapped is not None]
         self._needles += [row.detail for row, _ in enrolments]
         self._needles += [row.wrapped for row, _ in originals]
+        self._needles += [row.sealed for row, _ in references]
         self._tags.append(who.tag)
         change.touched.add(who.tag)
-        for name, rows in (("keys", keys), ("enrolments", enrolments), ("originals", originals)):
+        erased: dict[str, Sequence[object]] = {
+            "keys": keys,
+            "enrolments": enrolments,
+            "originals": originals,
+            "references": references,
+        }
+        for name, rows in erased.items():
             self._counts[name] += len(rows)
 
     def _info(self, row: Enrolment) -> EnrolmentInfo:
@@ -200,6 +215,7 @@ class _Erased:
             keys=self._counts["keys"],
             enrolments=self._counts["enrolments"],
             originals=self._counts["originals"],
+            references=self._counts["references"],
             entries=tuple(self._entries),
             epoch=header.epoch,
             code=header.head.hex(),
@@ -216,6 +232,7 @@ class _Erased:
                 ("SELECT count(*) FROM keys WHERE tag = ?", (who.tag,)),
                 ("SELECT count(*) FROM enrolments WHERE subject = ? OR holder = ?", (who.tag, who.tag)),
                 ("SELECT count(*) FROM originals WHERE subject = ?", (who.tag,)),
+                ("SELECT count(*) FROM sealed_references WHERE tag = ?", (who.tag,)),
             ):
                 rows += (db.row(sql, values) or (0,))[0]
         return rows

@@ -209,6 +209,12 @@ class UnfinishedJobError(KeystoreError):
 
 
 class OriginalsError(KeystoreError):
-    """Sealed originals are switched off, locked, or there is none."""
+    """Sealed originals or references are switched off, locked, or there is none."""
 
     code = "originals"
+
+
+class OutdatedReferenceError(KeystoreError):
+    """A sealed reference was made for another mixer."""
+
+    code = "outdated_reference"

@@ -22,6 +22,7 @@ from anonymix_keystore._crypto import KEY_BYTES, KeyRing
 from anonymix_keystore._database import Database, check_one_name, files_of, new_private_file, sync_folder
 from anonymix_keystore._errors import RolledBackError
 from anonymix_keystore._originals import Originals
+from anonymix_keystore._references import References
 from anonymix_keystore._subjects import Subjects
 from anonymix_keystore._unlock import PassphraseUnlock, Unlock
 
@@ -81,6 +82,7 @@ class Keystore(Subjects, Bulk, Care):
     def __init__(self, core: Core, unlock: Unlock) -> None:
         super().__init__(core)
         self._unlock, self._originals = unlock, Originals(core)
+        self._references = References(core, self._originals)
 
     def __repr__(self) -> str:
         return f"Keystore({str(self._core.path)!r})"
@@ -315,6 +317,15 @@ class Keystore(Subjects, Bulk, Care):
         secret has the faces themselves, and no rotation helps.
         """
         return self._originals
+
+    @property
+    def references(self) -> References:
+        """Sealed references: off unless ``references.enable`` was called for a scope.
+
+        The trade: with them, strangers who claim a name are told apart better; but whoever gets the file
+        and both secrets has a code of each person, and can test photos and link stores with it.
+        """
+        return self._references
 
 
 def _migrate(db: Database, keys: KeyRing) -> None:

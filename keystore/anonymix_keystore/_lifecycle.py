@@ -18,12 +18,13 @@ from anonymix_keystore._errors import (
     KeyExistsError,
     KeyRetiredError,
     KeyRevokedError,
+    KeystoreError,
     UnknownSubjectError,
     UnknownVersionError,
     WrongKeyError,
 )
 from anonymix_keystore._names import check_visible, checked
-from anonymix_keystore._rows import HEADS, KEYS, SCOPES, Head, Key, Purpose, Scope, State
+from anonymix_keystore._rows import HEADS, KEYS, REFERENCES, SCOPES, Head, Key, Purpose, Scope, State
 from anonymix_keystore._values import KeyInfo, SubjectKey
 
 ALIAS_BYTES = 16
@@ -87,7 +88,8 @@ def find_scope(db: Database, keys: KeyRing, name: str) -> Scope | None:
     return None if record is None else SCOPES.check(keys, record, db.where)[0]
 
 
-def _scope(change: Change, name: str) -> Scope:
+def need_scope(change: Change, name: str) -> Scope:
+    """The row of a scope, made now if it is new."""
     found = find_scope(change.db, change.keys, name)
     if found is not None:
         return found
@@ -309,7 +311,7 @@ def issue_all(change: Change, whos: Sequence[Who], reason: str) -> list[SubjectK
     scopes: dict[str, int] = {}
     for who in whos:
         if who.scope not in scopes:
-            scopes[who.scope] = _scope(change, who.scope).id
+            scopes[who.scope] = need_scope(change, who.scope).id
         found = find_head(change.db, change.keys, who)
         if found is None:
             check_visible(who.subject, "subject")
@@ -360,11 +362,37 @@ class Ending:
 
 
 def end(change: Change, key: Key, ending: Ending) -> Key:
-    """The row of a key that ends; unless it is only retired, its material is erased."""
+    """The row of a key that ends; unless it is only retired, its material and its reference are erased."""
     if ending.state is State.RETIRED:
         return key._replace(state=State.RETIRED, until=ending.until, ended=change.now)
     change.erased = True
+    erase_references(change, key.tag, key.version)
     return key._replace(state=ending.state, until=0, ended=change.now, wrap=0, wrapped=None)
+
+
+def erase_references(change: Change, tag: bytes, version: int | None = None) -> int:
+    """Erase the reference of one version of a key, or of all; returns how many there were."""
+    condition, values = "tag = ?", (tag,) if version is None else (tag, version)
+    if version is not None:
+        condition += " AND version = ?"
+    rows = [
+        REFERENCES.check(change.keys, record, change.db.where)
+        for record in change.db.rows(f"{REFERENCES.select} WHERE {condition}", values)
+    ]
+    if rows:
+        change.delete_all(REFERENCES, rows)
+        change.erased = True
+    return len(rows)
+
+
+def not_active(change: Change, who: Who, head: Head, version: int) -> KeystoreError:
+    """Why nothing may be enrolled with a version."""
+    if not 1 <= version <= head.latest:
+        return UnknownVersionError(f"there is no version {version}", where=who.where)
+    state = State(find_keys(change.db, change.keys, head)[version - 1][0].state).public.value
+    return KeyRevokedError(
+        f"version {version} is {state}: nothing may be enrolled with it", where=who.where, fix="protect anew"
+    )
 
 
 def rotate_all(

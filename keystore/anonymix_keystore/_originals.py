@@ -21,7 +21,7 @@ from anonymix_keystore._errors import (
 )
 from anonymix_keystore._lifecycle import Who, subject_in
 from anonymix_keystore._names import DEFAULT_SCOPE, check_visible, checked
-from anonymix_keystore._rows import ORIGINALS, Original
+from anonymix_keystore._rows import ORIGINALS, REFERENCE_SCOPES, REFERENCES, Original
 from anonymix_keystore._unlock import Unlock
 
 MOST_BYTES = 16 * 1024 * 1024
@@ -37,7 +37,7 @@ class Originals:
     def __init__(self, core: Core) -> None:
         self._core = core
         # The slot that was unlocked, and what it gave: another process may exchange it meanwhile.
-        self._opened: tuple[_slots.Slot, bytes] | None = None
+        self._opened: tuple[_slots.Slot, dict[str, bytes]] | None = None
 
     def enabled(self) -> bool:
         """Whether this store may keep originals."""
@@ -56,7 +56,7 @@ class Originals:
                 raise OriginalsError("sealed originals are switched on already")
             _slots.write(change.db, store_id, slot)
             change.note("enable-originals", unlock=slot.kind)
-        self._opened = slot, derive(root, store_id, "originals")
+        self._opened = slot, _keys_of(root, store_id)
 
     def _opens_root(self, unlock: Unlock) -> bool:
         with self._core.lock:
@@ -73,7 +73,7 @@ class Originals:
         store_id = self._core.keys.store_id
         slot = self._slot()
         root = _slots.open_slot(store_id, slot, _asked.unlock(unlock), str(self._core.path))
-        self._opened = slot, derive(root, store_id, "originals")
+        self._opened = slot, _keys_of(root, store_id)
 
     def _slot(self) -> _slots.Slot:
         with self._core.lock:
@@ -101,33 +101,50 @@ class Originals:
             change.note("change-originals-unlock", unlock=new.kind)
             change.erased = True
         if self._opened is not None:
-            self._opened = fresh, derive(root, store_id, "originals")
+            self._opened = fresh, _keys_of(root, store_id)
 
     def lock(self) -> None:
         """Forget the second root key until it is unlocked again."""
         self._opened = None
 
     def disable(self) -> int:
-        """Erase the second root key and all originals; returns how many there were."""
+        """Erase the second root key, all originals and all references; returns how many originals there were.
+
+        Scopes that kept references keep none any more.
+        """
         with self._core.change() as change:
             rows = list(ORIGINALS.every(change.db, change.keys))
+            references = list(REFERENCES.every(change.db, change.keys))
             change.delete_all(ORIGINALS, rows)
+            change.delete_all(REFERENCES, references)
+            change.delete_all(REFERENCE_SCOPES, list(REFERENCE_SCOPES.every(change.db, change.keys)))
             change.db.rows("DELETE FROM slots WHERE purpose = ?", (_slots.ORIGINALS,))
             change.erased = True
-            change.note("disable-originals", count=len(rows))
+            change.note("disable-originals", count=len(rows), references=len(references))
         self.lock()
         return len(rows)
 
-    def _key(self, db: Database) -> bytes:
-        """What seals originals; read in the step that uses it, since another process may end it."""
-        if self._opened is not None:
-            slot, wrap = self._opened
-            if _slots.read(db, self._core.keys.store_id, _slots.ORIGINALS) == slot:
-                return wrap
-            self.lock()
+    def unlocked(self) -> bool:
+        """Whether the second root key is at hand, for originals and references."""
+        with self._core.lock:
+            return self._current(self._core.db) is not None
+
+    def _second_key(self, db: Database, what: str) -> bytes:
+        """What seals originals or references; read in the step that uses it: another process may end it."""
+        keys = self._current(db)
+        if keys is not None:
+            return keys[what]
         raise OriginalsError(
-            "sealed originals are switched off or locked", fix="call store.originals.unlock(unlock)"
+            f"sealed {what} are switched off or locked",
+            fix="call store.originals.unlock(unlock): the second secret opens originals and references",
         )
+
+    def _current(self, db: Database) -> dict[str, bytes] | None:
+        opened = self._opened  # another thread may lock it meanwhile
+        if opened is not None and _slots.read(db, self._core.keys.store_id, _slots.ORIGINALS) == opened[0]:
+            return opened[1]
+        self.lock()
+        return None
 
     def _who(self, subject: str, scope: str) -> Who:
         return subject_in(self._core.keys, subject, scope)
@@ -144,7 +161,7 @@ class Originals:
         tag, data = self._label(label), _asked.data(data, "data", MOST_BYTES)
         own = secrets.token_bytes(KEY_BYTES)
         with self._core.change() as change:
-            wrap = self._key(change.db)
+            wrap = self._second_key(change.db, "originals")
             row = Original(
                 who.tag,
                 tag,
@@ -171,7 +188,7 @@ class Originals:
         """Open an original."""
         tag, who = self._label(checked(label, "label")), self._who(subject, scope)
         with self._core.reading() as (db, keys):
-            wrap = self._key(db)
+            wrap = self._second_key(db, "originals")
             record = db.row(f"{ORIGINALS.select} WHERE subject = ? AND label = ?", (who.tag, tag))
         if record is None:
             raise OriginalsError("no original is kept", where=who.where)
@@ -209,3 +226,7 @@ class Originals:
             change.erased = True
             change.note("drop-original")
         return True
+
+
+def _keys_of(root: bytes, store_id: bytes) -> dict[str, bytes]:
+    return {what: derive(root, store_id, what) for what in ("originals", "references")}

@@ -113,6 +113,23 @@ class Original(NamedTuple):
     sealed: bytes
 
 
+class Reference(NamedTuple):
+    """A subject's sealed code, for one version of the key."""
+
+    tag: bytes
+    version: int
+    created: int
+    fingerprint: str
+    sealed: bytes
+
+
+class ReferenceScope(NamedTuple):
+    """A scope that keeps references, and since when."""
+
+    scope: int
+    since: int
+
+
 R = TypeVar("R", bound=tuple[Any, ...])
 
 
@@ -194,4 +211,17 @@ KEYS: Table[Key] = Table("keys", Key._make, Key._fields, key=2)
 JOBS: Table[Job] = Table("jobs", Job._make, Job._fields, key=1)
 ENROLMENTS: Table[Enrolment] = Table("enrolments", Enrolment._make, Enrolment._fields, key=1)
 ORIGINALS: Table[Original] = Table("originals", Original._make, Original._fields, key=2)
-TABLES: tuple[Table[Any], ...] = (SCOPES, HEADS, KEYS, JOBS, ENROLMENTS, ORIGINALS)
+REFERENCES: Table[Reference] = Table("sealed_references", Reference._make, Reference._fields, key=2)
+REFERENCE_SCOPES: Table[ReferenceScope] = Table(
+    "reference_scopes", ReferenceScope._make, ReferenceScope._fields, key=1
+)
+TABLES: tuple[Table[Any], ...] = (
+    SCOPES,
+    HEADS,
+    KEYS,
+    JOBS,
+    ENROLMENTS,
+    ORIGINALS,
+    REFERENCES,
+    REFERENCE_SCOPES,
+)

@@ -88,6 +88,21 @@ def _originals(db: sqlite_utils.Database) -> None:
     )
 
 
+@migrations(name="4-references")
+def _references(db: sqlite_utils.Database) -> None:
+    """Codes of subjects, sealed, and the scopes that opt in."""
+    for statement in (
+        """CREATE TABLE sealed_references (
+            tag BLOB NOT NULL, version INTEGER NOT NULL, created INTEGER NOT NULL,
+            fingerprint TEXT NOT NULL, sealed BLOB NOT NULL, mac BLOB NOT NULL, PRIMARY KEY (tag, version)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE reference_scopes (
+            scope INTEGER PRIMARY KEY, since INTEGER NOT NULL, mac BLOB NOT NULL
+        ) STRICT""",
+    ):
+        db.execute(statement)
+
+
 SCHEMA = len(migrations._migrations)
 
 

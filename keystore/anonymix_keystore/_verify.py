@@ -70,6 +70,7 @@ def verify(db: Database, keys: KeyRing, anchor: Anchor | None) -> Verification:
         check.attempt(check.pages)
         check.attempt(lambda: check.tables(header))
         check.attempt(check.subjects)
+        check.attempt(check.references)
         check.attempt(lambda: check.trail(header))
         if state is not None:
             check.attempt(lambda: compare(state, db, keys, header))
@@ -146,6 +147,15 @@ class _Check:
             if key.wrapped is not None:
                 _lifecycle.unwrap(self._db, self._keys, who, head, key)
                 self.opened += 1
+
+    def references(self) -> None:
+        """No reference outlives its key."""
+        left = self._db.row(
+            "SELECT count(*) FROM sealed_references r LEFT JOIN keys k"
+            " ON k.tag = r.tag AND k.version = r.version WHERE k.wrapped IS NULL"
+        )
+        if left is not None and left[0]:
+            raise DamagedError("there are references of keys that are gone", where=self._db.where)
 
     def trail(self, header: Header) -> None:
         """The audit trail from its first line to the one that the header names."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from anonymix_keystore import AnchorFile, KeyFileUnlock, Keystore, KeystoreError
+from anonymix_keystore import AnchorFile, KeyFileUnlock, Keystore, KeystoreError, SubjectKey
 from anonymix_keystore._originals import Originals
+from anonymix_keystore._references import References
 
 SUBJECTS = 12
 
@@ -37,6 +38,7 @@ class Scene:
         store.issue_many(f"s{number}" for number in range(SUBJECTS))
         store.originals.enable(second)
         store.originals.keep("s0", b"face")
+        store.references.enable()
         return cls(store, folder, unlock, second)
 
     @property
@@ -139,6 +141,18 @@ def _originals_again(scene: Scene) -> None:
     scene.store.originals.disable()
     scene.store.originals.enable(scene.second)
     scene.store.originals.keep("s0", b"face")
+    scene.store.references.enable()
+
+
+def _references_again(scene: Scene) -> None:
+    scene.store.references.disable()
+    scene.store.references.enable()
+
+
+def _with_reference(scene: Scene) -> SubjectKey:
+    key = scene.store.issue(scene.fresh)
+    scene.store.references.keep(key, b"code", fingerprint="f", subspace="s")
+    return key
 
 
 CALLS: dict[str, Call] = {
@@ -211,6 +225,17 @@ CALLS: dict[str, Call] = {
         scene.store.originals.keep("s1", b"face"),
         scene.store.originals.drop("s1"),
     ),
+    "originals.unlocked": lambda scene: scene.store.originals.unlocked(),
+    "references": lambda scene: scene.store.references.scopes(),
+    "references.scopes": lambda scene: scene.store.references.scopes(),
+    "references.enabled": lambda scene: scene.store.references.enabled(),
+    "references.enable": _references_again,
+    "references.disable": _references_again,
+    "references.keep": _with_reference,
+    "references.read": lambda scene: scene.store.references.read(
+        _with_reference(scene), fingerprint="f", subspace="s"
+    ),
+    "references.drop": lambda scene: scene.store.references.drop(_with_reference(scene).subject),
     "close": lambda scene: scene.store.close(),  # the last one
 }
 
@@ -218,4 +243,6 @@ CALLS: dict[str, Call] = {
 def public() -> set[str]:
     """The names of all public methods and properties."""
     names = {name for name in dir(Keystore) if not name.startswith("_")}
-    return names | {f"originals.{name}" for name in dir(Originals) if not name.startswith("_")}
+    for prefix, part in (("originals", Originals), ("references", References)):
+        names |= {f"{prefix}.{name}" for name in dir(part) if not name.startswith("_")}
+    return names

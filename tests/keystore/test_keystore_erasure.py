@@ -95,6 +95,8 @@ def test_forgetting_erases_everything_about_a_person(store: Keystore, path: Path
         store.rotate("alice", scope)
     store.issue("bob", "a")
     store.originals.keep("alice", b"face", scope="a")
+    store.references.enable("a")
+    store.references.keep(store.current("alice", "a"), b"code", fingerprint="f", subspace="s")
     for entry in ("e1", "e2"):
         store.record_enrolment(
             "alice", "a", adapter="x", collection="c", external_id=entry, version=2, fingerprint="f"
@@ -103,7 +105,7 @@ def test_forgetting_erases_everything_about_a_person(store: Keystore, path: Path
     receipt = store.forget("alice", reason="art. 17")
     assert receipt.clean
     assert (receipt.rows_left, receipt.traces_left) == (0, 0)
-    assert (receipt.keys, receipt.enrolments, receipt.originals) == (4, 1, 1)
+    assert (receipt.keys, receipt.enrolments, receipt.originals, receipt.references) == (4, 1, 1, 1)
     assert set(receipt.scopes) == {"a", "b"}
     assert [item.external_id for item in receipt.entries] == ["e1"]
     assert len(receipt.aliases) == 2

@@ -70,7 +70,7 @@ def test_a_newer_schema_is_refused_and_left_alone(store: Keystore, path: Path, u
     db.close()
 
 
-@pytest.mark.parametrize("old", [1, 2])
+@pytest.mark.parametrize("old", [1, 2, 3])
 def test_an_older_store_is_brought_forward_with_its_keys(
     path: Path, unlock: KeyFileUnlock, old: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +84,7 @@ def test_an_older_store_is_brought_forward_with_its_keys(
     monkeypatch.setattr(schema, "advance", advance)
     with Keystore.create(path, unlock) as store:
         key = store.issue("alice")
-        assert "originals" not in store._core.db.raw.table_names()
+        assert "sealed_references" not in store._core.db.raw.table_names()
     monkeypatch.undo()
     with Keystore.open(path, unlock) as store:
         assert store.current("alice") == key

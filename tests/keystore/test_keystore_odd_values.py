@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -33,6 +34,7 @@ from anonymix_keystore import (
     StoreExistsError,
 )
 from anonymix_keystore._originals import Originals
+from anonymix_keystore._references import References
 
 
 class Name(StrEnum):
@@ -166,6 +168,8 @@ PARAMETERS: dict[str, tuple[str, Right]] = {
     "accept_rollback": ("text", lambda s: ""),
     "adapter": ("text", lambda s: "x"),
     "fingerprint": ("text", lambda s: "f"),
+    "subspace": ("text", lambda s: "s"),
+    "key": ("key", lambda s: s.store.issue(f"k{secrets.token_hex(8)}")),
     "entry": ("text", lambda s: "00" * 32),
     "collection": ("id", lambda s: "c"),
     "external_id": ("id", lambda s: "e"),
@@ -198,11 +202,12 @@ PARAMETERS: dict[str, tuple[str, Right]] = {
     "progress": ("progress", lambda s: None),
 }
 OPTIONAL = "optional"
-NOT_ASKED = {"close", "path", "epoch", "unlock_outdated", "originals", "unscrubbed"}
+OWNERS = {owner.__name__: owner for owner in (Keystore, Originals, References)}
+NOT_ASKED = {"close", "path", "epoch", "unlock_outdated", "originals", "references", "unscrubbed"}
 
 
 def public() -> Iterator[tuple[str, str]]:
-    for owner in (Keystore, Originals):
+    for owner in OWNERS.values():
         for name, member in inspect.getmembers(owner):
             if name.startswith("_") or isinstance(member, property):
                 continue
@@ -222,6 +227,7 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundi
         store.issue("alice")
         store.originals.enable(PassphraseUnlock("other"))
         store.originals.keep("alice", b"face")
+        store.references.enable()
         store.backup(folder / "backup", unlock)
         store.rewrap_all()
         yield Surroundings(store, folder, unlock)
@@ -238,7 +244,8 @@ def arguments(method: Any, around: Surroundings, given: str) -> dict[str, Any]:
 
 def call(where: str, around: Surroundings, parameter: str, value: Any) -> Any:
     owner, name = where.split(".")
-    method = getattr(around.store if owner == "Keystore" else around.store.originals, name)
+    place = {"Keystore": around.store, "Originals": around.store.originals}
+    method = getattr(place.get(owner, around.store.references), name)
     given = arguments(method, around, parameter)
     if name in {"open", "locked_by"} and "path" in given:
         given["path"] = around.folder / "store.db"
@@ -273,7 +280,7 @@ def test_odd_values_are_right_or_refused_by_name(
 ) -> None:
     monkeypatch.chdir(surroundings.folder)  # a text is a path, too
     owner, name = where.split(".")
-    method = getattr(Keystore if owner == "Keystore" else Originals, name)
+    method = getattr(OWNERS[owner], name)
     declared = inspect.signature(method).parameters[parameter]
     kind = PARAMETERS[parameter][0]
     wrong = []

@@ -78,6 +78,8 @@ QUICK = {
     ),
     *("originals.unlock", "originals.lock", "originals.keep", "originals.read", "originals.labels"),
     "originals.drop",
+    *("originals.unlocked", "references", "references.scopes", "references.enabled", "references.enable"),
+    *("references.disable", "references.keep", "references.read", "references.drop"),
 }
 RARE = {
     "tie_anchor",

@@ -90,8 +90,8 @@ def _print_receipts(receipts: Sequence[ForgetReceipt], as_json: bool) -> None:
             else "traces are left: close all readers and retry"
         )
         typer.echo(
-            f"Erased {receipt.keys} keys, {receipt.enrolments} enrolments and"
-            f" {receipt.originals} originals; {left}."
+            f"Erased {receipt.keys} keys, {receipt.enrolments} enrolments, {receipt.originals} originals and"
+            f" {receipt.references} references; {left}."
         )
         typer.echo(f"Attested by audit line {receipt.epoch} ({receipt.code}).")
         for item in receipt.entries:
