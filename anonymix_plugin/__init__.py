@@ -17,6 +17,7 @@ from anonymix_plugin.errors import (
     CheckpointError,
     ConfigurationError,
     DamagedModelError,
+    DifferentPeopleError,
     DownloadError,
     ImageTooLargeError,
     ImageTooSmallError,
@@ -37,6 +38,7 @@ from anonymix_plugin.values import CancelableFace
 if TYPE_CHECKING:
     from anonymix_plugin.anonymixer import Anonymixer
     from anonymix_plugin.images import ImageLimits, Marker, read_marker, save_cancelable
+    from anonymix_plugin.mixer.guide import GuidingCurve
     from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
     from anonymix_plugin.options import MixerOptions
     from anonymix_plugin.production import Outcome, PhotoRequest
@@ -51,7 +53,9 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "DamagedModelError",
+    "DifferentPeopleError",
     "DownloadError",
+    "GuidingCurve",
     "ImageLimits",
     "ImageTooLargeError",
     "ImageTooSmallError",
@@ -89,6 +93,7 @@ _LAZY = {
     "read_marker": "anonymix_plugin.images",
     "save_cancelable": "anonymix_plugin.images",
     "AttributePolicy": "anonymix_plugin.mixer.policy",
+    "GuidingCurve": "anonymix_plugin.mixer.guide",
     "MixingPolicy": "anonymix_plugin.mixer.policy",
 }
 

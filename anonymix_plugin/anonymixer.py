@@ -23,7 +23,7 @@ from anonymix_plugin.mixer.policy import MixingPolicy
 from anonymix_plugin.options import GivenOptions, MixerOptions
 from anonymix_plugin.production import Outcome, PhotoRequest, Production, many
 from anonymix_plugin.streaming import Stream
-from anonymix_plugin.unlocking import anchor_in_use, unlock_without_asking
+from anonymix_plugin.unlocking import anchor_in_use, unlock_references, unlock_without_asking
 from anonymix_plugin.values import CancelableFace
 
 
@@ -65,6 +65,7 @@ class Anonymixer:
         unlock: Unlock | None = None,
         passphrase: str | None = None,
         anchor: Anchor | None = None,
+        second_unlock: Unlock | None = None,
         accept_clock: bool = False,
         **options: Unpack[GivenOptions],
     ) -> Self:
@@ -76,6 +77,10 @@ class Anonymixer:
                 the environment (ANONYMIX_PASSPHRASE, ANONYMIX_KEYFILE, ...). Nothing is asked for.
             passphrase: The passphrase, where the store is locked by one.
             anchor: The anchor that the store is tied to; the file that ANONYMIX_ANCHOR names by default.
+            second_unlock: How to unlock the second secret, which opens sealed references. Without it, and if
+                a scope keeps references: what the store names, with secrets from the environment
+                (ANONYMIX_SECOND_PASSPHRASE, ANONYMIX_SECOND_KEYFILE, ...). Where there is none, photos of
+                those scopes are refused.
             accept_clock: Take the clock as right, though it stands before the store's last change or far
                 after it.
             options: Fields of `options.MixerOptions`.
@@ -92,6 +97,10 @@ class Anonymixer:
             accept_clock=accept_clock,
         )
         try:
+            if second_unlock is None:
+                unlock_references(store)
+            else:
+                store.originals.unlock(second_unlock)
             mixer = cls(store, **options)
         except BaseException:
             store.close()
@@ -101,8 +110,13 @@ class Anonymixer:
 
     @property
     def fingerprint(self) -> str:
-        """The mixer fingerprint, 32 hex digits."""
+        """The mixer fingerprint, 32 hex digits; of faces that no sealed reference had a say in."""
         return self._parts.fingerprint
+
+    @property
+    def guided_fingerprint(self) -> str:
+        """The same with the guiding curve, of faces drawn by a sealed reference; "" on the refine method."""
+        return "" if self._parts.guide is None else self._parts.guide.fingerprint
 
     @property
     def keystore(self) -> KeySource:
@@ -202,6 +216,14 @@ class Anonymixer:
     ) -> CancelableFace | list[CancelableFace]:
         """Turn one photo of one person, or several photos of the same person, into cancelable faces.
 
+        In a scope that keeps sealed references, a subject's first enrolment keeps the photo's code, and each
+        later photo that claims to be the subject is turned towards it or away from it before it is drawn
+        (`anonymix_plugin.mixer.guide`). It stays for as long as the version of the key, unless several photos
+        enrol the subject anew. Everywhere else the photo alone is drawn.
+
+        Several photos with `enrol=True` are one enrolment: one face is drawn, from the mean of their codes,
+        and is returned for each of them. Its `left_out` tells which photos look like somebody else.
+
         Args:
             image: Path, bytes, binary file, PIL image, or array (RGB unless `channel_order` says BGR); or a
                 list or tuple of those. If one of several can't be used, the whole call raises; `protect_many`
@@ -209,8 +231,8 @@ class Anonymixer:
             subject: Whose key. None takes the gallery key of the scope, for search without a claimed name.
             scope: The application or gallery that the key belongs to.
             version: Version of the key; None takes the active one.
-            enrol: Issue a first key if the subject has none. Leave it False for probes: a probe of an
-                unknown person must fail, not make a key.
+            enrol: This is an enrolment: issue a first key if the subject has none. Leave it False for probes:
+                a probe of an unknown person must fail, not make a key.
             channel_order: Order of the channels of an array.
 
         Returns:
@@ -219,12 +241,17 @@ class Anonymixer:
 
         Raises:
             PhotoError: The photo can't be used: no image, no face, too large, already protected, ...
-            KeystoreError: There is no usable key: unknown subject, revoked, locked, ...
+            DifferentPeopleError: No majority of the photos of an enrolment shows one person.
+            KeystoreError: There is no usable key: unknown subject, revoked, locked, ...; or the scope keeps
+                references and their secret is not there (OriginalsError), or the subject's was made for
+                another mixer (OutdatedReferenceError).
             ModelError: Weights are missing or damaged.
         """
         whose = KeyChoice(subject, scope, version, enrol)
         if isinstance(image, list | tuple):
             whose.look_up(self._keystore)
+            if image and whose.enrol and whose.subject is not None:
+                return [self._production.enrolled(image, whose, channel_order)] * len(image)
             return [self._protect(one, whose, channel_order, most=1)[0] for one in image]
         return self._protect(image, whose, channel_order, most=1)[0]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from anonymix_plugin.errors import DamagedModelError, ModelError, UsageError
 from anonymix_plugin.faces import Detector, FacePolicy, Scrfd, YuNet
 from anonymix_plugin.generator import Engine, Generator, load_generator, load_reference_generator
+from anonymix_plugin.guiding import GuideSettings
 from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.fingerprint import fingerprint
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
@@ -42,6 +43,8 @@ class Parts:
         generator: Draws latent codes.
         size: Side of the cancelable faces in pixels.
         fingerprint: The mixer fingerprint, 32 hex digits.
+        guide: How faces are made of subjects who have a sealed reference; None on the refine method, which
+            knows no references.
     """
 
     reader: Reader
@@ -49,6 +52,7 @@ class Parts:
     generator: Generator
     size: int
     fingerprint: str
+    guide: GuideSettings | None
 
 
 def assemble(options: MixerOptions) -> Parts:
@@ -104,7 +108,12 @@ def assemble(options: MixerOptions) -> Parts:
     used |= {name: weights_hash(name) for name in (*_RECOGNISERS, options.detector)}
     if encoder is not None:
         used["encoder"] = encoder.sha256
-    return Parts(reader, road, generator, size, fingerprint(used, policy.describe(), road.describe()))
+    guide = None
+    if not refining:
+        named = fingerprint(used, policy.describe(guided=True), road.describe())
+        guide = GuideSettings(policy.guide, named, weights.subspace.sha256())
+    plain = fingerprint(used, policy.describe(), road.describe())
+    return Parts(reader, road, generator, size, plain, guide)
 
 
 def _encoder(path: Path | None) -> Encoder:

@@ -153,6 +153,12 @@ class SeveralFacesError(PhotoError):
     code = "several_faces"
 
 
+class DifferentPeopleError(PhotoError):
+    """Photos that are to be one person's do not look like one person."""
+
+    code = "different_people"
+
+
 class LowQualityError(PhotoError):
     """The face is too poor to be told from others: blurred, dark, covered, turned away, or no face."""
 

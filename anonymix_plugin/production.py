@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar, cast
 
@@ -19,9 +19,11 @@ from anonymix_keystore import KeystoreError, SubjectKey
 from anonymix_plugin.assembly import Parts
 from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.generator import pictures_of
+from anonymix_plugin.guiding import Guide
 from anonymix_plugin.images import ChannelOrder, PhotoSource
 from anonymix_plugin.keys import KeyChoice, KeySource, as_text
 from anonymix_plugin.mixer.key_schedule import KeySchedule
+from anonymix_plugin.mixer.mean_code import mean_code
 from anonymix_plugin.reader import Stopwatch
 from anonymix_plugin.streaming import in_two_stages
 from anonymix_plugin.values import CancelableFace, Face, Floats, Pixels, ReadFace, Timings
@@ -91,6 +93,7 @@ class Production:
 
     def __init__(self, parts: Parts, keys: KeySource) -> None:
         self._parts, self._keys = parts, keys
+        self._guide = None if parts.guide is None else Guide(parts.guide, keys)
 
     @property
     def engine(self) -> str:
@@ -146,7 +149,7 @@ class Production:
     def _drawn_together(self, group: Sequence[_Waiting | Outcome]) -> list[Outcome]:
         """Draw the faces of all photos that could be read in one call of the generator."""
         mixed = [self._mixed_or_not(item) if isinstance(item, _Waiting) else item for item in group]
-        codes = [code for item in mixed if isinstance(item, _Mixed) for code in item.codes]
+        codes = [code.w_plus for item in mixed if isinstance(item, _Mixed) for code in item.codes]
         pictures, seconds = self._pictures(codes)
         outcomes = []
         for item in mixed:
@@ -159,17 +162,16 @@ class Production:
 
     def _mixed_or_not(self, item: _Waiting) -> _Mixed | Outcome:
         try:
-            made = [self._mixed(face, item.whose, item.watch) for face in item.faces]
+            return _Mixed(item, [self._mixed(face, item.whose, item.watch) for face in item.faces])
         except (AnonymixError, KeystoreError) as error:
             return Outcome(item.source, (), error)
-        return _Mixed(item, [key for key, _ in made], [code for _, code in made])
 
     def _outcome(self, item: _Mixed, pictures: Floats, seconds: float) -> Outcome:
         waiting = item.waiting
         try:
             faces = [
-                self._face(read, key, picture, waiting.watch, seconds)
-                for read, key, picture in zip(waiting.faces, item.keys, pictures, strict=True)
+                self._face(read, code, picture, waiting.watch, seconds)
+                for read, code, picture in zip(waiting.faces, item.codes, pictures, strict=True)
             ]
         except AnonymixError as error:
             return Outcome(waiting.source, (), error)
@@ -178,12 +180,36 @@ class Production:
     def faces_of(self, item: _Waiting) -> Iterator[CancelableFace]:
         """Mix and draw the faces of a photo one by one, each only when it is asked for."""
         for read in item.faces:
-            watch = item.watch.copy()
-            key, code = self._mixed(read, item.whose, watch)
-            pictures, seconds = self._pictures([code])
-            yield self._face(read, key, pictures[0], watch, seconds)
+            yield self._drawn_alone(read, item.whose, item.watch.copy())
 
-    def _mixed(self, read: ReadFace, whose: KeyChoice, watch: Stopwatch) -> tuple[SubjectKey, Floats]:
+    def _drawn_alone(
+        self, read: ReadFace, whose: KeyChoice, watch: Stopwatch, *, anew: bool = False
+    ) -> CancelableFace:
+        code = self._mixed(read, whose, watch, anew=anew)
+        pictures, seconds = self._pictures([code.w_plus])
+        return self._face(read, code, pictures[0], watch, seconds)
+
+    def enrolled(
+        self, images: Sequence[PhotoSource], whose: KeyChoice, order: ChannelOrder
+    ) -> CancelableFace:
+        """The face of an enrolment from several photos: drawn from the mean of their codes.
+
+        What a policy keeps of a photo, and what the refine method compares with, is the best photo's. Where
+        the scope keeps references, the mean becomes the subject's reference.
+        """
+        reads, watch = [], Stopwatch()
+        for image in images:
+            item = self.waiting(image, whose, order)
+            reads.append(_without_photo(item.faces[0]))
+            for stage, seconds in item.watch.seconds.items():
+                watch.seconds[stage] = watch.seconds.get(stage, 0.0) + seconds
+        mean = mean_code([read.person for read in reads])
+        kept = [read for number, read in enumerate(reads) if number not in mean.left_out]
+        best = max(kept, key=lambda read: read.quality)
+        face = self._drawn_alone(replace(best, person=mean.code), whose, watch, anew=True)
+        return replace(face, photos=len(kept), left_out=mean.left_out)
+
+    def _mixed(self, read: ReadFace, whose: KeyChoice, watch: Stopwatch, *, anew: bool = False) -> _Code:
         """The code of a face under the key that is valid when its drawing begins, and that key.
 
         A key that is revoked while photos wait, or while one is optimised, makes no other face than the one
@@ -191,12 +217,26 @@ class Production:
         """
         key = whose.known.look_up(self._keys)
         while True:
+            turned = self._turned(read, key, watch, enrol=whose.enrol, anew=anew)
             with watch.stage("mix"):
-                code = self._parts.road.code(read, KeySchedule(key.material), key.material)
+                code = self._parts.road.code(turned or read, KeySchedule(key.material), key.material)
             now = whose.known.look_up(self._keys)
             if now == key:
-                return key, code
+                return _Code(key, code, turned is not None)
             key = now  # rotated meanwhile
+
+    def _turned(
+        self, read: ReadFace, key: SubjectKey, watch: Stopwatch, *, enrol: bool, anew: bool
+    ) -> ReadFace | None:
+        """The face with its code turned by the subject's reference; None where there is none."""
+        if self._guide is None:
+            return None
+        started = time.perf_counter()
+        person = self._guide.turned(read.person, key, enrol=enrol, anew=anew)
+        if person is None:
+            return None
+        watch.seconds["guide"] = watch.seconds.get("guide", 0.0) + time.perf_counter() - started
+        return replace(read, person=person)
 
     def _pictures(self, codes: Sequence[Floats]) -> tuple[Floats, float]:
         """Draw all of them; returns pictures and seconds for each."""
@@ -207,8 +247,9 @@ class Production:
         return pictures, (time.perf_counter() - started) / len(codes)
 
     def _face(
-        self, read: ReadFace, key: SubjectKey, picture: Floats, watch: Stopwatch, drawing: float
+        self, read: ReadFace, code: _Code, picture: Floats, watch: Stopwatch, drawing: float
     ) -> CancelableFace:
+        guide, key = self._parts.guide, code.key
         started = time.perf_counter()
         pixels = _to_pixels(picture)
         drawing += time.perf_counter() - started
@@ -220,10 +261,11 @@ class Production:
             subject=key.subject,
             scope=key.scope,
             key_version=key.version,
-            fingerprint=self._parts.fingerprint,
+            fingerprint=guide.fingerprint if code.guided and guide else self._parts.fingerprint,
             road=self._parts.road.name,
             engine=self.engine,
             quality=read.quality,
+            guided=code.guided,
             source=read.face.photo.source,
             timings=Timings(seconds),
         )
@@ -250,8 +292,22 @@ class _Mixed:
     """A photo whose faces are mixed, and are drawn together with others'."""
 
     waiting: _Waiting
-    keys: list[SubjectKey]
-    codes: list[Floats]
+    codes: list[_Code]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Code:
+    """A face's W+ code, the key that it was made under, and whether a reference had a say."""
+
+    key: SubjectKey
+    w_plus: Floats
+    guided: bool
+
+
+def _without_photo(read: ReadFace) -> ReadFace:
+    """What was read of a face, without the pixels of its photo: several may wait for each other."""
+    photo = replace(read.face.photo, pixels=np.zeros((1, 1, 3), np.uint8))
+    return replace(read, face=replace(read.face, photo=photo))
 
 
 def _grouped(requests: Iterable[PhotoRequest], size: int) -> Iterator[tuple[PhotoRequest, ...]]:

@@ -23,6 +23,10 @@ from anonymix_plugin.places import named_by
 
 PASSPHRASE_VARIABLE = "ANONYMIX_PASSPHRASE"  # noqa: S105 - the name of a variable
 KEYFILE_VARIABLE = "ANONYMIX_KEYFILE"
+SECOND_PASSPHRASE_VARIABLE = "ANONYMIX_SECOND_PASSPHRASE"  # noqa: S105 - as above
+SECOND_KEYFILE_VARIABLE = "ANONYMIX_SECOND_KEYFILE"
+SECOND_KEY_VARIABLE = "ANONYMIX_SECOND_KEY"
+SECOND_USER = "second"
 ANCHOR_VARIABLE = "ANONYMIX_ANCHOR"
 
 
@@ -42,13 +46,16 @@ def passphrase_in(variable: str) -> bytes:
     return first_line(os.fsencode(os.environ.get(variable, "")))
 
 
-def unlock_for(kind: str, params: dict[str, Any], passphrase: Callable[[], bytes]) -> Unlock:
-    """Return the way to unlock a store that is locked by `kind`.
+def unlock_for(
+    kind: str, params: dict[str, Any], passphrase: Callable[[], bytes], *, second: bool = False
+) -> Unlock:
+    """Return the way to unlock what is locked by `kind`.
 
     Args:
-        kind: What `Keystore.locked_by` says.
+        kind: What `Keystore.locked_by` or `Originals.locked_by` says.
         params: What it says besides.
-        passphrase: Called for the passphrase where the store is locked by one.
+        passphrase: Called for the passphrase where it is locked by one.
+        second: Whether the second secret is meant, which opens originals and references.
 
     Raises:
         UnlockUnavailableError: The secret is not there, or this version does not know the kind.
@@ -56,16 +63,16 @@ def unlock_for(kind: str, params: dict[str, Any], passphrase: Callable[[], bytes
     if kind == "passphrase":
         return PassphraseUnlock(passphrase())
     if kind == "key-file":
-        named = named_by(KEYFILE_VARIABLE)
+        variable = SECOND_KEYFILE_VARIABLE if second else KEYFILE_VARIABLE
+        named = named_by(variable)
         if named is None:
-            raise UnlockUnavailableError(
-                "the store is locked by a key file", fix=f"name it in {KEYFILE_VARIABLE}"
-            )
+            what = "the second secret is" if second else "the store is locked by"
+            raise UnlockUnavailableError(f"{what} a key file", fix=f"name it in {variable}")
         return KeyFileUnlock(named)
     if kind == "environment":
-        return EnvironmentUnlock()
+        return EnvironmentUnlock(SECOND_KEY_VARIABLE) if second else EnvironmentUnlock()
     if kind == "keyring":
-        return KeyringUnlock()
+        return KeyringUnlock(user=SECOND_USER) if second else KeyringUnlock()
     if kind == "aws-kms":
         return KmsUnlock(AwsKms(str(params.get("key_id", ""))))
     if kind == "vault-transit":
@@ -92,3 +99,32 @@ def unlock_without_asking(path: str | os.PathLike[str], passphrase: str | None =
         return found
 
     return unlock_for(kind, params, from_environment)
+
+
+def unlock_references(store: Keystore) -> bool:
+    """Unlock a store's second secret by what the environment gives, if a scope of it keeps references.
+
+    Returns:
+        Whether references can be read: also where none are kept. Where the environment does not give the
+        secret they stay locked, and whoever needs one is refused.
+
+    Raises:
+        KeystoreError: The secret is wrong.
+    """
+    if not store.references.scopes():
+        return True
+
+    def from_environment() -> bytes:
+        found = passphrase_in(SECOND_PASSPHRASE_VARIABLE)
+        if not found:
+            raise UnlockUnavailableError(
+                "the second secret is a passphrase", fix=f"set {SECOND_PASSPHRASE_VARIABLE}"
+            )
+        return found
+
+    try:
+        kind, params = store.originals.locked_by()
+        store.originals.unlock(unlock_for(kind, params, from_environment, second=True))
+    except UnlockUnavailableError:
+        return False
+    return True

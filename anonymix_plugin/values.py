@@ -121,8 +121,11 @@ class CancelableFace:
         fingerprint: Mixer fingerprint, 32 hex digits.
         road: "fast" or "refine".
         quality: How good the photo's face was, > 0; 1 is ordinary.
+        guided: Whether the subject's sealed reference had a say.
+        photos: How many photos it was drawn from; more than one only at an enrolment from several.
+        left_out: Which of the photos were given and left out as somebody else's, from 0.
         engine: What drew it; faces of one engine are the same bytes, faces of two the same face.
-        timings: Seconds by stage: decode, detect, align, embed, encode, mix, generate, total.
+        timings: Seconds by stage: decode, detect, align, embed, encode, guide, mix, generate, total.
     """
 
     pixels: Pixels = field(repr=False)
@@ -135,4 +138,7 @@ class CancelableFace:
     source: str = ""
     engine: str = ""
     quality: float = 1.0
+    guided: bool = False
+    photos: int = 1
+    left_out: tuple[int, ...] = ()
     timings: Mapping[str, float] = field(default_factory=Timings, repr=False)

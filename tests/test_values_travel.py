@@ -22,6 +22,7 @@ from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import (
     Anonymixer,
     CancelableFace,
+    GuidingCurve,
     MixerOptions,
     MixingPolicy,
     Outcome,
@@ -72,6 +73,7 @@ MADE: dict[str, Callable[[], Any]] = {
     "CancelableFace": some_face,
     "Outcome": lambda: Outcome("a.jpg", (some_face(), some_face()), some_error()),
     "PhotoRequest": lambda: PhotoRequest(b"photo", "alice", version=2),
+    "GuidingCurve": lambda: GuidingCurve(0.1, 0.4, 0.0),
     "ImageLimits": lambda: images.ImageLimits(max_side=4000),
     "Marker": lambda: images.Marker("door", 2, "0" * 32),
     "MixerOptions": lambda: MixerOptions(faces="central", min_quality=0.5),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+
+from anonymix_plugin.mixer.guide import GuidingCurve
 
 
 class AttributePolicy(StrEnum):
@@ -39,13 +41,23 @@ class MixingPolicy:
         key: Truncation of the synthetic code that the key adds outside the person's dimensions, 0..1.
         kept: Share of the photo's own code in the layers that the attribute policy keeps, 0..1; the rest
             is the generator's mean face.
+        guide: What becomes of the angle between a code and the subject's reference; without a sealed
+            reference it has no say, and is no part of the fingerprint.
     """
 
     attributes: AttributePolicy = AttributePolicy.NONE
     person: float = 1.3
     key: float = 0.3
     kept: float = 0.8
+    guide: GuidingCurve = field(default_factory=GuidingCurve)
 
-    def describe(self) -> dict[str, str | float]:
-        """Return the settings in a form that JSON and the fingerprint take."""
-        return {name: str(value) if isinstance(value, str) else value for name, value in asdict(self).items()}
+    def describe(self, *, guided: bool = False) -> dict[str, str | float]:
+        """Return the settings in a form that JSON and the fingerprint take.
+
+        Args:
+            guided: Whether a reference has a say, and with it the guiding curve.
+        """
+        settings = {name: value for name, value in asdict(self).items() if name != "guide"}
+        if guided:
+            settings |= {f"guide {name}": value for name, value in self.guide.describe().items()}
+        return {name: str(value) if isinstance(value, str) else value for name, value in settings.items()}

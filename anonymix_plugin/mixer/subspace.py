@@ -8,6 +8,7 @@ embedding end here: what leaves this module is a many-to-one function of the pho
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,6 +92,14 @@ class IdentitySubspace:
                 where=str(path),
                 fix="make one: anonymix train subspace",
             ) from error
+
+    def sha256(self) -> str:
+        """Hash of the numbers, hex: what a code in this subspace is bound to."""
+        digest = hashlib.sha256()
+        for array in (self.mean, self.directions):
+            digest.update(f"{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+        return digest.hexdigest()
 
     @property
     def dims(self) -> int:

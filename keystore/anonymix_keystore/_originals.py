@@ -7,6 +7,7 @@ the second root has the faces themselves, and no rotation helps. Without them th
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 from anonymix_keystore import _asked, _slots
 from anonymix_keystore._core import Change, Core
@@ -67,6 +68,15 @@ class Originals:
         except LockedError:
             return False
         return True
+
+    def locked_by(self) -> tuple[str, dict[str, Any]]:
+        """How the second root key is locked up: the kind of unlock and its parameters, none of them secret.
+
+        Raises:
+            OriginalsError: There is none.
+        """
+        slot = self._slot()
+        return slot.kind, _slots.params(slot)
 
     def unlock(self, unlock: Unlock) -> None:
         """Unlock the second root key."""
@@ -136,7 +146,7 @@ class Originals:
             return keys[what]
         raise OriginalsError(
             f"sealed {what} are switched off or locked",
-            fix="call store.originals.unlock(unlock): the second secret opens originals and references",
+            fix="give the second secret: store.originals.unlock(unlock), Anonymixer.open(second_unlock=...)",
         )
 
     def _current(self, db: Database) -> dict[str, bytes] | None:

@@ -225,6 +225,7 @@ CALLS: dict[str, Call] = {
         scene.store.originals.keep("s1", b"face"),
         scene.store.originals.drop("s1"),
     ),
+    "originals.locked_by": lambda scene: scene.store.originals.locked_by(),
     "originals.unlocked": lambda scene: scene.store.originals.unlocked(),
     "references": lambda scene: scene.store.references.scopes(),
     "references.scopes": lambda scene: scene.store.references.scopes(),

@@ -29,6 +29,7 @@ def test_originals_are_off_by_default(store: Keystore, second: KeyFileUnlock) ->
         lambda: store.originals.keep("alice", FACE),
         lambda: store.originals.read("alice"),
         lambda: store.originals.unlock(second),
+        store.originals.locked_by,
         lambda: store.originals.change_unlock(second, second),
     ):
         with pytest.raises(OriginalsError):
@@ -50,6 +51,7 @@ def test_an_original_comes_back_whole(
     store.originals.unlock(second)
     assert store.originals.read("alice") == FACE
     assert store.originals.labels("alice") == ("face", "second photo")
+    assert store.originals.locked_by()[0] == "key-file"
     store.originals.lock()
     with pytest.raises(OriginalsError):
         store.originals.read("alice")

@@ -78,7 +78,14 @@ QUICK = {
     ),
     *("originals.unlock", "originals.lock", "originals.keep", "originals.read", "originals.labels"),
     "originals.drop",
-    *("originals.unlocked", "references", "references.scopes", "references.enabled", "references.enable"),
+    *(
+        "originals.locked_by",
+        "originals.unlocked",
+        "references",
+        "references.scopes",
+        "references.enabled",
+        "references.enable",
+    ),
     *("references.disable", "references.keep", "references.read", "references.drop"),
 }
 RARE = {
