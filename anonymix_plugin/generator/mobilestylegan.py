@@ -15,6 +15,7 @@ from anonymix_plugin.generator.published_weights import (
     BLOCKS,
     HAAR,
     LAYERS,
+    MIDDLE,
     NAME,
     SIZES,
     SLOPE,
@@ -102,6 +103,12 @@ class _StyledConv(nn.Module):
             x = F.conv2d(x, self.weight, self.bias)
         return F.leaky_relu(x + self.noise, SLOPE)
 
+    def each(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Modulate and convolve each channel by itself: the part before channels are mixed."""
+        if self.depthwise is None:
+            raise UsageError("a plain convolution mixes channels at once")
+        return F.conv2d(x * self.modulation(w), self.depthwise, padding=1, groups=x.shape[1])
+
 
 class _Block(nn.Module):
     """Upsample by an inverse wavelet and convolve twice; three style inputs."""
@@ -113,10 +120,15 @@ class _Block(nn.Module):
         self.conv2 = _StyledConv(values.conv2)
 
     def forward(self, x: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
+        convolved: torch.Tensor = self.conv2(self.first(x, styles), styles[:, 2])
+        return convolved
+
+    def first(self, x: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
+        """Upsample and convolve once."""
         x = x * self.up(styles[:, 0])
         channels = x.shape[1] // 4
         x = inverse_haar(x[:, :channels], x[:, channels:])
-        convolved: torch.Tensor = self.conv2(self.conv1(x, styles[:, 1]), styles[:, 2])
+        convolved: torch.Tensor = self.conv1(x, styles[:, 1])
         return convolved
 
 
@@ -187,6 +199,28 @@ class MobileStyleGan(nn.Module):
         for i, block in enumerate(self.blocks[:blocks]):
             x = block(x, w_plus[:, 1 + 3 * i : 4 + 3 * i])
         return x
+
+    def middle(self, w_plus: torch.Tensor) -> torch.Tensor:
+        """Run everything up to the first convolution at 64 px: (N, 23, 512) -> (N, 512, 64, 64) float32."""
+        x = self.features(w_plus, MIDDLE)
+        return self._middle().first(x, w_plus[:, 1 + 3 * MIDDLE : 4 + 3 * MIDDLE])
+
+    def middle_channels(self, middle: torch.Tensor, w_plus: torch.Tensor) -> torch.Tensor:
+        """What the second convolution at 64 px makes of each channel of `middle`, before it mixes them."""
+        return self._middle().conv2.each(middle, w_plus[:, 3 + 3 * MIDDLE])
+
+    def finish(self, middle: torch.Tensor, w_plus: torch.Tensor) -> torch.Tensor:
+        """Draw the 512 px picture on from what `middle` returned for the same codes."""
+        x: torch.Tensor = self._middle().conv2(middle, w_plus[:, 3 + 3 * MIDDLE])
+        for i, block in enumerate(self.blocks[MIDDLE + 1 :], MIDDLE + 1):
+            x = block(x, w_plus[:, 1 + 3 * i : 4 + 3 * i])
+        x = x * self.head_modulation(w_plus[:, -1])
+        return F.conv2d(x, self.head_weight[:3], self.head_bias[:3]) * HAAR
+
+    def _middle(self) -> _Block:
+        block = self.blocks[MIDDLE]
+        assert isinstance(block, _Block)  # noqa: S101 - for the type checker
+        return block
 
     def synthesise(self, w_plus: torch.Tensor, size: int = 1024) -> torch.Tensor:
         """Draw faces.

@@ -22,6 +22,7 @@ from anonymix_plugin.values import Floats
 BLOCKS = 7  # 8x8 ... 512x512
 HAAR = 0.5  # every entry of the 2x2 inverse Haar kernels is +-1/2
 SLOPE = 0.2  # of the leaky ReLU
+MIDDLE = 3  # the block at 64x64, within which the small generator leaves the large one
 
 NAME = "mobilestylegan"
 Z_DIM = W_DIM = 512

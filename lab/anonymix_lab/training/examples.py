@@ -105,8 +105,11 @@ class Landmarks:
     def guess_with_gradients(self, codes: torch.Tensor) -> torch.Tensor:
         """The same on tensors, (N, 2, 512) -> (N, 5, 2) float32."""
         flat = codes[:, :, :_LANDMARK_AXES].reshape(len(codes), -1)
-        weights = torch.from_numpy(self._weights.astype(np.float32))
-        places = flat @ weights[:-1] + weights[-1] + torch.from_numpy(self.mean.astype(np.float32))
+        weights, mean = (
+            torch.from_numpy(values.astype(np.float32)).to(codes.device)
+            for values in (self._weights, self.mean)
+        )
+        places = flat @ weights[:-1] + weights[-1] + mean
         return places.view(len(codes), 5, 2)
 
     @staticmethod
