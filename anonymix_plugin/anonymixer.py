@@ -23,7 +23,7 @@ from anonymix_plugin.mixer.policy import MixingPolicy
 from anonymix_plugin.options import GivenOptions, MixerOptions
 from anonymix_plugin.production import Outcome, PhotoRequest, Production, many
 from anonymix_plugin.streaming import Stream
-from anonymix_plugin.unlocking import anchor_in_use, unlock_references, unlock_without_asking
+from anonymix_plugin.unlocking import anchor_in_use, unlock_references_without_asking, unlock_without_asking
 from anonymix_plugin.values import CancelableFace
 
 
@@ -98,7 +98,7 @@ class Anonymixer:
         )
         try:
             if second_unlock is None:
-                unlock_references(store)
+                unlock_references_without_asking(store)
             else:
                 store.originals.unlock(second_unlock)
             mixer = cls(store, **options)

@@ -101,18 +101,32 @@ def unlock_without_asking(path: str | os.PathLike[str], passphrase: str | None =
     return unlock_for(kind, params, from_environment)
 
 
-def unlock_references(store: Keystore) -> bool:
-    """Unlock a store's second secret by what the environment gives, if a scope of it keeps references.
+def unlock_references(store: Keystore, passphrase: Callable[[], bytes]) -> None:
+    """Unlock a store's second secret by what the environment gives.
+
+    Args:
+        store: A store that has one.
+        passphrase: Called for it where it is a passphrase.
+
+    Raises:
+        KeystoreError: The secret is not there, or wrong.
+    """
+    kind, params = store.originals.locked_by()
+    store.originals.unlock(unlock_for(kind, params, passphrase, second=True))
+
+
+def unlock_references_without_asking(store: Keystore) -> bool:
+    """The same with the environment alone, if a scope of the store keeps references.
 
     Returns:
-        Whether references can be read: also where none are kept. Where the environment does not give the
-        secret they stay locked, and whoever needs one is refused.
+        Whether references can be read. Where the environment does not give the secret they stay locked, and
+        whoever needs one is refused.
 
     Raises:
         KeystoreError: The secret is wrong.
     """
     if not store.references.scopes():
-        return True
+        return False
 
     def from_environment() -> bytes:
         found = passphrase_in(SECOND_PASSPHRASE_VARIABLE)
@@ -123,8 +137,7 @@ def unlock_references(store: Keystore) -> bool:
         return found
 
     try:
-        kind, params = store.originals.locked_by()
-        store.originals.unlock(unlock_for(kind, params, from_environment, second=True))
+        unlock_references(store, from_environment)
     except UnlockUnavailableError:
         return False
     return True

@@ -27,7 +27,7 @@ from anonymix_plugin.cli.options import (
     takes_photos,
 )
 from anonymix_plugin.cli.report import EXIT_SOME_FAILED, Fault, fault_of, print_json, printable, show_fault
-from anonymix_plugin.errors import OutputError, UsageError
+from anonymix_plugin.errors import AnonymixError, DifferentPeopleError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from anonymix_keystore import Keystore
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from anonymix_plugin.values import CancelableFace
 
 _MOST_ROWS = 20
+_LEFT_OUT = "it does not look like the subject's other photos, and was left out of the enrolment"
 _SUFFIXES = {Format.PNG: ".png", Format.JPEG: ".jpg", Format.WEBP: ".webp"}
 
 
@@ -62,6 +63,8 @@ class _Row:
             "road": None if face is None else face.road,
             "engine": None if face is None else face.engine,
             "quality": None if face is None else round(face.quality, 3),
+            "guided": None if face is None else face.guided,
+            "photos": None if face is None else face.photos,
             "box": None if face is None else [round(value, 2) for value in face.box],
             "timings": None if face is None else {k: round(v, 6) for k, v in face.timings.items()},
             "error": None if self.fault is None else self.fault.as_json(),
@@ -91,6 +94,12 @@ def protect(
     scope: ScopeOption = "default",
     enrol: Annotated[
         bool, typer.Option("--enrol", help="Issue a first key to whoever has none; leave it out for probes.")
+    ] = False,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together", help="With --enrol: one face from all photos of a subject, drawn from their mean."
+        ),
     ] = False,
     gallery: GalleryOption = False,
     version: VersionOption = None,
@@ -129,6 +138,8 @@ def protect(
         jobs = jobs_for(photos, subject, recursive=recursive)
     if enrol and (gallery or version is not None):
         raise UsageError("--enrol issues a first key to a subject", fix="leave --gallery and --version out")
+    if together and not enrol:
+        raise UsageError("--together is for enrolments", fix="add --enrol")
     mixing.check()
     if output.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"} and not output.is_dir():
         raise UsageError(
@@ -137,14 +148,17 @@ def protect(
 
     from anonymix_plugin.cli.keys import open_keystore
 
-    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock, references_of=scope) as store:
         if not subjects_from_folders:
             _check_key(store, subject, scope, version, enrol=enrol)
         with _Progress(len(jobs)) as progress:
             progress.say("loading weights")
             with mixing.opened(store, progress.refining) as mixer:
                 run = _Run(mixer, scope, version, enrol, Names(output, _SUFFIXES[format_]), force, progress)
-                run.protect(jobs)
+                if together:
+                    run.enrol_together(jobs)
+                else:
+                    run.protect(jobs)
     _finish(run, len(jobs), as_json=as_json)
 
 
@@ -217,6 +231,35 @@ class _Run:
                 self.stopped = stop.fault
         order = {id(job): number for number, job in enumerate(jobs)}
         self.rows.sort(key=lambda row: order[id(row.job)])
+
+    def enrol_together(self, jobs: Sequence[Job]) -> None:
+        """Make one face of all photos of each subject, named after the first one."""
+        subjects: dict[str | None, list[Job]] = {}
+        for job in jobs:
+            subjects.setdefault(job.subject, []).append(job)
+        self._inputs = {found for job in jobs if (found := _identity(job.source)) is not None}
+        targets = [(group, self._names.allot(group[0])) for group in subjects.values()]
+        for group, target in targets:
+            if not self._is_free(group[0], target):
+                continue
+            self._progress.say(printable(Path(group[0].name).name))
+            from anonymix_keystore import KeystoreError
+
+            try:
+                face = self._mixer.protect(
+                    [job.source for job in group], subject=group[0].subject, scope=self._scope, enrol=True
+                )[0]
+                self._save(group[0], target, [face])
+            except (AnonymixError, KeystoreError) as error:
+                self._failed(group[0], fault_of(_explained(error)))
+                continue
+            except _StoppedError as stop:
+                self.stopped = stop.fault
+                return
+            for number in face.left_out:
+                self._failed(group[number], fault_of(DifferentPeopleError(_LEFT_OUT)))
+            for _ in group[len(face.left_out) :]:
+                self._progress.advance()
 
     def _requests(self, jobs: Iterator[Job]) -> Iterator[PhotoRequest]:
         from anonymix_plugin.production import PhotoRequest

@@ -96,14 +96,14 @@ def verify(
     owner_b = subject if other_subject is None else other_subject
     used_b = version if version_b is None and other_subject is None else version_b
     with (
-        open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store,
+        open_keystore(keystore, passphrase_fd, accept_clock=accept_clock, references_of=scope) as store,
         mixing.opened(store) as mixer,
     ):
         verifier = Verifier(recogniser, threshold)
         face_a = mixer.protect(a, subject=subject, scope=scope, version=version)
         face_b = None if against_original else mixer.protect(b, subject=owner_b, scope=scope, version=used_b)
         result = verifier.compare(face_a, b if face_b is None else face_b)
-        fingerprint = mixer.fingerprint
+        fingerprint = face_a.fingerprint
     facts: dict[str, Any] = {
         "match": result.match,
         "similarity": round(result.similarity, 6),

@@ -543,3 +543,73 @@ def test_a_user_without_a_home_is_told_which_variable_to_set(run, monkeypatch) -
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user whom nobody knows
     error = run("init", fails=ConfigurationError).exception
     assert error.fix == "set ANONYMIX_KEYSTORE to a path"
+
+
+# --- references -------------------------------------------------------------------------------------
+
+
+def test_references_are_switched_on_for_one_scope_and_told_what_they_cost(
+    run, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run("init")
+    run("issue", "alice", "--scope", "door")
+    run("issue", "alice")
+    off = [{"scope": "default", "references": "off"}, {"scope": "door", "references": "off"}]
+    assert run("scope", "list", "--json") == off
+    refused = run("scope", "set", "door", "--references", "sealed", fails=UsageError)
+    assert "32 numbers of each person" in str(refused.exception)
+    run("scope", "set", "door", "--references", "sealed", "--yes", fails=UnlockUnavailableError)
+    assert run("scope", "list", "--json") == off
+    second = tmp_path / "second.key"
+    made = run(
+        *("scope", "set", "door", "--references", "sealed", "--yes", "--json"),
+        *("--second-key-file", str(second), "--reason", "street photos"),
+    )
+    assert made == {"scope": "door", "references": "sealed", "second_secret": "key-file"}
+    assert second.stat().st_mode & 0o777 == 0o600
+    assert run("status", "--json")["references_in"] == ["door"]
+    assert "sealed" in run("scope", "list")
+    assert "kept references already" in run("scope", "set", "door", "--references", "sealed", "--yes")
+    again = ("scope", "set", "default", "--references", "sealed", "--yes")
+    run(*again, "--second-key-file", str(second), fails=UsageError)
+    assert "keeps references from now on" in run(*again)
+    actions = [line["action"] for line in run("audit", "--json")]
+    assert actions.count("enable-references") == 2
+    assert actions.count("enable-originals") == 1
+
+    monkeypatch.setenv("ANONYMIX_SECOND_KEYFILE", str(second))
+    with open_keystore(references_of="door") as store:
+        key = store.current("alice", "door")
+        store.references.keep(key, b"code", fingerprint="f", subspace="s")
+    assert run("drop-reference", "alice", "--scope", "door", "--json")["erased"] == 1
+    with open_keystore(references_of="door") as store:
+        store.references.keep(key, b"code", fingerprint="f", subspace="s")
+    run("scope", "set", "door", "--references", "off", fails=UsageError)
+    run("scope", "set", "door", "--references", "off", "--yes", "--second-keyring", fails=UsageError)
+    assert run("scope", "set", "door", "--references", "off", "--yes", "--json")["erased"] == 1
+    assert run("status", "--json")["references_in"] == ["default"]
+
+
+def test_the_second_secret_is_a_passphrase_unless_told_otherwise_and_can_be_exchanged(
+    run, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run("init")
+    monkeypatch.setenv("ANONYMIX_SECOND_PASSPHRASE", SECRET)
+    on = ("scope", "set", "door", "--references", "sealed", "--yes")
+    run(*on, fails=InvalidRequestError)  # the store's own secret is no second one
+    monkeypatch.setenv("ANONYMIX_SECOND_PASSPHRASE", "another one")
+    assert "locked by passphrase" in run(*on)
+    open_keystore(references_of="door").close()
+    monkeypatch.setenv("ANONYMIX_SECOND_PASSPHRASE", "a wrong one")
+    with pytest.raises(WrongPassphraseError):
+        open_keystore(references_of="door")
+    open_keystore(references_of="elsewhere").close()  # which keeps none, and needs no second secret
+    monkeypatch.setenv("ANONYMIX_SECOND_PASSPHRASE", "another one")
+    monkeypatch.setenv("ANONYMIX_SECOND_KEY", "7" * 64)
+    changed = run("change-unlock", "--second", "--environment", "--json")
+    assert changed == {"unlock": "environment"}
+    monkeypatch.delenv("ANONYMIX_SECOND_PASSPHRASE")
+    open_keystore(references_of="door").close()
+    monkeypatch.delenv("ANONYMIX_SECOND_KEY")
+    with pytest.raises(UnlockUnavailableError, match="ANONYMIX_SECOND_KEY"):
+        open_keystore(references_of="door")

@@ -26,10 +26,14 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.places import by_default, named_by, needed
 from anonymix_plugin.unlocking import (
     PASSPHRASE_VARIABLE,
+    SECOND_KEY_VARIABLE,
+    SECOND_PASSPHRASE_VARIABLE,
+    SECOND_USER,
     anchor_in_use,
     first_line,
     passphrase_in,
     unlock_for,
+    unlock_references,
 )
 
 _MOST_PASSPHRASE_BYTES = 65_536
@@ -47,6 +51,7 @@ def open_keystore(
     *,
     accept_clock: bool = False,
     accept_rollback: str = "",
+    references_of: str | None = None,
 ) -> Keystore:
     """Open the keystore, asking for what it is locked up with.
 
@@ -59,6 +64,7 @@ def open_keystore(
         passphrase_fd: File descriptor with the passphrase on its first line.
         accept_clock: Take the clock as right, though it stands before the last change or far after it.
         accept_rollback: A reason to take an old file as the current one.
+        references_of: A scope; if it keeps references, the second secret is unlocked, too.
 
     Raises:
         KeystoreError: It is missing, can't be unlocked, or is damaged.
@@ -72,7 +78,7 @@ def open_keystore(
             error.what, where=error.where, fix="make one with: anonymix keys init"
         ) from None
     unlock = unlock_for(kind, params, lambda: passphrase_from(passphrase_fd))
-    return Keystore.open(
+    store = Keystore.open(
         place,
         unlock,
         anchor=anchor_in_use(),
@@ -80,6 +86,13 @@ def open_keystore(
         accept_clock=accept_clock,
         accept_rollback=accept_rollback,
     )
+    try:
+        if references_of is not None and store.references.enabled(references_of):
+            unlock_references(store, second_passphrase)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def place_of(path: Path | None) -> Path:
@@ -93,6 +106,17 @@ def passphrase_from(descriptor: int | None, *, prompt: str = "Passphrase", confi
         return read_line(descriptor)
     # In bytes, so that a passphrase is the same however the terminal decodes it.
     return passphrase_in(PASSPHRASE_VARIABLE) or asked(prompt, confirm=confirm)
+
+
+def second_passphrase(*, confirm: bool = False) -> bytes:
+    """The second secret, which opens originals and references, where it is a passphrase."""
+    if found := passphrase_in(SECOND_PASSPHRASE_VARIABLE):
+        return found
+    if not on_terminal():
+        raise UnlockUnavailableError(
+            "no second passphrase, and no terminal to ask on", fix=f"set {SECOND_PASSPHRASE_VARIABLE}"
+        )
+    return asked("Second passphrase", confirm=confirm)
 
 
 def on_terminal() -> bool:
@@ -126,16 +150,18 @@ def new_unlock(
     keyring: bool,
     aws_kms: str | None = None,
     vault: str | None = None,
+    *,
+    second: bool = False,
 ) -> Unlock | None:
-    """The unlock that options name, or ``None`` for a passphrase."""
+    """The unlock that options name, or ``None`` for a passphrase; of the store, or of its second secret."""
     if sum((key_file is not None, environment, keyring, aws_kms is not None, vault is not None)) > 1:
         raise UsageError("a keystore is locked in one way", fix="choose one of the options")
     if key_file is not None:
         return KeyFileUnlock(key_file) if key_file.exists() else KeyFileUnlock.generate(key_file)
     if environment:
-        return EnvironmentUnlock()
+        return EnvironmentUnlock(SECOND_KEY_VARIABLE) if second else EnvironmentUnlock()
     if keyring:
-        return KeyringUnlock().generate()
+        return (KeyringUnlock(user=SECOND_USER) if second else KeyringUnlock()).generate()
     if aws_kms is not None:
         return KmsUnlock(AwsKms(aws_kms))
     return None if vault is None else KmsUnlock(VaultTransit(vault))

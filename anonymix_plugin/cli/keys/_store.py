@@ -34,9 +34,10 @@ from anonymix_plugin.cli.keys._opening import (
     passphrase_from,
     place_of,
     read_line,
+    second_passphrase,
 )
 from anonymix_plugin.cli.keys._output import print_json, say
-from anonymix_plugin.unlocking import ANCHOR_VARIABLE, passphrase_in
+from anonymix_plugin.unlocking import ANCHOR_VARIABLE, passphrase_in, unlock_for
 
 NEW_PASSPHRASE_VARIABLE = "ANONYMIX_NEW_PASSPHRASE"  # noqa: S105 - a name
 
@@ -102,6 +103,7 @@ def status(
             "unlock": kind,
             "epoch": store.epoch,
             "scopes": list(store.scopes()),
+            "references_in": list(store.references.scopes()),
             "keys": states,
             "erased_bytes_in_log": store.unscrubbed,
         }
@@ -214,6 +216,10 @@ def change_unlock(
             show_default=False,
         ),
     ] = None,
+    second: Annotated[
+        bool,
+        typer.Option("--second", help="Exchange the second secret, which opens originals and references."),
+    ] = False,
     accept_clock: ClockOption = False,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
@@ -221,12 +227,22 @@ def change_unlock(
 ) -> None:
     """Lock the store up in another way, by a new passphrase unless told otherwise."""
     with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
-        unlock = new_unlock(key_file, environment, keyring, aws_kms, vault)
+        old = _second_unlock(store) if second else None
+        unlock = new_unlock(key_file, environment, keyring, aws_kms, vault, second=second)
         if unlock is None:
             if new_passphrase_fd is not None:
                 text = read_line(new_passphrase_fd)
             else:
                 text = passphrase_in(NEW_PASSPHRASE_VARIABLE) or asked("New passphrase", confirm=True)
             unlock = PassphraseUnlock(text)
-        store.change_unlock(unlock)
-    say(as_json, f"The store is locked by {unlock.kind} now.", unlock=unlock.kind)
+        if old is None:
+            store.change_unlock(unlock)
+        else:
+            store.originals.change_unlock(old, unlock)
+    what = "second secret" if second else "store"
+    say(as_json, f"The {what} is locked by {unlock.kind} now.", unlock=unlock.kind)
+
+
+def _second_unlock(store: Keystore) -> Unlock:
+    kind, params = store.originals.locked_by()
+    return unlock_for(kind, params, second_passphrase, second=True)
