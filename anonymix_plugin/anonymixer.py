@@ -49,9 +49,7 @@ class Anonymixer:
     """
 
     @naming_extras()
-    def __init__(
-        self, keystore: KeySource, options: MixerOptions | None = None, **given: Unpack[GivenOptions]
-    ) -> None:
+    def __init__(self, keystore: KeySource, options: MixerOptions | None = None, **given: Unpack[GivenOptions]) -> None:
         self._keystore, self._owns_keystore = keystore, False
         self._options = replace(options or MixerOptions(), **given)
         self._parts = assemble(self._options)
@@ -145,7 +143,7 @@ class Anonymixer:
 
     def close(self) -> None:
         """Forget what was derived from keys, and close the keystore if `open` opened it."""
-        self._parts.road.forget()
+        self._parts.method.forget()
         if self._owns_keystore:
             self._keystore.close()
 
@@ -160,9 +158,7 @@ class Anonymixer:
     ) -> None:
         self.close()
 
-    def subject(
-        self, subject: str, *, scope: str | None = None, enrol: bool = False
-    ) -> AbstractContextManager[Claim]:
+    def subject(self, subject: str, *, scope: str | None = None, enrol: bool = False) -> AbstractContextManager[Claim]:
         """Say for a block of code whose face adapters will see: `with mixer.subject("alice"): ...`.
 
         It is for calls that an adapter takes over and that carry no name themselves; the methods of this
@@ -219,7 +215,7 @@ class Anonymixer:
         In a scope that keeps sealed references, a subject's first enrolment keeps the photo's code, and each
         later photo that claims to be the subject is turned towards it or away from it before it is drawn
         (`anonymix_plugin.mixer.guide`). It stays for as long as the version of the key, unless several photos
-        enrol the subject anew. Everywhere else the photo alone is drawn.
+        enrol the subject again. Everywhere else the photo alone is drawn.
 
         Several photos with `enrol=True` are one enrolment: one face is drawn, from the mean of their codes,
         and is returned for each of them. Its `left_out` tells which photos look like somebody else.

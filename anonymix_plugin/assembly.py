@@ -14,15 +14,15 @@ from anonymix_plugin.generator import Engine, Generator, load_generator, load_re
 from anonymix_plugin.guiding import GuideSettings
 from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.fingerprint import fingerprint
+from anonymix_plugin.mixer.methods import FastMethod, Method, RefineMethod
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
-from anonymix_plugin.mixer.roads import FastRoad, RefineRoad, Road
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
 from anonymix_plugin.models import load_checked, weights_hash
 from anonymix_plugin.options import DetectorName, MixerOptions
 from anonymix_plugin.reader import Reader
 from anonymix_plugin.recognisers import MeasuringRecogniser, load_recogniser, torch_recogniser
 
-if TYPE_CHECKING:  # these import torch, which takes seconds and which the fast road does without
+if TYPE_CHECKING:  # these import torch, which takes seconds and which the fast method does without
     from collections.abc import Callable
 
     from anonymix_plugin.encoder import Encoder
@@ -39,7 +39,7 @@ class Parts:
 
     Attributes:
         reader: Turns photos into faces with their codes.
-        road: Turns a code and a key into a latent code.
+        method: Turns a code and a key into a latent code.
         generator: Draws latent codes.
         size: Side of the cancelable faces in pixels.
         fingerprint: The mixer fingerprint, 32 hex digits.
@@ -48,7 +48,7 @@ class Parts:
     """
 
     reader: Reader
-    road: Road
+    method: Method
     generator: Generator
     size: int
     fingerprint: str
@@ -58,7 +58,7 @@ class Parts:
 def assemble(options: MixerOptions) -> Parts:
     """Load and compile what a mixer is made of; errors are those of `Anonymixer`."""
     policy = options.policy or MixingPolicy()
-    refining = options.road == "refine"
+    refining = options.method == "refine"
     own_code = refining and options.refinement in {"paper", "paper-code"}
     weights = load_mixer_weights(options.mixer_weights) if options.mixer_weights else load_mixer_weights()
     # Compiling is most of what opening takes, and the compilers leave the interpreter alone.
@@ -67,9 +67,7 @@ def assemble(options: MixerOptions) -> Parts:
         seeing = [pool.submit(_measuring, name) for name in _RECOGNISERS]
         finder = load_detector(options.detector, options.faces)
         encoder = (
-            _encoder(options.encoder_weights)
-            if own_code or policy.attributes is not AttributePolicy.NONE
-            else None
+            _encoder(options.encoder_weights) if own_code or policy.attributes is not AttributePolicy.NONE else None
         )
         arcface, sface = (future.result() for future in seeing)
         generator: Generator = drawing.result()
@@ -94,9 +92,9 @@ def assemble(options: MixerOptions) -> Parts:
         min_quality=options.min_quality,
     )
     mixer = FastMixer(generator, weights, policy)
-    road: Road = FastRoad(mixer)
+    method: Method = FastMethod(mixer)
     if refining:
-        road = _refine_road(
+        method = _refine_method(
             mixer,
             weights,
             load_detector(options.detector),
@@ -110,10 +108,10 @@ def assemble(options: MixerOptions) -> Parts:
         used["encoder"] = encoder.sha256
     guide = None
     if not refining:
-        named = fingerprint(used, policy.describe(guided=True), road.describe())
+        named = fingerprint(used, policy.describe(guided=True), method.describe())
         guide = GuideSettings(policy.guide, named, weights.subspace.sha256())
-    plain = fingerprint(used, policy.describe(), road.describe())
-    return Parts(reader, road, generator, size, plain, guide)
+    plain = fingerprint(used, policy.describe(), method.describe())
+    return Parts(reader, method, generator, size, plain, guide)
 
 
 def _encoder(path: Path | None) -> Encoder:
@@ -130,20 +128,20 @@ def _generator(file: Path | None, engine: Engine, threads: int) -> Generator:
     return load_own_generator(file, engine, threads=threads)
 
 
-def _refine_road(
+def _refine_method(
     mixer: FastMixer,
     weights: MixerWeights,
     detector: Detector,
     refinement: RefineSettings | PresetName | None,
     progress: Callable[[RefineStep], None] | None,
     generator: Path | None,
-) -> Road:
+) -> Method:
     from anonymix_plugin.mixer.anchors import load_anchor_directions
     from anonymix_plugin.mixer.attributes import load_attribute_distance
     from anonymix_plugin.mixer.presets import PRESETS, RefinePreset
     from anonymix_plugin.mixer.refine import Refiner, RefineSettings
     from anonymix_plugin.mixer.swap import LayerSwap
-    from anonymix_plugin.mixer.swap_road import SwapRoad
+    from anonymix_plugin.mixer.swap_method import SwapMethod
 
     reference = _generator(generator, "torch", 0) if generator else load_reference_generator()
     size = min(512, max(reference.sizes))
@@ -174,10 +172,10 @@ def _refine_road(
         directions=directions if directions.mixer == weights.sha256 else None,
     )
     if preset.swap is None or preset.inversion is None:
-        return RefineRoad(mixer, refiner, progress)
+        return RefineMethod(mixer, refiner, progress)
     swap = LayerSwap(reference, weights.centre, preset.swap)
     inversion = replace(preset.inversion, size=size)
-    return SwapRoad(reference, swap, refiner, inversion, attributes, progress)
+    return SwapMethod(reference, swap, refiner, inversion, attributes, progress)
 
 
 def _measuring(name: str) -> MeasuringRecogniser:

@@ -379,9 +379,7 @@ def _innermost_generator(frame: FrameType | None) -> FrameType | None:
 
 
 def _is_function(frame: FrameType) -> bool:
-    return not frame.f_code.co_flags & (
-        CO_GENERATOR | CO_COROUTINE | CO_ITERABLE_COROUTINE | CO_ASYNC_GENERATOR
-    )
+    return not frame.f_code.co_flags & (CO_GENERATOR | CO_COROUTINE | CO_ITERABLE_COROUTINE | CO_ASYNC_GENERATOR)
 
 
 def _by_statement(frame: FrameType) -> bool:

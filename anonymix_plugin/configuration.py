@@ -192,9 +192,7 @@ def load_configuration(path: Path | None = None) -> Configuration:
         configuration = Configuration.model_validate(content)
     except ValidationError as error:
         raise ConfigurationError(_first_fault(error), where=str(path)) from error
-    return configuration.model_copy(
-        update={"models": _absolute(configuration.models, path.absolute().parent)}
-    )
+    return configuration.model_copy(update={"models": _absolute(configuration.models, path.absolute().parent)})
 
 
 def _absolute(models: dict[str, OwnModel], folder: Path) -> dict[str, OwnModel]:

@@ -66,17 +66,17 @@ class Guide:
     def __init__(self, settings: GuideSettings, keys: KeySource) -> None:
         self._settings, self._keys = settings, keys
 
-    def turned(self, person: Matrix, key: SubjectKey, *, enrol: bool, anew: bool = False) -> Matrix | None:
+    def turned(self, person: Matrix, key: SubjectKey, *, enrol: bool, again: bool = False) -> Matrix | None:
         """The code that is drawn, if the key has a reference or gets one.
 
         At an enrolment, a key without a reference gets the photo's own code for one. One that was made for
-        another mixer is replaced. So is any other one with `anew`.
+        another mixer is replaced. So is any other one with `again`.
 
         Args:
             person: (d,) float64, length 1, the photo's code.
             key: The key that the face is drawn under.
             enrol: Whether this is an enrolment.
-            anew: Whether an enrolment replaces the reference.
+            again: Whether an enrolment replaces the reference.
 
         Returns:
             (d,) float64, length 1; None where there is no reference and the photo's own code is drawn.
@@ -96,7 +96,7 @@ class Guide:
         except OutdatedReferenceError:
             if not enrol:
                 raise
-        if enrol and (data is None or anew):
+        if enrol and (data is None or again):
             if not book.enabled(key.scope):
                 return None
             data = person.astype("<f8").tobytes()
@@ -109,6 +109,6 @@ def _code(data: bytes, dims: int) -> Matrix:
     if len(data) != 8 * dims:
         raise DamagedModelError(
             f"a reference has {len(data)} bytes, where {dims} numbers are needed",
-            fix="enrol the subject anew",
+            fix="enrol the subject again",
         )
     return np.frombuffer(data, "<f8").astype(np.float64)

@@ -64,13 +64,10 @@ class ImageLimits:
             raise ImageTooLargeError(
                 f"the image has more than the {self.max_bytes:,} bytes allowed",
                 where=where,
-                fix="save it smaller, or raise max_bytes under [limits] in the configuration file, or in"
-                " ImageLimits",
+                fix="save it smaller, or raise max_bytes under [limits] in the configuration file, or in ImageLimits",
             )
         if count == 0:
-            raise UnreadableImageError(
-                "the image is empty (0 bytes)", where=where, fix="check how it was written"
-            )
+            raise UnreadableImageError("the image is empty (0 bytes)", where=where, fix="check how it was written")
 
     def check_size(self, width: int, height: int, where: str) -> None:
         """Refuses an image of `width` x `height` pixels if that is outside the limits."""

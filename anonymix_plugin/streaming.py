@@ -112,9 +112,7 @@ class _Pipeline:
 
     def start(self, name: str, source: Iterator[Any], target: Queue[Any]) -> None:
         """Let a thread put what a source gives into a queue."""
-        thread = threading.Thread(
-            target=self._work, args=(source, target), name=f"anonymix-{name}", daemon=True
-        )
+        thread = threading.Thread(target=self._work, args=(source, target), name=f"anonymix-{name}", daemon=True)
         self._threads.append(thread)
         thread.start()
 

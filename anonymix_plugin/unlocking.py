@@ -46,9 +46,7 @@ def passphrase_in(variable: str) -> bytes:
     return first_line(os.fsencode(os.environ.get(variable, "")))
 
 
-def unlock_for(
-    kind: str, params: dict[str, Any], passphrase: Callable[[], bytes], *, second: bool = False
-) -> Unlock:
+def unlock_for(kind: str, params: dict[str, Any], passphrase: Callable[[], bytes], *, second: bool = False) -> Unlock:
     """Return the way to unlock what is locked by `kind`.
 
     Args:
@@ -131,9 +129,7 @@ def unlock_references_without_asking(store: Keystore) -> bool:
     def from_environment() -> bytes:
         found = passphrase_in(SECOND_PASSPHRASE_VARIABLE)
         if not found:
-            raise UnlockUnavailableError(
-                "the second secret is a passphrase", fix=f"set {SECOND_PASSPHRASE_VARIABLE}"
-            )
+            raise UnlockUnavailableError("the second secret is a passphrase", fix=f"set {SECOND_PASSPHRASE_VARIABLE}")
         return found
 
     try:

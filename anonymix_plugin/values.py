@@ -119,7 +119,7 @@ class CancelableFace:
         scope: Scope of the key.
         key_version: Version of the key, 1, 2, ...
         fingerprint: Mixer fingerprint, 32 hex digits.
-        road: "fast" or "refine".
+        method: "fast" or "refine".
         quality: How good the photo's face was, > 0; 1 is ordinary.
         guided: Whether the subject's sealed reference had a say.
         photos: How many photos it was drawn from; more than one only at an enrolment from several.
@@ -134,7 +134,7 @@ class CancelableFace:
     scope: str
     key_version: int
     fingerprint: str
-    road: str
+    method: str
     source: str = ""
     engine: str = ""
     quality: float = 1.0

@@ -51,9 +51,7 @@ _NUMBER_EDGE: Final = re.compile(r"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
 _CASE_EDGE: Final = re.compile(r"[a-z](?=[A-Z])|[A-Z](?=[a-z])")
 _LEAST_EDGES: Final = (0.12, 0.2)  # a character; random base64 has .25 and .33
 
-_ADDRESS_IN_TEXT: Final = re.compile(
-    r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{1,30}:/{1,2}[^\s'\"<>]+", re.IGNORECASE
-)
+_ADDRESS_IN_TEXT: Final = re.compile(r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{1,30}:/{1,2}[^\s'\"<>]+", re.IGNORECASE)
 _DATA_IN_TEXT: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,][^\s'\"<>]*", re.IGNORECASE)
 _QUERY_IN_TEXT: Final = re.compile(
     r"(?:[?#]|%3f|%23)[^\s'\"<>]*(?:=|%3d)[^\s'\"<>]*"

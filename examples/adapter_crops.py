@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from anonymix_adapters.crops import CropLayout, gate_of, protect
+from anonymix_adapters.crops import CropLayout, interceptor_of, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
 from anonymix_plugin import Anonymixer
 from anonymix_plugin.faces import YuNet, recogniser_crop
@@ -29,7 +29,7 @@ with tempfile.TemporaryDirectory() as folder:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
         protect(session, mixer, layout=layout)  # a torch.nn.Module is protected in the same way
-        with gate_of(session).enrolment("anna", collection="door", external_id="1"):
+        with interceptor_of(session).enrolment("anna", collection="door", external_id="1"):
             enrolled = embed(anna[0])
         with mixer.subject("anna"):
             print(f"anna again:  {enrolled @ embed(anna[1]):.2f}")

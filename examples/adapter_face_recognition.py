@@ -7,7 +7,7 @@ from pathlib import Path
 import face_recognition
 import numpy as np
 
-from anonymix_adapters.face_recognition import gate_of, protect
+from anonymix_adapters.face_recognition import interceptor_of, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
 from anonymix_plugin import Anonymixer
 
@@ -23,7 +23,7 @@ with tempfile.TemporaryDirectory() as folder:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
         face_recognition = protect(face_recognition, mixer)
-        with gate_of(face_recognition).enrolment("anna", collection="door", external_id="1"):
+        with interceptor_of(face_recognition).enrolment("anna", collection="door", external_id="1"):
             enrolled = embed(anna[0])
         with mixer.subject("anna"):
             print(f"anna again:  {face_recognition.face_distance([enrolled], embed(anna[1]))[0]:.2f}")

@@ -8,7 +8,7 @@ import torch
 from facenet_pytorch import MTCNN
 from PIL import Image
 
-from anonymix_adapters.facenet import gate_of, network, protect
+from anonymix_adapters.facenet import interceptor_of, network, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
 from anonymix_plugin import Anonymixer
 
@@ -26,7 +26,7 @@ with tempfile.TemporaryDirectory() as folder:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
         protect(net, mixer, mtcnn=mtcnn)
-        with gate_of(net).enrolment("anna", collection="door", external_id="1"):
+        with interceptor_of(net).enrolment("anna", collection="door", external_id="1"):
             enrolled = embed(anna[0])
         with mixer.subject("anna"):
             print(f"anna again:  {enrolled @ embed(anna[1]):.2f}")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from insightface.app import FaceAnalysis
 
-from anonymix_adapters.insightface import gate_of, protect
+from anonymix_adapters.insightface import interceptor_of, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
 from anonymix_plugin import Anonymixer
 from anonymix_plugin.models import locate
@@ -28,7 +28,7 @@ with tempfile.TemporaryDirectory() as folder:
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
         app = protect(FaceAnalysis(name=folder, providers=["CPUExecutionProvider"]), mixer)
         app.prepare(ctx_id=-1)
-        with gate_of(app).enrolment("anna", collection="door", external_id="1"):
+        with interceptor_of(app).enrolment("anna", collection="door", external_id="1"):
             enrolled = embed(anna[0])
         with mixer.subject("anna"):
             print(f"anna again:  {enrolled @ embed(anna[1]):.2f}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from anonymix_adapters.opencv import gate_of, protect
+from anonymix_adapters.opencv import interceptor_of, protect
 from anonymix_keystore import Keystore, PassphraseUnlock
 from anonymix_plugin import Anonymixer
 from anonymix_plugin.models import locate
@@ -27,7 +27,7 @@ with tempfile.TemporaryDirectory() as folder:
     unlock = PassphraseUnlock(b"correct horse battery staple")
     with Keystore.create(Path(folder) / "keys.db", unlock) as keys, Anonymixer(keys) as mixer:
         recogniser = protect(cv2.FaceRecognizerSF.create(str(locate("sface")), ""), mixer)
-        with gate_of(recogniser).enrolment("anna", collection="door", external_id="1"):
+        with interceptor_of(recogniser).enrolment("anna", collection="door", external_id="1"):
             enrolled = embed(anna[0])
         with mixer.subject("anna"):
             print(f"anna again:  {recogniser.match(enrolled, embed(anna[1])):.2f}")
@@ -35,5 +35,5 @@ with tempfile.TemporaryDirectory() as folder:
         keys.rotate("anna", reason="breach")
         with mixer.subject("anna"):
             print(f"new key:     {recogniser.match(enrolled, embed(anna[1])):.2f}")
-        for entry in gate_of(recogniser).due("door"):
-            print(f"to do:       delete entry {entry.external_id}, enrol {entry.subject} anew")
+        for entry in interceptor_of(recogniser).due("door"):
+            print(f"to do:       delete entry {entry.external_id}, enrol {entry.subject} again")

@@ -15,9 +15,7 @@ anna, ben = ([(people / f"{name}_{n}.jpg").read_bytes() for n in (1, 2)] for nam
 
 def similarity(photo: bytes) -> float:
     with mixer.subject("anna"):
-        found = client.search_faces_by_image(
-            CollectionId="door", Image={"Bytes": photo}, FaceMatchThreshold=0
-        )
+        found = client.search_faces_by_image(CollectionId="door", Image={"Bytes": photo}, FaceMatchThreshold=0)
     return found["FaceMatches"][0]["Similarity"]
 
 

@@ -179,9 +179,7 @@ class Search:
         text = base64.b64encode(photo).decode()
         spelled = [text, base64.urlsafe_b64encode(photo).decode(), photo.hex()]
         spelled += [_flat(photo.decode("latin-1")), _flat(repr(photo)[2:-1])]
-        self._windows = {
-            each[start : start + _WINDOW] for each in spelled for start in range(len(each) - _WINDOW)
-        }
+        self._windows = {each[start : start + _WINDOW] for each in spelled for start in range(len(each) - _WINDOW)}
 
     def found(self, words: str) -> str:
         """What of the photo, or of the secret, a text holds; "" if nothing."""

@@ -75,14 +75,10 @@ def all_constants() -> dict[str, dict[str, str]]:
     """Texts by the names that modules have for them."""
     found: dict[str, dict[str, str]] = {}
     for name, _, tree in trees():
-        module = (
-            importlib.import_module(name) if "_rehearsal" not in name and "__main__" not in name else None
-        )
+        module = importlib.import_module(name) if "_rehearsal" not in name and "__main__" not in name else None
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         found[name] = {
-            key: value
-            for key in names
-            if module is not None and isinstance(value := getattr(module, key, None), str)
+            key: value for key in names if module is not None and isinstance(value := getattr(module, key, None), str)
         }
     return found
 

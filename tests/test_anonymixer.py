@@ -135,7 +135,7 @@ def test_the_face_says_where_it_came_from_and_how_long_it_took(
     assert protected.pixels.shape == (512, 512, 3)
     assert protected.pixels.dtype == np.uint8
     assert (protected.subject, protected.scope, protected.key_version) == ("alice", "default", 1)
-    assert protected.road == "fast"
+    assert protected.method == "fast"
     assert protected.source == str(one)
     assert protected.fingerprint == mixer.fingerprint
     assert len(bytes.fromhex(protected.fingerprint)) == 16
@@ -235,9 +235,7 @@ def _jpeg(pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def test_a_gallery_key_is_one_for_everybody_in_a_scope(
-    mixer: Anonymixer, one: Path, verifier: Verifier
-) -> None:
+def test_a_gallery_key_is_one_for_everybody_in_a_scope(mixer: Anonymixer, one: Path, verifier: Verifier) -> None:
     gate, club = mixer.protect(one, scope="gate"), mixer.protect(one, scope="club")
     assert gate.subject == ""
     assert mixer.protect(one, scope="gate").pixels.tobytes() == gate.pixels.tobytes()
@@ -251,9 +249,7 @@ def test_enrolling_issues_a_key_once(mixer: Anonymixer, one: Path) -> None:
     assert first.pixels.tobytes() == again.pixels.tobytes()
 
 
-def test_one_bad_photo_of_many_does_not_stop_the_rest(
-    mixer: Anonymixer, one: Path, one_smiling: Path
-) -> None:
+def test_one_bad_photo_of_many_does_not_stop_the_rest(mixer: Anonymixer, one: Path, one_smiling: Path) -> None:
     outcomes = list(mixer.protect_many([one, b"no image", one_smiling], subject="alice"))
     assert [len(outcome.faces) for outcome in outcomes] == [1, 0, 1]
     assert isinstance(outcomes[1].error, UnreadableImageError)
@@ -295,9 +291,7 @@ _BAD_PHOTOS: dict[str, tuple[Callable[[Path], Any], type[AnonymixError]]] = {
 
 
 @pytest.mark.parametrize("name", _BAD_PHOTOS)
-def test_a_photo_that_can_not_be_used_is_told_and_gives_nothing(
-    mixer: Anonymixer, one: Path, name: str
-) -> None:
+def test_a_photo_that_can_not_be_used_is_told_and_gives_nothing(mixer: Anonymixer, one: Path, name: str) -> None:
     make, expected = _BAD_PHOTOS[name]
     with pytest.raises(expected) as caught:
         mixer.protect(make(one), subject="alice")
@@ -328,9 +322,7 @@ def test_several_faces_follow_the_policy(
     assert "largest" in caught.value.fix
 
 
-def test_a_cancelable_face_is_not_mixed_twice(
-    mixer: Anonymixer, protected: CancelableFace, tmp_path: Path
-) -> None:
+def test_a_cancelable_face_is_not_mixed_twice(mixer: Anonymixer, protected: CancelableFace, tmp_path: Path) -> None:
     save_cancelable(protected, tmp_path / "face.png")
     with pytest.raises(AlreadyProtectedError):
         mixer.protect(tmp_path / "face.png", subject="alice")
@@ -431,7 +423,7 @@ def test_damaged_weights_are_not_used(
 _STATIONS = {
     "decode": ("reader", "decode"),
     "detect and embed": ("reader", "read"),
-    "mix": ("road", "code"),
+    "mix": ("method", "code"),
     "generate": ("generator", "draw"),
 }
 
@@ -469,15 +461,13 @@ def test_a_generator_that_draws_no_picture_is_an_error(
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-def test_a_saved_face_is_marked_and_names_nobody(
-    mixer: Anonymixer, one: Path, tmp_path: Path, suffix: str
-) -> None:
+def test_a_saved_face_is_marked_and_names_nobody(mixer: Anonymixer, one: Path, tmp_path: Path, suffix: str) -> None:
     face = mixer.protect(one, subject="Zaphod Beeblebrox")
     target = tmp_path / f"face{suffix}"
     save_cancelable(face, target)
     marker = read_marker(target)
     assert marker is not None
-    assert (marker.fingerprint, marker.key_version, marker.road) == (face.fingerprint, 1, "fast")
+    assert (marker.fingerprint, marker.key_version, marker.method) == (face.fingerprint, 1, "fast")
     content = target.read_bytes()
     for name in ("Zaphod", "Beeblebrox", one.name, one.stem):
         assert name.encode() not in content

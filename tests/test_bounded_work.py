@@ -62,9 +62,7 @@ def test_protect_draws_the_one_face_that_it_returns(
 
 def test_one_photo_of_many_people_does_not_keep_others_waiting_for_all(mixer: Anonymixer, crowd: Any) -> None:
     ended: dict[str, float] = {}
-    codes = np.stack(
-        [np.asarray(mixer._parts.road.code(face, *_key()), np.float32) for face in _faces(mixer, crowd)]
-    )
+    codes = np.stack([np.asarray(mixer._parts.method.code(face, *_key()), np.float32) for face in _faces(mixer, crowd)])
 
     def group() -> None:
         mixer.generator.draw(codes, 512)  # type: ignore[attr-defined]

@@ -528,9 +528,7 @@ def test_a_block_left_in_another_context_is_told_and_hides_no_first_error() -> N
             else:
                 assert not leaving.result()
         context = contextvars.copy_context()
-        context.run(block := subject("alice"), None) if False else context.run(
-            block.__enter__
-        ) if False else None
+        context.run(block := subject("alice"), None) if False else context.run(block.__enter__) if False else None
 
 
 def test_a_block_that_requests_enter_and_leave_by_hand() -> None:

@@ -125,9 +125,7 @@ def test_fastapi_s_sync_dependency_is_refused_and_reaches_nobody(page: SimpleNam
         return page.embed(page.photos["alice"])
 
     async def main() -> None:
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(page.api), base_url="http://door"
-        ) as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(page.api), base_url="http://door") as client:
             for path in ("/sync/alice", "/anybody") * 3:
                 with pytest.raises(SubjectNeededError):
                     await client.get(path)

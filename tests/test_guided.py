@@ -118,7 +118,7 @@ def code_of(mixer: Anonymixer, photo: Path) -> np.ndarray:
 def seeing_codes(mixer: Anonymixer) -> Iterator[list[np.ndarray]]:
     """The codes that are drawn inside the block."""
     seen: list[np.ndarray] = []
-    method = type(mixer._parts.road)
+    method = type(mixer._parts.method)
     make = method.code
 
     def noting(self: object, read: ReadFace, *more: object) -> object:
@@ -147,9 +147,7 @@ def test_without_references_all_is_as_it_was_byte_for_byte(
         store.issue("enrolled before", "door")
         for who in (None, "enrolled before"):
             face = mixer.protect(photos[0], subject=who, scope="door")
-            assert (
-                face.pixels.tobytes() == before.protect(photos[0], subject=who, scope="door").pixels.tobytes()
-            )
+            assert face.pixels.tobytes() == before.protect(photos[0], subject=who, scope="door").pixels.tobytes()
             assert (face.fingerprint, face.guided) == (mixer.fingerprint, False)
 
 
@@ -158,10 +156,7 @@ def test_the_first_photo_is_drawn_as_ever_and_becomes_the_reference(
 ) -> None:
     entry = mixer.protect(photos[0], subject="first", scope="door", enrol=True)
     with Anonymixer(PlainKeys(store)) as before:
-        assert (
-            entry.pixels.tobytes()
-            == before.protect(photos[0], subject="first", scope="door").pixels.tobytes()
-        )
+        assert entry.pixels.tobytes() == before.protect(photos[0], subject="first", scope="door").pixels.tobytes()
     assert entry.guided
     assert entry.fingerprint == mixer.guided_fingerprint != mixer.fingerprint
     assert "guide" in entry.timings
@@ -233,7 +228,7 @@ def test_several_photos_make_one_entry_from_their_mean(
     assert single.pixels.tobytes() == mixer.protect(photos[0], subject="pat", scope="plain").pixels.tobytes()
 
 
-def test_several_photos_enrol_a_subject_anew(mixer: Anonymixer, photos: list[Path]) -> None:
+def test_several_photos_enrol_a_subject_again(mixer: Anonymixer, photos: list[Path]) -> None:
     wrong = mixer.protect(photos[2], subject="quinn", scope="door", enrol=True)
     right = mixer.protect(photos[:2], subject="quinn", scope="door", enrol=True)[0]
     probe = mixer.protect(photos[0], subject="quinn", scope="door")
@@ -241,9 +236,7 @@ def test_several_photos_enrol_a_subject_anew(mixer: Anonymixer, photos: list[Pat
     assert np.abs(probe.pixels.astype(int) - right.pixels).mean() < 3
 
 
-def test_photos_of_different_people_enrol_nobody(
-    mixer: Anonymixer, store: Keystore, photos: list[Path]
-) -> None:
+def test_photos_of_different_people_enrol_nobody(mixer: Anonymixer, store: Keystore, photos: list[Path]) -> None:
     with pytest.raises(DifferentPeopleError):
         mixer.protect(photos[1:], subject="rose", scope="door", enrol=True)
     key = store.current("rose", "door")
@@ -272,7 +265,7 @@ def test_another_curve_is_another_fingerprint_for_guided_scopes_alone(
         assert other.guided_fingerprint != mixer.guided_fingerprint
         with pytest.raises(OutdatedReferenceError, match="another mixer"):
             other.protect(photos[1], subject="tom", scope="door")
-        assert other.protect(photos[1], subject="tom", scope="door", enrol=True).guided  # enrolled anew
+        assert other.protect(photos[1], subject="tom", scope="door", enrol=True).guided  # enrolled again
     with pytest.raises(OutdatedReferenceError):
         mixer.protect(photos[1], subject="tom", scope="door")
 
@@ -295,9 +288,7 @@ def test_a_scope_whose_secret_is_not_there_is_refused_and_others_are_not(
         assert not locked.protect(photos[1], subject="uma", scope="plain").guided
     second = KeyFileUnlock(folder / "second.key")
     with Anonymixer.open(path, unlock=unlock, second_unlock=second) as opened:
-        assert (
-            opened.protect(photos[1], subject="uma", scope="door").pixels.tobytes() == entry.pixels.tobytes()
-        )
+        assert opened.protect(photos[1], subject="uma", scope="door").pixels.tobytes() == entry.pixels.tobytes()
     monkeypatch.setenv("ANONYMIX_SECOND_KEYFILE", str(folder / "second.key"))
     with Anonymixer.open(path, unlock=unlock) as opened:
         assert opened.protect(photos[1], subject="uma", scope="door").guided

@@ -60,9 +60,7 @@ def test_a_stream_makes_the_bytes_that_single_calls_make(mixer: Anonymixer, lond
         )
 
 
-def test_what_fails_fails_alone_and_in_its_place(
-    mixer: Anonymixer, london: list[Path], tmp_path: Path
-) -> None:
+def test_what_fails_fails_alone_and_in_its_place(mixer: Anonymixer, london: list[Path], tmp_path: Path) -> None:
     from PIL import Image
 
     room = tmp_path / "room.png"
@@ -168,9 +166,7 @@ def resident() -> int:
 
 def grown(mixer: Anonymixer, photos: list[Path], *, settle: int, count: int) -> float:
     """Growth of resident memory from the `settle`-th photo to the last, as a share."""
-    requests = (
-        PhotoRequest(photos[number % len(photos)], f"s{number}", enrol=True) for number in range(count)
-    )
+    requests = (PhotoRequest(photos[number % len(photos)], f"s{number}", enrol=True) for number in range(count))
     early = 0
     for number, outcome in enumerate(mixer.protect_stream(requests), 1):
         assert outcome.error is None

@@ -106,9 +106,7 @@ def test_a_photo_that_lies_on_its_side_is_told_as_such_with_the_turn_that_helps(
         assert len(reader.read(reader.decode(image, Stopwatch()), Stopwatch())) == 1
 
 
-def test_a_poor_photo_that_no_turn_makes_better_is_not_said_to_lie_on_its_side(
-    portraits: Path, reader: Reader
-) -> None:
+def test_a_poor_photo_that_no_turn_makes_better_is_not_said_to_lie_on_its_side(portraits: Path, reader: Reader) -> None:
     photo = Image.open(portraits / "001_neutral.jpg").convert("RGB")
     with pytest.raises(PhotoError) as caught:
         reader.read(reader.decode(photo.filter(ImageFilter.GaussianBlur(16)), Stopwatch()), Stopwatch())
@@ -159,7 +157,7 @@ def test_on_real_photos_the_gate_refuses_what_is_spoilt_and_lets_the_rest_pass(
     assert rows["as it is"].refused == 0
     assert rows["greyscale"].refused == 0
     assert rows["blurred, 10 % of the face"].refused >= 0.8
-    assert rows["as it is"].likeness > 0.8
+    assert rows["as it is"].similarity > 0.8
     assert rows["blurred, 10 % of the face"].quality < rows["blurred, 3 % of the face"].quality < 1.2
     left = [row.unusable_left for row in figures.discard]
     assert left[-1] <= left[0]

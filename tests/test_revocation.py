@@ -89,9 +89,7 @@ def test_a_list_is_refused_as_soon_as_its_key_is_revoked(
         mixer.protect([photo] * 4, subject="alice")
 
 
-def test_other_subjects_go_on(
-    mixer: Anonymixer, store: Keystore, photo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_subjects_go_on(mixer: Anonymixer, store: Keystore, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     after(mixer, 1, lambda: store.revoke("alice"), monkeypatch)
     owners = ["alice", "alice", "bob", "alice", "bob"]
     outcomes = list(mixer.protect_stream(PhotoRequest(photo, owner) for owner in owners))
@@ -173,9 +171,7 @@ def test_odd_values_make_one_outcome_each_and_end_no_stream(mixer: Anonymixer, p
 @pytest.mark.parametrize(
     ("name", "version"), [(np.str_("alice"), np.int64(1)), (Person.ALICE, np.uint8(1)), (Mixed.ALICE, None)]
 )
-def test_values_of_tables_are_taken_for_what_they_are(
-    name: str, version: Any, mixer: Anonymixer, photo: Path
-) -> None:
+def test_values_of_tables_are_taken_for_what_they_are(name: str, version: Any, mixer: Anonymixer, photo: Path) -> None:
     face = mixer.protect(photo, subject=name, scope=np.str_("default"), version=version)
     assert type(face.subject) is type(face.scope) is str
     assert (face.subject, face.key_version) == ("alice", 1)

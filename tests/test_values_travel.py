@@ -164,9 +164,7 @@ def test_values_come_home_from_worker_processes(method: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_faces_come_home_from_worker_processes(
-    method: str, portraits: Path, model: Callable[[str], Path]
-) -> None:
+def test_faces_come_home_from_worker_processes(method: str, portraits: Path, model: Callable[[str], Path]) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system does not {method}")
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):

@@ -73,13 +73,11 @@ def given(door: Callable[..., Any], parameter: str, source: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def library(mixer: Anonymixer, model: Callable[[str], Path]) -> dict[str, tuple[Callable[..., Any], str]]:
-    judge = Verifier("sface")
-    owners = {"mixer": mixer, "plugin": anonymix_plugin, "images": images, "verifier": judge}
+    matcher = Verifier("sface")
+    owners = {"mixer": mixer, "plugin": anonymix_plugin, "images": images, "verifier": matcher}
     owners["verification"] = verification_module
     found = {f"{owner}.{name}": door for owner, it in owners.items() for name, door in doors(it).items()}
-    assert {"mixer.protect(image)", "mixer.protect_stream(requests)", "images.decode_photo(source)"} <= set(
-        found
-    )
+    assert {"mixer.protect(image)", "mixer.protect_stream(requests)", "images.decode_photo(source)"} <= set(found)
     return found
 
 

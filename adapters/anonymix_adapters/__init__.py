@@ -24,12 +24,12 @@ from anonymix_adapters.errors import (
     SubjectNeededError,
     UnknownAdapterError,
 )
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
+from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule, Whose
 from anonymix_adapters.protocol import Adapter, Answer, Leaked, Rehearsal
 from anonymix_adapters.registry import load, names
 from anonymix_adapters.renewal import Renewal, keep_original, renew, sealed_original
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import Hooks, StandIn, gate_of, hook, need_gate, stand_in, unwrap, wrap
+from anonymix_adapters.wrapping import Hooks, StandIn, hook, interceptor_of, need_interceptor, stand_in, unwrap, wrap
 
 __all__ = [
     "Adapter",
@@ -42,9 +42,9 @@ __all__ = [
     "EnrolmentError",
     "FaceMixer",
     "FaceTooSmallError",
-    "Gate",
     "Hooks",
     "ImageLimit",
+    "Interceptor",
     "KeyUse",
     "Leaked",
     "NotProtectedError",
@@ -59,12 +59,12 @@ __all__ = [
     "UnknownAdapterError",
     "Whose",
     "encode_within",
-    "gate_of",
     "hook",
+    "interceptor_of",
     "keep_original",
     "load",
     "names",
-    "need_gate",
+    "need_interceptor",
     "renew",
     "sealed_original",
     "stand_in",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from anonymix_adapters.errors import BypassError, CopiedClientError, DoubleProtectionError
-from anonymix_adapters.gate import Gate
+from anonymix_adapters.interceptor import Interceptor
 from anonymix_adapters.swapping import INSIDE, plainly, swap, swapped
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.values import Floats
@@ -24,7 +24,7 @@ Mixed: TypeAlias = Callable[[npt.NDArray[Any], str | None], Floats]
 _NUMBERS = (bool, int, float, type(None))
 
 
-def swap_module(net: Any, gate: Gate, mixed: Mixed, through: Collection[str] = ()) -> None:
+def swap_module(net: Any, interceptor: Interceptor, mixed: Mixed, through: Collection[str] = ()) -> None:
     """Protect a `torch.nn.Module`: `forward`, and the methods of `through`, by the mixer; the rest is shut.
 
     Raises:
@@ -37,7 +37,7 @@ def swap_module(net: Any, gate: Gate, mixed: Mixed, through: Collection[str] = (
     if missing:
         raise UsageError(f"a {type(net).__name__} has no {missing[0]}", where="through")
     parts = [it for it in net.modules() if it is not net]
-    if any(swapped(it) for it in parts) or any(_gates(it) - {gate} for it in (net, *parts)):
+    if any(swapped(it) for it in parts) or any(_interceptors(it) - {interceptor} for it in (net, *parts)):
         raise DoubleProtectionError(
             "a part of this network, or one that it is a part of, is protected; a face is not mixed twice",
             where=type(net).__name__,
@@ -49,7 +49,7 @@ def swap_module(net: Any, gate: Gate, mixed: Mixed, through: Collection[str] = (
             if _tracing():
                 raise _no_tracing(type(it).__name__)
             run = plainly(it, name)
-            if gate in INSIDE:
+            if interceptor in INSIDE:
                 return run(*args, **kwargs)
             values: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
             given = [place for place, value in values.items() if isinstance(value, torch.Tensor)]
@@ -60,10 +60,8 @@ def swap_module(net: Any, gate: Gate, mixed: Mixed, through: Collection[str] = (
                     where=type(it).__name__,
                 )
             values[given[0]] = _mixed_tensor(values[given[0]], lambda crops: mixed(crops, subject))
-            with INSIDE.of(gate):
-                return run(
-                    *(values[place] for place in range(len(args))), **{name: values[name] for name in kwargs}
-                )
+            with INSIDE.of(interceptor):
+                return run(*(values[place] for place in range(len(args))), **{name: values[name] for name in kwargs})
 
         return call
 
@@ -77,34 +75,34 @@ def swap_module(net: Any, gate: Gate, mixed: Mixed, through: Collection[str] = (
             fix="use copy.deepcopy",
         )
 
-    hooks = {name: shut(name, gate) for name in _public(type(net), torch.nn.Module)}
+    hooks = {name: shut(name, interceptor) for name in _public(type(net), torch.nn.Module)}
     hooks |= {name: mixing(name) for name in ("forward", *through)}
     if type(net).__call__ is not torch.nn.Module.__call__:
         hooks["__call__"] = mixing("__call__")
     if isinstance(net, torch.jit.ScriptModule):  # its methods are not its class's, and it saves itself whole
-        hooks |= {name: shut(name, gate) for name in net._c._method_names() if name not in hooks}
+        hooks |= {name: shut(name, interceptor) for name in net._c._method_names() if name not in hooks}
         hooks |= {name: refused("what is loaded again is unprotected") for name in hooks if "save" in name}
 
     def filled(it: Any, state: Any) -> None:
         plainly(it, "__setstate__")(state)
-        _seal_parts(it, gate)  # of a deep copy; scripted parts copy themselves without what was put there
+        _seal_parts(it, interceptor)  # of a deep copy; scripted parts copy themselves without what was put there
 
     hooks |= {"__prepare_scriptable__": no_script, "__copy__": no_twin, "__setstate__": filled}
     swap(
         net,
-        gate,
+        interceptor,
         hooks,
-        again=lambda it: swap_module(it, gate, mixed, through),
-        undo=lambda it: _release(it, gate),
+        again=lambda it: swap_module(it, interceptor, mixed, through),
+        undo=lambda it: _release(it, interceptor),
     )
-    _seal_parts(net, gate)
+    _seal_parts(net, interceptor)
 
 
-def shut(name: str, gate: Gate) -> Callable[..., Any]:
-    """A method that runs inside what the gate protects, and outside it takes no tensor, array or picture."""
+def shut(name: str, interceptor: Interceptor) -> Callable[..., Any]:
+    """A method that runs inside what the interceptor protects, and outside it takes no tensor, array or picture."""
 
     def call(it: Any, *args: Any, subject: str | None = None, **kwargs: Any) -> Any:  # noqa: ARG001
-        if gate not in INSIDE and any(map(_shows, (*args, *kwargs.values()))):
+        if interceptor not in INSIDE and any(map(_shows, (*args, *kwargs.values()))):
             raise BypassError(
                 f"{name}() passes the mixer by",
                 where=type(it).__name__,
@@ -116,18 +114,16 @@ def shut(name: str, gate: Gate) -> Callable[..., Any]:
     return call
 
 
-def swap_session(session: Any, gate: Gate, mixed: Mixed | None, _: Collection[str] = ()) -> None:
+def swap_session(session: Any, interceptor: Interceptor, mixed: Mixed | None, _: Collection[str] = ()) -> None:
     """Protect an `onnxruntime.InferenceSession`: `run` by the mixer, the other ways to run not at all.
 
-    Without `mixed`, `run` is for what the gate protects alone: it refuses wherever that is not at work.
+    Without `mixed`, `run` is for what the interceptor protects alone: it refuses wherever that is not at work.
     """
 
-    def run(
-        it: Any, output_names: Any, input_feed: Any, run_options: Any = None, *, subject: str | None = None
-    ) -> Any:
+    def run(it: Any, output_names: Any, input_feed: Any, run_options: Any = None, *, subject: str | None = None) -> Any:
         inner = plainly(it, "run")
-        if mixed is None or gate in INSIDE:
-            if gate not in INSIDE:
+        if mixed is None or interceptor in INSIDE:
+            if interceptor not in INSIDE:
                 raise BypassError(
                     "a crop given straight to the recognition model's session passes the mixer by",
                     where=type(it).__name__,
@@ -135,16 +131,12 @@ def swap_session(session: Any, gate: Gate, mixed: Mixed | None, _: Collection[st
                 )
             return inner(output_names, input_feed, run_options)
         if not isinstance(input_feed, Mapping) or len(input_feed) != 1:
-            raise BypassError(
-                "a protected session takes one array of crops and nothing else", where=type(it).__name__
-            )
+            raise BypassError("a protected session takes one array of crops and nothing else", where=type(it).__name__)
         ((name, crops),) = input_feed.items()
         if not isinstance(crops, np.ndarray):
-            raise BypassError(
-                "a protected session takes a numpy array", where=type(it).__name__, fix="use run()"
-            )
+            raise BypassError("a protected session takes a numpy array", where=type(it).__name__, fix="use run()")
         mixed_crops = mixed(crops, subject).astype(crops.dtype)
-        with INSIDE.of(gate):
+        with INSIDE.of(interceptor):
             return inner(output_names, {name: mixed_crops}, run_options)
 
     ways = [name for name in dir(type(session)) if name.startswith("run") or name == "io_binding"]
@@ -157,27 +149,27 @@ def swap_session(session: Any, gate: Gate, mixed: Mixed | None, _: Collection[st
             )
 
         hooks["__deepcopy__"] = no_copy
-    swap(session, gate, hooks, again=lambda it: swap_session(it, gate, mixed))
-    setattr(type(session), _RUNTIME, _Runtime(gate))
+    swap(session, interceptor, hooks, again=lambda it: swap_session(it, interceptor, mixed))
+    setattr(type(session), _RUNTIME, _Runtime(interceptor))
 
 
 _RUNTIME: Final = "_sess"  # where onnxruntime keeps what runs, in all versions that are supported
 
 
 class _Runtime:
-    """What runs behind a session runs while the gate is at work, and not else.
+    """What runs behind a session runs while the interceptor is at work, and not else.
 
     So a subclass's own methods and `InferenceSession.run(session, ...)` have no way past the hooks.
     """
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, interceptor: Interceptor) -> None:
+        self._interceptor = interceptor
 
     def __get__(self, session: Any, owner: type | None = None) -> Any:
         found = vars(session)[_RUNTIME]
-        return found if found is None or self._gate in INSIDE else _Idle(found)
+        return found if found is None or self._interceptor in INSIDE else _Idle(found)
 
-    def __set__(self, session: Any, value: Any) -> None:  # `set_providers` makes it anew
+    def __set__(self, session: Any, value: Any) -> None:  # `set_providers` makes it again
         vars(session)[_RUNTIME] = value
 
 
@@ -227,9 +219,7 @@ def _shows(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_shows, value))
     torch = sys.modules.get("torch")
-    return isinstance(value, np.ndarray | Image.Image) or (
-        torch is not None and isinstance(value, torch.Tensor)
-    )
+    return isinstance(value, np.ndarray | Image.Image) or (torch is not None and isinstance(value, torch.Tensor))
 
 
 def _mixed_tensor(given: Any, mixed: Callable[[npt.NDArray[Any]], Floats]) -> Any:
@@ -272,11 +262,11 @@ def _no_tracing(where: str) -> BypassError:
 class _Part:
     """Lies on each part of a protected network; the part runs while the whole does, and not by itself."""
 
-    def __init__(self, gate: Gate) -> None:
-        self.gate = gate
+    def __init__(self, interceptor: Interceptor) -> None:
+        self.interceptor = interceptor
 
     def __call__(self, part: Any, _: Any) -> None:
-        if self.gate not in INSIDE:
+        if self.interceptor not in INSIDE:
             raise BypassError(
                 f"{type(part).__name__}, a part of a protected network, passes the mixer by if it runs alone",
                 where="network",
@@ -297,12 +287,12 @@ class _Part:
 class _PartMethod:
     """In place of a method of a part that has no parts of its own, which nothing else would stop."""
 
-    def __init__(self, gate: Gate, part: Any, name: str, own: Any) -> None:
-        self.gate, self.part, self.name, self.own = gate, part, name, own
+    def __init__(self, interceptor: Interceptor, part: Any, name: str, own: Any) -> None:
+        self.interceptor, self.part, self.name, self.own = interceptor, part, name, own
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if any(map(_shows, (*args, *kwargs.values()))):
-            _Part(self.gate)(self.part, None)
+            _Part(self.interceptor)(self.part, None)
         run = self.own
         if run is None and hasattr(self.part, "_c"):  # scripted
             run = self.part._c._get_method(self.name)
@@ -310,23 +300,23 @@ class _PartMethod:
             run = getattr(type(self.part), self.name).__get__(self.part)
         made = run(*args, **kwargs)
         if self.name == _REPLICATE:  # it has been given this part's attributes
-            _take_methods(made, self.gate)
+            _take_methods(made, self.interceptor)
         return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _PartMethod:
         part = memo.get(id(self.part), self.part)
-        return _PartMethod(self.gate, part, self.name, copy.deepcopy(self.own, memo))
+        return _PartMethod(self.interceptor, part, self.name, copy.deepcopy(self.own, memo))
 
 
 _REPLICATE: Final = "_replicate_for_data_parallel"
 
 
-def _seal_parts(net: Any, gate: Gate) -> None:
+def _seal_parts(net: Any, interceptor: Interceptor) -> None:
     import torch
 
     for part in (it for it in net.modules() if it is not net):
-        if not any(isinstance(it, _Part) and it.gate is gate for it in part._forward_pre_hooks.values()):
-            part._forward_pre_hooks[id(gate)] = _Part(gate)
+        if not any(isinstance(it, _Part) and it.interceptor is interceptor for it in part._forward_pre_hooks.values()):
+            part._forward_pre_hooks[id(interceptor)] = _Part(interceptor)
         scripted = isinstance(part, torch.jit.ScriptModule)
         if not scripted and (type(part).__module__.startswith("torch.nn.") or any(part.children())):
             continue  # one step of arithmetic, or made of parts that are sealed themselves
@@ -334,25 +324,25 @@ def _seal_parts(net: Any, gate: Gate) -> None:
         for name in {"forward", *ways, *(() if scripted else (_REPLICATE,))}:
             own = vars(part).get(name)
             if not isinstance(own, _PartMethod):
-                vars(part)[name] = _PartMethod(gate, part, name, own)
+                vars(part)[name] = _PartMethod(interceptor, part, name, own)
 
 
-def _take_methods(part: Any, gate: Gate) -> None:
+def _take_methods(part: Any, interceptor: Interceptor) -> None:
     for name, it in list(vars(part).items()):
-        if isinstance(it, _PartMethod) and it.gate is gate:
+        if isinstance(it, _PartMethod) and it.interceptor is interceptor:
             del vars(part)[name]
             if it.own is not None:
                 vars(part)[name] = it.own
 
 
-def _gates(module: Any) -> set[Gate]:
+def _interceptors(module: Any) -> set[Interceptor]:
     """What protects the networks that a module is a part of."""
-    return {it.gate for it in module._forward_pre_hooks.values() if isinstance(it, _Part)}
+    return {it.interceptor for it in module._forward_pre_hooks.values() if isinstance(it, _Part)}
 
 
-def _release(net: Any, gate: Gate) -> None:
+def _release(net: Any, interceptor: Interceptor) -> None:
     for part in net.modules():
         hooks = part._forward_pre_hooks
-        for name in [name for name, it in hooks.items() if isinstance(it, _Part) and it.gate is gate]:
+        for name in [name for name, it in hooks.items() if isinstance(it, _Part) and it.interceptor is interceptor]:
             del hooks[name]
-        _take_methods(part, gate)
+        _take_methods(part, interceptor)

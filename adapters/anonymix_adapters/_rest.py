@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from anonymix_adapters._rest_pictures import file_of
 from anonymix_adapters._wire import current, not_ours
 from anonymix_adapters.errors import AdapterError, BackEndError, BypassError, NotProtectedError
-from anonymix_adapters.gate import Gate
+from anonymix_adapters.interceptor import Interceptor
 from anonymix_adapters.sdk import Sdk
 from anonymix_adapters.wrapping import Hooks, hook
 from anonymix_plugin.errors import UsageError
@@ -61,13 +61,13 @@ class Failure:
         what: The vendor's words.
         reason: The vendor's code.
         again: Whether the call may be sent again. "yes": it was turned down before anything was done.
-            "if harmless": perhaps it was done, so only calls that change nothing by being done twice.
+            "if idempotent": perhaps it was done, so only calls that change nothing by being done twice.
         after: Seconds that the API asks to wait.
     """
 
     what: str
     reason: str = ""
-    again: Literal["no", "yes", "if harmless"] = "no"
+    again: Literal["no", "yes", "if idempotent"] = "no"
     after: float | None = None
 
 
@@ -85,7 +85,7 @@ class Call(Generic[R_co]):
         pictures: Photos by field; values as the caller gave them.
         about: What the caller says of the call that is not sent as such (the collection, the subject).
         subject: Whose face it is, for the adapter alone; it is not sent.
-        harmless: Whether doing it twice is the same as doing it once.
+        idempotent: Whether doing it twice is the same as doing it once.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Call(Generic[R_co]):
     pictures: Mapping[str, Any] = field(default_factory=dict, repr=False)
     about: Mapping[str, str] = field(default_factory=dict, repr=False)
     subject: str | None = field(default=None, repr=False)
-    harmless: bool = True
+    idempotent: bool = True
 
 
 Send = Callable[[Call[Any]], Any]
@@ -107,8 +107,8 @@ class Around(Protocol):
     """What stands in front of a client's calls."""
 
     @property
-    def gate(self) -> Gate:
-        """The gate of the adapter."""
+    def interceptor(self) -> Interceptor:
+        """The interceptor of the adapter."""
         ...
 
     def __call__(self, call: Call[Any], send: Send) -> Any:
@@ -121,7 +121,7 @@ class Around(Protocol):
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to wait, and how often to try.
 
     Attributes:
@@ -141,7 +141,7 @@ class Patience:
 
     def __post_init__(self) -> None:
         if self.attempts < 1 or self.timeout <= 0 or min(self.pause, self.longest) < 0:
-            raise UsageError("patience needs a try and times that are not negative", where=repr(self))
+            raise UsageError("a retry policy needs a try and times that are not negative", where=repr(self))
 
 
 class RestClient:
@@ -150,7 +150,7 @@ class RestClient:
     Args:
         url: Address of the API. Plain http is refused, but for this machine itself.
         headers: Sent with each request.
-        patience: Time-outs and retries.
+        retry: Time-outs and retries.
         insecure_http: Allow plain http to another machine, inside a network that you trust.
 
     Redirects are not followed: a picture goes where it was sent, and nowhere else.
@@ -164,7 +164,7 @@ class RestClient:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         insecure_http: bool = False,
     ) -> None:
         self.SDK.load()
@@ -179,9 +179,9 @@ class RestClient:
                 where=self.NAME,
                 fix="use https, or insecure_http=True inside a network that you trust",
             )
-        self._patience = patience or Patience()
+        self._retry = retry or RetryPolicy()
         self._http: httpx.Client = httpx.Client(
-            base_url=url, headers=dict(headers or {}), timeout=self._patience.timeout, follow_redirects=False
+            base_url=url, headers=dict(headers or {}), timeout=self._retry.timeout, follow_redirects=False
         )
         self._around: Around | None = None
 
@@ -213,9 +213,9 @@ class RestClient:
         http = self._http
 
         def look(request: httpx.Request, body: bytes) -> None:
-            call = current(around.gate)
+            call = current(around.interceptor)
             if call is None or not call.knows(_signed(request, body)):
-                raise not_ours(around.gate, "the request is not the one that the adapter made")
+                raise not_ours(around.interceptor, "the request is not the one that the adapter made")
 
         def intact() -> bool:
             return _rest_line.is_looked_at(http, look)
@@ -252,22 +252,22 @@ class RestClient:
         request = self._request(call)
         if self._around is not None:
             self._vouch(self._around, call, request)
-        for attempt in range(1, self._patience.attempts + 1):
-            last = attempt == self._patience.attempts
+        for attempt in range(1, self._retry.attempts + 1):
+            last = attempt == self._retry.attempts
             try:
                 response = send(self._http, request)
             except httpx.ConnectError as error:  # nothing arrived
                 failure, status = Failure(f"can't be reached: {error}", again="yes"), 0
             except httpx.HTTPError as error:
                 # Its text alone: the exception itself holds the request, and with it the API key.
-                failure = Failure(f"{type(error).__name__} {error}".strip(), again="if harmless")
+                failure = Failure(f"{type(error).__name__} {error}".strip(), again="if idempotent")
                 status = 0
             else:
                 verdict = self._failure(response)
                 if verdict is None:
                     return self._read(call, response)
                 failure, status = verdict, response.status_code
-            again = failure.again == "yes" or (failure.again == "if harmless" and call.harmless)
+            again = failure.again == "yes" or (failure.again == "if idempotent" and call.idempotent)
             if last or not again:
                 raise ApiError(
                     f"{call.name}: {self._told(call, failure.what)}",
@@ -280,13 +280,13 @@ class RestClient:
 
     def _vouch(self, around: Around, call: Call[Any], request: httpx.Request) -> None:
         """Note a request as the adapter's own, once each of its pictures is known to be."""
-        made = current(around.gate)
+        made = current(around.interceptor)
         if made is None:
-            raise not_ours(around.gate, "the call was not made through the adapter")
+            raise not_ours(around.interceptor, "the call was not made through the adapter")
         for picture in call.pictures.values():
             ours = isinstance(picture, bytes) and made.knows(picture)
             if not ours and around.passed(picture) is None:
-                raise not_ours(around.gate)
+                raise not_ours(around.interceptor)
         made.note(_signed(request, request.content))
 
     def _told(self, call: Call[Any], text: str) -> str:
@@ -301,8 +301,8 @@ class RestClient:
         return ()
 
     def _rest(self, attempt: int, asked: float | None) -> None:
-        pause = self._patience.pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-        time.sleep(min(max(pause, asked or 0.0), self._patience.longest))
+        pause = self._retry.pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        time.sleep(min(max(pause, asked or 0.0), self._retry.longest))
 
     def _request(self, call: Call[Any]) -> httpx.Request:
         files = {name: ("face.jpg", data, "image/jpeg") for name, data in self._files(call).items()}
@@ -363,5 +363,5 @@ def by_status(response: httpx.Response, what: str, reason: str = "") -> Failure 
         return None
     if response.status_code in {429, 503}:
         return Failure(what, reason, "yes", asked_to_wait(response))
-    again: Literal["no", "if harmless"] = "if harmless" if response.status_code >= 500 else "no"
+    again: Literal["no", "if idempotent"] = "if idempotent" if response.status_code >= 500 else "no"
     return Failure(what, reason, again, asked_to_wait(response))

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 from anonymix_adapters._rest import Call, RestClient, Send
-from anonymix_adapters._rest_gate import CloudGate
+from anonymix_adapters._rest_interceptor import CloudInterceptor
 from anonymix_adapters._rest_pictures import Fetch, Url, draw, fetched, refused, upload
 from anonymix_adapters._wire import sending
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.gate import Whose
+from anonymix_adapters.interceptor import Whose
 from anonymix_adapters.wrapping import wrap
 from anonymix_plugin.values import CancelableFace
 
@@ -26,22 +26,22 @@ class Front:
     refused.
 
     Args:
-        gate: What stands in front of the client.
+        interceptor: What stands in front of the client.
         fetch: Fetches photos by address; None refuses addresses.
     """
 
     passes: ClassVar[frozenset[str]] = frozenset()
     limit: ClassVar[ImageLimit] = ImageLimit()
 
-    def __init__(self, gate: CloudGate, fetch: Fetch | None = None) -> None:
-        self.gate, self._fetch = gate, fetch
+    def __init__(self, interceptor: CloudInterceptor, fetch: Fetch | None = None) -> None:
+        self.interceptor, self._fetch = interceptor, fetch
 
     def __call__(self, call: Call[Any], send: Send) -> Any:
         """Make a call through the mixer."""
         handler: Callable[[Call[Any], Send], Any] | None = getattr(self, f"_on_{call.name}", None)
         if handler is None and (call.name not in self.passes or call.pictures):
-            raise refused(self.gate, call.name, "is not known to the adapter")
-        with sending(self.gate, call.subject):
+            raise refused(self.interceptor, call.name, "is not known to the adapter")
+        with sending(self.interceptor, call.subject):
             return (handler or _sent)(call, send)
 
     def mixed(self, call: Call[Any], whose: Whose) -> tuple[Call[Any], dict[str, CancelableFace]]:
@@ -53,14 +53,14 @@ class Front:
             if kept is not None:
                 pictures[name] = kept
             else:
-                faces[name], pictures[name] = draw(self.gate, self.photo(photo), whose, self.limit)
+                faces[name], pictures[name] = draw(self.interceptor, self.photo(photo), whose, self.limit)
         return replace(call, pictures=pictures), faces
 
     def photo(self, given: Any) -> Any:
         """The photo that a call was given, fetched where it is an address."""
         if isinstance(given, Url):
-            return fetched(self.gate, given.address, self._fetch)
-        return upload(self.gate, given)
+            return fetched(self.interceptor, given.address, self._fetch)
+        return upload(self.interceptor, given)
 
     def passed(self, _: Any) -> Any | None:
         """What is sent as it is, because it names a cancelable face already; None for photos."""
@@ -82,7 +82,7 @@ def put_in_front(client: C, kind: type[C], front: Front) -> C:
     kind.SDK.check()
     if not isinstance(client, kind):
         raise AdapterError(
-            f"this is no {kind.__name__} client", where=front.gate.adapter, fix=f"use {kind.__name__}(...)"
+            f"this is no {kind.__name__} client", where=front.interceptor.adapter, fix=f"use {kind.__name__}(...)"
         )
 
-    return wrap(client, front.gate, lambda target: target.put_around(front))
+    return wrap(client, front.interceptor, lambda target: target.put_around(front))

@@ -16,7 +16,7 @@ from PIL import Image
 from anonymix_adapters._wire import current
 from anonymix_adapters.encoding import ImageLimit, encode_within
 from anonymix_adapters.errors import AdapterError, BypassError
-from anonymix_adapters.gate import Gate, Whose
+from anonymix_adapters.interceptor import Interceptor, Whose
 from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.images import PhotoSource, default_limits, read_source
 from anonymix_plugin.values import CancelableFace, Pixels
@@ -42,11 +42,11 @@ Upload: TypeAlias = bytes | bytearray | memoryview | os.PathLike[str] | IO[bytes
 No plain text: it could be a path, an address or a token, and one must not be taken for another."""
 
 
-def draw(gate: Gate, photo: PhotoSource, whose: Whose, limit: ImageLimit) -> tuple[CancelableFace, bytes]:
+def draw(interceptor: Interceptor, photo: PhotoSource, whose: Whose, limit: ImageLimit) -> tuple[CancelableFace, bytes]:
     """A cancelable face and its file, within the API's limits."""
-    face = gate.protect(photo, whose)
-    picture = encode_within(alone(face), limit, where=gate.adapter)
-    call = current(gate)
+    face = interceptor.protect(photo, whose)
+    picture = encode_within(alone(face), limit, where=interceptor.adapter)
+    call = current(interceptor)
     if call is not None:
         call.note(picture)
     return face, picture
@@ -77,7 +77,7 @@ def _inside(side: int) -> Pixels:
     return mask
 
 
-def fetched(gate: Gate, address: str, fetch: Fetch | None) -> bytes:
+def fetched(interceptor: Interceptor, address: str, fetch: Fetch | None) -> bytes:
     """The photo behind an address.
 
     Raises:
@@ -87,7 +87,7 @@ def fetched(gate: Gate, address: str, fetch: Fetch | None) -> bytes:
     if fetch is None:
         raise BypassError(
             "the API would fetch this address itself, past the mixer; nothing was sent",
-            where=gate.adapter,
+            where=interceptor.adapter,
             fix="send the photo, or protect with fetch=, a function that fetches it",
         )
     try:
@@ -96,10 +96,10 @@ def fetched(gate: Gate, address: str, fetch: Fetch | None) -> bytes:
         raise
     except Exception as error:  # noqa: BLE001 - the host's function may raise what it likes
         kind = type(error).__name__
-    raise AdapterError(f"fetching the photo failed ({kind}); nothing was sent", where=gate.adapter)
+    raise AdapterError(f"fetching the photo failed ({kind}); nothing was sent", where=interceptor.adapter)
 
 
-def encoded(gate: Gate, value: Any, name: str) -> bytes:
+def encoded(interceptor: Interceptor, value: Any, name: str) -> bytes:
     """The photo in a field that holds encoded bytes or an open file.
 
     Raises:
@@ -110,18 +110,18 @@ def encoded(gate: Gate, value: Any, name: str) -> bytes:
     if not isinstance(content, bytes | bytearray | memoryview):
         raise UsageError(
             f"{name} holds a {type(value).__name__}; nothing was sent",
-            where=gate.adapter,
+            where=interceptor.adapter,
             fix="give the bytes of an image file",
         )
     return bytes(content)
 
 
-def refused(gate: Gate, call: str, why: str, fix: str = "") -> BypassError:
+def refused(interceptor: Interceptor, call: str, why: str, fix: str = "") -> BypassError:
     """The error for a call that has no way through the mixer."""
-    return BypassError(f"{call} {why}; nothing was sent", where=gate.adapter, fix=fix)
+    return BypassError(f"{call} {why}; nothing was sent", where=interceptor.adapter, fix=fix)
 
 
-def upload(gate: Gate, photo: Any) -> PhotoSource:
+def upload(interceptor: Interceptor, photo: Any) -> PhotoSource:
     """A photo as the clients take it, for the mixer.
 
     Raises:
@@ -131,7 +131,7 @@ def upload(gate: Gate, photo: Any) -> PhotoSource:
         return cast("PhotoSource", photo)
     raise UsageError(
         f"a photo can't be a {type(photo).__name__}; nothing was sent",
-        where=gate.adapter,
+        where=interceptor.adapter,
         fix="give bytes, a pathlib.Path or an open file; an address as Url(...)",
     )
 

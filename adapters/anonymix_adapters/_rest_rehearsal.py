@@ -17,7 +17,7 @@ import numpy as np
 from anonymix_adapters._rest import RestClient
 from anonymix_adapters._rest_pictures import file_of
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.gate import Gate
+from anonymix_adapters.interceptor import Interceptor
 from anonymix_adapters.protocol import Answer, Leaked
 from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.images import PhotoSource
@@ -87,9 +87,7 @@ def rest_exchanges(client: RestClient, photo: bytes) -> Mapping[str, Exchange]:
         jpeg = request.read().find(_JPEG)
         content = request.content if jpeg < 0 else request.content[:jpeg] + photo
         kept = {name: value for name, value in request.headers.items() if name != "content-length"}
-        return httpx.Request(
-            request.method, request.url, headers=kept, content=content, extensions=request.extensions
-        )
+        return httpx.Request(request.method, request.url, headers=kept, content=content, extensions=request.extensions)
 
     class Swapping(httpx.BaseTransport):
         def __init__(self, inner: httpx.BaseTransport) -> None:
@@ -119,22 +117,22 @@ class CloudRehearsal(ABC):
     the picture that was sent.
 
     Args:
-        gate: In front of `client`.
+        interceptor: In front of `client`.
         client: The protected client.
         plain: A second client of the same back end that is not protected.
         collection: Where entries go.
         wire: Keeps what the protected client sends.
     """
 
-    def __init__(self, gate: Gate, client: Any, plain: Any, collection: str, wire: Wire) -> None:
-        self._gate, self._client, self._plain = gate, client, plain
+    def __init__(self, interceptor: Interceptor, client: Any, plain: Any, collection: str, wire: Wire) -> None:
+        self._interceptor, self._client, self._plain = interceptor, client, plain
         self._collection, self._wire = collection, wire
         self._leaks: dict[str, Leaked] = {}
 
     @property
-    def gate(self) -> Gate:
+    def interceptor(self) -> Interceptor:
         """See `Rehearsal`."""
-        return self._gate
+        return self._interceptor
 
     @property
     def client(self) -> Any:
@@ -149,7 +147,7 @@ class CloudRehearsal(ABC):
     @property
     def searches(self) -> bool:
         """See `Rehearsal`."""
-        return self._gate.keys == "gallery"
+        return self._interceptor.keys == "gallery"
 
     def seen(self) -> Sequence[bytes | Pixels]:
         """See `Rehearsal`: all bodies as they went over the wire, and the pictures in them."""

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from anonymix_adapters.errors import BypassError
-from anonymix_adapters.gate import Gate
+from anonymix_adapters.interceptor import Interceptor
 
 _LONGEST: Final = 16_384
 """Characters of the longest text that an API takes which is no picture: Azure's userData."""
@@ -32,7 +32,7 @@ class Sending:
     """One call on its way.
 
     Args:
-        gate: In front of the client.
+        interceptor: In front of the client.
         subject: Whose face it is, as the call's own `subject=` says.
 
     Attributes:
@@ -40,8 +40,8 @@ class Sending:
         ended: Whether it is over; what was started inside and goes on has no part in it.
     """
 
-    def __init__(self, gate: Gate, subject: str | None = None, *, awaited: bool = False) -> None:
-        self.gate, self.subject, self.awaited = gate, subject, awaited
+    def __init__(self, interceptor: Interceptor, subject: str | None = None, *, awaited: bool = False) -> None:
+        self.interceptor, self.subject, self.awaited = interceptor, subject, awaited
         self.ended = False
         self._made: set[bytes] = set()
 
@@ -58,13 +58,13 @@ _SENDING: ContextVar[Sending | None] = ContextVar("anonymix_sending", default=No
 
 
 @contextmanager
-def sending(gate: Gate, subject: str | None = None, *, awaited: bool = False) -> Iterator[Sending]:
+def sending(interceptor: Interceptor, subject: str | None = None, *, awaited: bool = False) -> Iterator[Sending]:
     """Open a call; `awaited` where the client's method ends in another one that opens it as well."""
-    outer = current(gate)
+    outer = current(interceptor)
     if outer is not None and outer.awaited:
         outer.awaited = False
         subject = outer.subject if subject is None else subject
-    made = Sending(gate, subject, awaited=awaited)
+    made = Sending(interceptor, subject, awaited=awaited)
     token = _SENDING.set(made)
     try:
         yield made
@@ -77,9 +77,7 @@ def taking_subject(call: Callable[..., Any], original: Callable[..., Any]) -> Ca
     """Give what stands in a method's place its signature, and `subject=` besides."""
     found = inspect.signature(original)
     parameters = list(found.parameters.values())
-    subject = inspect.Parameter(
-        "subject", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | None"
-    )
+    subject = inspect.Parameter("subject", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | None")
     rest = [each for each in parameters if each.kind is inspect.Parameter.VAR_KEYWORD]
     named = [each for each in parameters if each.kind is not inspect.Parameter.VAR_KEYWORD]
     functools.update_wrapper(call, original)
@@ -87,55 +85,57 @@ def taking_subject(call: Callable[..., Any], original: Callable[..., Any]) -> Ca
     return call
 
 
-def current(gate: Gate) -> Sending | None:
-    """The call of this gate that the code runs in; None where it runs in none."""
+def current(interceptor: Interceptor) -> Sending | None:
+    """The call of this interceptor that the code runs in; None where it runs in none."""
     found = _SENDING.get()
-    return found if found is not None and found.gate is gate and not found.ended else None
+    return found if found is not None and found.interceptor is interceptor and not found.ended else None
 
 
-def not_ours(gate: Gate, what: str = "the request holds a picture that is not the mixer's") -> BypassError:
+def not_ours(
+    interceptor: Interceptor, what: str = "the request holds a picture that is not the mixer's"
+) -> BypassError:
     """The error for a request that is not what the adapter made."""
     return BypassError(
         f"{what}; nothing was sent",
-        where=gate.adapter,
+        where=interceptor.adapter,
         fix="look for a handler, policy or transport of the host's that changes requests; "
         "protect a client after it is set up",
     )
 
 
-def parsed(gate: Gate, body: Any) -> dict[str, Any]:
+def parsed(interceptor: Interceptor, body: Any) -> dict[str, Any]:
     """A body that must be a JSON object, or empty.
 
     Raises:
         BypassError: It is something else.
     """
     if not isinstance(body, bytes | bytearray | str | None):
-        raise not_ours(gate, "the request's body can't be looked at")
+        raise not_ours(interceptor, "the request's body can't be looked at")
     try:
         content = json.loads(body or b"{}")
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise not_ours(gate, "the request's body is no JSON object")
+        raise not_ours(interceptor, "the request's body is no JSON object")
     return content
 
 
-def check_picture(gate: Gate, text: Any) -> None:
+def check_picture(interceptor: Interceptor, text: Any) -> None:
     """Hold a picture in Base64 against those of the call.
 
     Raises:
         BypassError: It is none of them.
     """
-    call = current(gate)
+    call = current(interceptor)
     try:
         picture = base64.b64decode(text, validate=True)
     except (binascii.Error, TypeError, ValueError):
         picture = b""
     if call is None or not call.knows(picture):
-        raise not_ours(gate)
+        raise not_ours(interceptor)
 
 
-def check_values(gate: Gate, value: Any) -> None:
+def check_values(interceptor: Interceptor, value: Any) -> None:
     """Hold the rest of a request, where no picture belongs, against what pictures and embeddings look like.
 
     Raises:
@@ -143,14 +143,14 @@ def check_values(gate: Gate, value: Any) -> None:
     """
     if isinstance(value, Mapping):
         for each in value.values():
-            check_values(gate, each)
+            check_values(interceptor, each)
     elif isinstance(value, list | tuple):
         if sum(isinstance(each, float) for each in value) > _NUMBERS:
-            raise not_ours(gate, "the request holds a list of numbers, perhaps an embedding")
+            raise not_ours(interceptor, "the request holds a list of numbers, perhaps an embedding")
         for each in value:
-            check_values(gate, each)
+            check_values(interceptor, each)
     elif not isinstance(value, str | int | float | None) or (isinstance(value, str) and _a_picture(value)):
-        raise not_ours(gate)
+        raise not_ours(interceptor)
 
 
 def _a_picture(text: str) -> bool:
@@ -158,8 +158,6 @@ def _a_picture(text: str) -> bool:
         return True
     head = (text.partition(",")[2] if text.startswith("data:") else text).strip()[:16]
     try:
-        return len(text) > 64 and base64.b64decode(head[: len(head) // 4 * 4], validate=True).startswith(
-            _MAGIC
-        )
+        return len(text) > 64 and base64.b64decode(head[: len(head) // 4 * 4], validate=True).startswith(_MAGIC)
     except (binascii.Error, ValueError):
         return False

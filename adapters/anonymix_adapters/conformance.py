@@ -40,7 +40,7 @@ from anonymix_adapters.errors import (
     SubjectNeededError,
     asked_to_stop,
 )
-from anonymix_adapters.gate import FaceMixer, KeyUse
+from anonymix_adapters.interceptor import FaceMixer, KeyUse
 from anonymix_adapters.protocol import Adapter, Inspectable, Rehearsal
 from anonymix_adapters.renewal import renew
 from anonymix_keystore import Keystore, KeystoreError
@@ -101,9 +101,7 @@ class Trial:
             raise NonConformity("a trial needs a mixer over a Keystore")
         return store
 
-    def open(
-        self, *, keys: KeyUse = "own", mixer: FaceMixer | None = None
-    ) -> AbstractContextManager[Rehearsal]:
+    def open(self, *, keys: KeyUse = "own", mixer: FaceMixer | None = None) -> AbstractContextManager[Rehearsal]:
         """An empty back end with the adapter in front."""
         return self.adapter.rehearse(mixer or self.mixer, keys=keys, **self.options)
 
@@ -130,9 +128,7 @@ def names_itself_and_its_sdk(trial: Trial) -> None:
     adapter = trial.adapter
     _need(adapter.NAME and adapter.NAME.strip().lower() == adapter.NAME, "NAME is a word in lower case")
     for sdk in adapter.SDKS:
-        _need(
-            SpecifierSet(sdk.tested).contains(sdk.installed(), prereleases=True), f"{sdk.module} is untested"
-        )
+        _need(SpecifierSet(sdk.tested).contains(sdk.installed(), prereleases=True), f"{sdk.module} is untested")
 
     def opened() -> None:
         with trial.open():
@@ -154,19 +150,19 @@ def wraps_once_and_unwraps(trial: Trial) -> None:
     adapter = trial.adapter
     with trial.open() as stage:
         client = stage.client
-        _need(adapter.gate_of(client) is stage.gate, "gate_of does not know the client")
-        again = {"keys": stage.gate.keys, "scope": stage.gate.scope_rule}
+        _need(adapter.interceptor_of(client) is stage.interceptor, "interceptor_of does not know the client")
+        again = {"keys": stage.interceptor.keys, "scope": stage.interceptor.scope_rule}
         _need(adapter.protect(client, trial.mixer, **again) is client, "a double wrap makes another client")
-        _need(adapter.gate_of(client) is stage.gate, "a double wrap replaces the gate")
+        _need(adapter.interceptor_of(client) is stage.interceptor, "a double wrap replaces the interceptor")
         _raises(
             DoubleProtectionError,
             lambda: adapter.protect(client, _Watched(trial.mixer, lambda _: None), **again),
         )
         bare = adapter.unprotect(client)
-        _need(adapter.gate_of(bare) is None, "unprotect leaves a gate")
+        _need(adapter.interceptor_of(bare) is None, "unprotect leaves an interceptor")
         _raises(NotProtectedError, lambda: adapter.unprotect(bare))
         wrapped = adapter.protect(bare, trial.mixer, **again)
-        _need(adapter.gate_of(wrapped) is not None, "what was unprotected can't be protected again")
+        _need(adapter.interceptor_of(wrapped) is not None, "what was unprotected can't be protected again")
 
 
 def leaves_the_original_alone_when_copied(trial: Trial) -> None:
@@ -179,11 +175,13 @@ def leaves_the_original_alone_when_copied(trial: Trial) -> None:
                 twin = make(stage.client)
             except (AnonymixError, KeystoreError):
                 twin = None  # refused
-            if twin is not None and adapter.gate_of(twin) is None:
+            if twin is not None and adapter.interceptor_of(twin) is None:
                 _raises(AnonymixError, lambda it=twin: adapter.unprotect(it))  # type: ignore[misc]
             elif twin is not None:
                 adapter.unprotect(twin)
-            _need(adapter.gate_of(stage.client) is stage.gate, "unprotecting a copy unprotects the original")
+            _need(
+                adapter.interceptor_of(stage.client) is stage.interceptor, "unprotecting a copy unprotects the original"
+            )
             stage.verify(person.name, person.probe)
             assert_nothing_original(stage.seen(), [person.enrolled, person.probe])
 
@@ -197,9 +195,7 @@ def tells_people_apart(trial: Trial) -> None:
         impostors = [stage.verify(one.name, other.probe).accepted for one, other in _strangers(trial.people)]
         originals = [stage.verify_original(person.name, person.probe).accepted for person in trial.people]
     _need(_share(genuine) >= trial.genuine, f"only {sum(genuine)} of {len(genuine)} were accepted")
-    _need(
-        _share(impostors) <= trial.impostors, f"{sum(impostors)} of {len(impostors)} impostors were accepted"
-    )
+    _need(_share(impostors) <= trial.impostors, f"{sum(impostors)} of {len(impostors)} impostors were accepted")
     _need(_share(originals) <= trial.impostors, f"{sum(originals)} of {len(originals)} original photos match")
 
 
@@ -208,20 +204,20 @@ def writes_enrolments_down(trial: Trial) -> None:
     person = trial.people[0]
     with trial.open() as stage:
         name = stage.enrol(person.name, person.enrolled)
-        version = trial.store.current(person.name, stage.gate.scope(stage.collection)).version
-        found = [item for item in stage.gate.entries(stage.collection) if item.external_id == name]
+        version = trial.store.current(person.name, stage.interceptor.scope(stage.collection)).version
+        found = [item for item in stage.interceptor.entries(stage.collection) if item.external_id == name]
         _need(len(found) == 1, f"{len(found)} records of one entry")
         item = found[0]
         _need((item.subject, item.version) == (person.name, version), "the record names another key")
         _need(item.fingerprint == trial.mixer.fingerprint, "the record names another mixer")
         _need(item.adapter == trial.adapter.NAME, "the record names another adapter")
         _need(stage.entries() == {name: person.name}, "the back end holds something else")
-        _raises(SubjectNeededError, lambda: stage.gate.whose(collection=stage.collection))
+        _raises(SubjectNeededError, lambda: stage.interceptor.whose(collection=stage.collection))
         stage.delete(name)
         stage.delete(name)
         _need(stage.entries() == {}, "a deleted entry is still there")
         _need(not stage.verify(person.name, person.probe).accepted, "a deleted entry matches")
-        _need(stage.gate.forget_entry(stage.collection, name), "the record can't be closed")
+        _need(stage.interceptor.forget_entry(stage.collection, name), "the record can't be closed")
 
 
 def sends_cancelable_faces_only(trial: Trial) -> None:
@@ -255,7 +251,7 @@ def refuses_unknown_and_revoked_subjects(trial: Trial) -> None:
     """A probe of somebody unknown makes no key; a revoked subject gets nothing, not even at enrolment."""
     person, other = trial.people[0], trial.people[1]
     with trial.open() as stage:
-        scope = stage.gate.scope(stage.collection)
+        scope = stage.interceptor.scope(stage.collection)
         stage.enrol(person.name, person.enrolled)
         before = len(stage.seen())
         unknown = f"{person.name} unknown {secrets.token_hex(4)}"
@@ -271,10 +267,10 @@ def refuses_unknown_and_revoked_subjects(trial: Trial) -> None:
 
 
 def renews_after_rotation(trial: Trial) -> None:
-    """After a breach old entries match nobody; they are deleted, and people enrolled anew verify again."""
+    """After a breach old entries match nobody; they are deleted, and people enrolled again verify again."""
     people = trial.people[:3]
     with trial.open() as stage:
-        scope = stage.gate.scope(stage.collection)
+        scope = stage.interceptor.scope(stage.collection)
         for person in people:
             stage.enrol(person.name, person.enrolled)
         leaked = stage.leak()
@@ -282,19 +278,19 @@ def renews_after_rotation(trial: Trial) -> None:
             trial.store.rotate(person.name, scope, reason="breach")
         stale = [stage.verify(person.name, person.probe).accepted for person in people]
         _need(_share(stale) <= trial.impostors + 0.1, f"{sum(stale)} of {len(stale)} old entries still match")
-        due = stage.gate.due(stage.collection)
+        due = stage.interceptor.due(stage.collection)
         _need(len([item for item in due if item.delete]) == len(people), "old entries are not due")
         photos = {person.name: person.enrolled for person in people}
         done = renew(
-            stage.gate,
+            stage.interceptor,
             delete=lambda item: stage.delete(item.external_id),
             enrol=lambda item, photo: stage.enrol(item.subject, photo),
             photo=lambda item: photos[item.subject],
             collection=stage.collection,
         )
         _need(not done.failures, f"the renewal failed: {done.failures}")
-        _need(set(done.enrolled) == set(photos), "somebody was not enrolled anew")
-        _need(not stage.gate.due(stage.collection), "work is left after the renewal")
+        _need(set(done.enrolled) == set(photos), "somebody was not enrolled again")
+        _need(not stage.interceptor.due(stage.collection), "work is left after the renewal")
         _need(not set(done.deleted) & set(stage.entries()), "deleted entries are still there")
         _need(len(stage.entries()) == len(people), "the back end holds something else")
         again = [stage.verify(person.name, person.probe).accepted for person in people]
@@ -313,10 +309,10 @@ def takes_back_what_a_rotation_overtook(trial: Trial) -> None:
             trial.store.rotate(face.subject, face.scope, reason="breach")
 
     with trial.open(mixer=_Watched(trial.mixer, rotate)) as stage:
-        scope.append(stage.gate.scope(stage.collection))
+        scope.append(stage.interceptor.scope(stage.collection))
         _raises((KeystoreError, AnonymixError), lambda: stage.enrol(person.name, person.enrolled))
         _need(stage.entries() == {}, "an entry under a dead key stays in the back end")
-        _need(not stage.gate.entries(stage.collection), "an entry under a dead key is recorded")
+        _need(not stage.interceptor.entries(stage.collection), "an entry under a dead key is recorded")
 
 
 def serves_threads(trial: Trial) -> None:
@@ -344,7 +340,7 @@ def searches_under_a_gallery_key(trial: Trial) -> None:
             return
         for person in trial.people:
             stage.enrol(person.name, person.enrolled)
-        records = stage.gate.entries(stage.collection)
+        records = stage.interceptor.entries(stage.collection)
         _need(records and all(item.gallery for item in records), "records do not name the gallery key")
         found = [stage.search(person.probe).subject == person.name for person in trial.people]
     _need(_share(found) >= trial.genuine - 0.1, f"only {sum(found)} of {len(found)} were found")
@@ -398,7 +394,7 @@ def records_what_the_back_end_confirms(trial: Trial) -> None:
             lie()
             with suppress(Exception):  # the SDK's, the rehearsal's or ours: what counts is the record
                 stage.enrol(person.name, person.enrolled)
-            _need(not stage.gate.entries(stage.collection), f"{name}: an entry was recorded")
+            _need(not stage.interceptor.entries(stage.collection), f"{name}: an entry was recorded")
             _need(not stage.entries(), f"{name}: an entry was made")
 
 
@@ -448,15 +444,15 @@ def assert_nothing_original(
     Args:
         seen: Pictures, (height, width, 3) uint8 RGB, or bytes as they went over the wire.
         originals: The photos.
-        verifier: Judges whether a picture shows the person of a photo; ArcFace at FMR .1 % by default.
+        verifier: Says whether a picture shows the person of a photo; ArcFace at FMR .1 % by default.
 
     Raises:
         NonConformity: A picture is an original or shows its person; bytes hold the photo's file or text of
             it in base64.
     """
-    judge = verifier or Verifier()
+    matcher = verifier or Verifier()
     files = [_content(photo) for photo in originals if isinstance(photo, bytes | str | os.PathLike)]
-    people = [judge.embed(photo) for photo in originals]
+    people = [matcher.embed(photo) for photo in originals]
     pixels = [decode_photo(photo).pixels for photo in originals]
     for thing in seen:
         if isinstance(thing, bytes | bytearray):
@@ -470,11 +466,11 @@ def assert_nothing_original(
             same = picture.shape == photo.shape and np.abs(picture.astype(int) - photo).mean() < 2
             _need(not same, "the photo's pixels were sent")
         try:
-            shown = judge.embed(picture)
+            shown = matcher.embed(picture)
         except PhotoError:
             continue  # it shows nobody
         for person in people:
-            _need(float(shown @ person) < judge.threshold.value, "a picture that was sent shows the person")
+            _need(float(shown @ person) < matcher.threshold.value, "a picture that was sent shows the person")
 
 
 def _differs(protected: Callable[..., Any], plain: Callable[..., Any]) -> str:

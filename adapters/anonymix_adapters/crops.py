@@ -4,7 +4,7 @@
     with mixer.subject("alice"):
         embedding = net(crops)
 
-The mixer works where the crops go in: each crop is turned back into a picture, mixed, found anew in the
+The mixer works where the crops go in: each crop is turned back into a picture, mixed, found again in the
 cancelable face, aligned and normalised as the layout says. Crops in a batch are all of one subject, or under
 the gallery key.
 """
@@ -22,18 +22,18 @@ import numpy.typing as npt
 
 from anonymix_adapters._networks import swap_module, swap_session
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
+from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule, Whose
 from anonymix_adapters.local import Recorder, VectorRehearsal, cosine, finder
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import gate_of, need_gate, unwrap, wrap_class
+from anonymix_adapters.wrapping import interceptor_of, need_interceptor, unwrap, wrap_class
 from anonymix_plugin.errors import BadArrayError, NoFaceError, UsageError
 from anonymix_plugin.faces import Detector, YuNet, box_crop, recogniser_crop
 from anonymix_plugin.models import locate
 from anonymix_plugin.values import Floats, Photo, Pixels
 from anonymix_plugin.verification import named_threshold
 
-__all__ = ["NAME", "SDKS", "CropLayout", "gate_of", "protect", "protect_crops", "rehearse", "unprotect"]
+__all__ = ["NAME", "SDKS", "CropLayout", "interceptor_of", "protect", "protect_crops", "rehearse", "unprotect"]
 
 NAME = "crops"
 SDKS = (
@@ -55,7 +55,7 @@ class CropLayout:
         margin: For "box", what is added on each side, as a share of the box.
         mean: What is taken from pixels 0..255.
         scale: What they are then divided by.
-        standardised: Each crop has mean 0 and deviation 1 by itself; `mean` and `scale` are left out.
+        standardised: Each crop has mean 0 and standard deviation 1 by itself; `mean` and `scale` are left out.
         order: Order of the channels.
         channels_last: Whether arrays are (n, size, size, 3).
     """
@@ -132,16 +132,16 @@ class CropLayout:
 
 
 def protect_crops(
-    gate: Gate, layout: CropLayout, cut: Cut, crops: npt.NDArray[Any], whose: Whose | None = None
+    interceptor: Interceptor, layout: CropLayout, cut: Cut, crops: npt.NDArray[Any], whose: Whose | None = None
 ) -> Floats:
     """Turn a recogniser's input into that of cancelable faces, of the same shape, float32.
 
     Raises:
         SubjectNeededError: Nobody said whose faces they are.
-        PhotoError, KeystoreError: As for `Gate.protect`.
+        PhotoError, KeystoreError: As for `Interceptor.protect`.
     """
-    owner = whose or gate.whose()
-    faces = [gate.protect(picture, owner) for picture in layout.to_pixels(crops)]
+    owner = whose or interceptor.whose()
+    faces = [interceptor.protect(picture, owner) for picture in layout.to_pixels(crops)]
     return layout.from_pixels(np.stack([cut(face.pixels) for face in faces]))
 
 
@@ -180,13 +180,13 @@ def protect(
         DoubleProtectionError: It, or a part of it, is protected already, in another way.
     """
     chosen = layout or CropLayout()
-    return install_crops(target, Gate(mixer, NAME, keys=keys, scope=scope), chosen, cut, through)
+    return install_crops(target, Interceptor(mixer, NAME, keys=keys, scope=scope), chosen, cut, through)
 
 
 def install_crops(
-    target: Any, gate: Gate, layout: CropLayout, cut: Cut | None, through: Collection[str] = ()
+    target: Any, interceptor: Interceptor, layout: CropLayout, cut: Cut | None, through: Collection[str] = ()
 ) -> Any:
-    """`protect` for adapters built on this one, with a gate of their own."""
+    """`protect` for adapters built on this one, with an interceptor of their own."""
     if _is_session(target):
         SDKS[0].check()
         install: Callable[..., None] = swap_session
@@ -194,15 +194,13 @@ def install_crops(
         SDKS[1].check()
         install = swap_module
     else:
-        raise UsageError(
-            f"a {type(target).__name__} is neither a torch module nor an ONNX Runtime session", where=NAME
-        )
+        raise UsageError(f"a {type(target).__name__} is neither a torch module nor an ONNX Runtime session", where=NAME)
     cutting = cut or layout.cutter()
 
     def mixed(crops: npt.NDArray[Any], subject: str | None) -> Floats:
-        return protect_crops(gate, layout, cutting, crops, gate.whose(argument=subject))
+        return protect_crops(interceptor, layout, cutting, crops, interceptor.whose(argument=subject))
 
-    return wrap_class(target, gate, lambda it: install(it, gate, mixed, through))
+    return wrap_class(target, interceptor, lambda it: install(it, interceptor, mixed, through))
 
 
 unprotect = unwrap
@@ -262,7 +260,7 @@ def rehearse(
         return layout.from_pixels(recogniser_crop(found[0])[None])
 
     yield VectorRehearsal(
-        need_gate(client),
+        need_interceptor(client),
         client,
         embed=lambda pixels: client.run(None, {name: crop(pixels)})[0],
         embed_original=lambda pixels: original.run(None, {name: crop(pixels)})[0],

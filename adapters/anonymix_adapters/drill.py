@@ -1,7 +1,7 @@
 """The breach drill: what happens when templates leak, rehearsed on a back end of its own.
 
 Enrol people, verify them, leak the templates, rotate all keys, see that leaked templates and old entries
-match nobody, delete the old entries, enrol everybody anew, verify again. The keystore is a temporary one, and
+match nobody, delete the old entries, enrol everybody again, verify again. The keystore is a temporary one, and
 so is the back end; nothing of the host's is touched.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from anonymix_adapters.conformance import Person
 from anonymix_adapters.errors import AdapterError, asked_to_stop, in_words
-from anonymix_adapters.gate import FaceMixer, KeyUse
+from anonymix_adapters.interceptor import FaceMixer, KeyUse
 from anonymix_adapters.protocol import Adapter, Answer, Rehearsal
 from anonymix_adapters.registry import load
 from anonymix_adapters.renewal import Renewal, keep_original, renew, sealed_original
@@ -108,13 +108,11 @@ class DrillReport:
         versions = ", ".join(f"{name} {version}" for name, version in self.sdks.items()) or "no package"
         lines = [
             f"Breach drill of {self.adapter} ({versions}), {self.people} people, keys: {self.keys}",
-            f"  mixer {self.fingerprint}, {self.date}, enrolled anew from {self.renewed_from}",
+            f"  mixer {self.fingerprint}, {self.date}, enrolled again from {self.renewed_from}",
         ]
         for step in self.steps:
             mark = "ok  " if step.passed else "FAIL"
-            lines.append(
-                f"  {mark} {step.name}: {step.count} of {step.of} ({step.wanted}; {step.seconds:.1f} s)"
-            )
+            lines.append(f"  {mark} {step.name}: {step.count} of {step.of} ({step.wanted}; {step.seconds:.1f} s)")
         lines += [f"  FAIL {failure}" for failure in self.failures]
         lines.append("The drill passed." if self.passed else "The drill FAILED.")
         return "\n".join(lines)
@@ -166,7 +164,7 @@ def drill(
         mixer: Over a keystore that is for this drill alone: all its keys are rotated.
         people: Who takes part; the second photo is the probe and, unless `originals`, the new photo.
         keys: "own" or "gallery".
-        originals: Enrol anew from originals sealed in the keystore, which must be switched on and unlocked.
+        originals: Enrol again from originals sealed in the keystore, which must be switched on and unlocked.
         options: For the adapter's `rehearse`.
         progress: Called with a step's name, how many are done, and of how many.
 
@@ -210,15 +208,11 @@ def drill(
 @contextmanager
 def _making_ready(adapter: Adapter, options: Mapping[str, Any]) -> Iterator[None]:
     """Say in words what an SDK says where it finds no address, credentials, region or service."""
-    known = {
-        name: it for name, it in inspect.signature(adapter.rehearse).parameters.items() if name != "keys"
-    }
+    known = {name: it for name, it in inspect.signature(adapter.rehearse).parameters.items() if name != "keys"}
     named = [name for name, it in known.items() if it.kind is it.KEYWORD_ONLY]
     for name in options:
         if name not in named and not any(it.kind is it.VAR_KEYWORD for it in known.values()):
-            raise UsageError(
-                f"there is no option {name!r}", where=adapter.NAME, fix=f"use {', '.join(named)}"
-            )
+            raise UsageError(f"there is no option {name!r}", where=adapter.NAME, fix=f"use {', '.join(named)}")
     try:
         yield
     except (AnonymixError, KeystoreError):
@@ -245,18 +239,14 @@ class _Run:
         self._each("people enrolled", self._enrol, at_least=1.0)
         self._each("people verified", lambda it: stage.verify(it.name, it.probe).accepted, at_least=GENUINE)
         # What the back end's threshold lets pass, breach or not: told, not judged.
-        self._each(
-            "impostors accepted, who claim to be the next person", lambda it: self._impostor(it).accepted
-        )
+        self._each("impostors accepted, who claim to be the next person", lambda it: self._impostor(it).accepted)
         self._each(
             "original photos matched by the back end",
             lambda it: stage.verify_original(it.name, it.probe).accepted,
             at_most=PHOTOS,
         )
         if stage.searches:
-            self._each(
-                "people found by search", lambda it: stage.search(it.probe).subject == it.name, at_least=0.9
-            )
+            self._each("people found by search", lambda it: stage.search(it.probe).subject == it.name, at_least=0.9)
         self._leaked = stage.leak()
         self._add("templates leaked", len(self._leaked), len(self._people), "all", 0.0, at_least=1.0)
 
@@ -269,9 +259,7 @@ class _Run:
         )
         old = set(stage.entries())
         started = time.perf_counter()
-        gone = renew(
-            stage.gate, delete=lambda item: stage.delete(item.external_id), collection=stage.collection
-        )
+        gone = renew(stage.interceptor, delete=lambda item: stage.delete(item.external_id), collection=stage.collection)
         left = len(old & set(stage.entries()))
         self._add(
             "old entries deleted at the back end",
@@ -282,17 +270,17 @@ class _Run:
             at_least=1.0,
         )
         photo: Callable[[EnrolmentInfo], PhotoSource | None]
-        photo = sealed_original(stage.gate) if self._originals else (lambda item: new[item.subject])
+        photo = sealed_original(stage.interceptor) if self._originals else (lambda item: new[item.subject])
         started = time.perf_counter()
         done = renew(
-            stage.gate,
+            stage.interceptor,
             delete=lambda item: stage.delete(item.external_id),
             enrol=lambda item, picture: stage.enrol(item.subject, picture),
             photo=photo,
             collection=stage.collection,
         )
         self._add(
-            "people enrolled anew",
+            "people enrolled again",
             len(done.enrolled),
             len(self._people),
             "all",
@@ -300,7 +288,7 @@ class _Run:
             at_least=1.0,
         )
         self._fail(gone, done)
-        # Enrolled anew from the second photo, a person is verified with the first.
+        # Enrolled again from the second photo, a person is verified with the first.
         self._each(
             "people verified again",
             lambda it: stage.verify(it.name, it.probe if self._originals else it.enrolled).accepted,
@@ -312,14 +300,14 @@ class _Run:
             lambda it: it.name in templates and stage.match(templates[it.name], it.name).accepted,
             at_most=DRAWN,
         )
-        due = len(stage.gate.due(stage.collection))
+        due = len(stage.interceptor.due(stage.collection))
         self._add("entries still due", due, len(self._people), "none", 0.0, at_most=0.0)
 
     def _enrol(self, person: Person) -> bool:
         self._stage.enrol(person.name, person.enrolled)
         if self._originals:
-            whose = self._stage.gate.whose(argument=person.name, collection=self._stage.collection)
-            keep_original(self._stage.gate, person.enrolled, whose)
+            whose = self._stage.interceptor.whose(argument=person.name, collection=self._stage.collection)
+            keep_original(self._stage.interceptor, person.enrolled, whose)
         return True
 
     def _impostor(self, person: Person) -> Answer:
@@ -429,7 +417,7 @@ def run(
         photos: Folder of photos, two a person; see `people_in`.
         people: How many people.
         keys: "own" or "gallery".
-        originals: Enrol anew from sealed originals.
+        originals: Enrol again from sealed originals.
         options: For the adapter's `rehearse`.
         progress: As for `drill`.
 
@@ -446,9 +434,7 @@ def run(
         run_id = secrets.token_hex(3)
         named = [Person(f"drill-{run_id}-{it.name}", it.enrolled, it.probe) for it in taking_part]
         try:
-            return drill(
-                chosen, mixer, named, keys=keys, originals=originals, options=options, progress=progress
-            )
+            return drill(chosen, mixer, named, keys=keys, originals=originals, options=options, progress=progress)
         except SystemExit as error:
             raise AdapterError(
                 f"a package behind it tried to end the process, with exit code {error.code or 0}",

@@ -22,16 +22,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from anonymix_adapters.errors import AdapterError, BypassError
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule
 from anonymix_adapters.local import Recorder, VectorRehearsal, euclidean, face_in_box, finder
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import StandIn, gate_of, stand_in, unwrap
+from anonymix_adapters.wrapping import StandIn, interceptor_of, stand_in, unwrap
 from anonymix_plugin.errors import NoFaceError, SeveralFacesError, UsageError
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Photo, Pixels
 
-__all__ = ["NAME", "SDKS", "ProtectedFaceRecognition", "gate_of", "protect", "rehearse", "unprotect"]
+__all__ = ["NAME", "SDKS", "ProtectedFaceRecognition", "interceptor_of", "protect", "rehearse", "unprotect"]
 
 NAME = "face_recognition"
 SDKS = (
@@ -67,8 +67,8 @@ _HARMLESS: Final = frozenset(
 class ProtectedFaceRecognition(StandIn):
     """Stands in for the package `face_recognition`, with its functions; many threads may use it."""
 
-    def __init__(self, target: Any, gate: Gate) -> None:
-        super().__init__(target, gate)
+    def __init__(self, target: Any, interceptor: Interceptor) -> None:
+        super().__init__(target, interceptor)
         self._detector = finder()
         self._lock = threading.Lock()  # the package keeps its networks in globals
 
@@ -107,7 +107,7 @@ class ProtectedFaceRecognition(StandIn):
             SeveralFacesError: There are several, and the subject's own key is for one.
             PhotoError, KeystoreError: The photo or the key can't be used.
         """
-        whose = self._gate.whose(argument=subject)
+        whose = self._interceptor.whose(argument=subject)
         picture = np.asarray(face_image)
         if known_face_locations is None:
             with self._lock:
@@ -122,7 +122,7 @@ class ProtectedFaceRecognition(StandIn):
         encodings = []
         for top, right, bottom, left in places:
             box = (left, top, right, bottom)
-            face = face_in_box(self._gate, picture, box, whose, channel_order="rgb")
+            face = face_in_box(self._interceptor, picture, box, whose, channel_order="rgb")
             with self._lock:
                 made = self._target.face_encodings(
                     face.pixels.copy(), [self._location(face.pixels)], num_jitters, model
@@ -154,9 +154,7 @@ class ProtectedFaceRecognition(StandIn):
             return getattr(self._target, name)
         if name.startswith("_"):
             raise AttributeError(name)
-        raise BypassError(
-            f"face_recognition.{name} may pass the mixer by", where=NAME, fix="use face_encodings"
-        )
+        raise BypassError(f"face_recognition.{name} may pass the mixer by", where=NAME, fix="use face_encodings")
 
 
 def protect(target: Any, mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "default") -> Any:
@@ -177,7 +175,7 @@ def protect(target: Any, mixer: FaceMixer, *, keys: KeyUse = "own", scope: Scope
     """
     for sdk in SDKS:
         sdk.check()
-    return stand_in(target, Gate(mixer, NAME, keys=keys, scope=scope), ProtectedFaceRecognition)
+    return stand_in(target, Interceptor(mixer, NAME, keys=keys, scope=scope), ProtectedFaceRecognition)
 
 
 unprotect = unwrap
@@ -211,7 +209,7 @@ def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "defa
         return encodings[0]
 
     yield VectorRehearsal(
-        client._gate,
+        client._interceptor,
         client,
         embed=lambda pixels: first(client.face_encodings(pixels)),
         embed_original=lambda pixels: first(original.face_encodings(pixels)),

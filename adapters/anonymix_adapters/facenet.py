@@ -23,18 +23,18 @@ import numpy.typing as npt
 
 from anonymix_adapters.crops import CropLayout, Cut, install_crops
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule
 from anonymix_adapters.local import Recorder, VectorRehearsal, cosine
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import gate_of, need_gate, unwrap
+from anonymix_adapters.wrapping import interceptor_of, need_interceptor, unwrap
 from anonymix_plugin.errors import NoFaceError, UsageError
 from anonymix_plugin.faces import YuNet, box_crop
 from anonymix_plugin.models import locate
 from anonymix_plugin.values import Floats, Photo, Pixels
 from anonymix_plugin.verification import named_threshold
 
-__all__ = ["LAYOUT", "NAME", "SDKS", "STANDARDISED", "gate_of", "protect", "rehearse", "unprotect"]
+__all__ = ["LAYOUT", "NAME", "SDKS", "STANDARDISED", "interceptor_of", "protect", "rehearse", "unprotect"]
 
 NAME = "facenet"
 SDKS = (
@@ -81,8 +81,8 @@ def protect(
     if not isinstance(target, SDKS[0].load().InceptionResnetV1):
         raise UsageError(f"a {type(target).__name__} is no InceptionResnetV1", where=NAME)
     chosen = layout or LAYOUT
-    gate = Gate(mixer, NAME, keys=keys, scope=scope)
-    return install_crops(target, gate, chosen, None if mtcnn is None else _mtcnn_cut(mtcnn, chosen.size))
+    interceptor = Interceptor(mixer, NAME, keys=keys, scope=scope)
+    return install_crops(target, interceptor, chosen, None if mtcnn is None else _mtcnn_cut(mtcnn, chosen.size))
 
 
 unprotect = unwrap
@@ -136,7 +136,7 @@ def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "defa
             return np.asarray(run(torch.from_numpy(crops(pixels))).numpy())
 
     yield VectorRehearsal(
-        need_gate(net),
+        need_interceptor(net),
         net,
         embed=lambda pixels: embed(net, pixels),
         embed_original=lambda pixels: embed(original, pixels),
@@ -166,9 +166,7 @@ def network() -> Any:
     net = InceptionResnetV1(pretrained=None)
     net.last_linear = torch.nn.Linear(1792, folded.dim, bias=False)
     net.last_bn = torch.nn.BatchNorm1d(folded.dim, eps=0.001)
-    ours: list[Any] = [
-        layer for layer in folded.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)
-    ]
+    ours: list[Any] = [layer for layer in folded.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
     theirs: list[Any] = [
         layer
         for layer in net.modules()
@@ -177,9 +175,7 @@ def network() -> Any:
     for source in ours:
         layer = theirs.pop(0)
         if layer.weight.shape != source.weight.shape:
-            raise AdapterError(
-                "InceptionResnetV1 is built in another way than the weights are for", where=NAME
-            )
+            raise AdapterError("InceptionResnetV1 is built in another way than the weights are for", where=NAME)
         layer.weight.data.copy_(source.weight.data)
         target = layer if layer.bias is not None else theirs.pop(0)
         target.bias.data.copy_(source.bias.data)

@@ -4,7 +4,7 @@
     with mixer.subject("alice"):
         face = app.get(photo)[0]
 
-Detection sees the photo; recognition sees the cancelable face alone, found anew by the app's own detector.
+Detection sees the photo; recognition sees the cancelable face alone, found again by the app's own detector.
 Other models of the pack (landmarks, age) see the photo and stay on this machine. Where a photo shows several
 faces and each subject has a key of their own, only the largest is the claimed subject's: the others come back
 without an embedding. Under the gallery key all of them get one.
@@ -33,18 +33,18 @@ import numpy.typing as npt
 
 from anonymix_adapters._networks import public_methods, shut, swap_session
 from anonymix_adapters.errors import AdapterError, BypassError, DoubleProtectionError
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
+from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule, Whose
 from anonymix_adapters.local import Recorder, VectorRehearsal, bgr, cosine, face_in_box
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.sdk import Sdk
 from anonymix_adapters.swapping import INSIDE, plainly, swap, swap_back
-from anonymix_adapters.wrapping import gate_of, need_gate, unwrap, wrap_class
+from anonymix_adapters.wrapping import interceptor_of, need_interceptor, unwrap, wrap_class
 from anonymix_plugin.errors import NoFaceError, UsageError
 from anonymix_plugin.models import locate
 from anonymix_plugin.values import Pixels
 from anonymix_plugin.verification import named_threshold
 
-__all__ = ["NAME", "SDKS", "gate_of", "protect", "rehearse", "unprotect"]
+__all__ = ["NAME", "SDKS", "interceptor_of", "protect", "rehearse", "unprotect"]
 
 NAME = "insightface"
 SDKS = (Sdk("insightface", ("insightface",), "insightface", ">=2.1,<2.2"),)
@@ -52,9 +52,7 @@ SDKS = (Sdk("insightface", ("insightface",), "insightface", ">=2.1,<2.2"),)
 _LOOK = (192, 192)  # a cancelable picture is framed alike always, so that a small look finds the face
 
 _DETECTOR = "_anonymix_detector"
-_VECTOR = (
-    64  # numbers of which a vector may be an embedding; landmarks have two dimensions, boxes four numbers
-)
+_VECTOR = 64  # numbers of which a vector may be an embedding; landmarks have two dimensions, boxes four numbers
 _PACKED = 2048  # numbers at most of an embedding that is laid out as a table
 _HARMLESS = frozenset({"compute_sim", "prepare"})
 
@@ -100,17 +98,17 @@ def protect(target: Any, mixer: FaceMixer, *, keys: KeyUse = "own", scope: Scope
     missing = [name for name in ("get", "get_feat", "forward") if not hasattr(models["recognition"], name)]
     if missing:
         raise UsageError(f"the recognition model lacks {', '.join(missing)}", where=NAME)
-    gate = Gate(mixer, NAME, keys=keys, scope=scope)
-    return wrap_class(target, gate, lambda app: _swap_app(app, gate))
+    interceptor = Interceptor(mixer, NAME, keys=keys, scope=scope)
+    return wrap_class(target, interceptor, lambda app: _swap_app(app, interceptor))
 
 
 unprotect = unwrap
 
 
-def _swap_app(app: Any, gate: Gate) -> None:
+def _swap_app(app: Any, interceptor: Interceptor) -> None:
     def get(it: Any, img: Pixels, *args: Any, subject: str | None = None, **kwargs: Any) -> Any:
-        whose = gate.whose(argument=subject)  # before anything is looked at
-        _only_known(it, gate)
+        whose = interceptor.whose(argument=subject)  # before anything is looked at
+        _only_known(it, interceptor)
         with _WAITING.collecting() as waiting:
             found = plainly(it, "get")(img, *args, **kwargs)
         foreign = {name for face in (*found, *waiting) for name in _strip(face)}
@@ -122,34 +120,38 @@ def _swap_app(app: Any, gate: Gate) -> None:
             )
         sized = sorted(waiting, key=_area, reverse=True)
         for number, face in enumerate(sized if whose.gallery else sized[:1]):
-            _embed(it.models["recognition"], it.det_model, gate, img, face, whose, largest=number == 0)
+            _embed(it.models["recognition"], it.det_model, interceptor, img, face, whose, largest=number == 0)
         return found
 
-    if gate_of(app.models["recognition"]) is not None:
+    if interceptor_of(app.models["recognition"]) is not None:
         raise DoubleProtectionError(
             "the app's recognition model is protected already", where=NAME, fix="unprotect it first"
         )
-    _swap_model(app.models["recognition"], app.det_model, gate)
+    _swap_model(app.models["recognition"], app.det_model, interceptor)
     try:
         swap(
-            app, gate, {"get": get}, again=lambda it: _swap_app(it, gate), undo=lambda it: _release(it, gate)
+            app,
+            interceptor,
+            {"get": get},
+            again=lambda it: _swap_app(it, interceptor),
+            undo=lambda it: _release(it, interceptor),
         )
     except AdapterError:
         swap_back(app.models["recognition"])
         raise
 
 
-def _release(app: Any, gate: Gate) -> None:
+def _release(app: Any, interceptor: Interceptor) -> None:
     for model in app.models.values():
-        if gate_of(model) is gate:
+        if interceptor_of(model) is interceptor:
             swap_back(model)
 
 
-def _only_known(app: Any, gate: Gate) -> None:
+def _only_known(app: Any, interceptor: Interceptor) -> None:
     """Refuse models that make embeddings and were put into the app behind the adapter's back."""
     for name, model in app.models.items():
         embeds = getattr(model, "taskname", name) == "recognition" or hasattr(model, "get_feat")
-        if (embeds or name == "recognition") and gate_of(model) is not gate:
+        if (embeds or name == "recognition") and interceptor_of(model) is not interceptor:
             raise BypassError(
                 "a recognition model was put into the app after it was protected; it would embed the photo",
                 where=f"app.models[{name!r}]",
@@ -158,19 +160,19 @@ def _only_known(app: Any, gate: Gate) -> None:
             )
 
 
-def _swap_model(model: Any, detector: Any, gate: Gate) -> None:
+def _swap_model(model: Any, detector: Any, interceptor: Interceptor) -> None:
     def get(it: Any, img: Pixels, face: Any, *, subject: str | None = None) -> Any:
         if _WAITING.faces is not None:
             _WAITING.faces.append(face)
             return None
-        return _embed(it, vars(it)[_DETECTOR], gate, img, face, gate.whose(argument=subject))
+        return _embed(it, vars(it)[_DETECTOR], interceptor, img, face, interceptor.whose(argument=subject))
 
     shut_ones = [name for name in public_methods(type(model)) if name not in _HARMLESS]
-    hooks = {name: shut(name, gate) for name in shut_ones} | {"get": get}
+    hooks = {name: shut(name, interceptor) for name in shut_ones} | {"get": get}
     session = getattr(model, "session", None)
     if hasattr(session, "run"):
-        swap_session(session, gate, None)
-    swap(model, gate, hooks, again=lambda it: _swap_model(it, detector, gate), undo=_release_model)
+        swap_session(session, interceptor, None)
+    swap(model, interceptor, hooks, again=lambda it: _swap_model(it, detector, interceptor), undo=_release_model)
     vars(model)[_DETECTOR] = detector
 
 
@@ -182,7 +184,7 @@ def _release_model(model: Any) -> None:
 def _embed(
     model: Any,
     detector: Any,
-    gate: Gate,
+    interceptor: Interceptor,
     picture: Pixels,
     face: Any,
     whose: Whose,
@@ -192,12 +194,12 @@ def _embed(
     """Embed the cancelable face of a face, and put the embedding into it; it has none if that fails."""
     _strip(face)
     x0, y0, x1, y1 = (float(value) for value in face.bbox)
-    made = bgr(face_in_box(gate, picture, (x0, y0, x1, y1), whose, channel_order="bgr", largest=largest))
+    made = bgr(face_in_box(interceptor, picture, (x0, y0, x1, y1), whose, channel_order="bgr", largest=largest))
     _, points = detector.detect(made, input_size=_LOOK, max_num=1)
     if points is None or not len(points):
         raise NoFaceError("the app's detector finds no cancelable face", where=NAME, fix="use another photo")
     stand_in = type(face)(kps=points[0])
-    with INSIDE.of(gate):
+    with INSIDE.of(interceptor):
         embedding: npt.NDArray[np.float32] = plainly(model, "get")(made, stand_in)
     face.embedding = embedding
     return embedding
@@ -248,9 +250,7 @@ def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "defa
 
     threshold = named_threshold("arcface-mbf", "fmr-0.01%").value
     with ExitStack() as stack:
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory()
-        )  # models are loaded from it when first used
+        folder = stack.enter_context(tempfile.TemporaryDirectory())  # models are loaded from it when first used
         for name in ("arcface-mbf", "scrfd-500m"):
             path = locate(name)
             shutil.copyfile(path, Path(folder) / path.name)
@@ -277,12 +277,10 @@ def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "defa
                 raise NoFaceError("no face was found", where=NAME, fix="use another photo")
             from insightface.utils import face_align
 
-            return np.asarray(
-                original.get_feat(face_align.norm_crop(photo, landmark=points[0])), np.float32
-            ).ravel()
+            return np.asarray(original.get_feat(face_align.norm_crop(photo, landmark=points[0])), np.float32).ravel()
 
         yield VectorRehearsal(
-            need_gate(app),
+            need_interceptor(app),
             app,
             embed=embed,
             embed_original=embed_original,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.gate import Gate, Whose
+from anonymix_adapters.interceptor import Interceptor, Whose
 from anonymix_adapters.protocol import Answer, Leaked
 from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.errors import NoFaceError
@@ -30,7 +30,7 @@ _PORTRAIT = 0.05  # a face that takes as much of a photo is usually its largest
 
 
 def face_in_box(
-    gate: Gate,
+    interceptor: Interceptor,
     pixels: npt.NDArray[Any],
     box: Box,
     whose: Whose,
@@ -45,7 +45,7 @@ def face_in_box(
     another face is thrown away.
 
     Args:
-        gate: The gate.
+        interceptor: The interceptor.
         pixels: (height, width, 3) uint8.
         box: Where the face is.
         whose: Whose it is.
@@ -54,7 +54,7 @@ def face_in_box(
 
     Raises:
         NoFaceError: No face is found in the box, or always another one.
-        PhotoError, KeystoreError: As for `Gate.protect`.
+        PhotoError, KeystoreError: As for `Interceptor.protect`.
     """
     height, width = pixels.shape[:2]
     x0, y0, x1, y1 = box
@@ -66,15 +66,15 @@ def face_in_box(
         right, bottom = min(int(x1 + dx) + 1, width), min(int(y1 + dy) + 1, height)
         if left >= right or top >= bottom:
             break
-        face = gate.protect(
+        face = interceptor.protect(
             np.ascontiguousarray(pixels[top:bottom, left:right]), whose, channel_order=channel_order
         )
         a0, b0, a1, b1 = face.box
         if x0 <= left + (a0 + a1) / 2 <= x1 and y0 <= top + (b0 + b1) / 2 <= y1:
             return face
-        gate.discard(face)
+        interceptor.discard(face)
     raise NoFaceError(
-        "no face is found where the detector says there is one", where=gate.adapter, fix="use another photo"
+        "no face is found where the detector says there is one", where=interceptor.adapter, fix="use another photo"
     )
 
 
@@ -105,7 +105,7 @@ class VectorRehearsal:
     """A back end made of a recogniser on this machine and a host that keeps its vectors.
 
     Args:
-        gate: What stands in front of the recogniser.
+        interceptor: What stands in front of the recogniser.
         client: The protected recogniser.
         embed: Embeds an RGB photo through the protected recogniser: (height, width, 3) uint8 to (dim,).
         embed_original: The same past the adapter.
@@ -116,7 +116,7 @@ class VectorRehearsal:
 
     def __init__(
         self,
-        gate: Gate,
+        interceptor: Interceptor,
         client: Any,
         *,
         embed: Callable[[Pixels], npt.NDArray[Any]],
@@ -126,7 +126,7 @@ class VectorRehearsal:
         higher_is_closer: bool,
         recorder: Recorder,
     ) -> None:
-        self.gate, self.client = gate, client
+        self.interceptor, self.client = interceptor, client
         self.collection = f"rehearsal-{secrets.token_hex(4)}"
         self._embed, self._embed_original = embed, embed_original
         self._score, self._accepts, self._higher = score, accepts, higher_is_closer
@@ -137,14 +137,14 @@ class VectorRehearsal:
     @property
     def searches(self) -> bool:
         """Search needs one key for all."""
-        return self.gate.keys == "gallery"
+        return self.interceptor.keys == "gallery"
 
     def enrol(self, subject: str, photo: PhotoSource) -> str:
         """Embed a photo and keep the vector."""
         pixels = decode_photo(photo).pixels
         self._made += 1
         name = f"{subject}-{self._made}"
-        with self.gate.enrolment(
+        with self.interceptor.enrolment(
             subject,
             collection=self.collection,
             external_id=name,
@@ -194,9 +194,7 @@ class VectorRehearsal:
 
     def _best(self, vector: Vector, subject: str | None) -> Answer:
         scores = [
-            (self._score(vector, other), owner)
-            for owner, other in self._vectors.values()
-            if subject in {None, owner}
+            (self._score(vector, other), owner) for owner, other in self._vectors.values() if subject in {None, owner}
         ]
         if not scores:
             return Answer(False, float("-inf") if self._higher else float("inf"))

@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_adapters.errors import BypassError
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule
 from anonymix_adapters.local import Recorder, VectorRehearsal, bgr, cosine, face_in_box, finder
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import StandIn, gate_of, stand_in, unwrap
+from anonymix_adapters.wrapping import StandIn, interceptor_of, stand_in, unwrap
 from anonymix_plugin.errors import BadArrayError, NoFaceError
 from anonymix_plugin.models import locate
 from anonymix_plugin.values import Photo, Pixels
@@ -38,7 +38,7 @@ __all__ = [
     "SDKS",
     "ProtectedCrop",
     "ProtectedFaceRecognizerSF",
-    "gate_of",
+    "interceptor_of",
     "protect",
     "rehearse",
     "unprotect",
@@ -95,8 +95,8 @@ class ProtectedCrop(np.ndarray[Any, np.dtype[np.uint8]]):
 class ProtectedFaceRecognizerSF(StandIn):
     """Stands in for a `cv2.FaceRecognizerSF`, with its methods; one may be used by many threads."""
 
-    def __init__(self, target: Any, gate: Gate) -> None:
-        super().__init__(target, gate)
+    def __init__(self, target: Any, interceptor: Interceptor) -> None:
+        super().__init__(target, interceptor)
         self._detector = finder()
         self._lock = threading.Lock()  # OpenCV's networks hold the buffers of the call in hand
         self._secret = secrets.token_bytes(32)
@@ -124,14 +124,14 @@ class ProtectedFaceRecognizerSF(StandIn):
             PhotoError: The photo can't be used, or this is no one face.
             KeystoreError: There is no usable key.
         """
-        whose = self._gate.whose(argument=subject)
+        whose = self._interceptor.whose(argument=subject)
         if face_box is None:
             raise NoFaceError("the detector found no face", where=NAME, fix="use another photo")
         row = np.array(face_box, np.float32).ravel()
         if not 4 <= row.size <= _ROW or not np.isfinite(row[:4]).all():
             raise BadArrayError("a face is one row of FaceDetectorYN.detect", where="face_box")
         x, y, width, height = (float(value) for value in row[:4])
-        face = face_in_box(self._gate, src_img, (x, y, x + width, y + height), whose, channel_order="bgr")
+        face = face_in_box(self._interceptor, src_img, (x, y, x + width, y + height), whose, channel_order="bgr")
         found = self._detector.detect(Photo(face.pixels, "cancelable face"))
         if not found:
             raise NoFaceError("the cancelable face has no face", where=NAME, fix="use another photo")
@@ -180,9 +180,7 @@ class ProtectedFaceRecognizerSF(StandIn):
                 )
             # OpenCV hands out the same memory at each call.
             feature: npt.NDArray[np.float32] = np.array(self._target.feature(crop), copy=True)
-        if isinstance(face_feature, np.ndarray) and (face_feature.shape, face_feature.dtype) == _like(
-            feature
-        ):
+        if isinstance(face_feature, np.ndarray) and (face_feature.shape, face_feature.dtype) == _like(feature):
             np.copyto(face_feature, feature)
         return feature
 
@@ -227,8 +225,8 @@ def protect(target: Any, mixer: FaceMixer, *, keys: KeyUse = "own", scope: Scope
         DoubleProtectionError: It is protected already, in another way.
     """
     SDKS[0].check()
-    gate = Gate(mixer, NAME, keys=keys, scope=scope)
-    return stand_in(target, gate, ProtectedFaceRecognizerSF)
+    interceptor = Interceptor(mixer, NAME, keys=keys, scope=scope)
+    return stand_in(target, interceptor, ProtectedFaceRecognizerSF)
 
 
 unprotect = unwrap
@@ -271,7 +269,7 @@ def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "defa
         return np.asarray(recogniser.feature(recogniser.alignCrop(photo, faces[0])), np.float32)
 
     yield VectorRehearsal(
-        client._gate,
+        client._interceptor,
         client,
         embed=lambda pixels: embed(client, pixels),
         embed_original=lambda pixels: embed(original, pixels),

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse
+from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse
 from anonymix_adapters.sdk import Sdk
 from anonymix_plugin.images import PhotoSource
 
@@ -49,7 +49,7 @@ class Rehearsal(Protocol):
     """
 
     @property
-    def gate(self) -> Gate:
+    def interceptor(self) -> Interceptor:
         """What stands in front of the back end."""
         ...
 
@@ -167,12 +167,10 @@ class Adapter(Protocol):
         """
         ...
 
-    def gate_of(self, target: Any) -> Gate | None:
+    def interceptor_of(self, target: Any) -> Interceptor | None:
         """What stands in front of a client or model; None where nothing does."""
         ...
 
-    def rehearse(
-        self, mixer: FaceMixer, *, keys: KeyUse = ..., **options: Any
-    ) -> AbstractContextManager[Rehearsal]:
+    def rehearse(self, mixer: FaceMixer, *, keys: KeyUse = ..., **options: Any) -> AbstractContextManager[Rehearsal]:
         """Open an empty back end with the adapter in front, for the conformance suite and the drill."""
         ...

@@ -10,7 +10,7 @@ from anonymix_adapters.protocol import Adapter
 
 GROUP = "anonymix.adapters"
 
-_NEEDED = ("NAME", "SDKS", "protect", "unprotect", "gate_of", "rehearse")
+_NEEDED = ("NAME", "SDKS", "protect", "unprotect", "interceptor_of", "rehearse")
 
 
 def names() -> list[str]:
@@ -42,9 +42,7 @@ def load(name: str) -> Adapter:
     except BaseException as error:
         if asked_to_stop(error):
             raise
-        raise UnknownAdapterError(
-            f"it does not import: {in_words(error)}", where=f"{name} ({point.value})"
-        ) from error
+        raise UnknownAdapterError(f"it does not import: {in_words(error)}", where=f"{name} ({point.value})") from error
     missing = [needed for needed in _NEEDED if not hasattr(adapter, needed)]
     if missing or name != adapter.NAME:
         what = f"it lacks {', '.join(missing)}" if missing else f"it calls itself {adapter.NAME!r}"

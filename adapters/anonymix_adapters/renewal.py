@@ -1,4 +1,4 @@
-"""After a rotation: delete the old entries, enrol the people anew."""
+"""After a rotation: delete the old entries, enrol the people again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from anonymix_adapters.errors import AdapterError, in_words
-from anonymix_adapters.gate import Gate, Whose
+from anonymix_adapters.interceptor import Interceptor, Whose
 from anonymix_keystore import EnrolmentInfo, Keystore
 from anonymix_plugin.images import ChannelOrder, PhotoSource, decode_photo
 
@@ -22,7 +22,7 @@ class Renewal:
 
     Attributes:
         deleted: Entries deleted, by their id in the back end.
-        enrolled: Subjects enrolled anew.
+        enrolled: Subjects enrolled again.
         failures: (subject, entry's id, what went wrong); a repeated renewal takes them up again.
     """
 
@@ -32,20 +32,20 @@ class Renewal:
 
 
 def renew(
-    gate: Gate,
+    interceptor: Interceptor,
     *,
     delete: Callable[[EnrolmentInfo], object],
     enrol: Callable[[EnrolmentInfo, PhotoSource], object] | None = None,
     photo: Callable[[EnrolmentInfo], PhotoSource | None] | None = None,
     collection: str | None = None,
 ) -> Renewal:
-    """Delete outdated entries from the back end, then enrol their subjects anew.
+    """Delete outdated entries from the back end, then enrol their subjects again.
 
     It works from the keystore's records, so that it can be interrupted and repeated. One failure does not
     stop the rest.
 
     Args:
-        gate: Whose entries.
+        interceptor: Whose entries.
         delete: Deletes an entry from the back end; one that is gone must be no error.
         enrol: Enrols a subject from a photo through the protected client, and has it recorded. None
             only deletes.
@@ -55,14 +55,14 @@ def renew(
     """
     deleted, enrolled, failures = [], [], []
     waiting: dict[tuple[str, str], EnrolmentInfo] = {}
-    for item in gate.due(collection):
+    for item in interceptor.due(collection):
         if item.enrol:
             waiting.setdefault((item.subject, item.collection), item)
         if not item.delete:
             continue
         try:
             delete(item)
-            gate.removed(item)
+            interceptor.removed(item)
         except Exception as error:  # noqa: BLE001 - whatever an SDK raises: it is reported, the rest goes on
             failures.append((item.subject, item.external_id, in_words(error)))
         else:
@@ -81,7 +81,7 @@ def renew(
 
 
 def keep_original(
-    gate: Gate, photo: PhotoSource, whose: Whose, *, channel_order: ChannelOrder = "rgb"
+    interceptor: Interceptor, photo: PhotoSource, whose: Whose, *, channel_order: ChannelOrder = "rgb"
 ) -> None:
     """Seal the photo of an enrolment in the keystore, so that a rotation needs no new one.
 
@@ -93,16 +93,16 @@ def keep_original(
         OriginalsError: They are switched off or locked.
     """
     if whose.subject is None:
-        raise AdapterError("an original needs a subject", where=gate.adapter, fix="name it")
+        raise AdapterError("an original needs a subject", where=interceptor.adapter, fix="name it")
     stream = io.BytesIO()
     pixels = decode_photo(photo, channel_order=channel_order).pixels
     Image.fromarray(pixels).save(stream, "JPEG", quality=95)
-    _store(gate).originals.keep(whose.subject, stream.getvalue(), scope=whose.scope, label=LABEL)
+    _store(interceptor).originals.keep(whose.subject, stream.getvalue(), scope=whose.scope, label=LABEL)
 
 
-def sealed_original(gate: Gate) -> Callable[[EnrolmentInfo], PhotoSource | None]:
+def sealed_original(interceptor: Interceptor) -> Callable[[EnrolmentInfo], PhotoSource | None]:
     """For `renew`: the sealed original of each subject, None where none is kept."""
-    originals = _store(gate).originals
+    originals = _store(interceptor).originals
 
     def photo(item: EnrolmentInfo) -> PhotoSource | None:
         if LABEL not in originals.labels(item.subject, scope=item.scope):
@@ -112,8 +112,8 @@ def sealed_original(gate: Gate) -> Callable[[EnrolmentInfo], PhotoSource | None]
     return photo
 
 
-def _store(gate: Gate) -> Keystore:
-    store = gate.mixer.keystore
+def _store(interceptor: Interceptor) -> Keystore:
+    store = interceptor.mixer.keystore
     if not isinstance(store, Keystore):
-        raise AdapterError("this source of keys keeps no originals", where=gate.adapter)
+        raise AdapterError("this source of keys keeps no originals", where=interceptor.adapter)
     return store

@@ -1,7 +1,7 @@
 """Photos of several people, and video: each face under its own subject's key, the rest as a policy says.
 
-    scene = protect_scene(gate, photo, whose=lambda face: names.get(place(face)), rest="blur")
-    for frame in protect_frames(gate, frames, whose=..., rest="blur"): ...
+    scene = protect_scene(interceptor, photo, whose=lambda face: names.get(place(face)), rest="blur")
+    for frame in protect_frames(interceptor, frames, whose=..., rest="blur"): ...
 
 A face that nobody is named for is covered, never kept. What no detector finds as a face is part of the rest:
 with rest="keep" it stays as it is, so keep is for scenes whose background is known.
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_adapters.gate import Gate
+from anonymix_adapters.interceptor import Interceptor
 from anonymix_adapters.local import Box, face_in_box
 from anonymix_plugin.errors import PhotoError, UsageError
 from anonymix_plugin.faces import Detector, YuNet, ffhq_matrix
@@ -71,7 +71,7 @@ class Scene:
 
 
 def protect_scene(
-    gate: Gate,
+    interceptor: Interceptor,
     photo: PhotoSource,
     *,
     whose: NameOf,
@@ -82,7 +82,7 @@ def protect_scene(
     """Put cancelable faces in place of all faces of a photo.
 
     Args:
-        gate: Knows the keys: with keys="own" each named subject's own, with "gallery" one for all.
+        interceptor: Knows the keys: with keys="own" each named subject's own, with "gallery" one for all.
         photo: The photo.
         whose: Names the subject of a face. Under the gallery key any name will do.
         rest: What becomes of the rest.
@@ -94,11 +94,11 @@ def protect_scene(
         KeystoreError: A named subject has no usable key.
         UsageError: There is no such policy; or a block around the call names somebody else than `whose`.
     """
-    return _Painter(gate, whose, rest, detector).scene(decode_photo(photo, channel_order=channel_order))
+    return _Painter(interceptor, whose, rest, detector).scene(decode_photo(photo, channel_order=channel_order))
 
 
 def protect_frames(
-    gate: Gate,
+    interceptor: Interceptor,
     frames: Iterable[npt.NDArray[Any]],
     *,
     whose: NameOf,
@@ -114,7 +114,7 @@ def protect_frames(
     unclear.
 
     Args:
-        gate: As for `protect_scene`.
+        interceptor: As for `protect_scene`.
         frames: (height, width, 3) uint8, in order.
         whose: Names the subject of a face that appears.
         rest: As for `protect_scene`.
@@ -128,7 +128,7 @@ def protect_frames(
     Raises:
         PhotoError, KeystoreError, UsageError: As for `protect_scene`; the video ends there.
     """
-    painter, tracks = _Painter(gate, whose, rest, detector), _Tracks(forget_after)
+    painter, tracks = _Painter(interceptor, whose, rest, detector), _Tracks(forget_after)
     for number, frame in enumerate(frames):
         photo = decode_photo(frame, channel_order=channel_order)
         yield painter.scene(photo, number, tracks)
@@ -186,10 +186,10 @@ def _area(box: Box) -> float:
 
 
 class _Painter:
-    def __init__(self, gate: Gate, whose: NameOf, rest: Rest, detector: Detector | None) -> None:
+    def __init__(self, interceptor: Interceptor, whose: NameOf, rest: Rest, detector: Detector | None) -> None:
         if rest not in get_args(Rest):
             raise UsageError(f"there is no policy {rest!r}", where="rest", fix="use 'blur', 'keep' or 'drop'")
-        self._gate, self._whose, self._rest = gate, whose, rest
+        self._interceptor, self._whose, self._rest = interceptor, whose, rest
         self._detector = detector or YuNet(locate("yunet"), thorough=True)
 
     def scene(self, photo: Photo, number: int = 0, tracks: _Tracks | None = None) -> Scene:
@@ -213,10 +213,10 @@ class _Painter:
     def _face(self, photo: Photo, face: Face, subject: str | None, track: int, *, largest: bool) -> SceneFace:
         if subject is None:
             return SceneFace(face.box, None, None, track, "nobody")
-        whose = self._gate.whose(argument=subject)
+        whose = self._interceptor.whose(argument=subject)
         try:
             cancelable = face_in_box(
-                self._gate, photo.pixels, face.box, whose, channel_order="rgb", largest=largest
+                self._interceptor, photo.pixels, face.box, whose, channel_order="rgb", largest=largest
             )
         except PhotoError as error:  # too small, turned away: it is covered; a missing key is not passed over
             return SceneFace(face.box, subject, None, track, error.what)

@@ -51,9 +51,7 @@ class Sdk:
                 return metadata.version(name)
             except metadata.PackageNotFoundError:
                 continue
-        raise SdkMissingError(
-            f"{self.distributions[0]} is not installed", where=self.module, fix=self.command
-        )
+        raise SdkMissingError(f"{self.distributions[0]} is not installed", where=self.module, fix=self.command)
 
     def check(self) -> str:
         """The installed version, if it was tested.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 from anonymix_adapters.errors import AdapterError, BypassError, CopiedClientError
-from anonymix_adapters.gate import Gate
+from anonymix_adapters.interceptor import Interceptor
 
 Hooks: TypeAlias = Mapping[str, Callable[..., Any]]
 """What stands in place of an object's methods; each takes the object as its first argument."""
@@ -32,19 +32,19 @@ class Inside(threading.local):
     """
 
     def __init__(self) -> None:
-        self._gates: list[Gate] = []
+        self._interceptors: list[Interceptor] = []
 
     @contextmanager
-    def of(self, gate: Gate) -> Iterator[None]:
-        """Do a block's work inside what the gate protects."""
-        self._gates.append(gate)
+    def of(self, interceptor: Interceptor) -> Iterator[None]:
+        """Do a block's work inside what the interceptor protects."""
+        self._interceptors.append(interceptor)
         try:
             yield
         finally:
-            self._gates.pop()
+            self._interceptors.pop()
 
-    def __contains__(self, gate: Gate) -> bool:
-        return any(it is gate for it in self._gates)
+    def __contains__(self, interceptor: Interceptor) -> bool:
+        return any(it is interceptor for it in self._interceptors)
 
 
 INSIDE = Inside()
@@ -55,14 +55,14 @@ class Swap:
     """What a class that protects its objects knows.
 
     Attributes:
-        gate: What stands in front of them.
+        interceptor: What stands in front of them.
         plain: The class that they had.
         names: The methods that are hooked.
         again: Protects a copy that the class's own way of copying made as a plain one.
         undo: Takes out of an object, and of its parts, what was put there besides.
     """
 
-    gate: Gate
+    interceptor: Interceptor
     plain: type
     names: frozenset[str]
     again: Callable[[Any], object]
@@ -77,7 +77,7 @@ def swapped(target: object) -> Swap | None:
 
 def swap(
     target: Any,
-    gate: Gate,
+    interceptor: Interceptor,
     hooks: Hooks,
     *,
     again: Callable[[Any], object],
@@ -89,7 +89,7 @@ def swap(
 
     Args:
         target: The object.
-        gate: What stands in front of it.
+        interceptor: What stands in front of it.
         hooks: By the name of a method, what stands in its place.
         again: Protects a copy that the class's own way of copying made as a plain one.
         undo: Takes out of an object, and of its parts, what was put there besides.
@@ -128,15 +128,13 @@ def swap(
         "__module__": plain.__module__,
         "__qualname__": plain.__qualname__,
         "__doc__": plain.__doc__,
-        _SWAP: Swap(gate, plain, names, again, undo),
+        _SWAP: Swap(interceptor, plain, names, again, undo),
     }
     sealed = type("Sealed", (_Sealed, type(plain)), {}) if type(plain) is not type else _Sealed
     try:
         kind = types.new_class(plain.__name__, (plain,), {"metaclass": sealed}, lambda it: it.update(body))
         object.__setattr__(target, "__class__", kind)
-        vars(target)[_SELF] = (
-            target  # a deep copy refers to itself here, a shallow one to what it shares with
-        )
+        vars(target)[_SELF] = target  # a deep copy refers to itself here, a shallow one to what it shares with
     except TypeError as error:
         raise AdapterError(
             "this kind of object can't be protected in place: its class can't be exchanged",

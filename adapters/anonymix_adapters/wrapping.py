@@ -22,7 +22,7 @@ from anonymix_adapters.errors import (
     DoubleProtectionError,
     NotProtectedError,
 )
-from anonymix_adapters.gate import Gate
+from anonymix_adapters.interceptor import Interceptor
 from anonymix_adapters.swapping import swap_back, swapped
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Hooks:
 
     Attributes:
         undo: Takes the hooks out again. It is called once, and must bear that somebody else took some out.
-        intact: Whether all of them are still in place; asked whenever somebody asks for the client's gate.
+        intact: Whether all of them are still in place; asked whenever somebody asks for the client's interceptor.
     """
 
     undo: Callable[[], object]
@@ -65,7 +65,7 @@ class Hooks:
 class _Guard:
     """What stands in front of an object, and what was put into it for that."""
 
-    gate: Gate
+    interceptor: Interceptor
     hooks: Hooks
 
 
@@ -208,11 +208,11 @@ class StandIn:
 
     Args:
         target: What is protected.
-        gate: What stands in front of it.
+        interceptor: What stands in front of it.
     """
 
-    def __init__(self, target: Any, gate: Gate) -> None:
-        self._target, self._gate = target, gate
+    def __init__(self, target: Any, interceptor: Interceptor) -> None:
+        self._target, self._interceptor = target, interceptor
 
     __reduce_ex__ = _refuse_copies
 
@@ -220,24 +220,24 @@ class StandIn:
 S = TypeVar("S", bound=StandIn)
 
 
-def stand_in(target: Any, gate: Gate, kind: Callable[[Any, Gate], S]) -> S:
+def stand_in(target: Any, interceptor: Interceptor, kind: Callable[[Any, Interceptor], S]) -> S:
     """Protect a client by an object that stands in for it, once.
 
     Args:
         target: The client, or what stands in for it already.
-        gate: What stands in front of it from now on.
+        interceptor: What stands in front of it from now on.
         kind: The class that stands in.
 
     Raises:
-        DoubleProtectionError: Another gate stands there.
+        DoubleProtectionError: Another interceptor stands there.
     """
     if isinstance(target, StandIn):
-        if target._gate.same_as(gate):
+        if target._interceptor.same_as(interceptor):
             return cast("S", target)
         raise _double(target)
-    if gate_of(target) is not None:
+    if interceptor_of(target) is not None:
         raise _double(target)
-    return kind(target, gate)
+    return kind(target, interceptor)
 
 
 def _double(target: object) -> DoubleProtectionError:
@@ -251,56 +251,56 @@ def _double(target: object) -> DoubleProtectionError:
 # --- protecting -----------------------------------------------------------------------------------------
 
 
-def gate_of(target: object) -> Gate | None:
-    """The gate in front of a client or model; None where there is none.
+def interceptor_of(target: object) -> Interceptor | None:
+    """The interceptor in front of a client or model; None where there is none.
 
     There is none in front of a copy that was made by hand, nor where somebody took a hook out or put
     something else in its place.
     """
     if isinstance(target, StandIn):
-        return target._gate
+        return target._interceptor
     swap = swapped(target)
     if swap is not None:
-        return swap.gate
+        return swap.interceptor
     guard = _guard(target)
-    return guard.gate if guard and guard.hooks.intact() else None
+    return guard.interceptor if guard and guard.hooks.intact() else None
 
 
-def need_gate(target: object) -> Gate:
-    """The gate in front of a client or model.
+def need_interceptor(target: object) -> Interceptor:
+    """The interceptor in front of a client or model.
 
     Raises:
         NotProtectedError: There is none.
     """
-    gate = gate_of(target)
-    if gate is None:
+    interceptor = interceptor_of(target)
+    if interceptor is None:
         raise NotProtectedError(
             "this is not protected, or no longer", where=type(target).__name__, fix="call protect first"
         )
-    return gate
+    return interceptor
 
 
-def wrap(target: T, gate: Gate, install: Callable[[T], Hooks]) -> T:
+def wrap(target: T, interceptor: Interceptor, install: Callable[[T], Hooks]) -> T:
     """Protect an object in place, once.
 
     Args:
         target: The client or model.
-        gate: What stands in front of it from now on.
-        install: Puts the hooks in, best by `hook`, and returns them. It is not called if the same gate (same
+        interceptor: What stands in front of it from now on.
+        install: Puts the hooks in, best by `hook`, and returns them. It is not called if the same interceptor (same
             mixer, adapter, keys and scope) stands there already.
 
     Returns:
         The target.
 
     Raises:
-        DoubleProtectionError: Another gate stands there.
+        DoubleProtectionError: Another interceptor stands there.
         CopiedClientError: It is a copy of a protected object, made by hand.
         AdapterError: The object is of a kind that can't be protected in place.
     """
     with _LOCK:
-        there = gate_of(target)
+        there = interceptor_of(target)
         if there is not None:
-            if there.same_as(gate):
+            if there.same_as(interceptor):
                 return target
             raise _double(target)
         if _stray(target):
@@ -310,7 +310,7 @@ def wrap(target: T, gate: Gate, install: Callable[[T], Hooks]) -> T:
                 fix="protect another one",
             )
         if _guard(target) is not None:
-            unwrap(target)  # somebody took hooks out: the rest goes, and all are put in anew
+            unwrap(target)  # somebody took hooks out: the rest goes, and all are put in again
         if _own(target) is not None:
             raise _double(target)  # a part of another protected object
         if not hasattr(target, "__dict__"):
@@ -325,32 +325,32 @@ def wrap(target: T, gate: Gate, install: Callable[[T], Hooks]) -> T:
         finally:
             del _put_in[start:]
         mine = Hooks(lambda: _take_class(target, own), lambda: _own(target) is own)
-        own.guard = _Guard(gate, Hooks.together((mine, hooks)))
+        own.guard = _Guard(interceptor, Hooks.together((mine, hooks)))
     return target
 
 
-def wrap_class(target: T, gate: Gate, install: Callable[[T], None]) -> T:
+def wrap_class(target: T, interceptor: Interceptor, install: Callable[[T], None]) -> T:
     """Protect an object in place, once, by hooks that its copies have, too.
 
     Args:
         target: The model.
-        gate: What stands in front of it from now on.
+        interceptor: What stands in front of it from now on.
         install: Swaps the object's class; see `swapping.swap`.
 
     Returns:
         The target.
 
     Raises:
-        DoubleProtectionError: Another gate stands there.
+        DoubleProtectionError: Another interceptor stands there.
         AdapterError: The object is of a kind that can't be protected in place.
     """
     with _LOCK:
-        there = gate_of(target)
+        there = interceptor_of(target)
         if there is None:
             if _own(target) is not None or _stray(target):
                 raise _double(target)
             install(target)
-        elif not there.same_as(gate):
+        elif not there.same_as(interceptor):
             raise _double(target)
     return target
 

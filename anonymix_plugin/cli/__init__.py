@@ -41,21 +41,13 @@ _EXIT_CODES = (
 
 
 COMMANDS: Final[Mapping[str, LazyCommand]] = {
-    "protect": LazyCommand(
-        "anonymix_plugin.cli.protect:protect", "Turn photos into cancelable faces.", _FACES
-    ),
-    "verify": LazyCommand(
-        "anonymix_plugin.cli.verify:verify", "Compare two photos through the mixer.", _FACES
-    ),
-    "keys": LazyCommand(
-        "anonymix_plugin.cli.keys:app", "Make, show and look after the keys of subjects.", _CARE
-    ),
+    "protect": LazyCommand("anonymix_plugin.cli.protect:protect", "Turn photos into cancelable faces.", _FACES),
+    "verify": LazyCommand("anonymix_plugin.cli.verify:verify", "Compare two photos through the mixer.", _FACES),
+    "keys": LazyCommand("anonymix_plugin.cli.keys:app", "Make, show and look after the keys of subjects.", _CARE),
     "models": LazyCommand(
         "anonymix_plugin.cli.models:app", "List, fetch and check the weights that Anonymix uses.", _CARE
     ),
-    "drill": LazyCommand(
-        "anonymix_plugin.cli.drill:drill", "Rehearse a breach in front of one back end.", _CARE
-    ),
+    "drill": LazyCommand("anonymix_plugin.cli.drill:drill", "Rehearse a breach in front of one back end.", _CARE),
     "generators": LazyCommand(
         "anonymix_plugin.cli.generators:app", "Look at StyleGAN2 checkpoints of your own.", _CARE
     ),

@@ -39,7 +39,7 @@ def drill(
     people: Annotated[int, typer.Option(help="How many people take part.", min=2)] = 20,
     keys: Annotated[Keys, typer.Option(help="A key each, or the gallery key.")] = Keys.OWN,
     originals: Annotated[
-        bool, typer.Option("--originals", help="Enrol anew from sealed originals, not from new photos.")
+        bool, typer.Option("--originals", help="Enrol again from sealed originals, not from new photos.")
     ] = False,
     option: Annotated[
         list[str] | None,
@@ -53,7 +53,7 @@ def drill(
     """Rehearse a breach in front of one back end.
 
     People are enrolled and verified, templates leak, all keys are rotated, old entries are deleted, people
-    are enrolled anew and verified again. Keystore and back end are made for it; nothing of yours is touched.
+    are enrolled again and verified again. Keystore and back end are made for it; nothing of yours is touched.
     """
     found = list(entry_points(group=_GROUP, name="run"))
     if not found:

@@ -24,9 +24,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="A checkpoint: .pt, .pth or .pkl.", show_default=False)],
     mixer_weights: Annotated[
         Path | None,
-        typer.Option(
-            "--mixer-weights", metavar="FILE", help="Whether these belong to it.", show_default=False
-        ),
+        typer.Option("--mixer-weights", metavar="FILE", help="Whether these belong to it.", show_default=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -43,8 +41,7 @@ def inspect(
         "SHA-256 of the file": found.file_sha256,
         "format": f"{found.format}, in a {found.container} file",
         "draws": f"{found.resolution} px; sizes on offer: {', '.join(map(str, found.sizes))}",
-        "style inputs": f"{inputs} (coarse {layers['coarse']}, identity {layers['identity']}, "
-        f"fine {layers['fine']})",
+        "style inputs": f"{inputs} (coarse {layers['coarse']}, identity {layers['identity']}, fine {layers['fine']})",
         "codes": f"z {found.z_dim}, w {found.w_dim}, mapping of {found.mapping_layers} layers",
         "channels": ", ".join(map(str, found.channels)),
         "parameters": f"{found.parameters / 1e6:.2f} million",

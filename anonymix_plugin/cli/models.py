@@ -79,9 +79,7 @@ def list_models(as_json: _Json = False) -> None:
 def pull_models(
     names: _Names = None,
     everything: Annotated[bool, typer.Option("--all", help="All models of the registry.")] = False,
-    group: Annotated[
-        str | None, typer.Option(help="All models of a group: core, evaluation or optional.")
-    ] = None,
+    group: Annotated[str | None, typer.Option(help="All models of a group: core, evaluation or optional.")] = None,
     as_json: _Json = False,
 ) -> None:
     """Fetch models that are not on this machine yet; those of the group "core" unless told otherwise."""
@@ -117,9 +115,7 @@ def verify_models(names: _Names = None, as_json: _Json = False) -> None:
         _print_json([_as_json(item) for item in found])
     else:
         colours = {"ok": "green", "missing": "yellow" if names else "dim", "damaged": "bold red"}
-        table = Table(
-            _model_column(), Column("file", overflow="fold"), "state", title="Weights on this machine"
-        )
+        table = Table(_model_column(), Column("file", overflow="fold"), "state", title="Weights on this machine")
         for item in found:
             state = f"[{colours[item.status]}]{item.status}"
             own = " (your own)" if item.source.own else ""

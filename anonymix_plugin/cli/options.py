@@ -41,7 +41,7 @@ class Policy(StrEnum):
     FULL = "full"
 
 
-class Road(StrEnum):
+class Method(StrEnum):
     """How a face is made."""
 
     FAST = "fast"
@@ -49,7 +49,7 @@ class Road(StrEnum):
 
 
 class Refinement(StrEnum):
-    """Presets of the refine road."""
+    """Presets of the refine method."""
 
     QUICK = "quick"
     ANCHORED = "anchored"
@@ -104,13 +104,13 @@ PolicyOption = Annotated[
     Policy | None,
     typer.Option(help="What of the photo is kept; the measured default if left out.", show_default=False),
 ]
-RoadOption = Annotated[
-    Road, typer.Option(help="One forward pass, or the optimisation on top (slow without a GPU).")
+MethodOption = Annotated[
+    Method, typer.Option(help="One forward pass, or the optimisation on top (slow without a GPU).")
 ]
 RefinementOption = Annotated[
     Refinement | None,
     typer.Option(
-        help="Preset of the refine road: quick (the default) or with the paper's weights towards a keyed "
+        help="Preset of the refine method: quick (the default) or with the paper's weights towards a keyed "
         "anchor, or as FaceAnonyMixer has it.",
         show_default=False,
     ),
@@ -127,9 +127,7 @@ MinQualityOption = Annotated[
 ]
 SeveralOption = Annotated[Several, typer.Option(help="What to do where a photo shows several faces.")]
 DetectorOption = Annotated[DetectorName, typer.Option(help="What finds faces.")]
-EngineOption = Annotated[
-    EngineName, typer.Option(help="What draws faces; auto takes the fastest on this processor.")
-]
+EngineOption = Annotated[EngineName, typer.Option(help="What draws faces; auto takes the fastest on this processor.")]
 GeneratorOption = Annotated[
     Path | None,
     typer.Option(
@@ -240,7 +238,7 @@ class MixerChoice:
 
     size: int | None = None
     policy: Policy | None = None
-    road: Road = Road.FAST
+    method: Method = Method.FAST
     refinement: Refinement | None = None
     min_quality: float | None = None
     faces: Several = Several.LARGEST
@@ -254,17 +252,15 @@ class MixerChoice:
         """Refuse what makes no sense, before seconds go into loading weights.
 
         Raises:
-            UsageError: A preset without the refine road, or a size that is not drawn.
+            UsageError: A preset without the refine method, or a size that is not drawn.
         """
-        if self.refinement is not None and self.road is not Road.REFINE:
-            raise UsageError("--refinement belongs to the refine road", fix="add --road refine")
+        if self.refinement is not None and self.method is not Method.REFINE:
+            raise UsageError("--refinement belongs to the refine method", fix="add --method refine")
         if self.size not in (None, *SIZES) and self.generator is None:
             raise UsageError(f"faces are drawn at 512 or 1024 pixels, not {self.size}", where="--size")
 
     @contextmanager
-    def opened(
-        self, store: KeySource, progress: Callable[[RefineStep], None] | None = None
-    ) -> Iterator[Anonymixer]:
+    def opened(self, store: KeySource, progress: Callable[[RefineStep], None] | None = None) -> Iterator[Anonymixer]:
         """A mixer over an open keystore, which it leaves open."""
         from anonymix_plugin.anonymixer import Anonymixer
         from anonymix_plugin.options import MixerOptions
@@ -284,7 +280,7 @@ class MixerChoice:
 _MIXER_OPTIONS: Final = {
     "size": SizeOption,
     "policy": PolicyOption,
-    "road": RoadOption,
+    "method": MethodOption,
     "refinement": RefinementOption,
     "min_quality": MinQualityOption,
     "faces": SeveralOption,

@@ -60,7 +60,7 @@ class _Row:
             "output": None if self.output is None else str(self.output),
             "key_version": None if face is None else face.key_version,
             "fingerprint": None if face is None else face.fingerprint,
-            "road": None if face is None else face.road,
+            "method": None if face is None else face.method,
             "engine": None if face is None else face.engine,
             "quality": None if face is None else round(face.quality, 3),
             "guided": None if face is None else face.guided,
@@ -72,7 +72,7 @@ class _Row:
 
 
 class _StoppedError(Exception):
-    """The output can't be written; going on would fail at each photo anew."""
+    """The output can't be written; going on would fail at each photo again."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.what)
@@ -87,9 +87,7 @@ def protect(
         typer.Argument(metavar="PHOTO...", help="Photos, and folders of photos.", show_default=False),
     ],
     *,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the cancelable faces go.")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the cancelable faces go.")],
     subject: SubjectOption = None,
     scope: ScopeOption = "default",
     enrol: Annotated[
@@ -97,9 +95,7 @@ def protect(
     ] = False,
     together: Annotated[
         bool,
-        typer.Option(
-            "--together", help="With --enrol: one face from all photos of a subject, drawn from their mean."
-        ),
+        typer.Option("--together", help="With --enrol: one face from all photos of a subject, drawn from their mean."),
     ] = False,
     gallery: GalleryOption = False,
     version: VersionOption = None,
@@ -110,9 +106,7 @@ def protect(
             help="Each sub-folder holds the photos of the subject it is named after.",
         ),
     ] = False,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Folders within folders, too.")
-    ] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders within folders, too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
     format_: Annotated[Format, typer.Option("--format", help="Format of the files.")] = Format.PNG,
     mixing: MixerChoice,
@@ -142,9 +136,7 @@ def protect(
         raise UsageError("--together is for enrolments", fix="add --enrol")
     mixing.check()
     if output.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"} and not output.is_dir():
-        raise UsageError(
-            "the output is a folder, and this looks like a file", where=str(output), fix="-o FOLDER"
-        )
+        raise UsageError("the output is a folder, and this looks like a file", where=str(output), fix="-o FOLDER")
 
     from anonymix_plugin.cli.keys import open_keystore
 
@@ -216,9 +208,7 @@ class _Run:
         # change what another photo's face is called.
         targets = [self._names.allot(job) for job in jobs]
         self._inputs = {found for job in jobs if (found := _identity(job.source)) is not None}
-        work = [
-            (job, target) for job, target in zip(jobs, targets, strict=True) if self._is_free(job, target)
-        ]
+        work = [(job, target) for job, target in zip(jobs, targets, strict=True) if self._is_free(job, target)]
         with closing(self._mixer.protect_stream(self._requests(job for job, _ in work))) as outcomes:
             try:
                 for (job, target), outcome in zip(work, outcomes, strict=True):
@@ -371,7 +361,7 @@ class _Progress:
         self._bar.update(self._task, description=text)
 
     def refining(self, step: RefineStep) -> None:
-        """Show how far the refine road has come with a photo."""
+        """Show how far the refine method has come with a photo."""
         self._bar.update(self._task, description=f"{self._photo}, step {step.step + 1}")
 
     def advance(self) -> None:

@@ -119,6 +119,4 @@ def print_json(value: Any) -> None:
 
 def printable(text: object) -> str:
     """A text that may come from a file name, without what would steer or upset a terminal."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(text)
-    )
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(text))

@@ -39,9 +39,7 @@ def verify(
     a: Annotated[
         Path | None, typer.Argument(metavar="A", help="The photo that was enrolled.", show_default=False)
     ] = None,
-    b: Annotated[
-        Path | None, typer.Argument(metavar="B", help="The photo that probes.", show_default=False)
-    ] = None,
+    b: Annotated[Path | None, typer.Argument(metavar="B", help="The photo that probes.", show_default=False)] = None,
     *,
     subject: SubjectOption = None,
     scope: ScopeOption = "default",
@@ -58,9 +56,7 @@ def verify(
     against_original: Annotated[
         bool, typer.Option("--against-original", help="B is taken as it is, photo or cancelable face.")
     ] = False,
-    recogniser: Annotated[
-        str, typer.Option(metavar="|".join(_RECOGNISERS), help="Who compares.")
-    ] = "arcface-mbf",
+    recogniser: Annotated[str, typer.Option(metavar="|".join(_RECOGNISERS), help="Who compares.")] = "arcface-mbf",
     threshold: Annotated[
         str,
         typer.Option(
@@ -133,9 +129,7 @@ def _print(result: Comparison, facts: Mapping[str, Any]) -> None:
 
     def side(of: Mapping[str, Any]) -> str:
         version = of["key_version"]
-        return printable(of["source"]) + (
-            ", as it is" if version is None else f", protected under key v{version}"
-        )
+        return printable(of["source"]) + (", as it is" if version is None else f", protected under key v{version}")
 
     name = result.threshold.name
     table = Table(show_header=False, box=None)

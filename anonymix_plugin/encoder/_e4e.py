@@ -68,9 +68,7 @@ class E4eEncoder(Encoder):
     def encode_layers(self, crops: Pixels) -> Floats:
         """Encode FFHQ-aligned crops to whole W+ codes, (N, heads, w_dim) float32; else as `encode`."""
         if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
-            raise BadArrayError(
-                f"crops are (N, S, S, 3) uint8, not {crops.shape} {crops.dtype}", where="crops"
-            )
+            raise BadArrayError(f"crops are (N, S, S, 3) uint8, not {crops.shape} {crops.dtype}", where="crops")
         with torch.inference_mode():
             code: Floats = self._trunk(_as_input(crops)).numpy()
         return np.asarray(code + self._offset, np.float32)
@@ -190,9 +188,7 @@ def _network(state: dict[str, Any], kind: Kind, where: str) -> E4eNetwork:
         name: torch.from_numpy(value.read(f"{where}, {_PREFIX}{name}")).reshape(expected[name].shape)
         for name, value in state.items()
     }
-    counters = {
-        name: value.long() for name, value in values.items() if not expected[name].is_floating_point()
-    }
+    counters = {name: value.long() for name, value in values.items() if not expected[name].is_floating_point()}
     network.load_state_dict(values | counters, assign=True)
     network.requires_grad_(requires_grad=False)
     return network

@@ -157,9 +157,7 @@ class E4eNetwork(nn.Module):
         middle = _joined(coarse, self.latlayer1(middle))
         fine = _joined(middle, self.latlayer2(fine))
         maps = (coarse, middle, fine)
-        vectors = [
-            head(maps[0 if i < _COARSE else 1 if i < _MIDDLE else 2]) for i, head in enumerate(self.styles)
-        ]
+        vectors = [head(maps[0 if i < _COARSE else 1 if i < _MIDDLE else 2]) for i, head in enumerate(self.styles)]
         code = torch.stack(vectors, dim=1)
         if self.kind == "GradualStyleEncoder":
             return code

@@ -51,9 +51,7 @@ class Encoder:
             BadArrayError: On another shape or dtype.
         """
         if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
-            raise BadArrayError(
-                f"crops are (N, S, S, 3) uint8, not {crops.shape} {crops.dtype}", where="crops"
-            )
+            raise BadArrayError(f"crops are (N, S, S, 3) uint8, not {crops.shape} {crops.dtype}", where="crops")
         with torch.inference_mode():
             latent = self.network(as_input(crops)).numpy()
         styles: Floats = (self.centre + latent @ self.basis.T).astype(np.float32)
@@ -97,9 +95,7 @@ def save_encoder(
     tensors["latent.centre"] = torch.from_numpy(centre)
     tensors["latent.basis"] = torch.from_numpy(np.ascontiguousarray(basis[:, : network.latent]))
     shape = {"latent": str(network.latent), "width": str(network.width)}
-    save_file(
-        tensors, path, {**shape, "generator": generator_hash, "about": json.dumps(about, sort_keys=True)}
-    )
+    save_file(tensors, path, {**shape, "generator": generator_hash, "about": json.dumps(about, sort_keys=True)})
 
 
 def load_encoder(path: Path = SHIPPED) -> Encoder:

@@ -50,9 +50,7 @@ class Scrfd(Search):
         thorough: bool = False,
         threads: int = 0,
     ) -> None:
-        super().__init__(
-            sizes=sizes, padded_sizes=padded_sizes, score_threshold=score_threshold, thorough=thorough
-        )
+        super().__init__(sizes=sizes, padded_sizes=padded_sizes, score_threshold=score_threshold, thorough=thorough)
         where = "scrfd" if isinstance(model, bytes) else str(model)
         content = read_model(model, "SCRFD")
         import onnxruntime
@@ -80,9 +78,7 @@ class Scrfd(Search):
         outputs = [output.reshape(-1, output.shape[-1]) for output in found]
         n = len(_STRIDES)
         boxes, landmarks, scores = [], [], []
-        for stride, score, box, points in zip(
-            _STRIDES, outputs[:n], outputs[n : 2 * n], outputs[2 * n :], strict=True
-        ):
+        for stride, score, box, points in zip(_STRIDES, outputs[:n], outputs[n : 2 * n], outputs[2 * n :], strict=True):
             # Every anchor predicts in units of its stride: how far away the four sides of the box lie,
             # and how far the landmarks are displaced.
             sure = score[:, 0] >= self._threshold

@@ -60,9 +60,7 @@ class Search(ABC):
         thorough: bool,
     ) -> None:
         if not sizes or any(size < 32 for size in (*sizes, *padded_sizes)):
-            raise UsageError(
-                "a detector needs sizes of at least 32 pixels", where="sizes", fix="try (640, 1280)"
-            )
+            raise UsageError("a detector needs sizes of at least 32 pixels", where="sizes", fix="try (640, 1280)")
         if not 0 < score_threshold < 1:
             raise UsageError(
                 f"the score threshold is {score_threshold}",

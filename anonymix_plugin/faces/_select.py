@@ -18,9 +18,7 @@ FaceChoice: TypeAlias = Literal["largest", "central"]
 """The policies that choose one face."""
 
 
-def select_faces(
-    faces: Sequence[Face], policy: FacePolicy, photo: Photo, *, min_score: float = 0.0
-) -> list[Face]:
+def select_faces(faces: Sequence[Face], policy: FacePolicy, photo: Photo, *, min_score: float = 0.0) -> list[Face]:
     """Applies the policy for several faces.
 
     A face that was found counts if its score is at least `min_score`, however small it is and wherever it
@@ -54,8 +52,7 @@ def select_faces(
         raise NoFaceError(
             f"no face was found{doubtful} ({photo.width} x {photo.height} pixels)",
             where=photo.source,
-            fix="use a photo with a face that is upright, well lit and at least"
-            f" {_surely(photo)} pixels wide",
+            fix=f"use a photo with a face that is upright, well lit and at least {_surely(photo)} pixels wide",
         )
     if policy == "error" and len(counted) > 1:
         raise SeveralFacesError(
@@ -68,7 +65,7 @@ def select_faces(
 
 
 def meant_face(faces: Iterable[Face], choice: FaceChoice) -> Face | None:
-    """The one face of a photo that is meant, for mixer, judges and thresholds alike.
+    """The one face of a photo that is meant, for mixer, matchers and thresholds alike.
 
     Args:
         faces: Faces of one photo.

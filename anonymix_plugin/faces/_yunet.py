@@ -58,9 +58,7 @@ class YuNet(Search):
         score_threshold: float = 0.6,
         thorough: bool = False,
     ) -> None:
-        super().__init__(
-            sizes=sizes, padded_sizes=padded_sizes, score_threshold=score_threshold, thorough=thorough
-        )
+        super().__init__(sizes=sizes, padded_sizes=padded_sizes, score_threshold=score_threshold, thorough=thorough)
         self._where = "yunet" if isinstance(model, bytes) else str(model)
         self._content = np.frombuffer(read_model(model, "YuNet"), np.uint8)
         # An OpenCV detector holds the size of its input and its buffers: each call takes one for itself.

@@ -38,7 +38,7 @@ __all__ = [
     "styles_of",
 ]
 
-# These import torch, which takes seconds and which the fast road does without.
+# These import torch, which takes seconds and which the fast method does without.
 _LAZY = {
     "MobileStyleGan": "anonymix_plugin.generator.mobilestylegan",
     "StyleGan2": "anonymix_plugin.generator.stylegan2",

@@ -58,9 +58,7 @@ class SynthesisGraph:
     fixed: tuple[Floats, ...]
 
 
-def synthesis_graph(
-    weights: SynthesisWeights, size: int, strips: Mapping[int, int] = STRIPS
-) -> SynthesisGraph:
+def synthesis_graph(weights: SynthesisWeights, size: int, strips: Mapping[int, int] = STRIPS) -> SynthesisGraph:
     """Build the graph.
 
     Args:
@@ -138,9 +136,7 @@ class GraphBuilder:
         """Activate, modulate and double the resolution by an inverse Haar transform."""
         op = self._op
         bands = op.split(x, _integers(op, 1), 4).outputs()
-        low, v, u, d = (
-            self._activated(band, noise, scale) for band, scale in zip(bands, scales, strict=True)
-        )
+        low, v, u, d = (self._activated(band, noise, scale) for band, scale in zip(bands, scales, strict=True))
         return self._inverse_haar(low, v, u, d)
 
     def _inverse_haar(self, low: Node, v: Node, u: Node, d: Node) -> Node:
@@ -158,9 +154,7 @@ class GraphBuilder:
         bands = self._convolution(x, HAAR * weights.head_weight, HAAR * weights.head_bias, order)
         return self._inverse_haar(*op.split(bands, _integers(op, 1), 4).outputs())
 
-    def _separable(
-        self, x: Node, conv: ConvWeights, order: npt.NDArray[np.intp] | None, strip: _Strip
-    ) -> Node:
+    def _separable(self, x: Node, conv: ConvWeights, order: npt.NDArray[np.intp] | None, strip: _Strip) -> Node:
         op = self._op
         assert conv.depthwise is not None  # noqa: S101 - all but the stem are separable
         kernels = conv.depthwise[:, None]

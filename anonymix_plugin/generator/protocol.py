@@ -135,6 +135,4 @@ def check_codes(w_plus: Floats, layers: int, w_dim: int, size: int, sizes: tuple
     if size not in sizes:
         raise UsageError(f"this generator draws {sizes} px, not {size}", where="size")
     if w_plus.ndim != 3 or w_plus.shape[1:] != (layers, w_dim):
-        raise UsageError(
-            f"a W+ code has shape (N, {layers}, {w_dim}), not {tuple(w_plus.shape)}", where="w_plus"
-        )
+        raise UsageError(f"a W+ code has shape (N, {layers}, {w_dim}), not {tuple(w_plus.shape)}", where="w_plus")

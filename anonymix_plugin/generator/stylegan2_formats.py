@@ -43,9 +43,7 @@ def stylegan2_weights(file: CheckpointFile) -> StyleGan2Weights:
     if "state_dict" in content:
         members = _members(content["state_dict"], where)
         prefix = "decoder."
-        decoder = {
-            name.removeprefix(prefix): value for name, value in members.items() if name.startswith(prefix)
-        }
+        decoder = {name.removeprefix(prefix): value for name, value in members.items() if name.startswith(prefix)}
         if not decoder:
             raise CheckpointError("it has no generator (no names that begin with decoder.)", where=where)
         weights = _Reader(decoder, ROSINALITY, where).weights(_centre(content.get("latent_avg"), where))
@@ -100,9 +98,7 @@ def _from_nvidia(network: Any, where: str) -> StyleGan2Weights:
         raise CheckpointError("G_ema is no network", where=where)
     modules = dict(network.walk(where))
     if network.number("c_dim"):
-        raise CheckpointError(
-            "a conditional network, which draws by class; that is not supported", where=where
-        )
+        raise CheckpointError("a conditional network, which draws by class; that is not supported", where=where)
     clamps = set()
     for name, module in modules.items():
         for attribute, supported in (("architecture", "skip"), ("activation", "lrelu")):
@@ -141,9 +137,7 @@ class _Reader:
         resolution = 4 << max(blocks - 1, 0)
         if blocks == 0 or resolution not in RESOLUTIONS:
             found = f"{resolution} px" if blocks else f"no {self.naming.rgb(0)}.bias"
-            raise CheckpointError(
-                f"no StyleGAN2 of {', '.join(map(str, RESOLUTIONS))} px: {found}", where=self.where
-            )
+            raise CheckpointError(f"no StyleGAN2 of {', '.join(map(str, RESOLUTIONS))} px: {found}", where=self.where)
         noise = self.naming.noise(0) in self.members
         expected = dict(self._expected(blocks, noise))
         for key, shape in expected.values():
@@ -155,9 +149,7 @@ class _Reader:
                 tensors.setdefault(f"conv.{k}.strength", np.zeros((), np.float32))
                 side = 4 << ((k + 1) // 2)
                 tensors[f"conv.{k}.noise"] = np.zeros((side, side), np.float32)
-        weights = StyleGan2Weights(
-            tensors, resolution, self.rate, self.clamp, centre, noise, self.naming.format
-        )
+        weights = StyleGan2Weights(tensors, resolution, self.rate, self.clamp, centre, noise, self.naming.format)
         if centre is not None and centre.shape != (weights.w_dim,):
             raise CheckpointError(
                 f"the mean style vector has shape {centre.shape}, expected ({weights.w_dim},)",
@@ -230,9 +222,7 @@ class _Reader:
         """Whatever else is there must be known, or the network is not the one that we would draw with."""
         for key in sorted(self.members.keys() - self._used):
             if not self.naming.ignored.fullmatch(key):
-                raise CheckpointError(
-                    f"it has {shown(key)}, which a plain StyleGAN2 does not have", where=self.where
-                )
+                raise CheckpointError(f"it has {shown(key)}, which a plain StyleGAN2 does not have", where=self.where)
             if key.endswith((".kernel", ".resample_filter")):
                 self._check_filter(key)
 

@@ -84,9 +84,7 @@ def unit_to_eight(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]
     """
     low, high = float(values.min()), float(values.max())  # NaN anywhere makes both NaN
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise BadArrayError(
-            "the array holds NaN or infinity", where=where, fix="clean it before passing it on"
-        )
+        raise BadArrayError("the array holds NaN or infinity", where=where, fix="clean it before passing it on")
     if low < -_FLOAT_NOISE or high > 1 + _FLOAT_NOISE:
         raise BadArrayError(
             f"the floats reach from {low:.7g} to {high:.7g} instead of staying within 0 to 1",

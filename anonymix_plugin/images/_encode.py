@@ -41,7 +41,7 @@ def encode_cancelable(
 ) -> bytes:
     """Encodes a cancelable face as an image file with its marker.
 
-    The marker is a small JSON object with the mixer fingerprint, the key version and the road. It names
+    The marker is a small JSON object with the mixer fingerprint, the key version and the method. It names
     neither subject nor scope. The same face gives the same bytes.
 
     Args:
@@ -58,9 +58,7 @@ def encode_cancelable(
     """
     kind = _known_format(format)
     if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
-        raise UsageError(
-            f"the quality is {quality!r}", where="quality", fix="use a whole number from 1 to 100"
-        )
+        raise UsageError(f"the quality is {quality!r}", where="quality", fix="use a whole number from 1 to 100")
     pixels = face.pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise UsageError(f"the face has pixels of shape {pixels.shape}, dtype {pixels.dtype}")

@@ -23,7 +23,9 @@ FORMAT: Final = 1
 """Version of the marker's JSON object."""
 
 _FINGERPRINT: Final = re.compile(r"[0-9A-Za-z._-]{1,128}")
-_ROAD: Final = re.compile(r"[a-z]{1,32}")
+_STORED_METHOD: Final = "road"
+"""The method's name in the JSON object, which pictures carry since before it was called method."""
+_METHOD: Final = re.compile(r"[a-z]{1,32}")
 _MAX_LENGTH: Final = 4096
 
 
@@ -34,17 +36,17 @@ class Marker:
     Attributes:
         fingerprint: Mixer fingerprint, hexadecimal.
         key_version: Version of the key, 1, 2, ...
-        road: "fast" or "refine".
+        method: "fast" or "refine".
     """
 
     fingerprint: str
     key_version: int
-    road: str
+    method: str
 
     @classmethod
     def of(cls, face: CancelableFace) -> Marker:
         """The marker of a cancelable face."""
-        return cls(face.fingerprint, face.key_version, face.road)
+        return cls(face.fingerprint, face.key_version, face.method)
 
     def to_json(self) -> bytes:
         """The marker as one line of JSON in ASCII."""
@@ -52,7 +54,7 @@ class Marker:
             KEYWORD: FORMAT,
             "fingerprint": self.fingerprint,
             "key_version": self.key_version,
-            "road": self.road,
+            _STORED_METHOD: self.method,
         }
         return json.dumps(fields, separators=(",", ":")).encode("ascii")
 
@@ -78,21 +80,21 @@ class Marker:
             or fields.get(KEYWORD) != FORMAT
             or not _matches(_FINGERPRINT, fields.get("fingerprint"))
             or not _is_whole(fields.get("key_version"))
-            or not _matches(_ROAD, fields.get("road"))
+            or not _matches(_METHOD, fields.get(_STORED_METHOD))
         ):
             raise UnreadableImageError(
                 "the image is marked as a cancelable face, but its marker is damaged",
                 where=where,
                 fix="protect the original photo again",
             )
-        return cls(fields["fingerprint"], fields["key_version"], fields["road"])
+        return cls(fields["fingerprint"], fields["key_version"], fields[_STORED_METHOD])
 
 
 def read_marker(source: EncodedSource | Image.Image, *, limits: ImageLimits | None = None) -> Marker | None:
     """Reads the marker of a cancelable face; no pixel is decoded.
 
     The marker lies in the metadata: a text chunk and EXIF in PNG, EXIF in JPEG and WebP. It does not
-    survive a program that strips metadata, or that encodes the image anew without carrying them over;
+    survive a program that strips metadata, or that encodes the image again without carrying them over;
     so None does not prove that an image is no cancelable face.
 
     Args:

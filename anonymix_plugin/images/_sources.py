@@ -132,9 +132,7 @@ def _part(stream: IO[bytes], size: int, where: str) -> bytes:
         if isinstance(part, (bytes, bytearray, memoryview)):
             return bytes(part)
         if isinstance(part, str):
-            refusal = UsageError(
-                "the file object gives text", where=where, fix="open it in binary mode, 'rb'"
-            )
+            refusal = UsageError("the file object gives text", where=where, fix="open it in binary mode, 'rb'")
         else:
             refusal = UnreadableImageError(
                 "the file object gives no bytes", where=where, fix="use a blocking file object"

@@ -1,4 +1,4 @@
-"""Where the refine road pulls a face to: a direction in a recogniser's space, given by person and key.
+"""Where the refine method pulls a face to: a direction in a recogniser's space, given by person and key.
 
 A keyed rotation of the person's code into the whole space (`losses.keyed_anchor`) points, for the greater
 part, where no drawn face can be. The directions here were learned from drawn faces: a ridge regression says
@@ -8,7 +8,7 @@ nearest matrix with orthonormal rows; Higham 1986) makes an isometry of it,
     anchor_r(u) = V_r' R_k u,   V_r V_r' = 1,
 
 so that under one key two people's anchors are exactly as alike as their codes, and in reach of faces.
-R_k is the rotation of the fast road: another key, another anchor.
+R_k is the rotation of the fast method: another key, another anchor.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def load_anchor_directions(path: Path = SHIPPED) -> AnchorDirections:
         return AnchorDirections(directions, mixer, digest)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DamagedModelError(
-            f"the anchors of the refine road can't be read ({error})",
+            f"the anchors of the refine method can't be read ({error})",
             where=str(path),
             fix="reinstall anonymix-plugin, or learn them again: anonymix train anchors",
         ) from error

@@ -74,9 +74,7 @@ class LightAndColour:
     def __init__(self, face: float = 0.3) -> None:
         self._face = face
         self._weights = surroundings(_GRID, face)
-        self._colours = torch.tensor(
-            [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
-        )
+        self._colours = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
         """See `AttributeDistance.features`; F = 768."""

@@ -1,4 +1,4 @@
-"""The fast road: a person's code and a key become a W+ code by a few small matrix products.
+"""The fast method: a person's code and a key become a W+ code by a few small matrix products.
 
 For each group of layers g (coarse, identity, fine), in whitened latent coordinates:
 
@@ -73,9 +73,7 @@ class FastMixer:
         self._cache: OrderedDict[bytes, _KeyParts] = OrderedDict()
         self._lock = threading.Lock()
 
-    def mix(
-        self, person: Matrix, schedule: KeySchedule, key_name: bytes, kept: Floats | None = None
-    ) -> Floats:
+    def mix(self, person: Matrix, schedule: KeySchedule, key_name: bytes, kept: Floats | None = None) -> Floats:
         """Make the W+ code of one face.
 
         Args:
@@ -92,9 +90,7 @@ class FastMixer:
             UsageError: If `kept` is missing where the policy needs it, or `person` has another length.
         """
         if person.shape != (self._weights.subspace.dims,):
-            raise UsageError(
-                f"a person's code has shape ({self._weights.subspace.dims},), not {person.shape}"
-            )
+            raise UsageError(f"a person's code has shape ({self._weights.subspace.dims},), not {person.shape}")
         parts = self._parts(schedule, key_name)
         turned = product(parts.rotation, person)
         rest = parts.synthetic.copy()
@@ -142,9 +138,7 @@ class FastMixer:
         noise = schedule.gaussian("synthetic code", self._generator.z_dim).astype(np.float32)
         style = styles_of(self._generator, noise[None])[0].astype(np.float64)
         synthetic = self.policy.key * product(self._inverse, style - self._centre)
-        return _KeyParts(
-            rotation, np.stack([self._outside(group, synthetic) for group in range(len(GROUPS))])
-        )
+        return _KeyParts(rotation, np.stack([self._outside(group, synthetic) for group in range(len(GROUPS))]))
 
 
 def _spans(weights: MixerWeights) -> list[Matrix]:

@@ -11,18 +11,19 @@ FORMAT_VERSION = 1
 
 
 def fingerprint(
-    weights: Mapping[str, str], policy: Mapping[str, str | float], road: Mapping[str, str | float]
+    weights: Mapping[str, str], policy: Mapping[str, str | float], method: Mapping[str, str | float]
 ) -> str:
     """Return the fingerprint of a mixer.
 
     Args:
         weights: Role -> SHA-256 (hex) of every set of weights that has a say.
         policy: Settings of the mixing policy.
-        road: Name of the road ("fast", "refine") and its settings.
+        method: Name of the method ("fast", "refine") and its settings.
 
     Returns:
         32 hex digits: the first half of the SHA-256 of the canonical JSON of all of it.
     """
-    content = {"format": FORMAT_VERSION, "weights": dict(weights), "policy": dict(policy), "road": dict(road)}
+    # "road" is how the method was called when the first fingerprints were stored; they stay as they are.
+    content = {"format": FORMAT_VERSION, "weights": dict(weights), "policy": dict(policy), "road": dict(method)}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]

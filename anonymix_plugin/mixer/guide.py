@@ -80,9 +80,7 @@ def guided(code: Matrix, reference: Matrix, curve: GuidingCurve) -> Matrix:
     """
     code, reference = _checked(code, "code"), _checked(reference, "reference")
     if code.shape != reference.shape:
-        raise BadArrayError(
-            f"code and reference have shapes {code.shape} and {reference.shape}", where="reference"
-        )
+        raise BadArrayError(f"code and reference have shapes {code.shape} and {reference.shape}", where="reference")
     cosine = _dot(code, reference)
     turned = curve.turned(min(max(cosine, -1.0), 1.0))
     across = _outside(code, reference)

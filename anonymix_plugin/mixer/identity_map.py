@@ -54,7 +54,7 @@ class Bend:
 
 
 class IdentityMap:
-    """The map as the fast road uses it, in double precision and without BLAS.
+    """The map as the fast method uses it, in double precision and without BLAS.
 
     Args:
         linear: (groups, 512, D) float32.
@@ -67,9 +67,7 @@ class IdentityMap:
         self._removed = None if removed is None else removed.astype(np.float64)
         self._bend = bend
         if bend is not None:
-            self._hidden = [
-                (w.astype(np.float64), b.astype(np.float64)) for w, b in (bend.first, bend.second)
-            ]
+            self._hidden = [(w.astype(np.float64), b.astype(np.float64)) for w, b in (bend.first, bend.second)]
             self._last = bend.last.astype(np.float64)
 
     def __call__(self, keyed: Matrix) -> Matrix:

@@ -94,9 +94,7 @@ def invert(
                 )
             side = min(drawn.shape[-1], target.shape[-1])
             distance = (perceptual.features(drawn) - wanted).abs().mean()
-            loss = distance + settings.pixels * functional.mse_loss(
-                area_resize(drawn, side), area_resize(target, side)
-            )
+            loss = distance + settings.pixels * functional.mse_loss(area_resize(drawn, side), area_resize(target, side))
             value = float(loss.detach())
             if value < least:
                 best, least = code.detach().clone(), value

@@ -31,7 +31,7 @@ ANCHOR_LABEL: Final = "anchor/"
 
 
 def anonymity_loss(drawn: torch.Tensor, real: torch.Tensor, margin: float = 0.0) -> torch.Tensor:
-    """L_anon: how far the likeness to the real person is from the likeness of strangers.
+    """L_anon: how far the similarity to the real person is from the similarity of strangers.
 
     Args:
         drawn: (N, dim) embeddings of drawn faces, of any length.

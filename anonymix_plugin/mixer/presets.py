@@ -1,4 +1,4 @@
-"""The refine road's settings that have a name."""
+"""The refine method's settings that have a name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RefinePreset:
 
     Attributes:
         settings: Losses and schedule.
-        swap: The paper's layer scheme to start from; None starts from the fast road's code.
+        swap: The paper's layer scheme to start from; None starts from the fast method's code.
         inversion: How the photo's own code is found for a layer scheme.
         whole: Whether every layer moves that the mixer gives to a person, and not the identity group alone.
     """
@@ -33,9 +33,9 @@ class RefinePreset:
 
 PRESETS: Final[Mapping[str, RefinePreset]] = MappingProxyType(
     {
-        # The paper's losses and schedule from the fast road's code, towards an anchor in reach of faces.
+        # The paper's losses and schedule from the fast method's code, towards an anchor in reach of faces.
         "anchored": RefinePreset(RefineSettings()),
-        # Few, larger steps. The fast road's face is nobody's already, so that L_anon has little to say: at
+        # Few, larger steps. The fast method's face is nobody's already, so that L_anon has little to say: at
         # the paper's weight it pushes two photos of a person apart, each away from its own photo.
         "quick": RefinePreset(
             RefineSettings(
@@ -50,11 +50,7 @@ PRESETS: Final[Mapping[str, RefinePreset]] = MappingProxyType(
             whole=True,
         ),
         # FaceAnonyMixer as the paper has it, and as the authors' code has it; one photo at a time.
-        "paper": RefinePreset(
-            RefineSettings(anchored=False, patience=0), "key-identity", InversionSettings()
-        ),
-        "paper-code": RefinePreset(
-            RefineSettings(anchored=False, patience=0), "key-coarse", InversionSettings()
-        ),
+        "paper": RefinePreset(RefineSettings(anchored=False, patience=0), "key-identity", InversionSettings()),
+        "paper-code": RefinePreset(RefineSettings(anchored=False, patience=0), "key-coarse", InversionSettings()),
     }
 )

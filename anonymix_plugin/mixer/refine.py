@@ -1,4 +1,4 @@
-"""The refine road: the optimisation of FaceAnonyMixer (arXiv 2508.05636) on top of a mixed code.
+"""The refine method: the optimisation of FaceAnonyMixer (arXiv 2508.05636) on top of a mixed code.
 
 Adam moves the identity layers of the code, and nothing else, until the face that is drawn is unlike the
 real person, like the person's keyed anchor, and in pose, light and surroundings like the photo. One step
@@ -350,9 +350,7 @@ class Refiner:
         """Draw (1, layers, w_dim), with gradients, cut off as what is saved is."""
         drawn = self._generator.synthesise(code, self.settings.size)
         if not drawn.requires_grad:
-            raise UsageError(
-                "this generator has no gradients", where="generator", fix="load it on its torch engine"
-            )
+            raise UsageError("this generator has no gradients", where="generator", fix="load it on its torch engine")
         return self._sound(drawn, step, "the picture").clamp(-1, 1)
 
     def _embeddings(
@@ -463,7 +461,7 @@ def _device(module: nn.Module) -> torch.device:
 def _finite(values: torch.Tensor, step: int, what: str) -> None:
     if not torch.isfinite(values).all():
         raise RefinementError(
-            f"{what} is not finite at step {step}", fix="use the fast road, or a lower learning rate"
+            f"{what} is not finite at step {step}", fix="use the fast method, or a lower learning rate"
         )
 
 

@@ -171,9 +171,7 @@ def fit_subspace(
     for name in names:
         own = np.flatnonzero(people == name)
         median = np.median(embeddings[own], axis=0)
-        cosines = (
-            embeddings[own] @ median / (np.linalg.norm(embeddings[own], axis=1) * np.linalg.norm(median))
-        )
+        cosines = embeddings[own] @ median / (np.linalg.norm(embeddings[own], axis=1) * np.linalg.norm(median))
         trusted[own[cosines < doubt]] = False
     kept, who = embeddings[trusted].astype(np.float64), people[trusted]
     centres = np.stack([kept[who == name].mean(axis=0) for name in names])

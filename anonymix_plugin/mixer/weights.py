@@ -61,7 +61,7 @@ class MixerWeights:
     @cached_property
     def inverse(self) -> Matrix:
         """(512, 512) float64: style vector less the centre -> whitened coordinates."""
-        # basis = axes * deviations, so its inverse is its transpose over the squared deviations.
+        # basis = axes * standard deviations, so its inverse is its transpose over the squared standard deviations.
         basis = self.basis.astype(np.float64)
         return np.asarray((basis / np.square(basis).sum(axis=0)).T)
 

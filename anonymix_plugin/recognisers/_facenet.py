@@ -1,4 +1,4 @@
-"""FaceNet, the recogniser that judges."""
+"""FaceNet, the recogniser that measures."""
 
 from __future__ import annotations
 

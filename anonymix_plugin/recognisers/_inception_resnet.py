@@ -131,9 +131,9 @@ class InceptionResnetV1(nn.Module):
 
 
 def standardised(x: Tensor) -> Tensor:
-    """Each image brought to mean 0 and deviation 1 over all its pixels and channels.
+    """Each image brought to mean 0 and standard deviation 1 over all its pixels and channels.
 
-    The deviation is kept from falling below that of a single grey level in one value, 1 / sqrt(n).
+    The standard deviation is kept from falling below that of a single grey level in one value, 1 / sqrt(n).
 
     Args:
         x: (N, 3, H, W) float32, 0..255.
@@ -142,8 +142,8 @@ def standardised(x: Tensor) -> Tensor:
         The same shape.
     """
     count = x[0].numel()
-    deviation = x.std(dim=(1, 2, 3), keepdim=True, unbiased=False).clamp_min(count**-0.5)
-    return (x - x.mean(dim=(1, 2, 3), keepdim=True)) / deviation
+    std = x.std(dim=(1, 2, 3), keepdim=True, unbiased=False).clamp_min(count**-0.5)
+    return (x - x.mean(dim=(1, 2, 3), keepdim=True)) / std
 
 
 def _branches(name: str, inputs: int, branches: list[list[_Kernel]]) -> nn.ModuleList:

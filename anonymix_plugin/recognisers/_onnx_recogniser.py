@@ -28,9 +28,7 @@ class _OnnxRecogniser(PointsCrop):
     mean: ClassVar[float]
     scale: ClassVar[float]
 
-    def __init__(
-        self, model: Path | bytes, *, threads: int | None = None, engine: RecogniserEngine = "auto"
-    ) -> None:
+    def __init__(self, model: Path | bytes, *, threads: int | None = None, engine: RecogniserEngine = "auto") -> None:
         self._network = load_network(model, self.input_size, threads=threads, engine=engine)
         self.dim = self._network.dim
 

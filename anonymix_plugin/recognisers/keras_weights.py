@@ -60,9 +60,7 @@ class _Arrays:
         axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim, range(array.ndim))
         array = array.transpose(axes)
         if array.shape != shape:
-            raise DamagedModelError(
-                f"{layer}/{name} has the shape {array.shape} instead of {shape}", where=self.where
-            )
+            raise DamagedModelError(f"{layer}/{name} has the shape {array.shape} instead of {shape}", where=self.where)
         return torch.from_numpy(array.copy())
 
 

@@ -149,7 +149,7 @@ class AnchorFile:
 
     Args:
         path: The file. It is made by ``AnchorFile.create`` alone, so that a deleted anchor is
-            noticed and not quietly begun anew.
+            noticed and not quietly begun again.
         busy_timeout: Seconds to wait for other writers.
     """
 

@@ -112,9 +112,7 @@ def moment(value: object, name: str) -> int:
     """A date with its time zone, in Unix seconds."""
     fix = f"{name}=datetime(..., tzinfo=timezone.utc)"
     if not isinstance(value, datetime):
-        raise InvalidRequestError(
-            f"{name} must be a datetime, not {type(value).__name__}", where=name, fix=fix
-        )
+        raise InvalidRequestError(f"{name} must be a datetime, not {type(value).__name__}", where=name, fix=fix)
     if value.tzinfo is None or value.utcoffset() is None:
         raise InvalidRequestError(f"{name} needs a time zone", where=name, fix=fix)
     return whole(int(value.timestamp()), name, 0, LAST)

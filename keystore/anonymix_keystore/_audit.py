@@ -102,9 +102,7 @@ def check_tail(db: Database, header: Header) -> None:
     record = db.row("SELECT seq, mac FROM audit ORDER BY seq DESC LIMIT 1")
     last = (0, GENESIS) if record is None else tuple(record)
     if last != (header.epoch, header.head):
-        raise RolledBackError(
-            "the audit trail does not end where the header says", where=db.where, fix=RESTORE
-        )
+        raise RolledBackError("the audit trail does not end where the header says", where=db.where, fix=RESTORE)
 
 
 def revoked(content: Mapping[str, Any]) -> Iterator[Revoked]:

@@ -125,9 +125,7 @@ def inspect(backup: Path) -> BackupInfo:
 
 
 def _info(header: dict[str, Any]) -> BackupInfo:
-    return BackupInfo(
-        header["store"], header["epoch"], datetime.fromtimestamp(header["created"], UTC), header["kind"]
-    )
+    return BackupInfo(header["store"], header["epoch"], datetime.fromtimestamp(header["created"], UTC), header["kind"])
 
 
 @contextlib.contextmanager
@@ -278,9 +276,7 @@ def _opened(data_key: bytes, mark: bytes, source: IO[bytes], size: int, backup: 
         number, chunk = number + 1, following
 
 
-def _bad_chunk(
-    cipher: AESGCM, number: int, chunk: bytes, mark: bytes, *, last: bool, backup: Path
-) -> DamagedError:
+def _bad_chunk(cipher: AESGCM, number: int, chunk: bytes, mark: bytes, *, last: bool, backup: Path) -> DamagedError:
     whole = False
     if last:
         with contextlib.suppress(InvalidTag):

@@ -59,9 +59,7 @@ class Bulk(Base):
         reason, grace = _asked.text(reason, "reason"), _asked.maybe(_asked.span, grace, "grace")
         chosen = _states(states)
         if not chosen or not chosen <= {KeyState.ACTIVE, KeyState.RETIRED}:
-            raise InvalidRequestError(
-                "only active and retired keys can be rotated", fix="issue new keys instead"
-            )
+            raise InvalidRequestError("only active and retired keys can be rotated", fix="issue new keys instead")
         batch, progress = _steps(batch, progress)
         if scope is not None:
             scope = checked(scope, "scope")
@@ -88,7 +86,7 @@ class Bulk(Base):
         batch: int = JOB_BATCH,
         progress: Callable[[Progress], None] | None = None,
     ) -> JobInfo:
-        """Wrap all living keys anew under the next wrapping key; the keys stay the same.
+        """Wrap all living keys again under the next wrapping key; the keys stay the same.
 
         Args:
             reason: For the audit trail.
@@ -102,9 +100,7 @@ class Bulk(Base):
         job = _jobs.begin_rewrap(self._core, _asked.text(reason, "reason"))
         return _jobs.run(self._core, job, batch, progress)
 
-    def resume(
-        self, *, batch: int = JOB_BATCH, progress: Callable[[Progress], None] | None = None
-    ) -> JobInfo | None:
+    def resume(self, *, batch: int = JOB_BATCH, progress: Callable[[Progress], None] | None = None) -> JobInfo | None:
         """Carry an interrupted job to its end; ``None`` if there is none."""
         batch, progress = _steps(batch, progress)
         job = _jobs.unfinished(self._core)
@@ -161,7 +157,7 @@ class Bulk(Base):
 
         Raises:
             UnknownSubjectError: The key was never issued.
-            KeyRevokedError: The version is not active any more: protect and enrol anew.
+            KeyRevokedError: The version is not active any more: protect and enrol again.
             InvalidRequestError: A field is empty.
         """
         who = self._who(subject, scope)
@@ -216,7 +212,7 @@ class Bulk(Base):
         return _enrolments.walk(self._core, scope=scope, fingerprint=None, due=False)
 
     def due(self, scope: str | None = None, *, fingerprint: str | None = None) -> Iterator[EnrolmentInfo]:
-        """The work list: entries to delete from back ends and subjects to enrol anew.
+        """The work list: entries to delete from back ends and subjects to enrol again.
 
         It is worked out from the records, so it can be left and taken up at any time: adapters call
         ``mark_removed`` and ``record_enrolment`` as they go.
@@ -229,9 +225,7 @@ class Bulk(Base):
         return _enrolments.walk(self._core, scope=scope, fingerprint=fingerprint, due=True)
 
 
-def _steps(
-    batch: int, progress: Callable[[Progress], None] | None
-) -> tuple[int, Callable[[Progress], None] | None]:
+def _steps(batch: int, progress: Callable[[Progress], None] | None) -> tuple[int, Callable[[Progress], None] | None]:
     batch = _asked.whole(batch, "batch", 1, _jobs.MOST_PER_BATCH)
     return batch, _asked.maybe(_asked.function, progress, "progress")
 

@@ -230,9 +230,7 @@ class Care(Base):
             TruncatedError: The backup ends too early.
             DamagedError: The backup was changed.
         """
-        return _backup.restore(
-            _asked.path(backup, "backup"), _asked.path(path, "path"), _asked.unlock(unlock)
-        )
+        return _backup.restore(_asked.path(backup, "backup"), _asked.path(path, "path"), _asked.unlock(unlock))
 
     @staticmethod
     def inspect_backup(backup: str | os.PathLike[str]) -> BackupInfo:

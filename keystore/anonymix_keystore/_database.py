@@ -101,7 +101,7 @@ def inherited(where: str) -> LockedError:
     return LockedError(
         "the keystore was opened before this process forked",
         where=where,
-        fix="open it anew in the child process",
+        fix="open it again in the child process",
     )
 
 
@@ -122,9 +122,7 @@ def check_free(path: Path) -> None:
     names = [str(name) for name in files_of(path)]
     left = [name for name in names if os.path.lexists(name)]
     if left:
-        what = (
-            "there is already a file here" if left[0] == names[0] else "there is a file of another store here"
-        )
+        what = "there is already a file here" if left[0] == names[0] else "there is a file of another store here"
         raise StoreExistsError(
             what,
             where=", ".join(left),

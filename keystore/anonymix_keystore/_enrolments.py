@@ -47,7 +47,7 @@ class EnrolmentInfo:
         created: When it was recorded (UTC).
         current_version: The version that new templates get now, 0 if there is no active key.
         delete: Whether the entry is still to be deleted from the back end.
-        enrol: Whether the subject is still to be enrolled anew there.
+        enrol: Whether the subject is still to be enrolled again there.
         why: ``"retired"``, ``"compromised"``, ``"destroyed"``, ``"mixer"``, or "" if nothing is due.
     """
 
@@ -119,17 +119,13 @@ def record(
     else:
         change.update_all(ENROLMENTS, [(row, ENROLMENTS.check(keys, found, change.db.where)[1])])
     _replace_older(change, row, adapter, collection)
-    change.note(
-        "enrol", entry=entry.hex(), fingerprint=fingerprint, keys=[[head.alias.hex(), version, version]]
-    )
+    change.note("enrol", entry=entry.hex(), fingerprint=fingerprint, keys=[[head.alias.hex(), version, version]])
     return entry.hex()
 
 
 def _replace_older(change: Change, new: Enrolment, adapter: str, collection: str) -> None:
     updated, gone = [], []
-    for raw in change.db.rows(
-        f"{ENROLMENTS.select} WHERE subject = ? AND entry != ?", (new.subject, new.entry)
-    ):
+    for raw in change.db.rows(f"{ENROLMENTS.select} WHERE subject = ? AND entry != ?", (new.subject, new.entry)):
         row, weight = ENROLMENTS.check(change.keys, raw, change.db.where)
         outdated = (row.holder, row.version, row.fingerprint) != (new.holder, new.version, new.fingerprint)
         place = _detail(change.keys, row, change.db.where)
@@ -162,7 +158,7 @@ def mark_removed(change: Change, entry: str) -> bool:
     row, weight = ENROLMENTS.check(change.keys, found, change.db.where)
     head_record = change.db.row(f"{HEADS.select} WHERE tag = ?", (row.holder,))
     active = HEADS.check(change.keys, head_record, change.db.where)[0].active if head_record else 0
-    # A record stays while the subject still has to be enrolled anew under another key.
+    # A record stays while the subject still has to be enrolled again under another key.
     if row.replaced or active in {0, row.version}:
         change.delete_all(ENROLMENTS, [(row, weight)])
     elif not row.removed:
@@ -210,9 +206,7 @@ def _holder(keys: KeyRing, raw: tuple[Any, ...], where: str) -> tuple[Head, Key]
     return head, key
 
 
-def info(
-    keys: KeyRing, row: Enrolment, head: Head, key: Key, *, fingerprint: str | None, where: str
-) -> EnrolmentInfo:
+def info(keys: KeyRing, row: Enrolment, head: Head, key: Key, *, fingerprint: str | None, where: str) -> EnrolmentInfo:
     """What may be shown of a record, and what is due."""
     detail = _detail(keys, row, where)
     why = ""

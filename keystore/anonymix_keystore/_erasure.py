@@ -145,12 +145,10 @@ class _Erased:
         ]
         self._entries += [item for row, _ in enrolments if not row.removed and (item := self._info(row))]
         originals = [
-            ORIGINALS.check(ring, raw, db.where)
-            for raw in db.rows(f"{ORIGINALS.select} WHERE subject = ?", (who.tag,))
+            ORIGINALS.check(ring, raw, db.where) for raw in db.rows(f"{ORIGINALS.select} WHERE subject = ?", (who.tag,))
         ]
         references = [
-            REFERENCES.check(ring, raw, db.where)
-            for raw in db.rows(f"{REFERENCES.select} WHERE tag = ?", (who.tag,))
+            REFERENCES.check(ring, raw, db.where) for raw in db.rows(f"{REFERENCES.select} WHERE tag = ?", (who.tag,))
         ]
         head = _lifecycle.find_head(db, ring, who)
         keys: list[tuple[Key, int]] = []
@@ -298,10 +296,7 @@ def settle(change: Change) -> None:
         change.update_all(HEADS, [(head._replace(used=now // DAY), weight) for head, weight in heads])
         after = (heads[-1][0].tag,)
     after = (b"", 0)
-    sql = (
-        f"{KEYS.select} WHERE max(created, ended) > ? AND (tag, version) > (?, ?)"
-        f" ORDER BY tag, version LIMIT {PAGE}"
-    )
+    sql = f"{KEYS.select} WHERE max(created, ended) > ? AND (tag, version) > (?, ?) ORDER BY tag, version LIMIT {PAGE}"
     while records := db.rows(sql, (now, *after)):
         keys = [KEYS.check(ring, record, db.where) for record in records]
         change.update_all(KEYS, [(_settled(key, now), weight) for key, weight in keys])

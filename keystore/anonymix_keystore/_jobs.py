@@ -219,9 +219,7 @@ def run(core: Core, number: int, batch: int, progress: Callable[[Progress], None
                 change.note(f"end-{job.kind}", job=job.id, done=job.done)
         seen += len(tags)
         if progress is not None:
-            progress(
-                Progress(number, job.done, seen, total if params.get("tags") is None else len(params["tags"]))
-            )
+            progress(Progress(number, job.done, seen, total if params.get("tags") is None else len(params["tags"])))
         if job.finished:
             return describe(core.keys, job)
         core.give_way()
@@ -229,9 +227,7 @@ def run(core: Core, number: int, batch: int, progress: Callable[[Progress], None
 
 def _ended(change: Change, job: Job, params: dict[str, Any]) -> Job:
     """A job at its end keeps no subject's tag: they may be forgotten, it stays."""
-    return job._replace(
-        cursor=b"", finished=change.now, params=_seal(change.keys, job.id, {**params, "tags": None})
-    )
+    return job._replace(cursor=b"", finished=change.now, params=_seal(change.keys, job.id, {**params, "tags": None}))
 
 
 def forget_tags(change: Change, tags: Iterable[bytes]) -> None:
@@ -245,9 +241,7 @@ def forget_tags(change: Change, tags: Iterable[bytes]) -> None:
         if cursor in gone:
             before = change.db.row("SELECT max(tag) FROM heads WHERE tag < ?", (cursor,))
             cursor = before[0] if before is not None and before[0] is not None else b""
-        change.update_all(
-            JOBS, [(job._replace(cursor=cursor, params=_seal(change.keys, job.id, params)), weight)]
-        )
+        change.update_all(JOBS, [(job._replace(cursor=cursor, params=_seal(change.keys, job.id, params)), weight)])
 
 
 def _seal(keys: KeyRing, number: int, params: dict[str, Any]) -> bytes:
@@ -257,9 +251,7 @@ def _seal(keys: KeyRing, number: int, params: dict[str, Any]) -> bytes:
 def _page(db: Database, cursor: bytes, batch: int, listed: list[str] | None) -> list[bytes]:
     if listed is not None:
         return [tag for tag in map(bytes.fromhex, listed) if tag > cursor][:batch]
-    return [
-        row[0] for row in db.rows("SELECT tag FROM heads WHERE tag > ? ORDER BY tag LIMIT ?", (cursor, batch))
-    ]
+    return [row[0] for row in db.rows("SELECT tag FROM heads WHERE tag > ? ORDER BY tag LIMIT ?", (cursor, batch))]
 
 
 def _subjects(
@@ -297,18 +289,12 @@ def _rotate(
         newest = living[-1][0]
         wanted = params["active"] if head.active else params["retired"]
         # Keys made after the job began are new enough, whoever made them.
-        if (
-            wanted
-            and newest.epoch <= job.epoch
-            and (not params["before"] or newest.created < params["before"])
-        ):
+        if wanted and newest.epoch <= job.epoch and (not params["before"] or newest.created < params["before"]):
             chosen.append((head, weight, living))
     if chosen:
         ending = Ending(State[params["state"].upper()], params["until"])
         moves, _ = _lifecycle.rotate_all(change, chosen, ending)
-        change.note(
-            "rotate", job=job.id, keys=moves, old=params["state"], reason=params["reason"], until=ending.until
-        )
+        change.note("rotate", job=job.id, keys=moves, old=params["state"], reason=params["reason"], until=ending.until)
     return len(chosen)
 
 

@@ -294,7 +294,7 @@ class Keystore(Subjects, Bulk, Care):
         return isinstance(self._unlock, PassphraseUnlock) and self._unlock.outdated(_slots.params(slot))
 
     def change_unlock(self, unlock: Unlock) -> None:
-        """Lock the store up in another way (or anew in the same); no subject key is touched.
+        """Lock the store up in another way (or again in the same); no subject key is touched.
 
         Old backups still open with the old secret.
 

@@ -153,9 +153,7 @@ class AwsKms:
                 raise WrongKeyError("this AWS KMS key does not open the store", where=self._key_id) from None
             raise UnlockUnavailableError(f"AWS KMS refuses: {code}", where=self._key_id) from None
         except Exception as error:  # noqa: BLE001 - what lies below boto3, and clients of anybody's
-            raise UnlockUnavailableError(
-                f"AWS KMS can't be used: {type(error).__name__}", where=self._key_id
-            ) from None
+            raise UnlockUnavailableError(f"AWS KMS can't be used: {type(error).__name__}", where=self._key_id) from None
         if not isinstance(found, bytes):
             raise UnlockUnavailableError("the answer of AWS KMS makes no sense", where=self._key_id)
         return found
@@ -197,9 +195,7 @@ class VaultTransit:
     ) -> None:
         address, token = address or _variable("VAULT_ADDR"), token or _variable("VAULT_TOKEN")
         if not address or not token:
-            raise UnlockUnavailableError(
-                "Vault needs an address and a token", fix="set VAULT_ADDR and VAULT_TOKEN"
-            )
+            raise UnlockUnavailableError("Vault needs an address and a token", fix="set VAULT_ADDR and VAULT_TOKEN")
         namespace = namespace or _variable("VAULT_NAMESPACE")
         for name, value in (("token", token), ("namespace", namespace)):
             # A header with more in it would be another request, and its error would show the token.

@@ -31,9 +31,7 @@ ALIAS_BYTES = 16
 PAGE = 500
 _HEAD_WIDTH = HEADS.width
 _HEAD_ACTIVE = Head._fields.index("active")
-_CURRENT = (
-    "SELECT h.*, k.* FROM heads h LEFT JOIN keys k ON k.tag = h.tag AND k.version = h.active WHERE h.tag = ?"
-)
+_CURRENT = "SELECT h.*, k.* FROM heads h LEFT JOIN keys k ON k.tag = h.tag AND k.version = h.active WHERE h.tag = ?"
 _LATEST = "SELECT h.*, k.* FROM heads h LEFT JOIN keys k ON k.tag = h.tag AND k.version = h.latest"
 
 
@@ -213,9 +211,7 @@ def current(core: Core, who: Who) -> SubjectKey:
 def _no_active(db: Database, keys: KeyRing, who: Who, head: Head) -> KeyRevokedError:
     latest, _ = find_keys(db, keys, head)[-1]
     if latest.state == State.RETIRED:
-        return KeyRetiredError(
-            "the key is retired", where=who.where, fix="issue a new one, or use at() for probes"
-        )
+        return KeyRetiredError("the key is retired", where=who.where, fix="issue a new one, or use at() for probes")
     word = State(latest.state).public.value
     return KeyRevokedError(f"the key is {word}", where=who.where, fix="issue a new one")
 
@@ -232,9 +228,7 @@ def at(core: Core, who: Who, version: int) -> SubjectKey:
         row, _ = KEYS.check(keys, record, db.where)
         if row.state == State.RETIRED:
             if core.now(core.header()) >= row.until:
-                raise KeyRetiredError(
-                    f"version {version} was retired and its date has passed", where=who.where
-                )
+                raise KeyRetiredError(f"version {version} was retired and its date has passed", where=who.where)
         elif row.state != State.ACTIVE:
             raise KeyRevokedError(f"version {version} is {State(row.state).public.value}", where=who.where)
         found = unwrap(db, keys, who, head, row)
@@ -331,9 +325,7 @@ def issue_all(change: Change, whos: Sequence[Who], reason: str) -> list[SubjectK
         else:
             old, weight = found
             if old.active:
-                raise KeyExistsError(
-                    "there is already an active key", where=who.where, fix="rotate it instead"
-                )
+                raise KeyExistsError("there is already an active key", where=who.where, fix="rotate it instead")
             head = old._replace(latest=old.latest + 1, active=old.latest + 1)
             old_heads.append((head, weight))
         material = secrets.token_bytes(KEY_BYTES)
@@ -391,7 +383,7 @@ def not_active(change: Change, who: Who, head: Head, version: int) -> KeystoreEr
         return UnknownVersionError(f"there is no version {version}", where=who.where)
     state = State(find_keys(change.db, change.keys, head)[version - 1][0].state).public.value
     return KeyRevokedError(
-        f"version {version} is {state}: nothing may be enrolled with it", where=who.where, fix="protect anew"
+        f"version {version} is {state}: nothing may be enrolled with it", where=who.where, fix="protect again"
     )
 
 

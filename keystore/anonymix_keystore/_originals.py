@@ -89,9 +89,7 @@ class Originals:
         with self._core.lock:
             slot = _slots.read(self._core.db, self._core.keys.store_id, _slots.ORIGINALS)
         if slot is None:
-            raise OriginalsError(
-                "sealed originals are switched off", fix="call store.originals.enable(unlock)"
-            )
+            raise OriginalsError("sealed originals are switched off", fix="call store.originals.enable(unlock)")
         return slot
 
     def change_unlock(self, old: Unlock, new: Unlock) -> None:
@@ -219,10 +217,7 @@ class Originals:
                 for record in db.rows(f"{ORIGINALS.select} WHERE subject = ?", (who.tag,))
             ]
         return tuple(
-            sorted(
-                unseal(keys.name, row.name, self._context(row.subject, row.label, "label")).decode()
-                for row in rows
-            )
+            sorted(unseal(keys.name, row.name, self._context(row.subject, row.label, "label")).decode() for row in rows)
         )
 
     def drop(self, subject: str, *, scope: str = DEFAULT_SCOPE, label: str = "face") -> bool:

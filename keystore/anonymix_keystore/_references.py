@@ -45,9 +45,7 @@ class _Place(NamedTuple):
     subspace: str
 
     def context(self, store_id: bytes) -> bytes:
-        return encode(
-            ("reference", store_id, self.who.tag, self.scope, self.version, self.fingerprint, self.subspace)
-        )
+        return encode(("reference", store_id, self.who.tag, self.scope, self.version, self.fingerprint, self.subspace))
 
 
 class References:
@@ -193,7 +191,7 @@ class References:
         row, _ = found
         if row.fingerprint != fingerprint:
             raise OutdatedReferenceError(
-                "the reference was made for another mixer", where=who.where, fix="enrol the subject anew"
+                "the reference was made for another mixer", where=who.where, fix="enrol the subject again"
             )
         place = _Place(who, switch[0].scope, key.version, fingerprint, subspace)
         try:

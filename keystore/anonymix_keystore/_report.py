@@ -20,7 +20,7 @@ class OpenWork:
         adapter: Name of the adapter.
         collection: The collection.
         delete: Entries to delete.
-        enrol: Subjects to enrol anew.
+        enrol: Subjects to enrol again.
     """
 
     adapter: str
@@ -68,8 +68,7 @@ class RotationReport:
         lines.append(f"  audit line       {self.epoch} ({self.head})")
         lines.append("Still to do in back ends:" if self.work else "Nothing is left to do in back ends.")
         lines += [
-            f"  {item.adapter} / {item.collection}: delete {item.delete}, enrol {item.enrol}"
-            for item in self.work
+            f"  {item.adapter} / {item.collection}: delete {item.delete}, enrol {item.enrol}" for item in self.work
         ]
         return "\n".join(lines)
 

@@ -143,9 +143,7 @@ class Table(Generic[R]):
         key: How many of the first columns are the primary key.
     """
 
-    def __init__(
-        self, name: str, make: Callable[[Iterable[Any]], R], columns: Sequence[str], key: int
-    ) -> None:
+    def __init__(self, name: str, make: Callable[[Iterable[Any]], R], columns: Sequence[str], key: int) -> None:
         self.name, self._make, self.width = name, make, len(columns) + 1
         every = (*columns, "mac")
         match = " AND ".join(f"{column} = ?" for column in columns[:key])
@@ -212,9 +210,7 @@ JOBS: Table[Job] = Table("jobs", Job._make, Job._fields, key=1)
 ENROLMENTS: Table[Enrolment] = Table("enrolments", Enrolment._make, Enrolment._fields, key=1)
 ORIGINALS: Table[Original] = Table("originals", Original._make, Original._fields, key=2)
 REFERENCES: Table[Reference] = Table("sealed_references", Reference._make, Reference._fields, key=2)
-REFERENCE_SCOPES: Table[ReferenceScope] = Table(
-    "reference_scopes", ReferenceScope._make, ReferenceScope._fields, key=1
-)
+REFERENCE_SCOPES: Table[ReferenceScope] = Table("reference_scopes", ReferenceScope._make, ReferenceScope._fields, key=1)
 TABLES: tuple[Table[Any], ...] = (
     SCOPES,
     HEADS,

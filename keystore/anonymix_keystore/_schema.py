@@ -211,9 +211,7 @@ def check(db: Database, schema: int, expected: str) -> None:
             cure = f"make it again: {sql}" if kind == "index" else RESTORE
             raise DamagedError(f"the {kind} {name} is missing", where=db.where, fix=cure)
         if there[kind, name] != sql and name != _MIGRATIONS:
-            raise DamagedError(
-                f"the definition of the {kind} {name} was changed", where=db.where, fix="change it back"
-            )
+            raise DamagedError(f"the definition of the {kind} {name} was changed", where=db.where, fix="change it back")
     raise DamagedError(
         "the schema number was changed", where=db.where, fix=f"set it back: PRAGMA user_version={schema}"
     )

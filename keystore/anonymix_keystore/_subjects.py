@@ -214,12 +214,8 @@ class Subjects(Base):
         with self._core.change() as change:
             end = change.now + int(DEFAULT_GRACE.total_seconds()) if wanted is None else wanted
             if end <= change.now:
-                raise InvalidRequestError(
-                    "until lies in the past", where="until", fix="revoke the key instead"
-                )
-            return _lifecycle.withdraw(
-                change, who, Ending(State.RETIRED, end), action="retire", reason=reason
-            )[0]
+                raise InvalidRequestError("until lies in the past", where="until", fix="revoke the key instead")
+            return _lifecycle.withdraw(change, who, Ending(State.RETIRED, end), action="retire", reason=reason)[0]
 
     def revoke(
         self, subject: str, scope: str = DEFAULT_SCOPE, *, version: int | None = None, reason: str = ""
@@ -250,9 +246,7 @@ class Subjects(Base):
         version, reason = _asked.maybe(_asked.whole, version, "version"), _asked.text(reason, "reason")
         with self._core.change() as change:
             ending = Ending(State.DESTROYED)
-            return tuple(
-                _lifecycle.withdraw(change, who, ending, version=version, action="revoke", reason=reason)
-            )
+            return tuple(_lifecycle.withdraw(change, who, ending, version=version, action="revoke", reason=reason))
 
     # --- listings ---------------------------------------------------------------------------------
 

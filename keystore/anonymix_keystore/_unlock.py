@@ -168,9 +168,7 @@ class PassphraseUnlock:
             if params.get("kdf") == "argon2id":
                 return self._argon2(
                     salt,
-                    Argon2Cost(
-                        _number(params, "memory_kib"), _number(params, "passes"), _number(params, "lanes")
-                    ),
+                    Argon2Cost(_number(params, "memory_kib"), _number(params, "passes"), _number(params, "lanes")),
                 )
             if params.get("kdf") == "scrypt":
                 return self._scrypt(
@@ -199,9 +197,7 @@ class PassphraseUnlock:
         return function.derive(self._passphrase)
 
     def _scrypt(self, salt: bytes, cost: ScryptCost) -> bytes:
-        return Scrypt(salt=salt, length=KEY_BYTES, n=1 << cost.log2_n, r=cost.r, p=cost.p).derive(
-            self._passphrase
-        )
+        return Scrypt(salt=salt, length=KEY_BYTES, n=1 << cost.log2_n, r=cost.r, p=cost.p).derive(self._passphrase)
 
 
 def _argon2_params(salt: bytes, cost: Argon2Cost) -> Params:
@@ -292,9 +288,7 @@ class KeyFileUnlock(SecretUnlock):
         except FileExistsError:
             raise StoreExistsError("there is already a file here", where=str(path)) from None
         except OSError as error:
-            raise UnlockUnavailableError(
-                f"can't write the key file: {error.strerror}", where=str(path)
-            ) from None
+            raise UnlockUnavailableError(f"can't write the key file: {error.strerror}", where=str(path)) from None
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(KEY_BYTES) + "\n")
             file.flush()

@@ -45,9 +45,7 @@ class SubjectKey:
     material: bytes
 
     def __repr__(self) -> str:
-        return (
-            f"SubjectKey({self.subject!r}, scope={self.scope!r}, version={self.version}, {self.state.value})"
-        )
+        return f"SubjectKey({self.subject!r}, scope={self.scope!r}, version={self.version}, {self.state.value})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SubjectKey):

@@ -76,9 +76,7 @@ def verify(db: Database, keys: KeyRing, anchor: Anchor | None) -> Verification:
             check.attempt(lambda: compare(state, db, keys, header))
     finally:
         db.rows("ROLLBACK")
-    return Verification(
-        header.epoch, check.lines, check.opened, check.rows, state is not None, tuple(check.findings)
-    )
+    return Verification(header.epoch, check.lines, check.opened, check.rows, state is not None, tuple(check.findings))
 
 
 class _Check:
@@ -109,9 +107,7 @@ class _Check:
                 tally += weight
                 self.rows += 1
         if tally % MODULUS != header.tally:
-            raise DamagedError(
-                "rows were removed, doubled or put back to an older state", where=self._db.where
-            )
+            raise DamagedError("rows were removed, doubled or put back to an older state", where=self._db.where)
 
     def subjects(self) -> None:
         """Heads and keys fit together, and every living key and every name opens."""

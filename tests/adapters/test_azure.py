@@ -27,15 +27,13 @@ from anonymix_adapters import (
     BypassError,
     DoubleProtectionError,
     SubjectNeededError,
-    gate_of,
+    interceptor_of,
 )
 from anonymix_adapters import azure as adapter
 from anonymix_keystore import KeyRevokedError
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
-pytest.importorskip(
-    "azure.ai.vision.face", reason="needs the vendor's SDK: pip install 'anonymix-plugin[azure]'"
-)
+pytest.importorskip("azure.ai.vision.face", reason="needs the vendor's SDK: pip install 'anonymix-plugin[azure]'")
 
 from azure.ai.vision.face import FaceAdministrationClient, FaceClient, FaceSessionClient
 from azure.ai.vision.face import aio as face_aio
@@ -81,9 +79,7 @@ def plain(service: AzureFaceService) -> Iterator[adapter.Clients]:
 
 
 @pytest.fixture
-def clients(
-    service: AzureFaceService, mixer: SessionMixer, plain: adapter.Clients
-) -> Iterator[adapter.Clients]:
+def clients(service: AzureFaceService, mixer: SessionMixer, plain: adapter.Clients) -> Iterator[adapter.Clients]:
     assert plain
     made = adapter.Clients(connect(service), connect(service, FaceAdministrationClient))
     adapter.protect(made.faces, mixer)
@@ -125,17 +121,17 @@ def test_the_hosts_code_enrols_verifies_and_survives_a_rotation(
     mixer.keystore.rotate("alice")
     with mixer.subject("alice"):
         assert not identical(clients, alice, ALICE)
-    gate = gate_of(clients.administration)
-    assert gate is not None
-    assert [(item.collection, item.external_id) for item in gate.due()] == [(GROUP, f"{alice}/{first}")]
+    interceptor = interceptor_of(clients.administration)
+    assert interceptor is not None
+    assert [(item.collection, item.external_id) for item in interceptor.due()] == [(GROUP, f"{alice}/{first}")]
     groups = clients.administration.large_person_group
     groups.delete_face(STAFF, alice, first)
     with mixer.subject("alice"):
         groups.add_face(STAFF, alice, content(ALICE), detection_model="detection_03")
         assert identical(clients, alice, ALICE)
-    assert gate.due() == []
+    assert interceptor.due() == []
     groups.delete_person(STAFF, alice)
-    assert gate.entries() == []
+    assert interceptor.entries() == []
     assert witness().clear(service.received) == 8
     assert all(MIN_BYTES <= len(picture) <= MAX_BYTES for picture in pictures(service.received))
 
@@ -153,9 +149,9 @@ def test_a_gallery_is_trained_and_identified_without_a_name(
     assert [candidate.person_id for candidate in found.candidates] == [holders["bob"]]
     assert witness().clear(service.received) == 3
     administration.large_person_group.delete(STAFF)
-    gate = gate_of(administration)
-    assert gate is not None
-    assert gate.entries() == []
+    interceptor = interceptor_of(administration)
+    assert interceptor is not None
+    assert interceptor.entries() == []
     plain.administration.large_person_group.create(STAFF, name=STAFF)
     clients.close()
 
@@ -168,9 +164,7 @@ def test_a_face_list_is_a_collection_too(
     with mixer.subject("alice", enrol=True):
         added = lists.add_face("visitors", content(ALICE), target_face=[1, 2, 3, 4])
         (face,) = clients.faces.detect(content(ALICE, "smiling"), **HOW)
-    (alike,) = clients.faces.find_similar_from_large_face_list(
-        face_id=face.face_id, large_face_list_id="visitors"
-    )
+    (alike,) = clients.faces.find_similar_from_large_face_list(face_id=face.face_id, large_face_list_id="visitors")
     assert alike.persisted_face_id == added.persisted_face_id
     (record,) = mixer.keystore.enrolments()
     assert (record.collection, record.external_id) == ("largefacelists/visitors", added.persisted_face_id)
@@ -188,9 +182,7 @@ def test_inputs_past_the_mixer_are_refused(
         with pytest.raises(BypassError, match="address"):
             clients.faces.detect_from_url(url="https://photos.example/1", **HOW)
         with pytest.raises(BypassError, match="address"):
-            clients.administration.large_person_group.add_face_from_url(
-                STAFF, "p", url="https://photos.example/1"
-            )
+            clients.administration.large_person_group.add_face_from_url(STAFF, "p", url="https://photos.example/1")
         with pytest.raises(BypassError, match="may be that of a photo"):
             clients.faces.verify_face_to_face(face_id1=foreign, face_id2=foreign)
         with pytest.raises(BypassError, match="may be that of a photo"):
@@ -273,9 +265,7 @@ def test_an_entry_that_was_overtaken_by_a_rotation_is_taken_back(
     groups = clients.administration.large_person_group
     name = groups.create_person(STAFF, name="alice").person_id
     with mixer.subject("alice"), pytest.raises(KeyRevokedError):
-        groups.add_face(
-            STAFF, name, content(ALICE), raw_request_hook=lambda _: mixer.keystore.rotate("alice")
-        )
+        groups.add_face(STAFF, name, content(ALICE), raw_request_hook=lambda _: mixer.keystore.rotate("alice"))
     assert service.groups[STAFF].people[name].faces == {}
 
 

@@ -150,9 +150,7 @@ def test_opencv_leaves_the_hosts_arrays_as_they_are(stage: Stage) -> None:
     photo, row = bgr(stage.photo), _row(stage.photo)
     before = photo.copy(), row.copy()
     crop = np.zeros((112, 112, 3), np.uint8)
-    made = rehearsal.client.alignCrop(
-        src_img=photo, face_box=row, aligned_img=crop, subject=stage.person.name
-    )
+    made = rehearsal.client.alignCrop(src_img=photo, face_box=row, aligned_img=crop, subject=stage.person.name)
     assert np.array_equal(crop, made)
     stored = [3 * rehearsal.client.feature(made) for _ in range(2)]
     kept = [it.copy() for it in stored]
@@ -284,7 +282,7 @@ def test_a_session_has_no_second_way_in(stage: Stage, crop: np.ndarray) -> None:
                 session.run(None, feed)
     assert len(rehearsal.seen()) == before
     with pytest.raises(UsageError):
-        crops_adapter.protect("no network", rehearsal.gate.mixer)
+        crops_adapter.protect("no network", rehearsal.interceptor.mixer)
 
 
 def test_async_callers_keep_their_subjects(
@@ -335,7 +333,7 @@ def test_insightface_has_no_second_way_in(stage: Stage) -> None:
     assert np.allclose(again, face.embedding, atol=1e-4)
     assert_nothing_original(rehearsal.seen(), [stage.person.enrolled])
     with pytest.raises(UsageError):
-        loaded("insightface").protect(object(), rehearsal.gate.mixer)
+        loaded("insightface").protect(object(), rehearsal.interceptor.mixer)
 
 
 def test_insightface_embeds_the_claimed_face_of_several_or_all_under_the_gallery_key(stage: Stage) -> None:
@@ -469,9 +467,7 @@ def test_deepface_finds_in_folders_that_the_mixer_made_and_in_no_other(
 
     assert find(stage.other.probe) == [files[1].parent.name]
     assert list(folder.glob("ds_model_*"))
-    assert_nothing_original(
-        [decode_photo(it, allow_protected=True).pixels for it in files], [stage.person.enrolled]
-    )
+    assert_nothing_original([decode_photo(it, allow_protected=True).pixels for it in files], [stage.person.enrolled])
     (folder / "mallory.jpg").write_bytes(Path(str(stage.person.enrolled)).read_bytes())
     with pytest.raises(BypassError, match="mallory"):
         find(stage.other.probe)
@@ -485,9 +481,9 @@ def test_deepface_finds_in_folders_that_the_mixer_made_and_in_no_other(
     with pytest.raises(BackEndError, match="old keys"):
         find(stage.other.probe)
     assert not list(folder.glob("ds_model_*"))  # what was computed from the old faces is gone
-    for item in rehearsal.gate.due(str(folder)):
+    for item in rehearsal.interceptor.due(str(folder)):
         client.delete_file(folder, item.external_id)
-        rehearsal.gate.removed(item)
+        rehearsal.interceptor.removed(item)
     assert not any(path.exists() for path in files)
     client.enrol_file(stage.other.enrolled, folder, stage.other.name)
     assert find(stage.other.probe) == [files[1].parent.name]

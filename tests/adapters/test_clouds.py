@@ -156,9 +156,7 @@ def test_conformance(check: Callable[[conformance.Trial], None], tried: conforma
     check(tried)
 
 
-def test_nothing_reaches_the_service_when_parts_are_exchanged(
-    tried: conformance.Trial, service: LocalService
-) -> None:
+def test_nothing_reaches_the_service_when_parts_are_exchanged(tried: conformance.Trial, service: LocalService) -> None:
     conformance.holds_when_parts_are_exchanged(tried)
     assert witness().clear(service.received) >= 2
 
@@ -194,9 +192,7 @@ def test_twenty_people_go_through_the_breach_drill(
     assert report.passed, report.to_text()
 
 
-def test_a_rollback_that_fails_is_told(
-    name: str, mixer: SessionMixer, adapter: Adapter, service: LocalService
-) -> None:
+def test_a_rollback_that_fails_is_told(name: str, mixer: SessionMixer, adapter: Adapter, service: LocalService) -> None:
     """The key is rotated while the entry is on its way, and the service does not let go of the entry."""
 
     class Overtaken(SessionMixer):
@@ -210,7 +206,7 @@ def test_a_rollback_that_fails_is_told(
         with pytest.raises(EnrolmentError, match="could not be deleted"):
             stage.enrol(ALICE, photo(ALICE))
         service.mend()
-        assert stage.gate.entries(stage.collection) == []
+        assert stage.interceptor.entries(stage.collection) == []
         assert len(stage.entries()) == 1
 
 
@@ -246,9 +242,7 @@ def test_no_message_and_no_log_holds_a_photo_a_secret_or_a_name(
         assert isinstance(stage, Inspectable)
         attempt(lambda: stage.enrol(subject, content))
         said = f"{subject} {secrets}"
-        service.fail(
-            400, {"message": said, "error_message": said, "code": 1}, when=lambda it: bool(pictures([it]))
-        )
+        service.fail(400, {"message": said, "error_message": said, "code": 1}, when=lambda it: bool(pictures([it])))
         attempt(lambda: stage.verify_named(subject, content))  # the service repeats what it was sent
         service.mend()
         for exchange in stage.exchanges(content).values():

@@ -26,12 +26,12 @@ from servers.compreface import (
     CompreFaceService,
 )
 
-from anonymix_adapters import AdapterError, BypassError, SubjectNeededError, conformance, gate_of, renew
+from anonymix_adapters import AdapterError, BypassError, SubjectNeededError, conformance, interceptor_of, renew
 from anonymix_adapters import compreface as adapter
-from anonymix_adapters.compreface import ApiError, CompreFace, Patience
+from anonymix_adapters.compreface import ApiError, CompreFace, RetryPolicy
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
-SOON = Patience(timeout=5.0, pause=0.01)
+SOON = RetryPolicy(timeout=5.0, pause=0.01)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def connect(service: CompreFaceService) -> CompreFace:
         detection_key=DETECTION_KEY,
         collection="staff",
         det_prob_threshold=0.8,
-        patience=SOON,
+        retry=SOON,
     )
 
 
@@ -89,10 +89,10 @@ def test_from_enrolment_to_renewal_no_photo_leaves(
     mixer.keystore.rotate("alice")
     with mixer.subject("alice"):
         assert found(client, ALICE) == []
-    gate = gate_of(client)
-    assert gate is not None
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     done = renew(
-        gate,
+        interceptor,
         delete=lambda item: client.delete_face(item.external_id),
         enrol=lambda item, picture: client.add_face(item.subject, picture),  # type: ignore[arg-type]
         photo=lambda _: photo(ALICE),
@@ -173,23 +173,21 @@ def test_an_enrolment_is_sent_again_only_where_nothing_was_done(
 
 
 def test_deletions_are_written_down(client: CompreFace, service: CompreFaceService) -> None:
-    gate = gate_of(client)
-    assert gate is not None
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     first = client.add_face("alice", photo(ALICE)).image_id
     client.add_face("bob", photo(BOB))
     client.delete_face(first)
-    assert [item.subject for item in gate.entries("staff")] == ["bob"]
+    assert [item.subject for item in interceptor.entries("staff")] == ["bob"]
     client.delete_subject("bob")
-    assert gate.entries() == []
+    assert interceptor.entries() == []
     with pytest.raises(ApiError, match="not found") as caught:
         client.delete_face(first)
     assert caught.value.status == 404
     assert client.subjects().subjects == ["alice"]
 
 
-def test_threads_keep_their_own_subject(
-    client: CompreFace, service: CompreFaceService, mixer: SessionMixer
-) -> None:
+def test_threads_keep_their_own_subject(client: CompreFace, service: CompreFaceService, mixer: SessionMixer) -> None:
     people = {"alice": ALICE, "bob": BOB}
     for name, person in people.items():
         client.add_face(name, photo(person))
@@ -206,12 +204,12 @@ def test_threads_keep_their_own_subject(
 
 def test_a_service_without_a_key_is_said(service: CompreFaceService) -> None:
     with (
-        CompreFace(f"http://{service.host}", recognition_key="wrong", patience=SOON) as client,
+        CompreFace(f"http://{service.host}", recognition_key="wrong", retry=SOON) as client,
         pytest.raises(AdapterError, match="verification_key"),
     ):
         client.verify(photo(ALICE), photo(ALICE))
     with (
-        CompreFace(f"http://{service.host}", recognition_key="wrong", patience=SOON) as client,
+        CompreFace(f"http://{service.host}", recognition_key="wrong", retry=SOON) as client,
         pytest.raises(ApiError, match="x-api-key"),
     ):
         client.subjects()
@@ -222,44 +220,40 @@ def test_every_call_with_a_picture_says_how_sure_the_detector_must_be(
 ) -> None:
     photo = Path(str(londoners[0].enrolled)).read_bytes()
     url = f"http://{service.host}"
-    strict = CompreFace(url, detection_key=DETECTION_KEY, det_prob_threshold=1.0, patience=SOON)
+    strict = CompreFace(url, detection_key=DETECTION_KEY, det_prob_threshold=1.0, retry=SOON)
     with strict, pytest.raises(AdapterError, match="No face"):
         strict.detect(photo)
-    with CompreFace(url, detection_key=DETECTION_KEY, patience=SOON) as lenient:
+    with CompreFace(url, detection_key=DETECTION_KEY, retry=SOON) as lenient:
         assert len(lenient.detect(photo).result) == 1
 
 
 def test_a_subject_that_was_renamed_at_compreface_is_followed(
     client: CompreFace, service: CompreFaceService, mixer: SessionMixer
 ) -> None:
-    gate = gate_of(client)
-    assert gate is not None
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     client.add_face("alice", photo(ALICE))
     for example in service.examples.values():
         example.subject = "alicia"
     assert client.delete_faces("alice").deleted == 0  # nobody of that name any more: the record stays
-    assert [item.subject for item in gate.entries()] == ["alice"]
+    assert [item.subject for item in interceptor.entries()] == ["alice"]
     client.delete_subject("alicia")
-    assert gate.entries() == []
+    assert interceptor.entries() == []
 
 
-def test_only_what_compreface_no_longer_lists_is_written_down(
-    client: CompreFace, service: CompreFaceService
-) -> None:
-    gate = gate_of(client)
-    assert gate is not None
+def test_only_what_compreface_no_longer_lists_is_written_down(client: CompreFace, service: CompreFaceService) -> None:
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     client.add_face("alice", photo(ALICE))
     service.fail(200, {"deleted": 1}, when=lambda it: it.method == "DELETE")
     client.delete_faces("alice")  # says so, and has not done it
-    assert len(gate.entries()) == 1
+    assert len(interceptor.entries()) == 1
     service.fail(200, {"subject": "alice"}, when=lambda it: it.method == "DELETE")
     client.delete_subject("alice")
-    assert len(gate.entries()) == 1
+    assert len(interceptor.entries()) == 1
 
 
-def test_a_person_is_named_beside_a_label(
-    client: CompreFace, service: CompreFaceService, mixer: SessionMixer
-) -> None:
+def test_a_person_is_named_beside_a_label(client: CompreFace, service: CompreFaceService, mixer: SessionMixer) -> None:
     with mixer.subject("alice"), pytest.raises(UsageError, match="two different people"):
         client.add_face("card-17", photo(ALICE))
     assert service.received == []
@@ -268,12 +262,10 @@ def test_a_person_is_named_beside_a_label(
         assert told.recognize(photo(ALICE, "smiling")).result[0].subjects[0].subject == "card-17"
         assert [item.subject for item in mixer.keystore.enrolments()] == ["alice"]
         told.delete_subject("card-17")
-        assert list(mixer.keystore.enrolments()) == [] or gate_of(told).entries() == []  # type: ignore[union-attr]
+        assert list(mixer.keystore.enrolments()) == [] or interceptor_of(told).entries() == []  # type: ignore[union-attr]
 
 
-def test_a_name_that_went_up_in_an_address_is_in_no_log(
-    client: CompreFace, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_name_that_went_up_in_an_address_is_in_no_log(client: CompreFace, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         client.add_face("Erika-Mustermann", photo(ALICE))
     assert "Erika" not in caplog.text

@@ -20,7 +20,7 @@ from PIL import Image
 from remembering import RememberingMixer
 from test_conformance import loaded
 
-from anonymix_adapters import AdapterError, BackEndError, BypassError, EnrolmentError, gate_of, renew
+from anonymix_adapters import AdapterError, BackEndError, BypassError, EnrolmentError, interceptor_of, renew
 from anonymix_adapters.conformance import Person, assert_nothing_original
 from anonymix_adapters.deepface import ProtectedDeepFace, ProtectedFace, protect
 from anonymix_adapters.deepface._databases import Database
@@ -184,9 +184,7 @@ CHANGES: dict[str, Callable[[np.ndarray], Any]] = {
     "resized levels": lambda face: cv2.resize((face * 255).astype(np.uint8), (160, 160)),
     "resized, BGR, mirrored": lambda face: cv2.resize(np.asarray(face), (99, 130))[:, ::-1, ::-1],
     "made very small": lambda face: cv2.resize(np.asarray(face), (48, 48), interpolation=cv2.INTER_NEAREST),
-    "through JPEG": lambda face: cv2.imdecode(
-        cv2.imencode(".jpg", (face * 255).astype(np.uint8))[1], cv2.IMREAD_COLOR
-    ),
+    "through JPEG": lambda face: cv2.imdecode(cv2.imencode(".jpg", (face * 255).astype(np.uint8))[1], cv2.IMREAD_COLOR),
     "a slice": lambda face: face[20:-20, 20:-20],
     "brighter": lambda face: np.clip(face * 1.02, 0, 1),
 }
@@ -209,9 +207,7 @@ def test_a_crop_that_was_saved_passes_as_it_was_and_is_refused_changed(
 ) -> None:
     person = people[0]
     for detector in ("skip", "yunet"):
-        face = client.extract_faces(str(person.probe), detector_backend=detector, subject=person.name)[0][
-            "face"
-        ]
+        face = client.extract_faces(str(person.probe), detector_backend=detector, subject=person.name)[0]["face"]
         wanted = vector(client.represent(face, **SFACE))
         levels = np.rint(face[..., ::-1] * 255).astype(np.uint8)
         path = str(tmp_path / f"{detector}.png")
@@ -252,9 +248,7 @@ def test_a_crop_belongs_to_its_client_and_its_subject(
             elsewhere.represent(crop, subject=person.name, **SFACE)
 
 
-def test_crops_pass_every_function_once(
-    client: Any, mixer: Counting, people: list[Person], tmp_path: Path
-) -> None:
+def test_crops_pass_every_function_once(client: Any, mixer: Counting, people: list[Person], tmp_path: Path) -> None:
     person = people[0]
     store = {"database_type": "sqlite", "connection_details": str(tmp_path / "faces.db")}
     face = client.extract_faces(str(person.enrolled), detector_backend="skip", subject=person.name)[0]["face"]
@@ -269,22 +263,20 @@ def test_crops_pass_every_function_once(
     for name in ("analyze", "stream"):
         with pytest.raises(BypassError, match=f"DeepFace.{name} is not offered"):
             getattr(client, name)
-    grey = client.extract_faces(
-        str(person.enrolled), detector_backend="skip", color_face="gray", subject=person.name
-    )[0]["face"]
+    grey = client.extract_faces(str(person.enrolled), detector_backend="skip", color_face="gray", subject=person.name)[
+        0
+    ]["face"]
     assert grey.ndim == 2
     with pytest.raises(UsageError, match="grey"):
         client.represent(grey, **SFACE)
     for options in ({"color_face": "bgr"}, {"normalize_face": False}):
-        face = client.extract_faces(
-            str(person.enrolled), detector_backend="skip", subject=person.name, **options
-        )[0]["face"]
+        face = client.extract_faces(str(person.enrolled), detector_backend="skip", subject=person.name, **options)[0][
+            "face"
+        ]
         assert distance(vector(client.represent(face, **SFACE)), np.asarray(again["embedding"])) < 1e-6
 
 
-def test_embeddings_that_were_given_out_may_be_compared_and_others_not(
-    client: Any, people: list[Person]
-) -> None:
+def test_embeddings_that_were_given_out_may_be_compared_and_others_not(client: Any, people: list[Person]) -> None:
     person = people[0]
     with claimed(Claim(person.name)):
         one = client.represent(str(person.enrolled), **SFACE)[0]["embedding"]
@@ -422,14 +414,14 @@ def test_a_folder_that_is_moved_keeps_its_records_and_its_keys(
     # A new folder at the old place is another one, with keys and records of its own.
     client.enrol_file(other.enrolled, old, other.name)
     assert client.collection_of(old) not in {str(old), str(new)}
-    assert [it.subject for it in gate_of(client).entries(client.collection_of(old))] == [other.name]
+    assert [it.subject for it in interceptor_of(client).entries(client.collection_of(old))] == [other.name]
     assert len(rows(client, str(other.enrolled), old, **SFACE)) == 1
     # After a breach the renewal works at the new place.
     adapter_store.rotate_gallery(f"of {old}", reason="breach")
     with pytest.raises(BackEndError, match="old keys"):
         rows(client, str(person.probe), new, **SFACE)
     done = renew(
-        gate_of(client),
+        interceptor_of(client),
         delete=lambda item: client.delete_file(new, item.external_id),
         enrol=lambda item, photo: client.enrol_file(photo, new, item.subject),
         photo=lambda item: person.enrolled,
@@ -457,8 +449,8 @@ def test_a_folder_of_another_keystore_is_told_as_such(
 ) -> None:
     client = protect(module, mixer, keys="gallery", scope="foreign")
     client.enrol_file(people[0].enrolled, tmp_path / "faces", people[0].name)
-    for item in gate_of(client).entries(client.collection_of(tmp_path / "faces")):
-        gate_of(client).removed(item)
+    for item in interceptor_of(client).entries(client.collection_of(tmp_path / "faces")):
+        interceptor_of(client).removed(item)
     with pytest.raises(BypassError, match="no record of this folder") as told:
         rows(client, str(people[0].probe), tmp_path / "faces", **SFACE)
     assert "keystore" in str(told.value)
@@ -512,7 +504,7 @@ def names_in(path: Path) -> list[str]:
 
 
 def recorded(client: Any, place: str) -> list[str]:
-    return sorted(item.external_id for item in gate_of(client).entries(place))
+    return sorted(item.external_id for item in interceptor_of(client).entries(place))
 
 
 def test_only_what_the_database_took_is_recorded(client: Any, people: list[Person], tmp_path: Path) -> None:
@@ -533,7 +525,7 @@ def test_only_what_the_database_took_is_recorded(client: Any, people: list[Perso
     assert names_in(path) == ["one", "three"]
 
 
-def test_a_name_that_is_registered_anew_after_a_rotation_leaves_no_old_face(
+def test_a_name_that_is_registered_again_after_a_rotation_leaves_no_old_face(
     client: Any, adapter_store: Keystore, people: list[Person], tmp_path: Path
 ) -> None:
     person, path = people[2], tmp_path / "faces.db"
@@ -544,7 +536,7 @@ def test_a_name_that_is_registered_anew_after_a_rotation_leaves_no_old_face(
     adapter_store.rotate(person.name, reason="breach")
     client.register(str(person.enrolled), "her", **how)
     assert names_in(path) == ["her"]
-    assert not [item for item in gate_of(client).due(f"sqlite:{path}") if item.delete]
+    assert not [item for item in interceptor_of(client).due(f"sqlite:{path}") if item.delete]
     assert old not in path.read_bytes()  # not in the file's free pages either
 
 
@@ -598,7 +590,7 @@ def test_each_database_has_a_name_keys_and_records_of_its_own(
         )
         found = client.search(str(person.probe), return_type="dict", database_type="sqlite", **SFACE, **store)
         assert [row["img_name"] for row in found[0]] == ["entry"]
-        seen |= {(it.collection, it.scope, it.subject) for it in gate_of(client).entries()}
+        seen |= {(it.collection, it.scope, it.subject) for it in interceptor_of(client).entries()}
     mine = [it for it in seen if it[1].startswith("of sqlite:")]
     assert len({place for place, _, _ in mine}) == len({scope for _, scope, _ in mine}) == len(stores)
     for one, other in ((connections[0], str(tmp_path / "c.db")), (str(tmp_path / "a.db"), None)):
@@ -618,9 +610,7 @@ def test_each_database_has_a_name_keys_and_records_of_its_own(
         connection.close()
 
 
-def test_a_database_that_is_moved_keeps_its_records(
-    client: Any, people: list[Person], tmp_path: Path
-) -> None:
+def test_a_database_that_is_moved_keeps_its_records(client: Any, people: list[Person], tmp_path: Path) -> None:
     person, other = people[:2]
     old, new = tmp_path / "faces.db", tmp_path / "moved.db"
     store = {"database_type": "sqlite", "connection_details": str(old)}

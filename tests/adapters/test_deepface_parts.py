@@ -19,7 +19,7 @@ from anonymix_adapters.deepface._databases import Database
 from anonymix_adapters.deepface._folders import Folder
 from anonymix_adapters.deepface._given import Given, Origin
 from anonymix_adapters.deepface._pictures import batch, source
-from anonymix_adapters.gate import Gate, Whose
+from anonymix_adapters.interceptor import Interceptor, Whose
 from anonymix_keystore import Keystore
 from anonymix_plugin import AlreadyProtectedError, UsageError
 from anonymix_plugin.values import CancelableFace
@@ -28,8 +28,8 @@ HERS = Origin(Whose("alice", "default", gallery=False), 1, "f" * 32)
 
 
 @pytest.fixture
-def gate(adapter_store: Keystore) -> Gate:
-    return Gate(SimpleNamespace(keystore=adapter_store, fingerprint="f" * 32), "deepface")  # type: ignore[arg-type]
+def interceptor(adapter_store: Keystore) -> Interceptor:
+    return Interceptor(SimpleNamespace(keystore=adapter_store, fingerprint="f" * 32), "deepface")  # type: ignore[arg-type]
 
 
 def picture(seed: int, side: int = 160) -> np.ndarray:
@@ -42,12 +42,12 @@ def picture(seed: int, side: int = 160) -> np.ndarray:
 # --- crops ------------------------------------------------------------------------------------------
 
 
-def test_every_level_survives_the_ways_from_floats_to_levels(gate: Gate) -> None:
+def test_every_level_survives_the_ways_from_floats_to_levels(interceptor: Interceptor) -> None:
     """0..255 by way of /255 in float64 or float32, rounded or cut off: what comes back is the crop."""
     levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     for kind in (np.float64, np.float32):
         given = Given()
-        face = given.give((levels / 255).astype(kind), gate, HERS, bgr=False, whole=True)
+        face = given.give((levels / 255).astype(kind), interceptor, HERS, bgr=False, whole=True)
         assert isinstance(face, ProtectedFace)
         for back in (
             face,
@@ -59,51 +59,53 @@ def test_every_level_survives_the_ways_from_floats_to_levels(gate: Gate) -> None
             face[..., ::-1],
             face[:, ::-1],
         ):
-            handed = given.handed(back, gate)
+            handed = given.handed(back, interceptor)
             assert handed is not None
             assert handed.whole
             assert handed.origin is HERS
             assert np.abs(handed.pixels.astype(int)[..., ::-1].max() - 255) <= 1
 
 
-def test_what_is_handed_on_has_the_colours_of_what_was_given_out(gate: Gate) -> None:
+def test_what_is_handed_on_has_the_colours_of_what_was_given_out(interceptor: Interceptor) -> None:
     levels = picture(1)
     for bgr, options in ((False, {}), (True, {})):
         given = Given()
-        face = given.give(levels / 255, gate, HERS, bgr=bgr, whole=False, **options)
+        face = given.give(levels / 255, interceptor, HERS, bgr=bgr, whole=False, **options)
         wanted = levels if bgr else levels[..., ::-1]
         for back in (face, np.asarray(face), face[..., ::-1]):
-            handed = given.handed(back, gate)
+            handed = given.handed(back, interceptor)
             assert handed is not None
             assert np.array_equal(handed.pixels, wanted)
 
 
-def test_changed_crops_are_refused_and_other_pictures_are_photos(gate: Gate) -> None:
+def test_changed_crops_are_refused_and_other_pictures_are_photos(interceptor: Interceptor) -> None:
     given = Given()
-    assert given.handed(picture(1), gate) is None
-    face = given.give(picture(1) / 255, gate, HERS, bgr=False, whole=True)
-    assert given.handed(picture(2), gate) is None
-    assert given.handed(np.full((160, 160, 3), 128, np.uint8), gate) is None
-    assert given.handed(np.full((160, 160, 3), np.nan), gate) is None
-    assert given.handed(np.zeros((0, 5, 3)), gate) is None
+    assert given.handed(picture(1), interceptor) is None
+    face = given.give(picture(1) / 255, interceptor, HERS, bgr=False, whole=True)
+    assert given.handed(picture(2), interceptor) is None
+    assert given.handed(np.full((160, 160, 3), 128, np.uint8), interceptor) is None
+    assert given.handed(np.full((160, 160, 3), np.nan), interceptor) is None
+    assert given.handed(np.zeros((0, 5, 3)), interceptor) is None
     one = np.array(face)
     one[0, 0, 0] += 1 / 255
     for changed in (one, face[1:], face[:80, :80], face.copy() * 0.99, face.repeat(2, 0).repeat(2, 1)):
         with pytest.raises(BypassError):
-            given.handed(changed, gate)
-    other = Gate(gate.mixer, "deepface", scope="other")
+            given.handed(changed, interceptor)
+    other = Interceptor(interceptor.mixer, "deepface", scope="other")
     with pytest.raises(BypassError, match="another client"):
         given.handed(face, other)
-    same = Gate(gate.mixer, "deepface")
+    same = Interceptor(interceptor.mixer, "deepface")
     assert given.handed(face, same) is not None  # protected twice in one and the same way
 
 
-def test_what_was_given_out_is_remembered_within_bounds(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_given_out_is_remembered_within_bounds(
+    interceptor: Interceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("anonymix_adapters.deepface._given._CROPS", 4)
     monkeypatch.setattr("anonymix_adapters.deepface._given._VECTORS", 4)
     given = Given()
     for seed in range(40):
-        given.give(picture(seed, 32) / 255, gate, HERS, bgr=False, whole=True)
+        given.give(picture(seed, 32) / 255, interceptor, HERS, bgr=False, whole=True)
         given.give_vector([float(seed)] * 8)
     assert len(given._thumbs) == 4
     assert len(given._crops) == len(given._shapes) <= 32
@@ -165,16 +167,16 @@ PLACES: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("kind", "details", "place"), PLACES)
 def test_a_database_is_named_by_its_place_and_never_by_a_secret(
-    gate: Gate, kind: str, details: Any, place: str
+    interceptor: Interceptor, kind: str, details: Any, place: str
 ) -> None:
-    name = Database(kind, details, None).name(gate)
+    name = Database(kind, details, None).name(interceptor)
     assert name.startswith(f"{kind}:")
     assert name.endswith(place)
     assert SECRET not in name
     assert "bob" not in name
 
 
-def test_a_database_whose_place_cant_be_told_needs_a_name(gate: Gate) -> None:
+def test_a_database_whose_place_cant_be_told_needs_a_name(interceptor: Interceptor) -> None:
     for database in (
         Database("pinecone", f"pcsk_{SECRET}", None),
         Database("mongo", "", object()),
@@ -183,55 +185,55 @@ def test_a_database_whose_place_cant_be_told_needs_a_name(gate: Gate) -> None:
         Database("mongo", f"mongodb://bob:{SECRET}?@db/faces", None),
     ):
         with pytest.raises(UsageError, match="which") as told:
-            database.name(gate)
+            database.name(interceptor)
         assert SECRET not in str(told.value)
-        assert database.name(gate, given="staff") == f"{database.kind}:staff"
+        assert database.name(interceptor, given="staff") == f"{database.kind}:staff"
     info = SimpleNamespace(host="db", port=5432, dbname="faces", password=SECRET)
     connection = SimpleNamespace(info=info)
-    assert Database("postgres", None, connection).name(gate) == "postgres:db:5432/faces"
+    assert Database("postgres", None, connection).name(interceptor) == "postgres:db:5432/faces"
 
 
-def test_sqlite_databases_have_names_of_their_own(gate: Gate, tmp_path: Path) -> None:
+def test_sqlite_databases_have_names_of_their_own(interceptor: Interceptor, tmp_path: Path) -> None:
     path = tmp_path / "faces.db"
     by_path, by_dict = Database("sqlite", str(path), None), Database("sqlite", {"database": str(path)}, None)
-    name = by_path.name(gate, settle=True)
-    assert name == by_dict.name(gate) == f"sqlite:{path}"
+    name = by_path.name(interceptor, settle=True)
+    assert name == by_dict.name(interceptor) == f"sqlite:{path}"
     path.rename(tmp_path / "moved.db")
-    assert Database("sqlite", str(tmp_path / "moved.db"), None).name(gate) == name
+    assert Database("sqlite", str(tmp_path / "moved.db"), None).name(interceptor) == name
     memory = [sqlite3.connect(":memory:") for _ in range(2)]
-    names = [Database("sqlite", None, it).name(gate) for it in memory]
+    names = [Database("sqlite", None, it).name(interceptor) for it in memory]
     assert len(set(names)) == 2
-    assert [Database("sqlite", None, it).name(gate) for it in memory] == names
+    assert [Database("sqlite", None, it).name(interceptor) for it in memory] == names
     for connection in memory:
         connection.close()
     with pytest.raises(UsageError, match="gone after the call"):
-        Database("sqlite", ":memory:", None).name(gate)
+        Database("sqlite", ":memory:", None).name(interceptor)
 
 
 # --- folders ----------------------------------------------------------------------------------------
 
 
-def test_a_folder_keeps_its_name_and_a_new_one_gets_another(gate: Gate, tmp_path: Path) -> None:
-    store = gate.book
+def test_a_folder_keeps_its_name_and_a_new_one_gets_another(interceptor: Interceptor, tmp_path: Path) -> None:
+    store = interceptor.registry
     assert isinstance(store, Keystore)
     key = store.current_or_issue("folder-alice")
     old, new = tmp_path / "old", tmp_path / "new"
-    folder = Folder(old, gate)
+    folder = Folder(old, interceptor)
     old.mkdir()
     name = folder.name()
     face = CancelableFace(picture(3), (0, 0, 1, 1), "folder-alice", "default", key.version, "f" * 32, "fast")
     path = folder.add(face, "folder-alice")
     (digest,) = folder.pictures()
-    gate.record(face, Whose("folder-alice", "default", gallery=False), collection=name, external_id=digest)
+    interceptor.record(face, Whose("folder-alice", "default", gallery=False), collection=name, external_id=digest)
     folder.check("skip")
     old.rename(new)
-    moved = Folder(new, gate)
+    moved = Folder(new, interceptor)
     moved.check("yunet")
     assert moved.name() == name == str(old)
     (new / ".anonymix").unlink()  # as a folder of an earlier version has none
-    assert Folder(new, gate).name() == name
+    assert Folder(new, interceptor).name() == name
     old.mkdir()
-    assert Folder(old, gate).name() not in {str(old), str(new)}
+    assert Folder(old, interceptor).name() not in {str(old), str(new)}
     # Caches of other hands are deleted, the adapter's own are kept.
     cache = new / "ds_model_sface.npz"
     cache.write_bytes(b"ours")
@@ -250,7 +252,7 @@ def test_a_folder_keeps_its_name_and_a_new_one_gets_another(gate: Gate, tmp_path
     moved.add(small, "folder-alice")
     found = {other: digest for digest, other in moved.pictures().items()}
     added = next(digest for other, digest in found.items() if other.name != path.name)
-    gate.record(face, Whose("folder-alice", "default", gallery=False), collection=name, external_id=added)
+    interceptor.record(face, Whose("folder-alice", "default", gallery=False), collection=name, external_id=added)
     moved.check("skip")
     with pytest.raises(BackEndError, match="earlier version"):
         moved.check("yunet")
@@ -289,9 +291,9 @@ class FakeDeepFace:
 def test_options_are_bound_and_only_what_was_confirmed_is_recorded(
     adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person], tmp_path: Path
 ) -> None:
-    gate = Gate(adapter_mixer, "deepface")
+    interceptor = Interceptor(adapter_mixer, "deepface")
     fake = FakeDeepFace()
-    client = ProtectedDeepFace(fake, gate)
+    client = ProtectedDeepFace(fake, interceptor)
     assert [*inspect.signature(client.register).parameters] == [
         *inspect.signature(fake.register).parameters,
         "subject",
@@ -307,6 +309,6 @@ def test_options_are_bound_and_only_what_was_confirmed_is_recorded(
         assert answer == {"inserted": inserted}
     fake.taken.append("c")
     client.register(photo, "c", "SFace", "skip", "sqlite", place, subject=person.name)
-    assert sorted(it.external_id for it in gate.entries(f"sqlite:{place}")) == ["a", "b"]
+    assert sorted(it.external_id for it in interceptor.entries(f"sqlite:{place}")) == ["a", "b"]
     with pytest.raises(AdapterError, match="can't be deleted"):
         client.register(photo, "d", "SFace", "skip", "postgres", subject=person.name)

@@ -34,7 +34,7 @@ def test_a_breach_is_survived(name: str, adapter_mixer: RememberingMixer, london
     report = drill(loaded(name), adapter_mixer, named(londoners[:PEOPLE], "drill"))
     assert report.passed, report.to_text()
     steps = {step.name: step for step in report.steps}
-    assert steps["people enrolled"].count == steps["people enrolled anew"].count == PEOPLE
+    assert steps["people enrolled"].count == steps["people enrolled again"].count == PEOPLE
     assert steps["templates leaked"].count == steps["old entries deleted at the back end"].count == PEOPLE
     assert steps["entries still due"].count == 0
     content = json.loads(report.to_json())
@@ -63,7 +63,7 @@ class Careless:
     SDKS = opencv_adapter.SDKS
     protect = staticmethod(opencv_adapter.protect)
     unprotect = staticmethod(opencv_adapter.unprotect)
-    gate_of = staticmethod(opencv_adapter.gate_of)
+    interceptor_of = staticmethod(opencv_adapter.interceptor_of)
 
     @staticmethod
     def rehearse(*args: object, **options: object) -> object:
@@ -77,9 +77,7 @@ class Careless:
         return opened()
 
 
-def test_a_careless_back_end_fails_the_drill(
-    adapter_mixer: RememberingMixer, londoners: list[Person]
-) -> None:
+def test_a_careless_back_end_fails_the_drill(adapter_mixer: RememberingMixer, londoners: list[Person]) -> None:
     report = drill(Careless, adapter_mixer, named(londoners[:2], "careless"))  # type: ignore[arg-type]
     failed = {step.name for step in report.steps if not step.passed}
     assert {"old entries deleted at the back end", "old entries that match after the rotation"} <= failed
@@ -110,7 +108,7 @@ def test_a_person_whom_the_back_end_refuses_stands_in_the_report_and_ends_nothin
     assert f"people enrolled: {people[1].name}: OSError: there is more than 1 face" in report.failures
     steps = {step.name: step for step in report.steps}
     assert (steps["people enrolled"].count, steps["people enrolled"].passed) == (2, False)
-    assert steps["people enrolled anew"].count == 2  # the drill went on to its end
+    assert steps["people enrolled again"].count == 2  # the drill went on to its end
     assert "FAILED" in report.to_text()
 
 

@@ -26,15 +26,15 @@ from anonymix_adapters import (
     DoubleProtectionError,
     NotProtectedError,
     SubjectNeededError,
-    gate_of,
+    interceptor_of,
 )
 from anonymix_adapters import facepp as adapter
-from anonymix_adapters.facepp import ApiError, FacePlusPlus, FaceToken, Patience, Url
+from anonymix_adapters.facepp import ApiError, FacePlusPlus, FaceToken, RetryPolicy, Url
 from anonymix_keystore import KeyRevokedError
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
 STAFF = "staff"
-SOON = Patience(timeout=5.0, pause=0.01)
+SOON = RetryPolicy(timeout=5.0, pause=0.01)
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def service(mixer: SessionMixer) -> Iterator[FacePlusPlusService]:
         yield running
 
 
-def connect(service: FacePlusPlusService, patience: Patience = SOON) -> FacePlusPlus:
-    return FacePlusPlus(KEY, SECRET_KEY, url=service.url, patience=patience)
+def connect(service: FacePlusPlusService, retry: RetryPolicy = SOON) -> FacePlusPlus:
+    return FacePlusPlus(KEY, SECRET_KEY, url=service.url, retry=retry)
 
 
 @pytest.fixture
@@ -219,10 +219,8 @@ def test_what_cannot_be_repeated_is_not(plain: FacePlusPlus, service: FacePlusPl
     assert len(service.received) == 2
 
 
-def test_a_time_out_ends_in_an_error_without_secrets(
-    service: FacePlusPlusService, mixer: SessionMixer
-) -> None:
-    with adapter.protect(connect(service, Patience(timeout=0.3, attempts=2, pause=0.01)), mixer) as client:
+def test_a_time_out_ends_in_an_error_without_secrets(service: FacePlusPlusService, mixer: SessionMixer) -> None:
+    with adapter.protect(connect(service, RetryPolicy(timeout=0.3, attempts=2, pause=0.01)), mixer) as client:
         service.stall(0.8, times=2)
         with mixer.subject("alice", enrol=True), pytest.raises(ApiError, match="ReadTimeout") as caught:
             client.detect(photo(ALICE))
@@ -249,14 +247,14 @@ def test_a_rotation_between_detection_and_enrolment_leaves_nothing_behind(
 
 
 def test_removals_are_written_down(client: FacePlusPlus, mixer: SessionMixer) -> None:
-    gate = gate_of(client)
-    assert gate is not None
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     first = enrol(client, mixer, "alice", ALICE)
     enrol(client, mixer, "bob", BOB)
     client.remove_faces(STAFF, [first])
-    assert [item.subject for item in gate.entries(STAFF)] == ["bob"]
+    assert [item.subject for item in interceptor.entries(STAFF)] == ["bob"]
     client.delete_face_set(STAFF)
-    assert gate.entries() == []
+    assert interceptor.entries() == []
 
 
 def test_it_is_undone_and_never_done_twice(
@@ -269,17 +267,17 @@ def test_it_is_undone_and_never_done_twice(
         with pytest.raises(DoubleProtectionError):
             adapter.protect(client, mixer, fetch=lambda _: b"")
         adapter.unprotect(client)
-        assert gate_of(client) is None
+        assert interceptor_of(client) is None
         client.detect(photo(ALICE))
         assert mixer.drawn == 0
     with pytest.raises(AdapterError, match="no FacePlusPlus client"):
         adapter.protect(object(), mixer)  # type: ignore[arg-type]
 
 
-def test_patience_needs_at_least_one_try() -> None:
+def test_retry_needs_at_least_one_try() -> None:
     for wrong in ({"attempts": 0}, {"timeout": 0.0}, {"pause": -1.0}):
-        with pytest.raises(UsageError, match="patience"):
-            Patience(**wrong)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="retry"):
+            RetryPolicy(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("url", ["http://api.example/", "ftp://api.example/", "api.example"])
@@ -291,17 +289,17 @@ def test_addresses_that_would_give_the_secret_away_are_refused(url: str) -> None
 def test_only_tokens_that_were_added_are_recorded_and_each_once(
     client: FacePlusPlus, service: FacePlusPlusService, mixer: SessionMixer
 ) -> None:
-    gate = gate_of(client)
-    assert gate is not None
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     first = enrol(client, mixer, "alice", ALICE)
     client.add_faces(STAFF, [first, first])  # there already
-    assert [item.external_id for item in gate.entries()] == [first]
+    assert [item.external_id for item in interceptor.entries()] == [first]
     with mixer.subject("alice"):
         second = client.detect(photo(ALICE, "smiling")).faces[0].face_token
     failed = [{"face_token": second, "reason": "QUOTA_EXCEEDED"}]
     service.fail(200, {"face_added": 0, "failure_detail": failed}, when=lambda it: "addface" in it.path)
     client.add_faces(STAFF, [second])
-    assert [item.external_id for item in gate.entries()] == [first]
+    assert [item.external_id for item in interceptor.entries()] == [first]
 
 
 def test_only_tokens_that_have_left_the_face_set_are_written_down(
@@ -311,18 +309,18 @@ def test_only_tokens_that_have_left_the_face_set_are_written_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("servers.facepp.PAGE", 1)
-    gate = gate_of(client)
-    assert gate is not None
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     tokens = [enrol(client, mixer, name, who) for name, who in (("alice", ALICE), ("bob", BOB))]
     service.fail(200, {"face_removed": 0}, when=lambda it: "removeface" in it.path, times=2)
     client.remove_faces(STAFF, [tokens[1]])
     client.remove_faces(STAFF, ["RemoveAllFaceTokens"])
-    assert len(gate.entries()) == 2
+    assert len(interceptor.entries()) == 2
     service.sets[STAFF].tokens.remove(tokens[0])  # past the adapter
     assert client.remove_faces(STAFF, [tokens[0]]).face_removed == 0
-    assert [item.external_id for item in gate.entries()] == [tokens[1]]
+    assert [item.external_id for item in interceptor.entries()] == [tokens[1]]
     client.remove_faces(STAFF, ["RemoveAllFaceTokens"])
-    assert gate.entries() == []
+    assert interceptor.entries() == []
 
 
 def test_a_user_id_that_names_somebody_else_is_refused(
@@ -338,9 +336,7 @@ def test_a_user_id_that_names_somebody_else_is_refused(
         plain.detect(photo(ALICE), subject="alice")
 
 
-def test_an_address_that_could_not_be_fetched_is_not_told(
-    service: FacePlusPlusService, mixer: SessionMixer
-) -> None:
+def test_an_address_that_could_not_be_fetched_is_not_told(service: FacePlusPlusService, mixer: SessionMixer) -> None:
     signed = "https://photos.example/1?X-Amz-Signature=0123456789"
 
     def fetch(address: str) -> bytes:

@@ -70,7 +70,7 @@ def name(londoners: list[Person]) -> str:
     return londoners[0].name
 
 
-def likeness(faces: Any, originals: Any) -> float:
+def similarity(faces: Any, originals: Any) -> float:
     """The greatest cosine of an embedding that came out to one of the photo itself."""
     ours = [face.normed_embedding for face in faces if face.embedding is not None]
     return max((float(a @ b.normed_embedding) for a in ours for b in originals), default=-1.0)
@@ -187,7 +187,7 @@ def test_of_two_people_with_own_keys_the_second_has_no_embedding(
         faces = sorted(app.get(both), key=lambda face: face.bbox[0])
     assert [face.embedding is None for face in faces] == [False, True]
     assert faces[1].normed_embedding is None
-    assert likeness(faces, fresh().get(both)) < 0.5
+    assert similarity(faces, fresh().get(both)) < 0.5
 
 
 def test_the_model_and_its_session_take_nothing_past_the_adapter(
@@ -249,20 +249,18 @@ def test_an_app_stays_protected_when_it_is_prepared_again_copied_or_gets_another
             it.get(photo)
         with subject(name):
             faces = it.get(img=photo, max_num=1)
-        assert likeness(faces, original) < 0.5
+        assert similarity(faces, original) < 0.5
         assert float(faces[0].normed_embedding @ wanted) > 0.99
     twin = copy.deepcopy(app)
     adapter.unprotect(twin)
-    assert likeness(twin.get(photo), original) > 0.99
-    assert likeness(app.get(photo, subject=name), original) < 0.5
+    assert similarity(twin.get(photo), original) > 0.99
+    assert similarity(app.get(photo, subject=name), original) < 0.5
     adapter.unprotect(app)
-    assert likeness(app.get(photo), original) > 0.99
+    assert similarity(app.get(photo), original) > 0.99
     app.models["recognition"].get_feat(np.zeros((112, 112, 3), np.uint8))
 
 
-def test_nothing_that_is_started_inside_inherits_it(
-    app: Any, fresh: Fresh, photo: np.ndarray, name: str
-) -> None:
+def test_nothing_that_is_started_inside_inherits_it(app: Any, fresh: Fresh, photo: np.ndarray, name: str) -> None:
     """A model of the app's that starts a thread, a task or a generator: none gets past the adapter."""
     model, crop = app.models["recognition"], np.zeros((112, 112, 3), np.uint8)
     out: list[Any] = []
@@ -298,4 +296,4 @@ def test_nothing_that_is_started_inside_inherits_it(
         next(it)
     assert len(out) >= 3
     assert all(isinstance(it, BypassError) for it in out)
-    assert likeness(faces, fresh().get(photo)) < 0.5
+    assert similarity(faces, fresh().get(photo)) < 0.5

@@ -20,12 +20,12 @@ from servers import (
 )
 from servers.luxand import TOKEN, LuxandService
 
-from anonymix_adapters import BypassError, SubjectNeededError, gate_of
+from anonymix_adapters import BypassError, SubjectNeededError, interceptor_of
 from anonymix_adapters import luxand as adapter
-from anonymix_adapters.luxand import ApiError, Luxand, Patience, Url
+from anonymix_adapters.luxand import ApiError, Luxand, RetryPolicy, Url
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
-SOON = Patience(timeout=5.0, pause=0.01)
+SOON = RetryPolicy(timeout=5.0, pause=0.01)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def service(mixer: SessionMixer) -> Iterator[LuxandService]:
 
 
 def connect(service: LuxandService) -> Luxand:
-    return Luxand(TOKEN, url=service.url, patience=SOON)
+    return Luxand(TOKEN, url=service.url, retry=SOON)
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def client(service: LuxandService, mixer: SessionMixer) -> Iterator[Luxand]:
 def test_a_person_with_two_faces_is_verified_rotated_and_deleted(
     client: Luxand, mixer: SessionMixer, service: LuxandService
 ) -> None:
-    gate = gate_of(client)
-    assert gate is not None
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     alice = client.add_person("alice", photo(ALICE), collections=["staff"]).uuid
     with mixer.subject("alice"):
         second = client.add_face(alice, photo(ALICE, "smiling")).uuid
@@ -62,14 +62,14 @@ def test_a_person_with_two_faces_is_verified_rotated_and_deleted(
         assert not client.verify(alice, photo(BOB)).verified
         assert client.similarity(photo(ALICE), photo(ALICE, "smiling")).similar
         assert [match.name for match in client.search(photo(ALICE, "smiling"))] == ["alice"]
-    assert {item.external_id for item in gate.entries()} == {alice, f"{alice}/{second}"}
+    assert {item.external_id for item in interceptor.entries()} == {alice, f"{alice}/{second}"}
     mixer.keystore.rotate("alice")
     with mixer.subject("alice"):
         assert not client.verify(alice, photo(ALICE, "smiling")).verified
-    assert [item.delete for item in gate.due()] == [True, True]
+    assert [item.delete for item in interceptor.due()] == [True, True]
     client.delete_face(alice, second)
     client.delete_person(alice)
-    assert [item for item in gate.due() if item.delete] == []
+    assert [item for item in interceptor.due() if item.delete] == []
     assert witness().clear(service.received) == 8
     # Luxand is asked not to keep the pictures.
     assert all(request.form()[0].get("store", "0") == "0" for request in service.received)
@@ -144,7 +144,7 @@ def test_faults_are_retried_with_the_same_face_or_told(
 
 def test_it_is_undone(client: Luxand, mixer: SessionMixer) -> None:
     assert adapter.unprotect(client) is client
-    assert gate_of(client) is None
+    assert interceptor_of(client) is None
     client.add_person("alice", photo(ALICE))
     assert mixer.drawn == 0
 
@@ -152,16 +152,16 @@ def test_it_is_undone(client: Luxand, mixer: SessionMixer) -> None:
 def test_only_deletions_that_luxand_confirms_are_written_down(
     client: Luxand, service: LuxandService, mixer: SessionMixer
 ) -> None:
-    gate = gate_of(client)
-    assert gate is not None
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     alice = client.add_person("alice", photo(ALICE)).uuid
     for answer in ({"status": "failure", "message": "no"}, {}):
         service.fail(200, answer)
         with suppress(ApiError):
             client.delete_person(alice)
-        assert len(gate.entries()) == 1
+        assert len(interceptor.entries()) == 1
     client.delete_person(alice)
-    assert gate.entries() == []
+    assert interceptor.entries() == []
 
 
 def test_a_person_is_named_by_name_argument_or_block_and_only_once(

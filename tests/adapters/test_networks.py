@@ -17,7 +17,7 @@ from remembering import RememberingMixer
 
 from anonymix_adapters import BypassError, CopiedClientError, DoubleProtectionError, SubjectNeededError
 from anonymix_adapters.conformance import Person
-from anonymix_adapters.crops import CropLayout, gate_of, protect, unprotect
+from anonymix_adapters.crops import CropLayout, interceptor_of, protect, unprotect
 from anonymix_keystore import Keystore
 from anonymix_plugin import Anonymixer, UsageError
 from anonymix_plugin.faces import YuNet, recogniser_crops
@@ -93,10 +93,10 @@ def test_copies_of_a_real_recogniser_are_protected_and_give_its_own_answers(
         assert cosine(copy.deepcopy(net).double()(crops[0].double()), protected) > 0.999
     with pytest.raises(SubjectNeededError):
         twin(crops[0])
-    assert gate_of(twin) is gate_of(net)
+    assert interceptor_of(twin) is interceptor_of(net)
     unprotect(twin)  # the copy alone
     assert torch.equal(twin(crops[0]), plain)
-    assert gate_of(twin) is None
+    assert interceptor_of(twin) is None
     with pytest.raises(SubjectNeededError):
         net(crops[0])
     assert torch.equal(net(crops[0], subject=names[0]), protected)
@@ -358,7 +358,7 @@ def test_every_other_way_to_run_a_session_is_refused(session: Any) -> None:
         with pytest.raises(BypassError):
             setattr(session, name, None)
     assert session.get_modelmeta() is not None
-    session.set_providers(["CPUExecutionProvider"])  # makes the session behind it anew
+    session.set_providers(["CPUExecutionProvider"])  # makes the session behind it again
     with pytest.raises(SubjectNeededError):
         session.run(None, {session.get_inputs()[0].name: np.zeros((1, 3, 112, 112), np.float32)})
 
@@ -382,7 +382,7 @@ def test_methods_of_a_session_s_own_go_through_the_mixer_or_nowhere(
         session.embed(crops[0].numpy())
     with subject(names[0]):
         assert cosine(session.embed(crops[0].numpy()), plain) < 0.5
-        session.set_providers(["CPUExecutionProvider"])  # makes what runs anew
+        session.set_providers(["CPUExecutionProvider"])  # makes what runs again
         for past in (
             lambda: session.fast(crops[0].numpy()),
             lambda: onnxruntime.InferenceSession.run(session, None, feed),
@@ -418,9 +418,7 @@ def test_a_session_that_can_be_copied_is_protected_when_it_is(
     for other in (copy.deepcopy(session), copy.copy(session)):
         with pytest.raises(SubjectNeededError):
             other.run(None, feed)
-        assert np.allclose(
-            other.run(None, feed, subject=names[0])[0], session.run(None, feed, subject=names[0])[0]
-        )
+        assert np.allclose(other.run(None, feed, subject=names[0])[0], session.run(None, feed, subject=names[0])[0])
     with pytest.raises(CopiedClientError, match="pickled"):
         pickle.dumps(session)
     unprotect(copy.deepcopy(session))

@@ -37,7 +37,7 @@ from anonymix_adapters import (
     NotProtectedError,
     SdkVersionError,
     SubjectNeededError,
-    gate_of,
+    interceptor_of,
     renew,
 )
 from anonymix_adapters import rekognition as adapter
@@ -92,9 +92,7 @@ def bytes_of(person: str, mood: str = "neutral") -> bytes:
 
 
 def index(client: Any, subject: str, person: str, mood: str = "neutral") -> str:
-    answer = client.index_faces(
-        CollectionId=STAFF, Image={"Bytes": bytes_of(person, mood)}, ExternalImageId=subject
-    )
+    answer = client.index_faces(CollectionId=STAFF, Image={"Bytes": bytes_of(person, mood)}, ExternalImageId=subject)
     name: str = answer["FaceRecords"][0]["Face"]["FaceId"]
     return name
 
@@ -104,7 +102,7 @@ def found(client: Any, person: str, mood: str = "smiling") -> list[str]:
     return [match["Face"]["ExternalImageId"] for match in answer["FaceMatches"]]
 
 
-def test_a_person_is_enrolled_verified_rotated_and_enrolled_anew(
+def test_a_person_is_enrolled_verified_rotated_and_enrolled_again(
     client: Any, plain: Any, service: RekognitionService, mixer: SessionMixer
 ) -> None:
     first = index(client, "alice", ALICE)
@@ -118,11 +116,11 @@ def test_a_person_is_enrolled_verified_rotated_and_enrolled_anew(
     mixer.keystore.rotate("alice")
     with mixer.subject("alice"):
         assert found(client, ALICE) == []  # the old entry is dead
-    gate = gate_of(client)
-    assert gate is not None
-    assert [(item.subject, item.external_id, item.delete) for item in gate.due()] == [("alice", first, True)]
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
+    assert [(item.subject, item.external_id, item.delete) for item in interceptor.due()] == [("alice", first, True)]
     done = renew(
-        gate,
+        interceptor,
         delete=lambda item: client.delete_faces(CollectionId=item.collection, FaceIds=[item.external_id]),
         enrol=lambda item, picture: index(client, item.subject, ALICE, picture),
         photo=lambda item: "neutral",
@@ -131,13 +129,11 @@ def test_a_person_is_enrolled_verified_rotated_and_enrolled_anew(
     assert done.deleted == (first,)
     with mixer.subject("alice"):
         assert found(client, ALICE) == ["alice"]
-    assert gate.due() == []
+    assert interceptor.due() == []
     assert [face["FaceId"] for face in plain.list_faces(CollectionId=STAFF)["Faces"]].count(first) == 0
 
 
-def test_a_gallery_is_searched_without_a_name(
-    service: RekognitionService, mixer: SessionMixer, plain: Any
-) -> None:
+def test_a_gallery_is_searched_without_a_name(service: RekognitionService, mixer: SessionMixer, plain: Any) -> None:
     client = adapter.protect(connect(service), mixer, keys="gallery")
     ids = {name: index(client, name, person) for name, person in (("alice", ALICE), ("bob", BOB))}
     assert found(client, ALICE) == ["alice"]
@@ -226,9 +222,7 @@ def test_inputs_past_the_mixer_are_refused(
     assert service.received == []
 
 
-def test_a_photo_without_a_face_and_a_cancelable_face_are_refused(
-    client: Any, service: RekognitionService
-) -> None:
+def test_a_photo_without_a_face_and_a_cancelable_face_are_refused(client: Any, service: RekognitionService) -> None:
     with pytest.raises(NoFaceError):
         client.index_faces(CollectionId=STAFF, Image={"Bytes": blank()}, ExternalImageId="alice")
     assert service.received == []
@@ -352,13 +346,13 @@ def test_an_entry_that_was_overtaken_by_a_rotation_is_taken_back(
 
 
 def test_deletions_are_written_down(client: Any, mixer: SessionMixer) -> None:
-    gate = gate_of(client)
-    assert gate is not None
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     first, _ = index(client, "alice", ALICE), index(client, "bob", BOB)
     client.delete_faces(CollectionId=STAFF, FaceIds=[first])
-    assert [item.subject for item in gate.entries(STAFF)] == ["bob"]
+    assert [item.subject for item in interceptor.entries(STAFF)] == ["bob"]
     client.delete_collection(CollectionId=STAFF)
-    assert gate.entries() == []
+    assert interceptor.entries() == []
 
 
 def test_protection_is_taken_off_again_and_never_put_on_twice(
@@ -445,12 +439,12 @@ def test_the_adapter_itself_costs_little(
 def test_only_deletions_that_rekognition_confirms_are_written_down(
     client: Any, service: RekognitionService, mixer: SessionMixer
 ) -> None:
-    gate = gate_of(client)
-    assert gate is not None
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     first, second = index(client, "alice", ALICE), index(client, "alice", ALICE, "smiling")
     service.fail(200, {"DeletedFaces": [first], "UnsuccessfulFaceDeletions": [{"FaceId": second}]})
     client.delete_faces(CollectionId=STAFF, FaceIds=[first, second])
-    assert [item.external_id for item in gate.entries(STAFF)] == [second]
+    assert [item.external_id for item in interceptor.entries(STAFF)] == [second]
 
 
 def test_an_external_image_id_is_the_person_unless_the_adapter_is_told_otherwise(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from remembering import RememberingMixer
 
-from anonymix_adapters import Gate
+from anonymix_adapters import Interceptor
 from anonymix_adapters import opencv as adapter
 from anonymix_adapters.candidates import search_candidates
 from anonymix_adapters.conformance import Person
@@ -28,10 +28,10 @@ THRESHOLD = THRESHOLDS["arcface-mbf"]["fmr-0.1%"]
 
 
 @pytest.fixture
-def gate(adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person]) -> Gate:
+def interceptor(adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person]) -> Interceptor:
     for person in londoners[:3]:
         adapter_store.current_or_issue(person.name)
-    return Gate(adapter_mixer, "scenes")
+    return Interceptor(adapter_mixer, "scenes")
 
 
 @pytest.fixture(scope="module")
@@ -62,27 +62,27 @@ def embedded(pixels: Pixels) -> list[tuple[float, np.ndarray]]:
 
 
 def test_each_face_of_a_photo_gets_its_own_subjects_key(
-    gate: Gate, group: Pixels, londoners: list[Person]
+    interceptor: Interceptor, group: Pixels, londoners: list[Person]
 ) -> None:
-    scene = protect_scene(gate, group, whose=names_by_place(londoners), rest="keep")  # type: ignore[arg-type]
+    scene = protect_scene(interceptor, group, whose=names_by_place(londoners), rest="keep")  # type: ignore[arg-type]
     assert scene.pixels.shape == group.shape
     assert {face.subject for face in scene.faces} == {person.name for person in londoners[:3]}
     before, after = embedded(group), embedded(scene.pixels)
     assert len(before) == len(after) == 3
     for (_, original), (_, drawn), person in zip(before, after, londoners, strict=False):
         assert original @ drawn < THRESHOLD  # nobody's own face is left
-        alone = gate.protect(person.enrolled, gate.whose(argument=person.name))
+        alone = interceptor.protect(person.enrolled, interceptor.whose(argument=person.name))
         # Now and then part of a second face is drawn at the edge.
-        likeness = max(drawn @ enrolled for _, enrolled in embedded(alone.pixels))
-        assert likeness > THRESHOLD  # the face drawn in is the one that the key stands for
+        similarity = max(drawn @ enrolled for _, enrolled in embedded(alone.pixels))
+        assert similarity > THRESHOLD  # the face drawn in is the one that the key stands for
     assert np.array_equal(scene.pixels[:20], group[:20])  # the wall is kept
 
 
 @pytest.mark.parametrize("rest", ["blur", "drop"])
 def test_the_rest_is_blurred_or_dropped_and_unnamed_faces_are_covered(
-    gate: Gate, group: Pixels, londoners: list[Person], rest: str
+    interceptor: Interceptor, group: Pixels, londoners: list[Person], rest: str
 ) -> None:
-    scene = protect_scene(gate, group, whose=names_by_place(londoners, 1), rest=rest)  # type: ignore[arg-type]
+    scene = protect_scene(interceptor, group, whose=names_by_place(londoners, 1), rest=rest)  # type: ignore[arg-type]
     assert [face.why for face in scene.faces if face.subject is None] == ["nobody"] * 2
     assert len(embedded(scene.pixels)) == 1
     wall = scene.pixels[:20].astype(int)
@@ -91,20 +91,20 @@ def test_the_rest_is_blurred_or_dropped_and_unnamed_faces_are_covered(
         assert (wall == 128).all()
 
 
-def test_unnamed_faces_are_covered_even_where_the_rest_is_kept(gate: Gate, group: Pixels) -> None:
-    scene = protect_scene(gate, group, whose=lambda _: None, rest="keep")
+def test_unnamed_faces_are_covered_even_where_the_rest_is_kept(interceptor: Interceptor, group: Pixels) -> None:
+    scene = protect_scene(interceptor, group, whose=lambda _: None, rest="keep")
     assert embedded(scene.pixels) == []
     assert np.array_equal(scene.pixels[:20], group[:20])
 
 
-def test_a_subject_without_a_key_gives_no_picture(gate: Gate, group: Pixels) -> None:
+def test_a_subject_without_a_key_gives_no_picture(interceptor: Interceptor, group: Pixels) -> None:
     with pytest.raises(KeystoreError):
-        protect_scene(gate, group, whose=lambda _: "nobody who is known")
+        protect_scene(interceptor, group, whose=lambda _: "nobody who is known")
     with pytest.raises(UsageError):
-        protect_scene(gate, group, whose=lambda _: None, rest="burn")  # type: ignore[arg-type]
+        protect_scene(interceptor, group, whose=lambda _: None, rest="burn")  # type: ignore[arg-type]
 
 
-def test_a_video_keeps_each_persons_identity(gate: Gate, londoners: list[Person]) -> None:
+def test_a_video_keeps_each_persons_identity(interceptor: Interceptor, londoners: list[Person]) -> None:
     """Two people pass before the camera; the second stays away for a while."""
     pictures = [decode_photo(person.enrolled).pixels for person in londoners[:2]]
     small = [cv2.resize(picture, (240, 240), interpolation=cv2.INTER_AREA) for picture in pictures]
@@ -124,7 +124,7 @@ def test_a_video_keeps_each_persons_identity(gate: Gate, londoners: list[Person]
             made.append(frame)
         return made
 
-    scenes: list[Scene] = list(protect_frames(gate, frames(), whose=whose, rest="drop"))
+    scenes: list[Scene] = list(protect_frames(interceptor, frames(), whose=whose, rest="drop"))
     assert [scene.number for scene in scenes] == list(range(5))
     assert [len(scene.faces) for scene in scenes] == [2, 2, 1, 2, 2]
     assert sorted(asked) == sorted(person.name for person in londoners[:2])  # once each, not once a frame
@@ -139,9 +139,7 @@ def test_candidates_are_tried_one_by_one_with_their_own_keys(
     adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person]
 ) -> None:
     people = londoners[:3]
-    names = [
-        f"candidate {person.name}" for person in people
-    ]  # nobody else's keys, whichever tests ran before
+    names = [f"candidate {person.name}" for person in people]  # nobody else's keys, whichever tests ran before
     with adapter.rehearse(adapter_mixer) as stage:
         for name, person in zip(names, people, strict=True):
             stage.enrol(name, person.enrolled)

@@ -87,9 +87,7 @@ def check(client: Any) -> list[str]:
         for parameter, (kind, default) in theirs.items():
             assert mine[parameter][0] == kind, f"{name}: {parameter}"
             there = mine[parameter][1]
-            assert (there is inspect.Parameter.empty) == (default is inspect.Parameter.empty), (
-                f"{name}: {parameter}"
-            )
+            assert (there is inspect.Parameter.empty) == (default is inspect.Parameter.empty), f"{name}: {parameter}"
             if default is not ...:
                 assert there == default, f"{name}: {parameter}"
         compared.append(name)
@@ -106,14 +104,10 @@ def test_wrapped_calls_have_the_originals_signatures(name: str, adapter_mixer: R
         assert check(stage.client)
 
 
-def test_insightface_in_small_has_them_too(
-    adapter_mixer: RememberingMixer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_insightface_in_small_has_them_too(adapter_mixer: RememberingMixer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sdk, "check", lambda _: "")
     names = check(insightface.protect(insightface_like.FaceAnalysis(), adapter_mixer))
-    assert {"FaceAnalysis.get", "ArcFaceONNX.get", "ArcFaceONNX.get_feat", "ArcFaceONNX.forward"} <= set(
-        names
-    )
+    assert {"FaceAnalysis.get", "ArcFaceONNX.get", "ArcFaceONNX.get_feat", "ArcFaceONNX.forward"} <= set(names)
     assert {"PickableInferenceSession.run", "PickableInferenceSession.run_async"} <= set(names)
 
 

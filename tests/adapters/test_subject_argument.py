@@ -113,9 +113,7 @@ REFUSED = {
     },
     "insightface": {"recognition.forward", "recognition.get_feat"},
 }
-NAMED_OTHERWISE = {
-    "deepface": {"enrol_file", "identify", "register"}
-}  # subject= is needed, or an entry's own
+NAMED_OTHERWISE = {"deepface": {"enrol_file", "identify", "register"}}  # subject= is needed, or an entry's own
 """Public calls that `CALLS` has not: what each is, is said here."""
 
 
@@ -147,17 +145,13 @@ def stage(
         yield stage
 
 
-def test_every_call_that_takes_a_photo_takes_subject(
-    stage: Rehearsal, londoners: list[Person], tmp_path: Path
-) -> None:
-    name = stage.gate.adapter
+def test_every_call_that_takes_a_photo_takes_subject(stage: Rehearsal, londoners: list[Person], tmp_path: Path) -> None:
+    name = stage.interceptor.adapter
     photo = np.ascontiguousarray(decode_photo(londoners[0].enrolled).pixels[..., ::-1])
     calls, listed = CALLS[name](stage, photo, tmp_path), _listed(stage)
     others = [kinds.get(name, set()) for kinds in (WITHOUT_A_PHOTO, REFUSED, NAMED_OTHERWISE)]
     assert listed.keys() | {"__call__"} == calls.keys() | {"__call__"} | set.union(*others)
-    without = {
-        call for call, function in listed.items() if "subject" not in inspect.signature(function).parameters
-    }
+    without = {call for call, function in listed.items() if "subject" not in inspect.signature(function).parameters}
     assert without <= others[0]
     unknown, before = f"nobody who is known {secrets.token_hex(4)}", len(stage.seen())
     for said, call in calls.items():

@@ -30,15 +30,13 @@ from anonymix_adapters import (
     BypassError,
     DoubleProtectionError,
     SubjectNeededError,
-    gate_of,
+    interceptor_of,
 )
 from anonymix_adapters import tencent as adapter
 from anonymix_keystore import KeyRevokedError
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
-pytest.importorskip(
-    "tencentcloud.iai", reason="needs the vendor's SDK: pip install 'anonymix-plugin[tencent]'"
-)
+pytest.importorskip("tencentcloud.iai", reason="needs the vendor's SDK: pip install 'anonymix-plugin[tencent]'")
 
 from tencentcloud.common.credential import Credential
 from tencentcloud.common.exception import TencentCloudSDKException
@@ -85,9 +83,7 @@ def asked(kind: type[Any], **fields: Any) -> Any:
 
 
 def person(subject: str, who: str) -> Any:
-    return asked(
-        models.CreatePersonRequest, GroupId=STAFF, PersonId=subject, PersonName=subject, Image=text(who)
-    )
+    return asked(models.CreatePersonRequest, GroupId=STAFF, PersonId=subject, PersonName=subject, Image=text(who))
 
 
 def verified(client: Any, subject: str, who: str, mood: str = "smiling") -> bool:
@@ -112,33 +108,27 @@ def test_the_hosts_code_enrols_verifies_and_survives_a_rotation(
     )
     assert added.SucFaceNum == 2
     assert verified(client, "alice", ALICE)
-    gate = gate_of(client)
-    assert gate is not None
-    (old,) = [item for item in gate.due() if item.delete]
-    client.DeleteFace(
-        asked(models.DeleteFaceRequest, PersonId="alice", FaceIds=[old.external_id.split("/")[1]])
-    )
-    assert gate.due() == []
-    assert len(gate.entries()) == 3
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
+    (old,) = [item for item in interceptor.due() if item.delete]
+    client.DeleteFace(asked(models.DeleteFaceRequest, PersonId="alice", FaceIds=[old.external_id.split("/")[1]]))
+    assert interceptor.due() == []
+    assert len(interceptor.entries()) == 3
     client.DeletePerson(asked(models.DeletePersonRequest, PersonId="alice"))
-    assert [item.subject for item in gate.entries()] == ["bob"]
+    assert [item.subject for item in interceptor.entries()] == ["bob"]
     sent = witness().clear(service.received)
     assert sent == 8
     assert all(len(base64.b64encode(picture)) <= MAX_BASE64 for picture in pictures(service.received))
 
 
-def test_two_photos_are_compared_and_a_gallery_is_searched(
-    service: TencentService, mixer: SessionMixer
-) -> None:
+def test_two_photos_are_compared_and_a_gallery_is_searched(service: TencentService, mixer: SessionMixer) -> None:
     client = adapter.protect(connect(service), mixer, keys="gallery")
     for name, who in (("alice", ALICE), ("bob", BOB)):
         client.CreatePerson(person(name, who))
     request = asked(models.SearchPersonsRequest, GroupIds=[STAFF], Image=text(BOB, "smiling"))
     (result,) = client.SearchPersons(request).Results
     assert (result.Candidates[0].PersonId, result.Candidates[0].Score >= 50) == ("bob", True)
-    compared = client.CompareFace(
-        asked(models.CompareFaceRequest, ImageA=text(ALICE), ImageB=text(ALICE, "smiling"))
-    )
+    compared = client.CompareFace(asked(models.CompareFaceRequest, ImageA=text(ALICE), ImageB=text(ALICE, "smiling")))
     assert compared.Score >= 50
     assert witness().clear(service.received) == 5
 
@@ -197,9 +187,7 @@ def test_detection_is_a_matter_of_policy(client: Any, service: TencentService, m
     assert witness().clear(service.received) == 1
 
 
-def test_photos_that_cannot_be_used_are_not_sent(
-    client: Any, service: TencentService, mixer: SessionMixer
-) -> None:
+def test_photos_that_cannot_be_used_are_not_sent(client: Any, service: TencentService, mixer: SessionMixer) -> None:
     request = person("alice", ALICE)
     request.Image = base64.b64encode(blank()).decode()
     with pytest.raises(NoFaceError):  # as it was raised, not as an error of the SDK's
@@ -227,9 +215,7 @@ def test_failures_are_the_sdks_own_and_never_let_the_photo_out(
     with pytest.raises(TencentCloudSDKException):
         client.CreatePerson(person("alice", ALICE))
     assert mixer.drawn == 3
-    retrying = adapter.protect(
-        connect(service, retryer=StandardRetryer(max_attempts=2, backoff_fn=lambda _: 0)), mixer
-    )
+    retrying = adapter.protect(connect(service, retryer=StandardRetryer(max_attempts=2, backoff_fn=lambda _: 0)), mixer)
     service.fail(200, refuse("RequestLimitExceeded").answer.content, times=2)
     with pytest.raises(TencentCloudSDKException, match="RequestLimitExceeded"):
         retrying.CreatePerson(person("alice", ALICE))
@@ -295,32 +281,32 @@ def test_it_is_undone_and_never_done_twice(service: TencentService, mixer: Sessi
 def test_people_who_go_with_their_last_group_are_written_down(
     client: Any, service: TencentService, mixer: SessionMixer
 ) -> None:
-    gate = gate_of(client)
-    assert gate is not None
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     service.groups.add("visitors")
     for name in ("alice", "bob"):
         client.CreatePerson(person(name, ALICE if name == "alice" else BOB))
     client.CopyPerson(asked(models.CopyPersonRequest, PersonId="bob", GroupIds=["visitors"]))
     client.DeleteGroup(asked(models.DeleteGroupRequest, GroupId=STAFF))
-    assert [item.subject for item in gate.entries()] == ["bob"]
+    assert [item.subject for item in interceptor.entries()] == ["bob"]
     leaving = asked(models.DeletePersonFromGroupRequest, PersonId="bob", GroupId="visitors")
     client.DeletePersonFromGroup(leaving)
-    assert gate.entries() == []
+    assert interceptor.entries() == []
 
 
 def test_of_several_photos_those_are_recorded_that_tencent_took(
     client: Any, service: TencentService, mixer: SessionMixer
 ) -> None:
-    gate = gate_of(client)
-    assert gate is not None
+    interceptor = interceptor_of(client)
+    assert interceptor is not None
     client.CreatePerson(person("alice", ALICE))
     service.fail(200, {"Response": {"SucFaceNum": 1, "SucFaceIds": ["7"], "RetCode": [-1101, 0]}})
     two = asked(models.CreateFaceRequest, PersonId="alice", Images=[text(ALICE), text(ALICE, "smiling")])
     client.CreateFace(two)
-    assert len(gate.entries()) == 2
+    assert len(interceptor.entries()) == 2
     service.fail(200, {"Response": {"SucDeletedNum": 0, "SucFaceIds": [], "RequestId": "0"}})
     client.DeleteFace(asked(models.DeleteFaceRequest, PersonId="alice", FaceIds=["7"]))
-    assert len(gate.entries()) == 2
+    assert len(interceptor.entries()) == 2
     client.CreatePerson(person("bob", BOB))
     with pytest.raises(UsageError, match="two different people"):
         client.VerifyFace(asked(models.VerifyFaceRequest, PersonId="alice", Image=text(BOB)), subject="bob")

@@ -14,13 +14,13 @@ from anonymix_adapters import (
     BypassError,
     CopiedClientError,
     DoubleProtectionError,
-    Gate,
     Hooks,
+    Interceptor,
     NotProtectedError,
     StandIn,
-    gate_of,
     hook,
-    need_gate,
+    interceptor_of,
+    need_interceptor,
     stand_in,
     unwrap,
     wrap,
@@ -72,21 +72,21 @@ def by_hand(client: Any) -> Any:
 
 
 @pytest.fixture
-def gate() -> Gate:
-    return Gate(NoFaces(), "test")
+def interceptor() -> Interceptor:
+    return Interceptor(NoFaces(), "test")
 
 
 @pytest.fixture
-def client(gate: Gate) -> Client:
-    return wrap(Client(), gate, install)
+def client(interceptor: Interceptor) -> Client:
+    return wrap(Client(), interceptor, install)
 
 
-def holds(client: Client, gate: Gate) -> bool:
-    return gate_of(client) is gate and client.send() == "protected original 1"
+def holds(client: Client, interceptor: Interceptor) -> bool:
+    return interceptor_of(client) is interceptor and client.send() == "protected original 1"
 
 
-def test_hooks_lie_on_one_object_and_go_as_they_came(client: Client, gate: Gate) -> None:
-    assert holds(client, gate)
+def test_hooks_lie_on_one_object_and_go_as_they_came(client: Client, interceptor: Interceptor) -> None:
+    assert holds(client, interceptor)
     assert client.model.run() == "protected run"
     assert Client().send() == "original 1"
     assert isinstance(client, Client)
@@ -98,98 +98,100 @@ def test_hooks_lie_on_one_object_and_go_as_they_came(client: Client, gate: Gate)
 
 
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_copy_is_refused_with_a_sentence(client: Client, gate: Gate, make: Callable[[Any], Any]) -> None:
+def test_a_copy_is_refused_with_a_sentence(
+    client: Client, interceptor: Interceptor, make: Callable[[Any], Any]
+) -> None:
     with pytest.raises(CopiedClientError):
         make(client)
     with pytest.raises(CopiedClientError):
         make(client.model)
-    assert holds(client, gate)
+    assert holds(client, interceptor)
 
 
-def test_a_copy_made_by_hand_is_no_way_in_and_none_to_the_original(client: Client, gate: Gate) -> None:
+def test_a_copy_made_by_hand_is_no_way_in_and_none_to_the_original(client: Client, interceptor: Interceptor) -> None:
     twin = by_hand(client)
-    assert gate_of(twin) is None
+    assert interceptor_of(twin) is None
     with pytest.raises(BypassError, match="copy"):
         twin.send()
     with pytest.raises(NotProtectedError):
         unwrap(twin)
     with pytest.raises(CopiedClientError):
-        wrap(twin, gate, install)
+        wrap(twin, interceptor, install)
     with pytest.raises(CopiedClientError):
         copy.copy(twin)
-    assert holds(client, gate)
+    assert holds(client, interceptor)
 
 
-def test_a_hook_can_not_be_overwritten_unnoticed(client: Client, gate: Gate) -> None:
+def test_a_hook_can_not_be_overwritten_unnoticed(client: Client, interceptor: Interceptor) -> None:
     with pytest.raises(BypassError, match="unprotect"):
         client.send = lambda: "past the mixer"  # type: ignore[method-assign]
     with pytest.raises(BypassError):
         del client.send
     vars(client)["send"] = lambda: "past the mixer"
     client.weight = 1  # what is no hook can be set
-    assert holds(client, gate)
+    assert holds(client, interceptor)
     setattr(type(client), "send", lambda _: "past the mixer")  # noqa: B010
-    assert gate_of(client) is None
+    assert interceptor_of(client) is None
     with pytest.raises(NotProtectedError):
-        need_gate(client)
+        need_interceptor(client)
 
 
-def test_what_somebody_took_out_is_put_in_anew(client: Client, gate: Gate) -> None:
+def test_what_somebody_took_out_is_put_in_again(client: Client, interceptor: Interceptor) -> None:
     client.model.__class__ = Model
-    assert gate_of(client) is None
-    assert holds(wrap(client, gate, install), gate)
+    assert interceptor_of(client) is None
+    assert holds(wrap(client, interceptor, install), interceptor)
     assert client.model.run() == "protected run"
     client.__class__ = Client
-    assert gate_of(client) is None
+    assert interceptor_of(client) is None
     with pytest.raises(NotProtectedError):
         unwrap(client)
 
 
-def test_hooks_that_only_the_adapter_knows_are_asked_for(gate: Gate) -> None:
+def test_hooks_that_only_the_adapter_knows_are_asked_for(interceptor: Interceptor) -> None:
     client, handlers = Client(), ["mixer"]
     hooks = Hooks(handlers.clear, lambda: handlers == ["mixer"])
-    wrap(client, gate, lambda _: hooks)
-    assert gate_of(client) is gate
+    wrap(client, interceptor, lambda _: hooks)
+    assert interceptor_of(client) is interceptor
     handlers.insert(0, "the host's")
-    assert gate_of(client) is None
+    assert interceptor_of(client) is None
     unwrap(client)
     assert handlers == []
 
 
-def test_one_failure_does_not_keep_the_other_hooks_in(client: Client, gate: Gate) -> None:
+def test_one_failure_does_not_keep_the_other_hooks_in(client: Client, interceptor: Interceptor) -> None:
     def failing(client: Client) -> Hooks:
         def fail() -> None:
             raise OSError("the handler is gone")
 
         return Hooks.together((install(client), Hooks(fail)))
 
-    other = wrap(Client(), gate, failing)
+    other = wrap(Client(), interceptor, failing)
     with pytest.raises(OSError, match="gone"):
         unwrap(other)
-    assert (other.send(), other.model.run(), gate_of(other)) == ("original 1", "run", None)
+    assert (other.send(), other.model.run(), interceptor_of(other)) == ("original 1", "run", None)
 
 
-def test_a_part_of_a_protected_client_is_not_protected_a_second_time(client: Client, gate: Gate) -> None:
+def test_a_part_of_a_protected_client_is_not_protected_a_second_time(client: Client, interceptor: Interceptor) -> None:
     with pytest.raises(DoubleProtectionError):
-        wrap(client.model, gate, lambda it: hook(it, {"run": lambda: "mixed twice"}))
+        wrap(client.model, interceptor, lambda it: hook(it, {"run": lambda: "mixed twice"}))
     other = Client()
     other.model = client.model
     with pytest.raises(DoubleProtectionError):
-        wrap(other, gate, install)
-    assert (other.send(), gate_of(other)) == ("original 1", None)
+        wrap(other, interceptor, install)
+    assert (other.send(), interceptor_of(other)) == ("original 1", None)
     assert client.model.run() == "protected run"
 
 
-def test_what_is_built_in_is_refused_and_left_as_it_was(gate: Gate) -> None:
+def test_what_is_built_in_is_refused_and_left_as_it_was(interceptor: Interceptor) -> None:
     for target in (object(), Exception(), print):
         with pytest.raises(AdapterError, match="in place"):
-            wrap(target, gate, lambda _: Hooks(lambda: None))
-        assert gate_of(target) is None
+            wrap(target, interceptor, lambda _: Hooks(lambda: None))
+        assert interceptor_of(target) is None
 
 
-def test_a_stand_in_is_not_copied(gate: Gate) -> None:
+def test_a_stand_in_is_not_copied(interceptor: Interceptor) -> None:
     client = Client()
-    standing = stand_in(client, gate, StandIn)
+    standing = stand_in(client, interceptor, StandIn)
     for make in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(CopiedClientError):
             make(standing)

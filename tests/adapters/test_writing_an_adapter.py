@@ -42,9 +42,7 @@ class Client:
 
 
 def template() -> str:
-    return next(
-        block for block in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S) if "NAME =" in block
-    )
+    return next(block for block in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S) if "NAME =" in block)
 
 
 @pytest.fixture
@@ -84,8 +82,8 @@ def test_a_leaky_adapter_is_caught(
 ) -> None:
     """It protects, so that the records are right, and then sends the photo."""
     leaky = template().replace(
-        "return embed(bgr(gate.protect(photo, whose)))",
-        "gate.protect(photo, whose)\n            return embed(photo[..., ::-1])",
+        "return embed(bgr(interceptor.protect(photo, whose)))",
+        "interceptor.protect(photo, whose)\n            return embed(photo[..., ::-1])",
     )
     assert leaky != template()
     trial = Trial(install(leaky), adapter_mixer, londoners[:3])

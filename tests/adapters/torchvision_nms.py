@@ -35,14 +35,10 @@ def define() -> None:
     try:
         torch.ops.load_library(str(compiled))
     except OSError:
-        torch.library.define(
-            "torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        )
+        torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         torch.library.impl("torchvision::nms", "cpu", nms)
         # Asked for at import; facenet-pytorch, and so everything here, never calls it.
-        torch.library.define(
-            "torchvision::qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        )
+        torch.library.define("torchvision::qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import torchvision.extension
 
         torchvision.extension._has_ops = lambda: True

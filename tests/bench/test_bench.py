@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from anonymix_lab.bench import BenchResult, BenchSettings, run_bench
+from anonymix_lab.bench.baselines import blurred, pixelated
 from anonymix_lab.bench.clock import Clock
 from anonymix_lab.bench.cold import ColdStart, cold_start
 from anonymix_lab.bench.counts import count, generator_counts, onnx_counts
 from anonymix_lab.bench.drawn import draw_photo
-from anonymix_lab.bench.rivals import blurred, pixelated
 from anonymix_plugin.cli import main
 from anonymix_plugin.errors import AnonymixError
 from anonymix_plugin.generator import PublishedWeights, read_published
@@ -43,9 +43,7 @@ def test_convolutions_and_products_are_counted_by_the_book() -> None:
     from openvino import opset13 as op
 
     given = op.parameter([1, 4, 10, 10], np.float32)
-    plain = op.convolution(
-        given, op.constant(np.ones((8, 4, 3, 3), np.float32)), [1, 1], [1, 1], [1, 1], [1, 1]
-    )
+    plain = op.convolution(given, op.constant(np.ones((8, 4, 3, 3), np.float32)), [1, 1], [1, 1], [1, 1], [1, 1])
     each = op.constant(np.ones((8, 1, 1, 3, 3), np.float32))
     depthwise = op.group_convolution(plain, each, [2, 2], [1, 1], [1, 1], [1, 1])
     activated = op.relu(depthwise)
@@ -135,7 +133,7 @@ def test_everything_is_measured_in_one_run(result: BenchResult) -> None:
     assert result.total.runs == result.generator.runs == 3
     assert result.ratio > 1
     assert result.total.p50 > result.stages["generate"].p50
-    assert {"blur", "pixelation", "recogniser alone"} == set(result.rivals)
+    assert {"blur", "pixelation", "recogniser alone"} == set(result.baselines)
     assert result.photos == 2
     assert result.throughput[0].batch == 2
     assert min(result.throughput[0].one_by_one, result.throughput[0].streamed) > 0

@@ -9,9 +9,7 @@ from anonymix_lab.bench import keystore as _bench
 from anonymix_plugin.cli import main
 
 
-def test_the_bench_prints_every_figure_with_its_target(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_bench_prints_every_figure_with_its_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(
         [
             "measure",

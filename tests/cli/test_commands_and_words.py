@@ -33,9 +33,7 @@ def commands() -> Iterator[tuple[list[str], Any]]:
 def takes_photos(parameter: Any) -> bool:
     """By what its help says: a path, of photos or of a collection of them."""
     words = f"{parameter.name} {parameter.metavar} {getattr(parameter, 'help', '')}".lower()
-    return "Path" in str(parameter.type_descriptor) and (
-        "photo" in words or parameter.name in {"data", "lfw"}
-    )
+    return "Path" in str(parameter.type_descriptor) and ("photo" in words or parameter.name in {"data", "lfw"})
 
 
 DOORS = [(words, it) for words, command in commands() for it in command.params if takes_photos(it)]

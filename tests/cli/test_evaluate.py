@@ -37,7 +37,7 @@ def made(portraits: Path, model: Callable[[str], Path], tmp_path_factory: pytest
         writer.writerows((f"{one}_neutral.jpg", "all") for one in people)
     arguments = [
         *("evaluate", "pairs", "--data", folder / "pairs.csv", "--root", portraits, "-o", folder / "out"),
-        *("--cache", folder / "cache", "--judges", "sface", "--rivals", "blur", "--rival-pairs", "6"),
+        *("--cache", folder / "cache", "--matchers", "sface", "--baselines", "blur", "--baseline-pairs", "6"),
         *("--attacks", "direct,with-key,linkage", "--replicates", "20", "--groups", folder / "groups.csv"),
         *("--require", "psr>=.5", "--require", "eer-unprotected<=.2"),
     ]
@@ -96,8 +96,8 @@ def test_bad_calls_are_refused_before_anything_is_loaded(run: Run, tmp_path: Pat
         (("--require", "speed<=1"), "no such metric"),
         (("--require", "eer<.1"), "no requirement"),
         (("--attacks", "magic"), "no 'magic'"),
-        (("--rivals", "masks"), "no 'masks'"),
-        (("--judges", " , "), "no judge"),
+        (("--baselines", "masks"), "no 'masks'"),
+        (("--matchers", " , "), "no matcher"),
         (("--groups", tmp_path / "gone.csv"), "groups can't be read"),
         (("--exclude", tmp_path / "gone.txt"), "list of people can't be read"),
         (("--root", tmp_path), "--root is for"),

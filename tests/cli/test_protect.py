@@ -67,9 +67,7 @@ def test_photos_become_marked_faces_and_a_table_says_so(run, one: Path, one_smil
     assert "v1" in ended.out
 
 
-def test_json_says_everything_about_every_photo(
-    run, one: Path, empty_room: Path, bad: Path, out: Path
-) -> None:
+def test_json_says_everything_about_every_photo(run, one: Path, empty_room: Path, bad: Path, out: Path) -> None:
     ended = run("protect", one, empty_room, bad, "-s", "alice", "-o", out, "--format", "jpeg", "--json")
     assert (ended.code, ended.err) == (1, "")
     report = ended.json
@@ -78,7 +76,7 @@ def test_json_says_everything_about_every_photo(
     made, no_face, unreadable = report["results"]
     assert made["source"] == str(one)
     assert made["output"] == str(out / "001_neutral.jpg")
-    assert (made["subject"], made["scope"], made["key_version"], made["road"]) == (
+    assert (made["subject"], made["scope"], made["key_version"], made["method"]) == (
         "alice",
         "default",
         1,
@@ -182,9 +180,7 @@ def test_size_and_policy_are_what_was_asked_for(run, one: Path, out: Path) -> No
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_an_unknown_subject_is_not_enrolled_by_a_probe(
-    run, store: Keystore, one: Path, out: Path, as_json
-) -> None:
+def test_an_unknown_subject_is_not_enrolled_by_a_probe(run, store: Keystore, one: Path, out: Path, as_json) -> None:
     ended = run("protect", one, "--subject", "carol", "-o", out, *["--json"] * as_json)
     assert ended.code == 4
     text = ended.json["error"]["fix"] if as_json else ended.err
@@ -195,17 +191,13 @@ def test_an_unknown_subject_is_not_enrolled_by_a_probe(
         store.current("carol")
 
 
-def test_enrolling_issues_a_first_key_and_probes_find_it(
-    run, one: Path, one_smiling: Path, out: Path
-) -> None:
+def test_enrolling_issues_a_first_key_and_probes_find_it(run, one: Path, one_smiling: Path, out: Path) -> None:
     assert run("protect", one, "--subject", "carol", "--enrol", "-o", out).code == 0
     assert run("protect", one_smiling, "--subject", "carol", "-o", out).code == 0
     assert files(out) == ["001_neutral.png", "001_smiling.png"]
 
 
-def test_old_and_new_versions_of_a_key_make_different_faces(
-    run, store: Keystore, one: Path, out: Path
-) -> None:
+def test_old_and_new_versions_of_a_key_make_different_faces(run, store: Keystore, one: Path, out: Path) -> None:
     store.rotate("alice")
     old = run("protect", one, "-s", "alice", "--version", 1, "-o", out / "1", "--json").json["results"][0]
     new = run("protect", one, "-s", "alice", "-o", out / "2", "--json").json["results"][0]
@@ -238,9 +230,7 @@ def test_a_wrong_passphrase_opens_nothing_and_is_not_repeated(
     assert not out.exists()
 
 
-def test_the_passphrase_comes_from_a_descriptor(
-    run, one: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_passphrase_comes_from_a_descriptor(run, one: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANONYMIX_PASSPHRASE")
     reading, writing = os.pipe()
     os.write(writing, b"swordfish and chips\n")
@@ -422,9 +412,7 @@ def test_a_photo_may_have_any_name(run, bad: Path, tmp_path: Path, one: Path, ou
         ("--subjects-from-folders",),
     ],
 )
-def test_contradictions_end_with_2_before_anything_is_done(
-    run, one: Path, out: Path, options: tuple[str, ...]
-) -> None:
+def test_contradictions_end_with_2_before_anything_is_done(run, one: Path, out: Path, options: tuple[str, ...]) -> None:
     ended = run("protect", one, "-o", out, *options, "--json")
     assert ended.code == 2
     assert ended.json["error"]["what"]
@@ -511,9 +499,7 @@ def test_sigterm_while_writing_leaves_nothing(one: Path, out: Path, monkeypatch:
     assert files(out) == []
 
 
-def test_a_bug_in_the_mixer_passes_no_photo_on(
-    run, one: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_in_the_mixer_passes_no_photo_on(run, one: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError(f"photo of {one}")
 

@@ -47,17 +47,13 @@ def test_photos_are_enrolled_together_and_those_of_others_are_named(
 ) -> None:
     stranger = portraits / "002_neutral.jpg"
     photos = (one, one_smiling, stranger)
-    ended = run(
-        *("protect", *photos, "-s", "ben", "--enrol", "--together", "--json"), "-o", tmp_path / "together"
-    )
+    ended = run(*("protect", *photos, "-s", "ben", "--enrol", "--together", "--json"), "-o", tmp_path / "together")
     assert ended.code == 1
     made, left_out = ended.json["results"]
     assert (made["source"], made["photos"], made["guided"]) == (str(one), 2, False)
     assert (left_out["source"], left_out["error"]["code"]) == (str(stranger), "different_people")
     assert [path.name for path in (tmp_path / "together").iterdir()] == ["001_neutral.png"]
     assert run("protect", one, "-s", "ben", "--together", "-o", tmp_path / "x").code == 2
-    different = run(
-        "protect", one, stranger, "-s", "ben", "--enrol", "--together", "--json", "-o", tmp_path / "none"
-    )
+    different = run("protect", one, stranger, "-s", "ben", "--enrol", "--together", "--json", "-o", tmp_path / "none")
     assert different.json["results"][0]["error"]["code"] == "different_people"
     assert not (tmp_path / "none").exists()

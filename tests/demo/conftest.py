@@ -47,9 +47,7 @@ def loaded_once(loaders: dict[str, Any]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def small_run(
-    tmp_path_factory: pytest.TempPathFactory, model: Callable[[str], Path], loaders: dict[str, Any]
-) -> Run:
+def small_run(tmp_path_factory: pytest.TempPathFactory, model: Callable[[str], Path], loaders: dict[str, Any]) -> Run:
     """Two sample people with two photos each."""
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface", "facenet"):
         model(name)

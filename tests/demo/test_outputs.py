@@ -115,8 +115,8 @@ def test_summary_has_its_schema(small_run: Run) -> None:
     assert facts["sample_people"] is True
     assert re.fullmatch(r"[0-9a-f]{32}", facts["fingerprint"])
     assert [one["photos"] for one in facts["people"]] == [2, 2]
-    assert [judge["name"] for judge in facts["judges"]] == ["arcface-mbf", "facenet"]
-    counted = {chapter["chapter"]: chapter["judges"]["facenet"] for chapter in facts["chapters"]}
+    assert [matcher["name"] for matcher in facts["matchers"]] == ["arcface-mbf", "facenet"]
+    counted = {chapter["chapter"]: chapter["matchers"]["facenet"] for chapter in facts["chapters"]}
     assert {name: entry["comparisons"] for name, entry in counted.items()} == {
         "genuine": 2,
         "impostor": 2,
@@ -150,7 +150,7 @@ def test_destroyed_key_lets_nothing_pass(small_run: Run) -> None:
 
 
 def test_ok_says_whether_every_comparison_ended_as_expected(small_run: Run) -> None:
-    limits = {judge["name"]: judge["threshold"] for judge in small_run.facts["judges"]}
+    limits = {matcher["name"]: matcher["threshold"] for matcher in small_run.facts["matchers"]}
     all_right = all(
         (score >= limits[name]) == (entry["expected"] == "accept")
         for entry in small_run.facts["comparisons"]

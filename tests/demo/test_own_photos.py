@@ -73,8 +73,6 @@ def test_people_beyond_the_first_are_named(tmp_path: Path) -> None:
     assert [entry.what for entry in skipped] == ["c, d"]
 
 
-def test_options_for_samples_do_not_go_with_own_photos(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_for_samples_do_not_go_with_own_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--output", str(tmp_path / "out"), "--photos", str(tmp_path), "--seed", "1"]) == 2
     assert "sample people" in capsys.readouterr().err

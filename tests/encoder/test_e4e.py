@@ -92,9 +92,7 @@ def by_definition(state: State, pixels: torch.Tensor, *, offsets: bool) -> torch
     for i in range(24):
         name, stride = f"body.{i}", 2 if i in first_of_stage else 1
         y = F.conv2d(norm(f"{name}.res_layer.0", x), s[f"{name}.res_layer.1.weight"], padding=1)
-        y = F.conv2d(
-            prelu(f"{name}.res_layer.2", y), s[f"{name}.res_layer.3.weight"], padding=1, stride=stride
-        )
+        y = F.conv2d(prelu(f"{name}.res_layer.2", y), s[f"{name}.res_layer.3.weight"], padding=1, stride=stride)
         y = norm(f"{name}.res_layer.4", y)
         squeezed = torch.relu(
             torch.einsum("oi,ni->no", s[f"{name}.res_layer.5.fc1.weight"][:, :, 0, 0], y.mean((2, 3)))
@@ -102,9 +100,7 @@ def by_definition(state: State, pixels: torch.Tensor, *, offsets: bool) -> torch
         excited = torch.einsum("oi,ni->no", s[f"{name}.res_layer.5.fc2.weight"][:, :, 0, 0], squeezed)
         y = y / (1 + torch.exp(-excited))[:, :, None, None]
         if f"{name}.shortcut_layer.0.weight" in s:
-            x = norm(
-                f"{name}.shortcut_layer.1", F.conv2d(x, s[f"{name}.shortcut_layer.0.weight"], stride=stride)
-            )
+            x = norm(f"{name}.shortcut_layer.1", F.conv2d(x, s[f"{name}.shortcut_layer.0.weight"], stride=stride))
         else:
             x = F.max_pool2d(x, 1, stride)
         x = x + y
@@ -152,9 +148,7 @@ def crops() -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["Encoder4Editing", "GradualStyleEncoder"])
-def test_codes_are_those_of_the_definition(
-    state: State, crops: np.ndarray, tmp_path: Path, kind: str
-) -> None:
+def test_codes_are_those_of_the_definition(state: State, crops: np.ndarray, tmp_path: Path, kind: str) -> None:
     weights = random_weights(PLAN)
     loaded = load_e4e(write(tmp_path / "e.pt", e4e(weights, state, kind)))
     pixels = torch.from_numpy(crops).permute(0, 3, 1, 2) / 127.5 - 1
@@ -184,9 +178,7 @@ def test_groups_are_means_of_their_layers(encoder: E4eEncoder, crops: np.ndarray
         assert np.allclose(groups[:, i], whole[:, part].mean(axis=1), atol=1e-6)
 
 
-def test_it_belongs_to_its_generator_in_whatever_file(
-    encoder: E4eEncoder, file: Path, tmp_path: Path
-) -> None:
+def test_it_belongs_to_its_generator_in_whatever_file(encoder: E4eEncoder, file: Path, tmp_path: Path) -> None:
     assert encoder.generator_hash == load_stylegan2(file).weights_hash()
     alone = load_stylegan2(write(tmp_path / "g.pt", rosinality(random_weights(PLAN))))
     assert encoder.generator_hash == alone.weights_hash()

@@ -23,9 +23,7 @@ from anonymix_plugin.recognisers import load_recogniser
 RANDOM = np.random.Generator(np.random.Philox(2))
 
 
-def test_pose_expression_and_light_of_real_photos_are_kept(
-    shared_data: Path, model: Callable[[str], Path]
-) -> None:
+def test_pose_expression_and_light_of_real_photos_are_kept(shared_data: Path, model: Callable[[str], Path]) -> None:
     for name in ("mobilestylegan", "yunet", "arcface-mbf"):
         model(name)
     # Unconstrained photos, because studio photos hardly vary in pose and light; figures only.

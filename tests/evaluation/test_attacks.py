@@ -32,7 +32,7 @@ from anonymix_lab.evaluation.scenarios import Drawn
 from anonymix_lab.matchers import Table
 
 PEOPLE, DIM = 110, 16
-JUDGES = ("first", "second")
+MATCHERS = ("first", "second")
 
 
 class Known:
@@ -61,26 +61,26 @@ def material(how: str) -> Material:
     people = np.repeat(np.arange(PEOPLE), 2)
     centres = random.standard_normal((PEOPLE, DIM))
     real = {
-        judge: unit(unit(centres @ mix)[people] + 0.08 * random.standard_normal((2 * PEOPLE, DIM)))
-        for judge, mix in zip(JUDGES, random.standard_normal((2, DIM, DIM)), strict=True)
+        matcher: unit(unit(centres @ mix)[people] + 0.08 * random.standard_normal((2 * PEOPLE, DIM)))
+        for matcher, mix in zip(MATCHERS, random.standard_normal((2, DIM, DIM)), strict=True)
     }
 
     def protect(rows: np.ndarray, keys: np.ndarray, series: int) -> dict[str, np.ndarray]:
         made = {}
-        for number, judge in enumerate(JUDGES):
+        for number, matcher in enumerate(MATCHERS):
             out = np.empty((len(rows), DIM))
             for i, (row, key) in enumerate(zip(rows, keys, strict=True)):
                 own = np.random.Generator(np.random.Philox(key=1000 * series + int(key) + 10**6 * number))
                 rotation = np.linalg.qr(own.standard_normal((DIM, DIM)))[0]
                 if how == "invertible":
-                    out[i] = rotation @ real[judge][row]
+                    out[i] = rotation @ real[matcher][row]
                 elif how == "nothing":
                     out[i] = random.standard_normal(DIM)
                 elif how == "identity":
-                    out[i] = real[judge][row]
+                    out[i] = real[matcher][row]
                 else:  # noise, new with every key, over the real embedding
-                    out[i] = real[judge][row] + 0.5 * own.standard_normal(DIM)
-            made[judge] = unit(out)
+                    out[i] = real[matcher][row] + 0.5 * own.standard_normal(DIM)
+            made[matcher] = unit(out)
         return made
 
     everybody, again = np.arange(2 * PEOPLE), np.arange(1, 2 * PEOPLE, 2)
@@ -95,16 +95,16 @@ def material(how: str) -> Material:
         renewed=table(protect(again, people[again], 3)),
         elsewhere=table(protect(again, people[again], 4)),
         claims=np.zeros(0, np.int64),
-        claimed=table({judge: np.zeros((0, DIM)) for judge in JUDGES}),
+        claimed=table({matcher: np.zeros((0, DIM)) for matcher in MATCHERS}),
     )
     return Material(
         protocol=Protocol("known", "known", samples, genuine),
         protection=Known(),
         drawn=drawn,
         extractor=cast("Any", None),
-        judges=JUDGES,
+        matchers=MATCHERS,
         seen=frozenset(),
-        thresholds=dict.fromkeys(JUDGES, 0.62),
+        thresholds=dict.fromkeys(MATCHERS, 0.62),
         people=people,
         theirs=split_people(people, 1),
         seed=1,
@@ -118,8 +118,8 @@ def grounds() -> dict[str, Material]:
 
 
 def run(attack: Attack, on: Material) -> dict[str, AttackPart]:
-    """By the first judge: results by key, and by number of records where they differ."""
-    parts = [part for part in attack_parts(attack.run(on), on) if part.judge == "first"]
+    """By the first matcher: results by key, and by number of records where they differ."""
+    parts = [part for part in attack_parts(attack.run(on), on) if part.matcher == "first"]
     assert all(part.attack in ATTACKS for part in parts)
     return {f"{part.key}{int(part.budget.get('records', 0)) or ''}": part for part in parts}
 

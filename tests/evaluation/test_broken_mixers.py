@@ -21,7 +21,7 @@ from anonymix_lab.evaluation.attacks import Direct, KeyGuessing, Linkage, WithKe
 from anonymix_lab.evaluation.report.schema import Report
 from anonymix_lab.evaluation.requirements import DEFAULTS, parse
 from anonymix_lab.evaluation.run import MixerFacts, Settings, evaluate
-from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, load_judges
+from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, load_matchers
 from anonymix_lab.protections import KeyName
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.images import decode_photo
@@ -54,9 +54,7 @@ class Imitation:
     title = "Imitation"
     keyed = True
 
-    def __init__(
-        self, london: Path, choose: Callable[[int, int, bool], tuple[int, bool] | None], name: str
-    ) -> None:
+    def __init__(self, london: Path, choose: Callable[[int, int, bool], tuple[int, bool] | None], name: str) -> None:
         self.name, self.fingerprint = "anonymix", f"imitation {name}"
         self._people = sorted({path.name[:3] for path in london.glob("*_neutral.jpg")})
         self._london, self._choose = london, choose
@@ -124,7 +122,7 @@ def measure(
     model: Callable[[str], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Report]:
-    panel = RememberingPanel(load_judges(["arcface-mbf"]), YuNet(model("yunet")), "yunet")
+    panel = RememberingPanel(load_matchers(["arcface-mbf"]), YuNet(model("yunet")), "yunet")
     model("arcface-mbf")
     store = EmbeddingStore(tmp_path_factory.mktemp("cache"))
     known: dict[str, Report] = {}
@@ -221,10 +219,10 @@ def test_a_photo_that_is_ignored_is_caught_under_one_key_alone(measure: Callable
     assert two(report, "claimed") > 0.2  # whoever claims to be somebody gets that person's face
 
 
-def test_figures_of_a_seen_judge_count_only_where_there_is_no_other(measure: Callable[..., Report]) -> None:
+def test_figures_of_a_seen_matcher_count_only_where_there_is_no_other(measure: Callable[..., Report]) -> None:
     report = measure(works)
-    assert [judge.seen_by_mixer for judge in report.judges] == [True]
-    assert {part.judge for part in report.requirements} == {"arcface-mbf", ""}
+    assert [matcher.seen_by_mixer for matcher in report.matchers] == [True]
+    assert {part.matcher for part in report.requirements} == {"arcface-mbf", ""}
 
 
 def test_the_same_run_gives_the_same_figures(measure: Callable[..., Report]) -> None:

@@ -137,9 +137,9 @@ def test_shared_keys_are_drawn_too():
 def test_draws_are_the_same_again():
     people = np.arange(30)
     events = people % 3 == 0
-    assert Resampler(people, people, seed=4).interval(share(events)) == Resampler(
-        people, people, seed=4
-    ).interval(share(events))
+    assert Resampler(people, people, seed=4).interval(share(events)) == Resampler(people, people, seed=4).interval(
+        share(events)
+    )
 
 
 @pytest.mark.parametrize(("events", "count"), [(0, 50), (50, 50), (3, 40), (1, 1)])

@@ -33,14 +33,14 @@ def weights(model: Callable[[str], Path]) -> None:
 
 @pytest.fixture(scope="module")
 def measured(portraits: Path, weights: None) -> module.LondonFigures:
-    judges = [load_recogniser("facenet"), load_recogniser("arcface-mbf")]
+    matchers = [load_recogniser("facenet"), load_recogniser("arcface-mbf")]
     photos = london_photos(portraits, 8)
-    return london_figures(photos, judges, YuNet(locate("yunet")), shared_keys=1)
+    return london_figures(photos, matchers, YuNet(locate("yunet")), shared_keys=1)
 
 
 def test_the_same_person_matches_and_others_do_not_under_one_key(measured: module.LondonFigures) -> None:
-    unseen = measured.judges[0]
-    assert (unseen.judge, unseen.seen_by_mixer) == ("facenet", False)
+    unseen = measured.matchers[0]
+    assert (unseen.matcher, unseen.seen_by_mixer) == ("facenet", False)
     assert unseen.unprotected.eer == 0
     assert unseen.one_key_eer <= 0.08
     assert unseen.own_key.eer <= 0.08
@@ -48,35 +48,35 @@ def test_the_same_person_matches_and_others_do_not_under_one_key(measured: modul
     assert unseen.own_key.impostor_mean < 0.35
 
 
-def test_the_figures_name_the_road(measured: module.LondonFigures) -> None:
-    assert measured.as_json()["road"] == "fast"
+def test_the_figures_name_the_method(measured: module.LondonFigures) -> None:
+    assert measured.as_json()["method"] == "fast"
 
 
-def test_a_terminal_of_80_characters_shows_every_figure_of_four_judges(
+def test_a_terminal_of_80_characters_shows_every_figure_of_four_matchers(
     measured: module.LondonFigures, tmp_path: Path
 ) -> None:
     names = ("facenet", "dlib-recognition", "arcface-mbf", "sface")
-    four = replace(measured, judges=tuple(replace(measured.judges[0], judge=name) for name in names))
+    four = replace(measured, matchers=tuple(replace(measured.matchers[0], matcher=name) for name in names))
     console = Console(width=80, file=StringIO(), record=True)
-    console.print(_table(four, "policy none, road fast", tmp_path / "figures.json"))
+    console.print(_table(four, "policy none, method fast", tmp_path / "figures.json"))
     shown = console.export_text()
     assert "…" not in shown
-    judge = measured.judges[0]
-    for figure in (f"{judge.own_key.eer:.4f}", f"{judge.below_threshold:.2%}", f"{judge.threshold:.3f}"):
+    matcher = measured.matchers[0]
+    for figure in (f"{matcher.own_key.eer:.4f}", f"{matcher.below_threshold:.2%}", f"{matcher.threshold:.3f}"):
         assert shown.count(figure) >= 4
-    assert shown.count(f"{judge.one_person[0]:.2f} ± {judge.one_person[1]:.2f}") == 4
+    assert shown.count(f"{matcher.one_person[0]:.2f} ± {matcher.one_person[1]:.2f}") == 4
 
 
-def test_a_preset_of_the_refine_road_reaches_the_mixer(portraits: Path, weights: None) -> None:
+def test_a_preset_of_the_refine_method_reaches_the_mixer(portraits: Path, weights: None) -> None:
     pairs = london_photos(portraits, 2)
-    judges = [load_recogniser("arcface-mbf")]
+    matchers = [load_recogniser("arcface-mbf")]
     with pytest.raises(UsageError, match="no preset 'slow'"):
-        london_figures(pairs, judges, YuNet(locate("yunet")), refinement="slow")  # type: ignore[arg-type]
+        london_figures(pairs, matchers, YuNet(locate("yunet")), refinement="slow")  # type: ignore[arg-type]
 
 
 def test_protected_faces_do_not_match_their_originals(measured: module.LondonFigures) -> None:
     # Thresholds of 56 impostor scores are loose; the recogniser's own, from LFW, is .243 for ArcFace.
-    seen = measured.judges[1]
+    seen = measured.matchers[1]
     assert seen.seen_by_mixer
     assert seen.highest_original < 0.243
     assert seen.original_comparisons == 8 * 3 * 4
@@ -84,7 +84,7 @@ def test_protected_faces_do_not_match_their_originals(measured: module.LondonFig
 
 
 def test_recognisers_see_protected_faces_nearly_as_well_as_photos(measured: module.LondonFigures) -> None:
-    unseen, seen = measured.judges
+    unseen, seen = measured.matchers
     assert seen.quality is not None
     assert seen.least_quality is not None
     assert seen.quality > 0.9
@@ -96,36 +96,33 @@ def test_recognisers_see_protected_faces_nearly_as_well_as_photos(measured: modu
 def test_a_threshold_for_cancelable_faces_keeps_people_and_ends_renewal_matches(
     measured: module.LondonFigures,
 ) -> None:
-    for judge in measured.judges:
-        anew = judge.set_anew
-        assert anew is not None
-        assert anew.threshold == THRESHOLDS[judge.judge]["cancelable-fmr-0.1%"]
-        for fmr, fnmr in (anew.one_key, anew.own_key):
+    for matcher in measured.matchers:
+        recalibrated = matcher.recalibrated
+        assert recalibrated is not None
+        assert recalibrated.threshold == THRESHOLDS[matcher.matcher]["cancelable-fmr-0.1%"]
+        for fmr, fnmr in (recalibrated.one_key, recalibrated.own_key):
             assert fmr <= 1 / 56 + 1e-9
             assert fnmr <= 1 / 8
-        assert anew.renewal_match_rate == 0
+        assert recalibrated.renewal_match_rate == 0
 
 
-def test_error_rates_set_anew_are_those_of_all_shared_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "THRESHOLDS", {"judge": {"cancelable-fmr-0.1%": 0.5}})
+def test_error_rates_recalibrated_are_those_of_all_shared_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "THRESHOLDS", {"matcher": {"cancelable-fmr-0.1%": 0.5}})
 
     def seen(cosine: float) -> module._Embedded:
         """Two people whose photos have cosine `cosine` with each other's and 1 with their own."""
         rows = np.array([[1, 0], [cosine, np.sqrt(1 - cosine**2)]], np.float32)
-        return module._Embedded({"judge": np.stack([rows, rows], axis=1)}, {}, 0)
+        return module._Embedded({"matcher": np.stack([rows, rows], axis=1)}, {}, 0)
 
-    found = module._set_anew("judge", [seen(0.9), seen(0.1)], seen(0.1), np.array([0.4, 0.6, 0.7, 0.1]))
-    assert found == module.SetAnew(0.5, (0.5, 0.0), (0.0, 0.0), 0.5)
-    assert module._set_anew("another", [seen(0.9)], seen(0.1), np.zeros(1)) is None
+    found = module._recalibrated("matcher", [seen(0.9), seen(0.1)], seen(0.1), np.array([0.4, 0.6, 0.7, 0.1]))
+    assert found == module.Recalibrated(0.5, (0.5, 0.0), (0.0, 0.0), 0.5)
+    assert module._recalibrated("another", [seen(0.9)], seen(0.1), np.zeros(1)) is None
 
 
 def test_every_protected_face_is_detected(measured: module.LondonFigures) -> None:
     assert measured.undetected == 0
     assert measured.people == 8
-    assert (
-        json.loads(json.dumps(measured.as_json()))["judges"][0]["one_key_eer"]
-        == measured.judges[0].one_key_eer
-    )
+    assert json.loads(json.dumps(measured.as_json()))["matchers"][0]["one_key_eer"] == measured.matchers[0].one_key_eer
 
 
 def test_scores_compare_each_enrolment_with_each_probe_once() -> None:

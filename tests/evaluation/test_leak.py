@@ -91,9 +91,7 @@ def stranger(portraits: Path) -> Path:
 
 
 @pytest.fixture
-def measure(
-    people: list[tuple[Path, Path]], model: Callable[[str], Path]
-) -> Callable[[Protection], LeakFigures]:
+def measure(people: list[tuple[Path, Path]], model: Callable[[str], Path]) -> Callable[[Protection], LeakFigures]:
     detector: Detector = YuNet(model("yunet"))
     return lambda protection: measure_leak(people, cast("Encoder", Thief()), detector, [protection])
 
@@ -105,7 +103,7 @@ def test_a_protection_that_does_nothing_lets_everything_through(
     assert figures.people == 8
     for group in figures.leaks["Copy"]:
         assert group.same_photo == 1
-        assert group.likeness == pytest.approx(1)
+        assert group.similarity == pytest.approx(1)
         assert group.strangers < 0.2
 
 
@@ -115,7 +113,7 @@ def test_a_face_that_knows_nothing_of_the_person_finds_nobody(
     figures = measure(Constant(stranger))
     for group in figures.leaks["Constant"]:
         assert group.same_photo <= 0.5  # one in eight by chance
-        assert abs(group.likeness) < 0.35
+        assert abs(group.similarity) < 0.35
 
 
 def test_layers_that_are_copied_are_told_from_those_that_are_not(
@@ -125,7 +123,7 @@ def test_layers_that_are_copied_are_told_from_those_that_are_not(
     groups = {group.group: group for group in figures.leaks["Half"]}
     assert groups["fine"].same_photo > 0.7
     assert groups["coarse"].same_photo < 0.5
-    assert groups["fine"].likeness > groups["coarse"].likeness + 0.4
+    assert groups["fine"].similarity > groups["coarse"].similarity + 0.4
 
 
 def test_people_whom_nobody_protects_are_counted(measure: Callable[[Protection], LeakFigures]) -> None:

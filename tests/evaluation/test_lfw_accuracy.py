@@ -10,7 +10,7 @@ import pytest
 
 from anonymix_lab.data import lfw_protocol
 from anonymix_lab.evaluation.scenarios import scores_of
-from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, Request, load_judges
+from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, Request, load_matchers
 from anonymix_lab.metrics.curves import accuracy_of_folds
 from anonymix_plugin.faces import Scrfd, YuNet
 
@@ -28,7 +28,7 @@ def test_accuracy_on_view_2_is_the_known_one(
     model(name)
     protocol = lfw_protocol(shared_data / "lfw")
     detector = YuNet(model(finder)) if finder == "yunet" else Scrfd(model(finder))
-    panel = Panel(load_judges([name]), detector, finder)
+    panel = Panel(load_matchers([name]), detector, finder)
     extractor = Extractor(panel, EmbeddingStore(tmp_path), choice="central")
     table = extractor.table([Request(sample) for sample in protocol.samples], None, "view 2")
     pairs = protocol.pairs

@@ -96,9 +96,7 @@ def test_it_lies_within_bounds_and_below_total_variation_twice(mated, other, bin
 @given(scores(), scores(), st.integers(1, 40))
 def test_order_of_scores_and_mirroring_change_nothing_and_exchange_does(mated, other, bins):
     plain = linkability(mated, other, bins=bins, relabellings=0)
-    assert linkability(mated[::-1], np.sort(other), bins=bins, relabellings=0).d_sys == pytest.approx(
-        plain.d_sys
-    )
+    assert linkability(mated[::-1], np.sort(other), bins=bins, relabellings=0).d_sys == pytest.approx(plain.d_sys)
     doubled = linkability(np.tile(mated, 3), other, bins=bins, relabellings=0)
     assert doubled.d_sys == pytest.approx(plain.d_sys)
 

@@ -75,9 +75,9 @@ def check(protocol: Protocol) -> None:
     """What holds of every protocol."""
     samples, pairs = protocol.samples, protocol.pairs
     assert len({sample.path for sample in samples}) == len(samples)
-    assert len(
-        {frozenset(pair) for pair in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)}
-    ) == len(pairs)
+    assert len({frozenset(pair) for pair in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)}) == len(
+        pairs
+    )
     for first, second, same in zip(pairs.first, pairs.second, pairs.same, strict=True):
         assert (samples[first].person == samples[second].person) == same
     tested = {sample.person for sample in samples}
@@ -143,9 +143,7 @@ def test_folds_that_a_mixer_has_learned_from_are_left_out_of_test_and_thresholds
         lfw_protocol(lfw, folds=())
 
 
-@pytest.mark.parametrize(
-    ("text", "folds"), [("6-10", (6, 7, 8, 9, 10)), ("3, 1", (1, 3)), ("2,4-5", (2, 4, 5))]
-)
+@pytest.mark.parametrize(("text", "folds"), [("6-10", (6, 7, 8, 9, 10)), ("3, 1", (1, 3)), ("2,4-5", (2, 4, 5))])
 def test_folds_are_read(text: str, folds: tuple[int, ...]) -> None:
     assert parse_folds(text) == folds
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from anonymix_lab.evaluation.features import FeatureJudge
+from anonymix_lab.evaluation.features import FeatureMatcher
 from anonymix_lab.evaluation.traits import frechet_distance, kernel_distance, read_groups
-from anonymix_lab.matchers._judges import TRAIT_NAMES, face_traits
+from anonymix_lab.matchers._matchers import TRAIT_NAMES, face_traits
 from anonymix_plugin.errors import ModelError, UsageError
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.images import decode_photo
@@ -41,9 +41,7 @@ def test_the_frechet_distance_of_a_shift_is_its_square() -> None:
 
 def test_the_kernel_distance_is_unbiased() -> None:
     random = np.random.Generator(np.random.Philox(5))
-    draws = [
-        kernel_distance(random.standard_normal((40, 3)), random.standard_normal((50, 3))) for _ in range(200)
-    ]
+    draws = [kernel_distance(random.standard_normal((40, 3)), random.standard_normal((50, 3))) for _ in range(200)]
     assert abs(np.mean(draws)) < 3 * np.std(draws) / np.sqrt(len(draws))
     assert min(draws) < 0
     a = random.standard_normal((40, 3))
@@ -86,8 +84,8 @@ def test_groups_are_read_and_faults_are_told(tmp_path: Path) -> None:
 def test_features_that_do_not_fit_are_refused(tmp_path: Path, model: Callable[[str], Path]) -> None:
     (tmp_path / "no.onnx").write_bytes(b"no network")
     with pytest.raises(ModelError, match="no ONNX network"):
-        FeatureJudge(tmp_path / "no.onnx")
+        FeatureMatcher(tmp_path / "no.onnx")
     with pytest.raises(ModelError, match="can't be read"):
-        FeatureJudge(tmp_path / "gone.onnx")
+        FeatureMatcher(tmp_path / "gone.onnx")
     with pytest.raises(ModelError, match="do not serve"):
-        FeatureJudge(model("yunet"))
+        FeatureMatcher(model("yunet"))

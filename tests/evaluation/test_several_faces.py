@@ -1,4 +1,4 @@
-"""Where a photo shows several people, mixer, rivals and judges mean the same one."""
+"""Where a photo shows several people, mixer, baselines and matchers mean the same one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.evaluation import assemble
 from anonymix_lab.evaluation.assemble import Choice, run_choice
-from anonymix_lab.matchers import Panel, RecogniserJudge, load_judges
+from anonymix_lab.matchers import Panel, RecogniserMatcher, load_matchers
 from anonymix_lab.protections import Blur, KeyName, MixerProtection, Pixelation, Protection
 from anonymix_lab.studies.thresholds import measure_thresholds
 from anonymix_plugin import Anonymixer
@@ -45,10 +45,10 @@ def folder(portraits: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def panel(model: Callable[[str], Path]) -> Panel:
     model("sface")
-    return Panel(load_judges(["sface"]), YuNet(model("yunet")), "yunet")
+    return Panel(load_matchers(["sface"]), YuNet(model("yunet")), "yunet")
 
 
-def likeness(panel: Panel, one: Pixels, other: Path, by: Protection) -> float:
+def similarity(panel: Panel, one: Pixels, other: Path, by: Protection) -> float:
     """SFace's cosine of a protected picture with that of another photo."""
     seen = []
     for pixels in (one, by.protect(other, ALICE)):
@@ -59,7 +59,7 @@ def likeness(panel: Panel, one: Pixels, other: Path, by: Protection) -> float:
 
 
 @pytest.mark.parametrize(("faces", "shown"), [("largest", "bystander"), ("central", "meant")])
-def test_the_mixer_protects_whom_the_judges_look_at(
+def test_the_mixer_protects_whom_the_matchers_look_at(
     faces: FacePolicy, shown: str, folder: Path, panel: Panel
 ) -> None:
     """A code of the one differs from a code of the other as two strangers do."""
@@ -67,8 +67,8 @@ def test_the_mixer_protects_whom_the_judges_look_at(
     with Anonymixer(SeededKeys(1), faces=faces) as mixer:
         by = MixerProtection(mixer, 1)
         made = by.protect(folder / "both.png", ALICE)
-        assert likeness(panel, made, folder / f"{shown}.png", by) > 0.8
-        assert likeness(panel, made, folder / f"{other}.png", by) < 0.5
+        assert similarity(panel, made, folder / f"{shown}.png", by) > 0.8
+        assert similarity(panel, made, folder / f"{other}.png", by) < 0.5
     picture = decode_photo(folder / "both.png")
     seen = panel.look(picture, ["sface"], cast("Any", faces))["sface"]
     alone = panel.look(decode_photo(folder / f"{shown}.png"), ["sface"], "largest")["sface"]
@@ -77,12 +77,12 @@ def test_the_mixer_protects_whom_the_judges_look_at(
     assert seen @ alone / np.linalg.norm(seen) / np.linalg.norm(alone) > 0.8
 
 
-@pytest.mark.parametrize("rival", [Blur, Pixelation])
-def test_rivals_blur_whom_the_judges_look_at(
-    rival: type[Blur] | type[Pixelation], folder: Path, model: Callable[[str], Path]
+@pytest.mark.parametrize("baseline", [Blur, Pixelation])
+def test_baselines_blur_whom_the_matchers_look_at(
+    baseline: type[Blur] | type[Pixelation], folder: Path, model: Callable[[str], Path]
 ) -> None:
     detector = YuNet(model("yunet"))
-    central, largest = rival(detector, faces="central"), rival(detector)
+    central, largest = baseline(detector, faces="central"), baseline(detector)
     meant = central.protect(folder / "meant.png", ALICE).astype(float)
     assert np.abs(central.protect(folder / "both.png", ALICE) - meant).mean() < 12
     assert np.abs(largest.protect(folder / "both.png", ALICE) - meant).mean() > 24
@@ -142,18 +142,18 @@ def lfw_of_two(folder: Path) -> Path:
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(boxes=BOXES, choice=st.sampled_from(["largest", "central"]))
 @example(boxes=[(15, 75, 100, 100), (105, 105, 40, 40)], choice="central")
-def test_mixer_judges_and_thresholds_mean_the_same_face_wherever_faces_stand(
+def test_mixer_matchers_and_thresholds_mean_the_same_face_wherever_faces_stand(
     boxes: list[tuple[int, int, int, int]], choice: FaceChoice, tmp_path: Path
 ) -> None:
     detector, photo = Finder(boxes), Photo(np.zeros((250, 250, 3), np.uint8), "drawn")
     meant = select_faces(detector.detect(photo), choice, photo)[0].box
-    judge = Onlooker()
-    Panel([judge], detector, "drawn").look(photo, ["onlooker"], choice)
-    assert judge.cut == [meant]
+    matcher = Onlooker()
+    Panel([matcher], detector, "drawn").look(photo, ["onlooker"], choice)
+    assert matcher.cut == [meant]
     if choice == "central":
-        judge = Onlooker()
-        measure_thresholds(lfw_of_two(tmp_path), judge, detector=detector)
-        assert judge.cut == [meant, meant]
+        matcher = Onlooker()
+        measure_thresholds(lfw_of_two(tmp_path), matcher, detector=detector)
+        assert matcher.cut == [meant, meant]
 
 
 @pytest.mark.parametrize("crowd", [[(105, 105, 40, 40)], [(105, 105, 40, 40), (190, 60, 120, 150)]])
@@ -162,20 +162,20 @@ def test_central_is_neither_a_speck_in_the_very_middle_nor_a_larger_face_at_the_
 ) -> None:
     photo = Photo(np.zeros((250, 250, 3), np.uint8), "drawn")
     person = (55, 60, 100, 130)
-    judge = Onlooker()
-    Panel([judge], Finder([person, *crowd]), "drawn").look(photo, ["onlooker"], "central")
-    assert judge.cut == [(55, 60, 155, 190)]
+    matcher = Onlooker()
+    Panel([matcher], Finder([person, *crowd]), "drawn").look(photo, ["onlooker"], "central")
+    assert matcher.cut == [(55, 60, 155, 190)]
 
 
 def test_every_way_to_compare_lets_the_recogniser_cut() -> None:
-    judge = Onlooker()
+    matcher = Onlooker()
     picture = np.zeros((250, 250, 3), np.uint8)
-    Verifier(judge, 0.5, detector=Finder([(50, 50, 100, 100)])).compare(picture, picture)
-    mine = object.__new__(RecogniserJudge)  # without a name in the registry of weights
-    mine._recogniser = judge
+    Verifier(matcher, 0.5, detector=Finder([(50, 50, 100, 100)])).compare(picture, picture)
+    mine = object.__new__(RecogniserMatcher)  # without a name in the registry of weights
+    mine._recogniser = matcher
     face = Finder([(50, 50, 100, 100)]).detect(Photo(picture, "drawn"))[0]
     assert mine.embed_photo(face.photo, face) is not None
-    assert judge.cut == [(50, 50, 150, 150)] * 3
+    assert matcher.cut == [(50, 50, 150, 150)] * 3
 
 
 class _OpenedError(Exception):
@@ -202,13 +202,13 @@ def test_on_lfw_the_person_in_the_middle_is_protected(
         protocol=SimpleNamespace(name=protocol),
         cache=tmp_path,
         detector="yunet",
-        judges=["sface"],
+        matchers=["sface"],
         features=None,
         workers=1,
         policy=None,
         key_seed=1,
         engine="auto",
-        road="fast",
+        method="fast",
         mixer_weights=None,
     )
     with pytest.raises(_OpenedError):

@@ -10,7 +10,7 @@ import pytest
 
 from anonymix_lab.data import Sample
 from anonymix_lab.evaluation.requirements import METRICS, parse, read_requirements
-from anonymix_lab.matchers import EmbeddingStore, Entry, Extractor, Panel, Request, load_judges
+from anonymix_lab.matchers import EmbeddingStore, Entry, Extractor, Panel, Request, load_matchers
 from anonymix_lab.protections import Blur, KeyName, Pixelation
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import YuNet
@@ -69,21 +69,16 @@ class Stopping(Pixelation):
 
 def requests(portraits: Path, count: int) -> list[Request]:
     paths = sorted(portraits.glob("*.jpg"))[:count]
-    return [
-        Request(Sample(path, path.name[:3], sha256=path.name), KeyName("own", path.name[:3]))
-        for path in paths
-    ]
+    return [Request(Sample(path, path.name[:3], sha256=path.name), KeyName("own", path.name[:3])) for path in paths]
 
 
 @pytest.fixture
 def panel(model: Callable[[str], Path]) -> Panel:
     model("sface")
-    return Panel(load_judges(["sface"]), YuNet(model("yunet")), "yunet")
+    return Panel(load_matchers(["sface"]), YuNet(model("yunet")), "yunet")
 
 
-def test_an_interrupted_run_goes_on_and_draws_nothing_twice(
-    portraits: Path, tmp_path: Path, panel: Panel
-) -> None:
+def test_an_interrupted_run_goes_on_and_draws_nothing_twice(portraits: Path, tmp_path: Path, panel: Panel) -> None:
     wanted = requests(portraits, 6)
     detector = panel.detector
     assert isinstance(detector, YuNet)
@@ -93,9 +88,7 @@ def test_an_interrupted_run_goes_on_and_draws_nothing_twice(
     second = Stopping(detector, -1)
     table = Extractor(panel, EmbeddingStore(tmp_path), workers=2).table(wanted, second, "second")
     assert first.calls + second.calls == 6
-    fresh = Extractor(panel, EmbeddingStore(tmp_path / "fresh"), workers=2).table(
-        wanted, Stopping(detector, -1), ""
-    )
+    fresh = Extractor(panel, EmbeddingStore(tmp_path / "fresh"), workers=2).table(wanted, Stopping(detector, -1), "")
     assert np.array_equal(table.vectors["sface"], fresh.vectors["sface"], equal_nan=True)
     third = Stopping(detector, 0)
     Extractor(panel, EmbeddingStore(tmp_path)).table(wanted, third, "all known")
@@ -130,16 +123,16 @@ def test_subjects_share_a_key_only_where_everybody_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "metric", "judge", "at_most", "limit"),
+    ("text", "metric", "matcher", "at_most", "limit"),
     [
         ("eer<=.02", "eer", "", True, 0.02),
         ("psr@facenet >= 99.5%", "psr", "facenet", False, 0.995),
         ("d-sys@arcface-mbf<=0.1", "d-sys", "arcface-mbf", True, 0.1),
     ],
 )
-def test_requirements_are_read(text: str, metric: str, judge: str, at_most: bool, limit: float) -> None:
+def test_requirements_are_read(text: str, metric: str, matcher: str, at_most: bool, limit: float) -> None:
     rule = parse(text)
-    assert (rule.metric, rule.judge, rule.at_most) == (metric, judge, at_most)
+    assert (rule.metric, rule.matcher, rule.at_most) == (metric, matcher, at_most)
     assert rule.limit == pytest.approx(limit)
 
 

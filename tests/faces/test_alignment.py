@@ -59,9 +59,7 @@ def test_wide_faces_are_framed_by_their_eyes(make_face):
 def test_a_crop_of_half_the_size_is_the_mean_of_two_by_two_pixels(make_face):
     # Anti-aliasing, and pixel centres in the right place, show in one number.
     rng = np.random.default_rng(3)
-    pixels = cv2.resize(
-        rng.integers(0, 256, (40, 40, 3), dtype=np.uint8), (480, 480), interpolation=cv2.INTER_CUBIC
-    )
+    pixels = cv2.resize(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8), (480, 480), interpolation=cv2.INTER_CUBIC)
     face = make_face(pixels, UPRIGHT * 0.8 + 240)
     large, small = ffhq_crop(face, 192), ffhq_crop(face, 96)
     mean = large.reshape(96, 2, 96, 2, 3).mean((1, 3))
@@ -107,9 +105,7 @@ def test_landmarks_far_outside_the_photo_do_no_harm(make_face, offset):
 
 def test_batches_equal_single_crops(make_face):
     rng = np.random.default_rng(1)
-    faces = [
-        make_face(rng.integers(0, 256, (400, 400, 3), dtype=np.uint8), posed(a, 1, 200, 200)) for a in (0, 30)
-    ]
+    faces = [make_face(rng.integers(0, 256, (400, 400, 3), dtype=np.uint8), posed(a, 1, 200, 200)) for a in (0, 30)]
     batch = recogniser_crops(faces, 64)
     assert batch.shape == (2, 64, 64, 3)
     for crop, face in zip(batch, faces, strict=True):
@@ -142,9 +138,7 @@ def test_box_crop_is_cut_off_at_the_photo(make_face):
     assert (box_crop(face, 32) == 9).all()
 
 
-@pytest.mark.parametrize(
-    "box", [(300.0, 0.0, 400.0, 50.0), (10.0, 10.0, 10.0, 40.0), (0.0, 0.0, np.nan, 9.0)]
-)
+@pytest.mark.parametrize("box", [(300.0, 0.0, 400.0, 50.0), (10.0, 10.0, 10.0, 40.0), (0.0, 0.0, np.nan, 9.0)])
 def test_boxes_without_pixels_are_no_face(make_face, box):
     with pytest.raises(NoFaceError, match=r"drawn\.png"):
         box_crop(make_face(np.zeros((100, 100, 3), np.uint8), box=box))

@@ -160,9 +160,7 @@ def test_pictures_without_faces_show_none(detector):
 
 def test_threads_share_a_detector_and_get_what_one_alone_gets(detector, london):
     sizes = cycle((640, 480, 333, 250, 200))
-    photos = [
-        Photo(cv2.resize(photo.pixels, (size, size)), "") for photo, size in zip(london, sizes, strict=False)
-    ]
+    photos = [Photo(cv2.resize(photo.pixels, (size, size)), "") for photo, size in zip(london, sizes, strict=False)]
     alone = [detector.detect(photo) for photo in photos]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(detector.detect, photos * 2))

@@ -26,9 +26,7 @@ def people(portraits: Path, model: Callable[[str], Path]) -> list[tuple[Image.Im
     return [(photo, box[2] - box[0]) for photo, box in zip(photos, boxes, strict=True)]
 
 
-def pasted(
-    ground: Image.Image, person: tuple[Image.Image, float], width: int, at: tuple[float, float]
-) -> None:
+def pasted(ground: Image.Image, person: tuple[Image.Image, float], width: int, at: tuple[float, float]) -> None:
     """Paste a photo so that its face is so many pixels wide, with its middle at a share of both sides."""
     photo, own = person
     side = round(photo.width * width / own)

@@ -142,9 +142,7 @@ def genforce(weights: Weights) -> dict[str, Any]:
     return {"generator": state, "discriminator": {"x": torch.ones(1)}, "generator_smooth": state}
 
 
-def e4e(
-    weights: Weights, encoder: Mapping[str, torch.Tensor], kind: str = "Encoder4Editing"
-) -> dict[str, Any]:
+def e4e(weights: Weights, encoder: Mapping[str, torch.Tensor], kind: str = "Encoder4Editing") -> dict[str, Any]:
     """What e4e's and pSp's trainers save."""
     state = OrderedDict((f"encoder.{name}", value) for name, value in encoder.items())
     state.update((f"decoder.{name}", value) for name, value in rosinality_state(weights).items())
@@ -271,16 +269,12 @@ def nvidia_network(weights: Weights, clamp: float | None, rate: float, easy: Cal
             affine=style(f"rgb.{b}"),
             conv_clamp=clamp,
         )
-        block = Network(
-            "SynthesisBlock", resample_filter=KERNEL, architecture="skip", use_fp16=b > 1, **parts
-        )
+        block = Network("SynthesisBlock", resample_filter=KERNEL, architecture="skip", use_fp16=b > 1, **parts)
         setattr(synthesis, f"b{4 << b}", block)
     mapping = Network("MappingNetwork", w_avg=weights["centre"], num_layers=depth_of(weights))
     for i in range(depth_of(weights)):
         scale = RATE / rate  # the same function under another multiplier
-        fully = dense(
-            weights[f"mapping.{i}.weight"] * scale, weights[f"mapping.{i}.bias"] * scale, "lrelu", rate
-        )
+        fully = dense(weights[f"mapping.{i}.weight"] * scale, weights[f"mapping.{i}.bias"] * scale, "lrelu", rate)
         setattr(mapping, f"fc{i}", fully)
     width = weights["centre"].shape[0]
     return Network(

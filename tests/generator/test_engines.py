@@ -95,9 +95,7 @@ def cosines(a: Floats, b: Floats) -> Floats:
 # --- OpenVINO ---------------------------------------------------------------------------------------
 
 
-def test_openvino_draws_what_the_reference_draws(
-    engine: OpenVinoGenerator, codes: Floats, expected: Floats
-) -> None:
+def test_openvino_draws_what_the_reference_draws(engine: OpenVinoGenerator, codes: Floats, expected: Floats) -> None:
     drawn = engine.draw(codes, SIZE)
     assert isinstance(engine, Generator)
     assert isinstance(engine, ArrayGenerator)
@@ -106,9 +104,7 @@ def test_openvino_draws_what_the_reference_draws(
     assert np.abs(expected[0] - expected[1]).max() > 0.5  # so that drawing another face would be seen
 
 
-def test_openvino_draws_1024_px_too(
-    engine: OpenVinoGenerator, reference: MobileStyleGan, codes: Floats
-) -> None:
+def test_openvino_draws_1024_px_too(engine: OpenVinoGenerator, reference: MobileStyleGan, codes: Floats) -> None:
     assert np.abs(engine.draw(codes[:1], 1024) - reference.draw(codes[:1], 1024)).max() < 1e-3
 
 
@@ -118,8 +114,7 @@ def test_recognisers_see_the_same_face_on_both_engines(
 ) -> None:
     model(name)
     assert (
-        cosines(embedded(engine.draw(codes, SIZE), expected, name), embedded(expected, expected, name)).min()
-        >= 0.999
+        cosines(embedded(engine.draw(codes, SIZE), expected, name), embedded(expected, expected, name)).min() >= 0.999
     )
 
 
@@ -161,9 +156,7 @@ def test_noise_maps_are_not_baked_into_the_compiled_graph(weights: PublishedWeig
     assert len(content) < 60e6
 
 
-def test_the_engine_is_no_part_of_the_fingerprint(
-    engine: OpenVinoGenerator, reference: MobileStyleGan
-) -> None:
+def test_the_engine_is_no_part_of_the_fingerprint(engine: OpenVinoGenerator, reference: MobileStyleGan) -> None:
     assert engine.weights_hash() == reference.weights_hash()
     assert engine.engine != reference.engine
 
@@ -182,22 +175,18 @@ def test_drawing_needs_no_torch(model: Callable[[str], Path]) -> None:
     assert done.stdout.strip() == "(1, 3, 512, 512)", done.stderr
 
 
-def test_engines_make_the_same_decisions_on_real_photos(
-    portraits: Path, model: Callable[[str], Path]
-) -> None:
+def test_engines_make_the_same_decisions_on_real_photos(portraits: Path, model: Callable[[str], Path]) -> None:
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface", "facenet"):
         model(name)
-    photos = [
-        portraits / f"{person:03}_{look}.jpg" for person in (1, 2, 3) for look in ("neutral", "smiling")
-    ]
+    photos = [portraits / f"{person:03}_{look}.jpg" for person in (1, 2, 3) for look in ("neutral", "smiling")]
     faces: dict[str, list[CancelableFace]] = {}
     for engine in ("openvino", "torch"):
         with Anonymixer(SeededKeys(1), engine=engine) as mixer:  # type: ignore[arg-type]
             faces[engine] = [mixer.protect(photo, scope="gate") for photo in photos]
             assert {face.engine for face in faces[engine]} == {engine}
     assert faces["openvino"][0].fingerprint == faces["torch"][0].fingerprint
-    for judge in ("facenet", "sface"):
-        verifier = Verifier(judge, "fmr-0.1%")
+    for matcher in ("facenet", "sface"):
+        verifier = Verifier(matcher, "fmr-0.1%")
         fast, slow = (np.stack([verifier.embed(face) for face in made]) for made in faces.values())
         assert cosines(fast, slow).min() >= 0.999
         limit = verifier.threshold.value
@@ -209,9 +198,7 @@ def test_engines_make_the_same_decisions_on_real_photos(
 # --- codes ------------------------------------------------------------------------------------------
 
 
-def test_codes_are_mapped_the_same_on_every_engine(
-    engine: OpenVinoGenerator, reference: MobileStyleGan
-) -> None:
+def test_codes_are_mapped_the_same_on_every_engine(engine: OpenVinoGenerator, reference: MobileStyleGan) -> None:
     z = np.random.Generator(np.random.Philox(3)).standard_normal((4, 512), np.float32)
     mapped = styles_of(engine, z)
     assert np.array_equal(mapped, styles_of(reference, z))

@@ -43,15 +43,10 @@ def published(folder: Path, name: str, values: np.ndarray) -> np.ndarray:
 
 def test_mapping_equals_the_published_graph(folder: Path, reference: MobileStyleGan) -> None:
     z = np.random.Generator(np.random.Philox(3)).standard_normal((1, 512), np.float32)
-    assert (
-        np.abs(reference.map(torch.from_numpy(z)).numpy() - published(folder, "MappingNetwork", z)).max()
-        < 1e-4
-    )
+    assert np.abs(reference.map(torch.from_numpy(z)).numpy() - published(folder, "MappingNetwork", z)).max() < 1e-4
 
 
-def test_picture_equals_the_published_graph(
-    folder: Path, reference: MobileStyleGan, codes: torch.Tensor
-) -> None:
+def test_picture_equals_the_published_graph(folder: Path, reference: MobileStyleGan, codes: torch.Tensor) -> None:
     expected = published(folder, "SynthesisNetwork", codes[:1, 0].numpy())
     drawn = reference.synthesise(codes[:1], 1024).numpy()
     assert drawn.shape == (1, 3, 1024, 1024)

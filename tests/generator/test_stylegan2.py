@@ -77,9 +77,7 @@ def test_the_mapping_is_that_of_the_definition(weights: Weights, generator: Styl
 
 
 @pytest.mark.parametrize("k", [2, 3])
-def test_a_modulated_convolution_is_modulate_demodulate_convolve(
-    weights: Weights, file: Path, k: int
-) -> None:
+def test_a_modulated_convolution_is_modulate_demodulate_convolve(weights: Weights, file: Path, k: int) -> None:
     found = stylegan2_weights(open_checkpoint(file))
     silent = {f"conv.{k}.strength": np.zeros((), np.float32)}
     layer = ModulatedConv(replace(found, tensors={**found.tensors, **silent}), k)
@@ -96,15 +94,12 @@ def test_a_modulated_convolution_is_modulate_demodulate_convolve(
 
 def test_the_filters_are_scipys(file: Path) -> None:
     x = RANDOM.standard_normal((1, 3, 6, 6))
-    assert (
-        np.abs(upsample(torch.from_numpy(x), filter_kernel(3).double()).numpy() - upsampled(x)).max() < 1e-12
-    )
+    assert np.abs(upsample(torch.from_numpy(x), filter_kernel(3).double()).numpy() - upsampled(x)).max() < 1e-12
     odd = RANDOM.standard_normal((1, 2, 9, 9))
     padded = np.pad(odd[0], ((0, 0), (1, 1), (1, 1)))
     expected = [signal.convolve2d(plane, np.outer(TAPS, TAPS) / 16, mode="valid") for plane in padded]
     assert (
-        np.abs(smooth(torch.from_numpy(odd), filter_kernel(2).double())[0].numpy() - np.stack(expected)).max()
-        < 1e-12
+        np.abs(smooth(torch.from_numpy(odd), filter_kernel(2).double())[0].numpy() - np.stack(expected)).max() < 1e-12
     )
 
 
@@ -138,9 +133,7 @@ def test_every_resolution_has_its_style_inputs_and_sizes(tmp_path: Path, resolut
 
 
 @pytest.mark.parametrize(("resolution", "inputs"), [(512, 16), (1024, 18)])
-def test_large_generators_draw_smaller_sizes_as_averages(
-    tmp_path: Path, resolution: int, inputs: int
-) -> None:
+def test_large_generators_draw_smaller_sizes_as_averages(tmp_path: Path, resolution: int, inputs: int) -> None:
     plan = Plan(resolution, width=4, layers=1, channels=(2,) * 9)
     generator = load_stylegan2(write(tmp_path / "g.pt", rosinality(random_weights(plan))))
     assert generator.layers.total == inputs
@@ -244,9 +237,7 @@ def test_noise_maps_are_part_of_the_picture(weights: Weights, tmp_path: Path, ge
     assert bare.weights_hash() != generator.weights_hash()
 
 
-def test_the_centre_is_the_files_or_else_measured(
-    weights: Weights, generator: StyleGan2, tmp_path: Path
-) -> None:
+def test_the_centre_is_the_files_or_else_measured(weights: Weights, generator: StyleGan2, tmp_path: Path) -> None:
     assert np.array_equal(generator.centre, weights["centre"].numpy())
     without = load_stylegan2(write(tmp_path / "g.pt", {"g_ema": rosinality(weights)["g_ema"]}))
     z = torch.from_numpy(RANDOM.standard_normal((20_000, 32)).astype(np.float32))

@@ -79,9 +79,7 @@ FILES: dict[str, tuple[str, Callable[[Path, Weights], Path]]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_all_formats_give_one_generator(
-    name: str, weights: Weights, plain: StyleGan2, tmp_path: Path
-) -> None:
+def test_all_formats_give_one_generator(name: str, weights: Weights, plain: StyleGan2, tmp_path: Path) -> None:
     source, make = FILES[name]
     generator = load_stylegan2(make(tmp_path, weights))
     assert generator.source == source
@@ -111,9 +109,7 @@ def test_half_precision_and_views_are_read(weights: Weights, tmp_path: Path) -> 
     rounded = {name: value.half() for name, value in state["g_ema"].items()}
     half = load_stylegan2(write(tmp_path / "half.pt", {**state, "g_ema": rounded}))
     widened = {name: value.float() for name, value in rounded.items()}
-    assert torch.equal(
-        picture(half), picture(load_stylegan2(write(tmp_path / "f.pt", {**state, "g_ema": widened})))
-    )
+    assert torch.equal(picture(half), picture(load_stylegan2(write(tmp_path / "f.pt", {**state, "g_ema": widened}))))
     brain = {name: value.bfloat16() for name, value in state["g_ema"].items()}
     again = {name: value.float() for name, value in brain.items()}
     assert (
@@ -121,9 +117,7 @@ def test_half_precision_and_views_are_read(weights: Weights, tmp_path: Path) -> 
         == load_stylegan2(write(tmp_path / "c.pt", {**state, "g_ema": again})).weights_hash()
     )
     # One storage for all tensors, each of them a transposed view into it.
-    flat = torch.cat(
-        [value.T.reshape(-1) if value.ndim == 2 else value.reshape(-1) for value in widened.values()]
-    )
+    flat = torch.cat([value.T.reshape(-1) if value.ndim == 2 else value.reshape(-1) for value in widened.values()])
     views, at = {}, 0
     for name, value in widened.items():
         piece = flat[at : at + value.numel()]
@@ -169,9 +163,7 @@ def with_attack(path: Path, marker: Path, container: str) -> Path:
 @pytest.mark.parametrize("container", ["zip", "legacy", "pickle"])
 def test_a_call_of_the_shell_is_refused_and_not_made(tmp_path: Path, container: str) -> None:
     file = with_attack(tmp_path / "evil.pt", tmp_path / "ran", container)
-    with pytest.raises(
-        CheckpointError, match=r"asks for (posix|os|nt)\.system.*nothing of it was run"
-    ) as caught:
+    with pytest.raises(CheckpointError, match=r"asks for (posix|os|nt)\.system.*nothing of it was run") as caught:
         load_stylegan2(file)
     assert caught.value.where == str(file)
     assert not (tmp_path / "ran").exists()
@@ -286,9 +278,7 @@ def test_arrays_that_share_changeable_bytes_are_refused_once_they_are_many(tmp_p
     size = 60_000
     raw = b"\x96" + size.to_bytes(8, "little") + b"\0" * size + b"\x940"
     kind = b"cnumpy\ndtype\n(X\x02\0\0\0u1tR\x940"
-    array = (
-        b"cnumpy.core.multiarray\n_reconstruct\n(tR(K\x01(M" + size.to_bytes(2, "little") + b"th\x01Nh\x00tb0"
-    )
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(tR(K\x01(M" + size.to_bytes(2, "little") + b"th\x01Nh\x00tb0"
     path = tmp_path / "arrays.pkl"
     path.write_bytes(b"\x80\x05" + raw + kind + array * 5_000 + b"N.")
     with pytest.raises(CheckpointError, match="makes more than 128 MB"):

@@ -66,9 +66,7 @@ def person() -> np.ndarray:
     return code / np.linalg.norm(code)
 
 
-def test_a_code_has_one_style_for_each_group_and_keeps_angles(
-    generator: StyleGan2, mixer_weights: Path
-) -> None:
+def test_a_code_has_one_style_for_each_group_and_keeps_angles(generator: StyleGan2, mixer_weights: Path) -> None:
     mixer = FastMixer(generator, load_mixer_weights(mixer_weights), MixingPolicy())
     key = KeySchedule(b"k" * 32)
     alice, bob = person(), person()
@@ -119,9 +117,7 @@ def test_a_photo_becomes_a_picture_of_ones_own_generator(
     again = mixer.protect(photo, subject="alice")
     assert np.array_equal(face.pixels, again.pixels)
     assert not np.array_equal(face.pixels, mixer.protect(photo, subject="bob").pixels)
-    with Anonymixer(
-        SeededKeys(3), generator=file, mixer_weights=mixer_weights, engine="torch", size=64
-    ) as reference:
+    with Anonymixer(SeededKeys(3), generator=file, mixer_weights=mixer_weights, engine="torch", size=64) as reference:
         assert reference.fingerprint == mixer.fingerprint
         drawn = reference.protect(photo, subject="alice").pixels.astype(int)
     assert np.abs(drawn - face.pixels).max() <= 1
@@ -171,12 +167,12 @@ def test_an_encoder_of_ones_own_keeps_pose(
         Anonymixer(SeededKeys(3), policy=policy, **options)  # type: ignore[arg-type]
 
 
-def test_the_refine_road_runs_on_it(needed: None, file: Path, mixer_weights: Path, photo: Path) -> None:
+def test_the_refine_method_runs_on_it(needed: None, file: Path, mixer_weights: Path, photo: Path) -> None:
     steps: list[float] = []
     settings = RefineSettings(steps=8, size=64, augmentations=0)
     with Anonymixer(
         SeededKeys(3),
-        road="refine",
+        method="refine",
         generator=file,
         mixer_weights=mixer_weights,
         engine="torch",

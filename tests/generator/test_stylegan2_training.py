@@ -35,9 +35,7 @@ def generator(file: Path) -> StyleGan2:
     return load_stylegan2(file)
 
 
-def test_pairs_and_encoder_are_made_for_it_by_command(
-    file: Path, generator: StyleGan2, tmp_path: Path
-) -> None:
+def test_pairs_and_encoder_are_made_for_it_by_command(file: Path, generator: StyleGan2, tmp_path: Path) -> None:
     pairs, output = tmp_path / "pairs", tmp_path / "encoder.safetensors"
     common = ["--generator", str(file), "--pairs", str(pairs), "--count", "100", "--threads", "1"]
     assert main(["train", "pairs", *common]) == 0

@@ -18,9 +18,7 @@ Encode = Callable[..., bytes]
 def gradient(width: int = 60, height: int = 44) -> Pixels:
     """Smooth, so that lossy formats keep it, and different at every corner, so that no turn goes unseen."""
     y, x = np.mgrid[:height, :width]
-    return np.stack([255 * x // width, 255 * y // height, 40 + 90 * (x + y) // (width + height)], -1).astype(
-        np.uint8
-    )
+    return np.stack([255 * x // width, 255 * y // height, 40 + 90 * (x + y) // (width + height)], -1).astype(np.uint8)
 
 
 @pytest.fixture
@@ -69,5 +67,5 @@ def face(picture: Pixels) -> CancelableFace:
         scope="staff-of-the-bank",
         key_version=3,
         fingerprint="0123456789abcdef" * 2,
-        road="fast",
+        method="fast",
     )

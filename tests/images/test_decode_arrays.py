@@ -109,9 +109,7 @@ def test_a_batch_gets_the_remedy_that_fits():
         decode_photo(np.zeros((1, 40, 40, 3), np.uint8))
 
 
-@pytest.mark.parametrize(
-    "dtype", [np.int64, np.int8, np.uint32, np.uint64, bool, complex, object, "U1", "M8[s]"]
-)
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.uint32, np.uint64, bool, complex, object, "U1", "M8[s]"])
 def test_other_dtypes_are_refused(dtype):
     with pytest.raises(BadArrayError, match="dtype"):
         decode_photo(np.zeros((40, 40, 3), dtype))

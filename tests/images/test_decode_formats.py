@@ -160,9 +160,7 @@ def test_float_tiffs_that_no_decoder_reads_are_told_as_such_and_not_as_damaged(c
     body = bytes(width * height * channels * bits // 8)
     directory = struct.pack("<H", len(fields)) + b"".join(struct.pack("<HHII", *field) for field in fields)
     data = b"II*\0" + struct.pack("<I", 8 + len(body)) + body + directory + bytes(4)
-    with pytest.raises(
-        UnreadableImageError, match=f"{channels} x {bits}-bit floats is not supported.*convert"
-    ):
+    with pytest.raises(UnreadableImageError, match=f"{channels} x {bits}-bit floats is not supported.*convert"):
         decode_photo(data)
 
 

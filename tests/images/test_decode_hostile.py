@@ -45,9 +45,7 @@ def test_a_truncated_file_is_refused_or_lost_nothing(files, name, where):
     assert np.array_equal(pixels, decode_photo(whole).pixels)
 
 
-@pytest.mark.parametrize(
-    "tolerant", [False, True], ids=["strict host", "host that tolerates truncated images"]
-)
+@pytest.mark.parametrize("tolerant", [False, True], ids=["strict host", "host that tolerates truncated images"])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_a_file_cut_in_its_pixels_is_refused_whatever_the_host_set(files, name, share, tolerant, monkeypatch):
@@ -71,9 +69,7 @@ def test_a_png_whose_pixels_stop_in_a_whole_file_is_refused(tolerant, monkeypatc
 @settings(SAME_FILES, max_examples=300)
 @given(
     name=st.sampled_from(NAMES),
-    changes=st.lists(
-        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6
-    ),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
     head=st.booleans(),
 )
 def test_a_damaged_file_gives_a_photo_or_a_photo_error_and_never_a_warning(files, name, changes, head):
@@ -110,15 +106,11 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(
-    width: int, height: int, *, rows: int | None = None, pixels: bytes = b"", extra: bytes = b""
-) -> bytes:
+def png(width: int, height: int, *, rows: int | None = None, pixels: bytes = b"", extra: bytes = b"") -> bytes:
     """A greyscale PNG, of which only so many rows are there."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     pixels = pixels or zlib.compress(bytes((width + 1) * (height if rows is None else rows)), 9)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 def with_size(name: str, data: bytes, width: int, height: int) -> bytes:

@@ -79,9 +79,7 @@ def test_a_face_that_was_decoded_smaller_is_the_same_to_recognisers(portraits, r
         assert float(rows[0] @ rows[1]) >= (0.99 if real_people else 0.98)
 
 
-def test_limits_come_from_the_configuration_file_unless_others_are_given(
-    photo, encode, tmp_path, monkeypatch
-):
+def test_limits_come_from_the_configuration_file_unless_others_are_given(photo, encode, tmp_path, monkeypatch):
     data = encode(Image.open(photo), "PNG")
     settings_file = tmp_path / "anonymix.toml"
     monkeypatch.setenv("ANONYMIX_CONFIG", str(settings_file))

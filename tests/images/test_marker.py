@@ -17,7 +17,7 @@ FORMATS = ["PNG", "JPEG", "WEBP"]
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_marker_is_read_back_from_every_format(kind, face, tmp_path):
-    expected = Marker(fingerprint=face.fingerprint, key_version=3, road="fast")
+    expected = Marker(fingerprint=face.fingerprint, key_version=3, method="fast")
     data = encode_cancelable(face, kind)
     path = tmp_path / "marked"
     path.write_bytes(data)
@@ -128,7 +128,7 @@ def test_a_compressed_marker_still_protects(encode, picture):
         Marker,
         fingerprint=st.text("0123456789abcdef", min_size=1, max_size=64),
         key_version=st.integers(1, 2**40),
-        road=st.sampled_from(["fast", "refine"]),
+        method=st.sampled_from(["fast", "refine"]),
     )
 )
 def test_json_round_trip(marker):

@@ -85,12 +85,8 @@ def test_no_format_takes_more_memory_for_a_pixel_than_the_limits_say(tmp_path):
         "bmp": encoded(flat, "BMP"),
         "tiff": encoded(flat, "TIFF"),
         "tiff lzw": encoded(clear, "TIFF", compression="tiff_lzw"),
-        "tiff 16 bits": encoded(
-            Image.fromarray(np.zeros((SIDE, SIDE), np.uint16)), "TIFF", compression="tiff_lzw"
-        ),
-        "tiff float": encoded(
-            Image.fromarray(np.zeros((SIDE, SIDE), np.float32)), "TIFF", compression="tiff_lzw"
-        ),
+        "tiff 16 bits": encoded(Image.fromarray(np.zeros((SIDE, SIDE), np.uint16)), "TIFF", compression="tiff_lzw"),
+        "tiff float": encoded(Image.fromarray(np.zeros((SIDE, SIDE), np.float32)), "TIFF", compression="tiff_lzw"),
     }
     for name, (peak, said) in peaks(files, tmp_path, 64_000_000).items():
         assert said == f"({SIDE}, {SIDE}, 3)", name
@@ -131,9 +127,7 @@ def test_bombs_take_no_more_memory_than_a_photo_at_the_limit(tmp_path):
     bombs = {
         "tile of 16384": tiled(64, (16_384, 16_384)),
         "rows of a strip": tiff((np.zeros((64, 64, 3), np.uint8), {278: ("I", [4_294_967_295])})),
-        "millions of strips": tiff(
-            (np.zeros((64, 64, 3), np.uint8), {273: ("I", many), 279: ("I", [1] * len(many))})
-        ),
+        "millions of strips": tiff((np.zeros((64, 64, 3), np.uint8), {273: ("I", many), 279: ("I", [1] * len(many))})),
         "jpeg of 100 scans": scans_of(encoded(Image.new("RGB", (990, 990)), "JPEG", progressive=True), 90),
         "gif of a huge screen": encoded(Image.new("P", (40, 40)), "GIF").replace(
             (40).to_bytes(2, "little") * 2, (60_000).to_bytes(2, "little") * 2, 1
@@ -164,9 +158,7 @@ def test_lists_of_millions_of_strips_are_refused():
     [((12_032, 9_024), False), ((16_320, 12_240), False), ((16_320, 12_240), True)],
     ids=["108 megapixels", "200 megapixels", "200 megapixels, progressive"],
 )
-def test_huge_photos_are_decoded_within_the_memory_of_the_largest_ordinary_one(
-    size, progressive, tmp_path, portraits
-):
+def test_huge_photos_are_decoded_within_the_memory_of_the_largest_ordinary_one(size, progressive, tmp_path, portraits):
     ground = Image.new("RGB", size, "grey")
     ground.paste(Image.open(portraits / "001_neutral.jpg").resize((5000, 5000)), (3000, 2000))
     found = peaks({"photo": encoded(ground, "JPEG", progressive=progressive)}, tmp_path, 64_000_000)

@@ -45,8 +45,7 @@ def raw_profile(kind: str, profile: bytes) -> bytes:
 def with_chunks(png: bytes, *chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
     """A PNG with further chunks before its pixels, or behind them."""
     added = b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     )
     at = png.rindex(b"IEND") - 4 if behind else png.index(b"IDAT") - 4
     return png[:at] + added + png[at:]
@@ -173,9 +172,7 @@ def test_nonsense_in_xmp_means_upright(nonsense, encode, picture, tmp_path):
 
 @settings(deadline=None)
 @given(
-    text=st.one_of(
-        st.binary(max_size=200), st.text(max_size=60).map(lambda text: f"\nexif\n 9\n{text}".encode())
-    ),
+    text=st.one_of(st.binary(max_size=200), st.text(max_size=60).map(lambda text: f"\nexif\n 9\n{text}".encode())),
     keyword=st.sampled_from(
         ["Raw profile type exif", "Raw profile type APP1", "Raw profile type xmp", "XML:com.adobe.xmp"]
     ),

@@ -44,7 +44,7 @@ def test_png_keeps_every_pixel(face):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_quality_trades_size_for_likeness(kind, face):
+def test_quality_trades_size_for_similarity(kind, face):
     sizes, errors = [], []
     for quality in (10, 95):
         data = encode_cancelable(face, kind, quality=quality)

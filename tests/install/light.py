@@ -35,7 +35,7 @@ with Anonymixer.open(sys.argv[1], passphrase=sys.argv[2]) as mixer:
     face = mixer.protect(sys.argv[3], subject="anybody")
     refused = ""
     try:
-        Anonymixer(mixer.keystore, road="refine")
+        Anonymixer(mixer.keystore, method="refine")
     except MissingPackageError as error:
         refused = str(error)
 print(json.dumps(dict(
@@ -61,9 +61,7 @@ def main() -> int:
     """Run the check; returns 0 if all of it holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photo", type=Path, help="a photo with one face")
-    parser.add_argument(
-        "--with-torch", action="store_true", help="install the extra [torch] as well, to compare"
-    )
+    parser.add_argument("--with-torch", action="store_true", help="install the extra [torch] as well, to compare")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

@@ -97,10 +97,7 @@ def _restored(scene: Scene) -> None:
     Keystore.restore(backup, scene.folder / f"{scene.fresh}.db", scene.unlock)
     _attempts(
         lambda: Keystore.restore(backup, path, scene.unlock),
-        *(
-            lambda name=name: Keystore.restore(name, scene.folder / "none", scene.unlock)
-            for name in own(path)
-        ),
+        *(lambda name=name: Keystore.restore(name, scene.folder / "none", scene.unlock) for name in own(path)),
     )
 
 
@@ -117,9 +114,7 @@ def _inspected(scene: Scene) -> None:
 def _relocked(scene: Scene) -> None:
     scene.store.change_unlock(scene.unlock)
     # The store itself taken for a key file.
-    _attempts(
-        *(lambda name=name: scene.store.change_unlock(KeyFileUnlock(name)) for name in own(scene.store.path))
-    )
+    _attempts(*(lambda name=name: scene.store.change_unlock(KeyFileUnlock(name)) for name in own(scene.store.path)))
 
 
 def _exported(scene: Scene) -> io.StringIO:
@@ -233,9 +228,7 @@ CALLS: dict[str, Call] = {
     "references.enable": _references_again,
     "references.disable": _references_again,
     "references.keep": _with_reference,
-    "references.read": lambda scene: scene.store.references.read(
-        _with_reference(scene), fingerprint="f", subspace="s"
-    ),
+    "references.read": lambda scene: scene.store.references.read(_with_reference(scene), fingerprint="f", subspace="s"),
     "references.drop": lambda scene: scene.store.references.drop(_with_reference(scene).subject),
     "close": lambda scene: scene.store.close(),  # the last one
 }

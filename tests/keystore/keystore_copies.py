@@ -29,9 +29,7 @@ def build(path: Path, unlock: KeyFileUnlock) -> Truth:
         key = store.rotate("bob")
         materials["bob", 2] = key.material
         store.revoke("carol")
-        store.record_enrolment(
-            "alice", adapter="x", collection="c", external_id="e", version=1, fingerprint="f"
-        )
+        store.record_enrolment("alice", adapter="x", collection="c", external_id="e", version=1, fingerprint="f")
         store.rotate_all(subjects=["alice"])
         materials["alice", 2] = store.current("alice").material
     return Truth(materials, {"alice": 2, "bob": 2}, frozenset({"carol"}), frozenset({("alice", "e")}))

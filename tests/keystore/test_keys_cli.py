@@ -148,9 +148,7 @@ def test_the_life_of_a_key(run) -> None:
     run("rotate", "alice", fails=KeyRevokedError)
     assert run("issue", "alice", "--scope", "b") == "Issued version 1 for alice.\n"
     assert [item["scope"] for item in run("list", "--scope", "b", "--json")] == ["b"]
-    assert (
-        run("revoke", "alice", "--scope", "b", "--version", "1", "--yes") == "Destroyed version 1 of alice.\n"
-    )
+    assert run("revoke", "alice", "--scope", "b", "--version", "1", "--yes") == "Destroyed version 1 of alice.\n"
 
 
 def test_what_can_not_be_undone_is_confirmed(run, monkeypatch) -> None:
@@ -166,9 +164,7 @@ def test_what_can_not_be_undone_is_confirmed(run, monkeypatch) -> None:
         run(*words, fails=UsageError)
     monkeypatch.setattr("anonymix_plugin.cli.keys._opening.on_terminal", lambda: True)
     questions: list[str] = []
-    monkeypatch.setattr(
-        "anonymix_plugin.cli.keys._output.typer.confirm", lambda text, **_: questions.append(text)
-    )
+    monkeypatch.setattr("anonymix_plugin.cli.keys._output.typer.confirm", lambda text, **_: questions.append(text))
     run("rotate", "alice", "--reason", "breach")
     assert questions == ["Erase the old keys of alice for good?"]
 
@@ -223,9 +219,7 @@ def test_forgetting_prints_what_is_still_to_delete(run) -> None:
     run("init")
     with open_keystore() as store:
         store.issue("alice")
-        store.record_enrolment(
-            "alice", adapter="dlib", collection="c", external_id="e1", version=1, fingerprint="f"
-        )
+        store.record_enrolment("alice", adapter="dlib", collection="c", external_id="e1", version=1, fingerprint="f")
     shown = run("forget", "alice", "--yes")
     assert "nothing is left in the store" in shown
     assert "dlib / c / e1" in shown
@@ -329,9 +323,7 @@ def test_a_damaged_store_ends_verify_with_exit_code_4(run, home: Path) -> None:
     assert "damaged" in shown.stderr
 
 
-def test_a_backup_is_restored_and_an_anchor_minds_the_rollback(
-    run, home: Path, tmp_path: Path, monkeypatch
-) -> None:
+def test_a_backup_is_restored_and_an_anchor_minds_the_rollback(run, home: Path, tmp_path: Path, monkeypatch) -> None:
     anchor = tmp_path / "anchor.db"
     assert str(anchor) in run("init", "--anchor", str(anchor))
     monkeypatch.setenv("ANONYMIX_ANCHOR", str(anchor))
@@ -420,7 +412,7 @@ def test_bad_names_are_refused(run) -> None:
     assert isinstance(store, Keystore)
 
 
-def test_an_old_file_is_accepted_and_a_store_is_tied_anew_by_commands(
+def test_an_old_file_is_accepted_and_a_store_is_tied_again_by_commands(
     run, home: Path, tmp_path: Path, monkeypatch
 ) -> None:
     anchor = tmp_path / "anchor.db"
@@ -449,9 +441,7 @@ def ahead(run, home: Path) -> Path:
     """A store that was changed once while the clock said 2037."""
     run("init")
     run("issue", "alice")
-    with Keystore.open(
-        home / "keystore.db", PassphraseUnlock(SECRET), clock=lambda: 2_130_000_000.0
-    ) as store:
+    with Keystore.open(home / "keystore.db", PassphraseUnlock(SECRET), clock=lambda: 2_130_000_000.0) as store:
         store.issue("bob")
     return home / "keystore.db"
 

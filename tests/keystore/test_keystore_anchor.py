@@ -169,7 +169,7 @@ def test_an_anchor_that_was_away_for_long_is_told_in_steps(
         assert anchor.state == store.anchor_state()
 
 
-def test_tying_a_store_anew_tells_the_whole_trail(
+def test_tying_a_store_again_tells_the_whole_trail(
     tied: Keystore, anchor: AnchorFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alias = bytes.fromhex(tied.history("revoked")[0].alias)

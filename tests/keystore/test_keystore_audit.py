@@ -108,9 +108,7 @@ def test_an_exported_trail_is_checked_against_the_store(store: Keystore) -> None
             store.check_audit_export(bad)
 
 
-def test_an_export_of_another_store_is_refused(
-    store: Keystore, tmp_path: Path, unlock: KeyFileUnlock
-) -> None:
+def test_an_export_of_another_store_is_refused(store: Keystore, tmp_path: Path, unlock: KeyFileUnlock) -> None:
     file = io.StringIO()
     with Keystore.create(tmp_path / "other.db", unlock) as other:
         other.export_audit(file)
@@ -118,9 +116,7 @@ def test_an_export_of_another_store_is_refused(
         store.check_audit_export(file.getvalue().splitlines())
 
 
-def test_an_export_that_ends_beyond_the_store_is_refused(
-    store: Keystore, path: Path, tmp_path: Path, reopen
-) -> None:
+def test_an_export_that_ends_beyond_the_store_is_refused(store: Keystore, path: Path, tmp_path: Path, reopen) -> None:
     store.close()
     shutil.copy(path, tmp_path / "old.db")
     later = reopen()
@@ -166,9 +162,7 @@ def test_a_full_check_of_a_sound_store_finds_nothing(tied: Keystore) -> None:
         ("UPDATE scopes SET name = zeroblob(100)", "scopes"),
     ],
 )
-def test_a_full_check_finds_what_was_changed_behind_its_back(
-    store: Keystore, path: Path, sql: str, words: str
-) -> None:
+def test_a_full_check_finds_what_was_changed_behind_its_back(store: Keystore, path: Path, sql: str, words: str) -> None:
     store.issue("alice")
     store.rotate("alice")
     store.record_enrolment("alice", adapter="x", collection="c", external_id="e", version=2, fingerprint="f")
@@ -219,9 +213,7 @@ def test_the_anchor_follows_every_change(tied: Keystore, anchor: AnchorFile, tmp
         AnchorFile.create(tmp_path / "anchor.db")
 
 
-def test_an_old_file_is_refused(
-    tied: Keystore, path: Path, tmp_path: Path, reopen, anchor: AnchorFile
-) -> None:
+def test_an_old_file_is_refused(tied: Keystore, path: Path, tmp_path: Path, reopen, anchor: AnchorFile) -> None:
     tied.issue("alice")
     tied.close()
     shutil.copy(path, tmp_path / "old.db")
@@ -366,9 +358,7 @@ def test_accepting_a_rollback_takes_an_anchor(store: Keystore) -> None:
         _rollback.accept(store._core, "why")
 
 
-def test_a_damaged_state_in_the_anchor_is_refused(
-    tied: Keystore, tmp_path: Path, reopen, anchor: AnchorFile
-) -> None:
+def test_a_damaged_state_in_the_anchor_is_refused(tied: Keystore, tmp_path: Path, reopen, anchor: AnchorFile) -> None:
     tied.close()
     tamper(
         tmp_path / "anchor.db",

@@ -102,9 +102,7 @@ def test_neither_writing_nor_restoring_takes_a_files_place(
     assert leftovers(tmp_path) == []
 
 
-def test_file_systems_without_links_are_served(
-    backup: Path, lock: KeyFileUnlock, tmp_path: Path, monkeypatch
-) -> None:
+def test_file_systems_without_links_are_served(backup: Path, lock: KeyFileUnlock, tmp_path: Path, monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError
 

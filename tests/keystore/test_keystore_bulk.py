@@ -238,7 +238,7 @@ def test_the_report_is_readable_by_people_and_machines(store: Keystore) -> None:
     assert empty.work == report.work
 
 
-def test_rewrapping_passes_over_keys_that_are_wrapped_anew_already(store: Keystore) -> None:
+def test_rewrapping_passes_over_keys_that_are_wrapped_again_already(store: Keystore) -> None:
     store.issue_many(names(6))
     with pytest.raises(InterruptedByTestError):
         store.rewrap_all(batch=2, progress=stop_after(1))

@@ -212,27 +212,21 @@ def test_a_revocation_here_is_honoured_at_once(store: Keystore) -> None:
             store.current("alice")
 
 
-def test_the_cache_is_bounded_and_lets_the_oldest_go(
-    reopen: Callable[..., Keystore], store: Keystore
-) -> None:
+def test_the_cache_is_bounded_and_lets_the_oldest_go(reopen: Callable[..., Keystore], store: Keystore) -> None:
     store.issue_many(f"s{number}" for number in range(10))
     small = reopen(cache_size=3, cache_age=60)
     for name in ("s0", "s1", "s2", "s0", "s3"):
         small.current(name)
     cache = small._core.cache
     assert len(cache) == 3
-    kept = {
-        name for name in (f"s{number}" for number in range(10)) if cache.get(small._who(name, "default").tag)
-    }
+    kept = {name for name in (f"s{number}" for number in range(10)) if cache.get(small._who(name, "default").tag)}
     assert kept == {"s0", "s2", "s3"}
     none = reopen(cache_size=0)
     none.current("s0")
     assert len(none._core.cache) == 0
 
 
-def test_a_store_opened_before_a_fork_is_refused_after_it(
-    store: Keystore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_opened_before_a_fork_is_refused_after_it(store: Keystore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.issue("alice")
     monkeypatch.setattr("anonymix_keystore._core.os.getpid", lambda: -1)
     with pytest.raises(LockedError, match="forked"):
@@ -286,7 +280,7 @@ def test_a_new_version_during_a_reading_of_the_history_is_no_damage(
     assert len(other.history("alice")) == 3
 
 
-def test_a_subject_retired_and_issued_anew_during_a_lookup_is_no_damage(
+def test_a_subject_retired_and_issued_again_during_a_lookup_is_no_damage(
     store: Keystore, reopen: Callable[..., Keystore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.issue("alice")

@@ -122,9 +122,7 @@ def test_a_store_on_a_read_only_mount_is_told_with_a_cure(
     Keystore.open(tmp_path / "copy.db", unlock).close()
 
 
-def test_where_mounts_are_unknown_nothing_is_read_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_mounts_are_unknown_nothing_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from anonymix_keystore import _database, _unlock
 
     monkeypatch.delattr(os, "fstatvfs")
@@ -160,9 +158,7 @@ def test_answers_that_are_no_vaults_are_told(answer: bytes, monkeypatch: pytest.
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        vault = VaultTransit(
-            "k", address=f"http://127.0.0.1:{server.getsockname()[1]}", token=TOKEN, timeout=5
-        )
+        vault = VaultTransit("k", address=f"http://127.0.0.1:{server.getsockname()[1]}", token=TOKEN, timeout=5)
         with pytest.raises(UnlockUnavailableError, match="Vault") as told:
             KmsUnlock(vault).key({"wrapped": "vault:v1:AA=="}, {})
         thread.join(5)
@@ -197,9 +193,7 @@ def test_the_line_end_of_a_secret_from_a_file_counts_for_nothing(monkeypatch: py
         "https://kms.example\n.evil.example",
     ],
 )
-def test_key_services_are_asked_at_safe_addresses_alone(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_key_services_are_asked_at_safe_addresses_alone(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidRequestError) as told:
         VaultTransit("k", address=address, token=TOKEN)
     assert "word" not in str(told.value)

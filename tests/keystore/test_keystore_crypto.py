@@ -99,7 +99,7 @@ def test_the_derived_keys_are_the_committed_ones() -> None:
 
 
 def test_sealing_is_what_the_format_says() -> None:
-    """The layout, built anew from the primitives as docs/keystore-format.md describes it."""
+    """The layout, built again from the primitives as docs/keystore-format.md describes it."""
     vector = VECTORS["vectors"][0]
     key, sealed = bytes.fromhex(vector["key"]), bytes.fromhex(vector["sealed"])
     salt, context = sealed[1:33], bytes.fromhex(vector["context"])

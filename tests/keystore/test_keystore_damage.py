@@ -25,9 +25,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KeyFileUnlock
     return folder / "store.db", unlock, truth
 
 
-def flipped(
-    sound: tuple[Path, KeyFileUnlock, Truth], place: Path, positions: Iterable[int], mask: int
-) -> Counter[str]:
+def flipped(sound: tuple[Path, KeyFileUnlock, Truth], place: Path, positions: Iterable[int], mask: int) -> Counter[str]:
     path, unlock, truth = sound
     content = path.read_bytes()
     outcomes: Counter[str] = Counter()
@@ -188,9 +186,7 @@ def test_a_row_of_another_store_with_the_same_subjects_does_not_open(sound, tmp_
         "UPDATE slots SET kind = 'passphrase'",
     ],
 )
-def test_changed_tables_headers_and_slots_are_refused_on_opening(
-    sound, tmp_path: Path, statement: str
-) -> None:
+def test_changed_tables_headers_and_slots_are_refused_on_opening(sound, tmp_path: Path, statement: str) -> None:
     path, unlock, _ = sound
     place = tmp_path / "store.db"
     shutil.copy(path, place)

@@ -192,9 +192,7 @@ def test_long_lists_go_on_page_by_page(store: Keystore, monkeypatch: pytest.Monk
 def test_an_entry_is_looked_up_however_many_there_are(store: Keystore) -> None:
     store.issue("alice")
     for number in range(40):
-        store.record_enrolment(
-            "alice", adapter="x", collection="c", external_id=number, version=1, fingerprint="f"
-        )
+        store.record_enrolment("alice", adapter="x", collection="c", external_id=number, version=1, fingerprint="f")
     read: list[str] = []
     store._core._db.raw.conn.set_trace_callback(read.append)
     found = store.enrolment(adapter="x", collection="c", external_id=0)

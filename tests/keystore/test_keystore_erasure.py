@@ -34,9 +34,7 @@ def bytes_on_disk(path: Path) -> bytes:
     return b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")))
 
 
-@pytest.mark.parametrize(
-    "how", ["revoke", "breach", "no grace", "breach of all", "expire", "forget", "rewrap"]
-)
+@pytest.mark.parametrize("how", ["revoke", "breach", "no grace", "breach of all", "expire", "forget", "rewrap"])
 def test_an_erased_key_leaves_no_byte_in_file_log_or_journal(
     store: Keystore, path: Path, how: str, clock: Clock
 ) -> None:
@@ -98,9 +96,7 @@ def test_forgetting_erases_everything_about_a_person(store: Keystore, path: Path
     store.references.enable("a")
     store.references.keep(store.current("alice", "a"), b"code", fingerprint="f", subspace="s")
     for entry in ("e1", "e2"):
-        store.record_enrolment(
-            "alice", "a", adapter="x", collection="c", external_id=entry, version=2, fingerprint="f"
-        )
+        store.record_enrolment("alice", "a", adapter="x", collection="c", external_id=entry, version=2, fingerprint="f")
     store.mark_removed(next(item.entry for item in store.enrolments() if item.external_id == "e2"))
     receipt = store.forget("alice", reason="art. 17")
     assert receipt.clean
@@ -144,7 +140,7 @@ def test_one_who_was_known_by_enrolments_alone_is_forgotten_too(store: Keystore)
     assert store.gallery("a").version == 1
 
 
-def test_one_who_comes_back_begins_anew(store: Keystore) -> None:
+def test_one_who_comes_back_begins_again(store: Keystore) -> None:
     old = store.issue("alice")
     alias = store.history("alice")[0].alias
     store.forget("alice")

@@ -88,9 +88,7 @@ def test_an_older_store_is_brought_forward_with_its_keys(
     monkeypatch.undo()
     with Keystore.open(path, unlock) as store:
         assert store.current("alice") == key
-        store.record_enrolment(
-            "alice", adapter="x", collection="c", external_id="e", version=1, fingerprint="f"
-        )
+        store.record_enrolment("alice", adapter="x", collection="c", external_id="e", version=1, fingerprint="f")
         assert store.rotate_all().job.done == 1
         assert store.verify().ok
         assert store._core.db.row("PRAGMA user_version") == (schema.SCHEMA,)
@@ -116,9 +114,7 @@ def test_two_processes_that_bring_a_store_forward_do_it_once(
     assert len(called) == 1
 
 
-def test_a_failed_creation_leaves_no_file(
-    path: Path, unlock: KeyFileUnlock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_creation_leaves_no_file(path: Path, unlock: KeyFileUnlock, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise RuntimeError("in the middle")
 
@@ -173,9 +169,7 @@ def test_changes_wait_for_a_clock_that_is_far_behind(
 # --- disks ------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_changes_nothing(
-    store: Keystore, path: Path, unlock: KeyFileUnlock, tmp_path: Path
-) -> None:
+def test_a_full_disk_changes_nothing(store: Keystore, path: Path, unlock: KeyFileUnlock, tmp_path: Path) -> None:
     store.issue("alice")
     store.close()
     size = path.stat().st_size
@@ -256,9 +250,7 @@ def test_a_missing_folder_is_told(tmp_path: Path, unlock: KeyFileUnlock) -> None
         Keystore.create(tmp_path / "none" / "store.db", unlock)
 
 
-def test_a_name_with_no_room_for_the_log_is_told_and_leaves_no_file(
-    tmp_path: Path, unlock: KeyFileUnlock
-) -> None:
+def test_a_name_with_no_room_for_the_log_is_told_and_leaves_no_file(tmp_path: Path, unlock: KeyFileUnlock) -> None:
     before = sorted(tmp_path.iterdir())
     with pytest.raises(StorageError):
         Keystore.create(tmp_path / ("x" * 253), unlock)
@@ -270,9 +262,7 @@ def test_a_folder_is_told_as_no_keystore(tmp_path: Path, unlock: KeyFileUnlock) 
         Keystore.open(tmp_path, unlock)
 
 
-def test_a_refusing_folder_is_told(
-    path: Path, unlock: KeyFileUnlock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refusing_folder_is_told(path: Path, unlock: KeyFileUnlock, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise PermissionError
 
@@ -295,9 +285,7 @@ def test_a_refusing_folder_is_told(
         (None, DamagedError),
     ],
 )
-def test_errors_of_sqlite_become_ours_without_their_words(
-    code: int | None, kind: type[KeystoreError]
-) -> None:
+def test_errors_of_sqlite_become_ours_without_their_words(code: int | None, kind: type[KeystoreError]) -> None:
     error = sqlite3.OperationalError("near 'secret'")
     if code is not None:
         error.sqlite_errorcode = code
@@ -307,9 +295,7 @@ def test_errors_of_sqlite_become_ours_without_their_words(
     assert ours.where == "store.db"
 
 
-def test_folders_are_not_synced_where_that_does_not_exist(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_are_not_synced_where_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database.os, "name", "nt")
     opened: list[object] = []
     monkeypatch.setattr(database.os, "open", lambda *a: opened.append(a))

@@ -104,9 +104,7 @@ def aws_answer(service: Service, _: str, headers: dict[str, str], body: dict[str
     return 200, json.dumps({"Plaintext": base64.b64encode(plaintext).decode(), "KeyId": name}).encode()
 
 
-def vault_answer(
-    service: Service, path: str, headers: dict[str, str], body: dict[str, Any]
-) -> tuple[int, bytes]:
+def vault_answer(service: Service, path: str, headers: dict[str, str], body: dict[str, Any]) -> tuple[int, bytes]:
     """Vault's transit engine: /v1/<mount>/<operation>/<key>, ciphertexts "vault:v<n>:<base64>"."""
     if headers["x-vault-token"] != TOKEN:
         return 403, b'{"errors":["permission denied"]}'

@@ -108,9 +108,7 @@ def test_nothing_is_lost_when_one_forgets_another_leaves_and_both_write(
         assert store.verify().ok
 
 
-def test_the_files_of_an_open_store_are_known_as_such(
-    path: Path, unlock: KeyFileUnlock, tmp_path: Path
-) -> None:
+def test_the_files_of_an_open_store_are_known_as_such(path: Path, unlock: KeyFileUnlock, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(path)
     with Keystore.create(path, unlock) as store:
         store.issue("alice")
@@ -141,7 +139,7 @@ def in_child(act) -> int:
 
 
 @needs_fork
-def test_a_child_that_opens_the_store_anew_loses_nothing_when_its_parent_closes(
+def test_a_child_that_opens_the_store_again_loses_nothing_when_its_parent_closes(
     path: Path, unlock: KeyFileUnlock
 ) -> None:
     store = Keystore.create(path, unlock)

@@ -49,9 +49,7 @@ class Life(RuleBasedStateMachine):
         self.clock = Clock()
         self.unlock = KeyFileUnlock.generate(self.folder / "key")
         self.anchor = AnchorFile.create(self.folder / "anchor.db")
-        self.store = Keystore.create(
-            self.folder / "store.db", self.unlock, clock=self.clock, anchor=self.anchor
-        )
+        self.store = Keystore.create(self.folder / "store.db", self.unlock, clock=self.clock, anchor=self.anchor)
         self.model: dict[tuple[str, str], list[Version]] = {}
         self.epoch = self.store.epoch
 
@@ -183,9 +181,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.store.close()
-        self.store = Keystore.open(
-            self.folder / "store.db", self.unlock, clock=self.clock, anchor=self.anchor
-        )
+        self.store = Keystore.open(self.folder / "store.db", self.unlock, clock=self.clock, anchor=self.anchor)
 
     @rule()
     @precondition(lambda self: self.model)

@@ -350,9 +350,7 @@ def test_a_breach_is_one_however_it_is_spelt(store: Keystore, breach: str) -> No
 def test_whole_numbers_of_any_class_are_their_number(store: Keystore, one: int) -> None:
     key = store.issue("alice")
     assert store.at("alice", one) == key
-    store.record_enrolment(
-        "alice", adapter="x", collection=one, external_id=one, version=one, fingerprint="f"
-    )
+    store.record_enrolment("alice", adapter="x", collection=one, external_id=one, version=one, fingerprint="f")
     (found,) = store.enrolments()
     assert (found.external_id, found.collection, found.version) == ("1", "1", 1)
     assert store.revoke("alice", version=one) == (1,)
@@ -364,9 +362,7 @@ def test_whole_numbers_of_any_class_are_their_number(store: Keystore, one: int) 
 def test_ids_of_back_ends_stand_for_their_text(store: Keystore, value: object, text: str) -> None:
     store.issue("alice")
     made = [
-        store.record_enrolment(
-            "alice", adapter="x", collection="c", external_id=item, version=1, fingerprint="f"
-        )
+        store.record_enrolment("alice", adapter="x", collection="c", external_id=item, version=1, fingerprint="f")
         for item in (value, text)
     ]
     assert made[0] == made[1]

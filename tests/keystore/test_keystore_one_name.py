@@ -93,9 +93,7 @@ def test_a_hard_link_that_comes_later_stops_no_server(
         Keystore.open(other, unlock)
 
 
-def test_a_name_that_a_killed_restore_left_shuts_nobody_out(
-    path: Path, unlock: KeyFileUnlock, tmp_path: Path
-) -> None:
+def test_a_name_that_a_killed_restore_left_shuts_nobody_out(path: Path, unlock: KeyFileUnlock, tmp_path: Path) -> None:
     Keystore.create(path, unlock).close()
     (tmp_path / f".keystore.db.restoring-{secrets.token_hex(6)}").hardlink_to(path)
     (tmp_path / f".other.db.restoring-{secrets.token_hex(6)}").touch()

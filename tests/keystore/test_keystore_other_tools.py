@@ -12,13 +12,11 @@ import pytest
 from anonymix_keystore import DamagedError, ForeignObjectsError, KeyFileUnlock, Keystore
 
 LITESTREAM = (
-    "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER);"
-    "CREATE TABLE _litestream_lock (id INTEGER)"
+    "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER);CREATE TABLE _litestream_lock (id INTEGER)"
 )
 FOREIGN = {
     "_litestream_lock": LITESTREAM,
-    "android_metadata": "CREATE TABLE android_metadata (locale TEXT);"
-    "CREATE INDEX im ON android_metadata (locale)",
+    "android_metadata": "CREATE TABLE android_metadata (locale TEXT);CREATE INDEX im ON android_metadata (locale)",
     "copy": "CREATE TABLE copy (tag BLOB REFERENCES heads (tag))",
     "search": "CREATE VIRTUAL TABLE search USING fts5 (words)",
     "everybody": "CREATE VIEW everybody AS SELECT * FROM heads",

@@ -150,9 +150,7 @@ def test_a_reference_in_anothers_place_does_not_open(keeping: Keystore, moved: s
         ) else keeping.references.read(SubjectKey("alice", "default", 2, key.state, key.material), **MIXER)
 
 
-def test_a_retired_key_keeps_its_reference_until_its_date(
-    keeping: Keystore, clock: Clock, path: Path
-) -> None:
+def test_a_retired_key_keeps_its_reference_until_its_date(keeping: Keystore, clock: Clock, path: Path) -> None:
     old = enrolled(keeping)
     new = keeping.rotate("alice", grace=timedelta(days=2))
     assert keeping.references.read(keeping.at("alice", 1), **MIXER) == CODE
@@ -186,7 +184,7 @@ ENDS: dict[str, Callable[[Keystore, Clock], object]] = {
     ),
     "forget": lambda store, clock: store.forget("alice"),
     "drop": lambda store, clock: store.references.drop("alice"),
-    "kept anew": lambda store, clock: store.references.keep(store.current("alice"), b"new", **MIXER),
+    "kept again": lambda store, clock: store.references.keep(store.current("alice"), b"new", **MIXER),
     "scope switched off": lambda store, clock: store.references.disable(),
     "second root ended": lambda store, clock: store.originals.disable(),
 }
@@ -266,7 +264,7 @@ def test_a_backup_holds_references_and_a_rollback_ends_those_that_were_revoked(
         assert store.verify().ok
 
 
-def test_wrapping_keys_anew_leaves_references_as_they_are(keeping: Keystore) -> None:
+def test_wrapping_keys_again_leaves_references_as_they_are(keeping: Keystore) -> None:
     key = enrolled(keeping)
     keeping.rewrap_all()
     assert keeping.references.read(key, **MIXER) == CODE

@@ -128,9 +128,7 @@ class Worker:
         self.said.flush()
 
     def run(self, until: float) -> None:
-        scene = Scene(
-            self.store, self.folder, self.unlock, KeyFileUnlock(self.folder.parent / "second.key"), self.dice
-        )
+        scene = Scene(self.store, self.folder, self.unlock, KeyFileUnlock(self.folder.parent / "second.key"), self.dice)
         others = sorted(set(CALLS) - set(FOLLOWED) - {"close"})
         with contextlib.suppress(*EXPECTED):
             self.store.originals.unlock(scene.second)
@@ -171,9 +169,7 @@ class Worker:
         match what:
             case "issue" | "rotate":
                 change = self.store.issue if what == "issue" else self.store.rotate
-                key = change(
-                    name, **({} if what == "issue" else {"reason": self.dice.choice(["routine", "breach"])})
-                )
+                key = change(name, **({} if what == "issue" else {"reason": self.dice.choice(["routine", "breach"])}))
                 done = [key.version, digest(key.material)]
                 self.mine[name] = (key.version, digest(key.material))
             case "current":

@@ -67,9 +67,7 @@ def test_scrypt_stands_in_where_argon2_is_missing(path: Path, monkeypatch: pytes
     assert Keystore.locked_by(path)[1]["kdf"] == "scrypt"
 
 
-def test_a_store_locked_with_argon2_says_so_where_it_is_missing(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_locked_with_argon2_says_so_where_it_is_missing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there_and_back(path, passphrase())
 
     def missing(**_: object) -> None:
@@ -168,9 +166,7 @@ def test_rights_are_not_asked_where_there_are_none(path: Path, tmp_path: Path, m
     assert secret.hex() == (tmp_path / "k").read_text().strip()
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"short", b"\xff" * 32, b"zz" * 32, b"a" * 63, base64.b64encode(b"x" * 31)]
-)
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 32, b"zz" * 32, b"a" * 63, base64.b64encode(b"x" * 31)])
 def test_a_file_that_holds_no_key_is_refused(tmp_path: Path, content: bytes, path: Path) -> None:
     (tmp_path / "k").write_bytes(content)
     (tmp_path / "k").chmod(0o600)

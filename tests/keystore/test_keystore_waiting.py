@@ -125,9 +125,7 @@ def test_lookups_go_on_while_somebody_else_holds_the_write_lock(path: Path, unlo
             assert probe < 0.7
 
 
-def test_a_change_waits_for_another_threads_no_longer_than_the_busy_timeout(
-    path: Path, unlock: KeyFileUnlock
-) -> None:
+def test_a_change_waits_for_another_threads_no_longer_than_the_busy_timeout(path: Path, unlock: KeyFileUnlock) -> None:
     with Keystore.create(path, unlock, busy_timeout=0.1) as store:
         with store._core.change() as change:
             errors: list[BaseException] = []

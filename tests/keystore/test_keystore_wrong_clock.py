@@ -160,9 +160,7 @@ def test_dates_that_a_clock_ahead_left_are_brought_back(
     assert store.verify().ok
 
 
-def test_dates_are_brought_back_page_by_page(
-    store: Keystore, clock: Clock, reopen: Callable[..., Keystore]
-) -> None:
+def test_dates_are_brought_back_page_by_page(store: Keystore, clock: Clock, reopen: Callable[..., Keystore]) -> None:
     then = clock.now
     store.issue("first")
     clock.forward(days=YEARS)

@@ -50,12 +50,12 @@ def test_two_people_are_as_alike_as_their_codes(seed: int, share: float, name: s
 
 def test_another_key_means_a_stranger() -> None:
     shipped = load_anchor_directions()
-    likeness = []
+    similarity = []
     for number in range(20):
         key = KeySchedule(hashlib.sha256(bytes([number])).digest())
-        likeness.append(shipped.anchor(KEY, "sface", code_of(1)) @ shipped.anchor(key, "sface", code_of(1)))
-    assert abs(np.mean(likeness)) < 0.15
-    assert np.max(np.abs(likeness)) < 0.7
+        similarity.append(shipped.anchor(KEY, "sface", code_of(1)) @ shipped.anchor(key, "sface", code_of(1)))
+    assert abs(np.mean(similarity)) < 0.15
+    assert np.max(np.abs(similarity)) < 0.7
 
 
 def test_the_shipped_anchors_belong_to_the_shipped_mixer() -> None:
@@ -85,9 +85,7 @@ def test_too_few_faces_or_numbers_are_refused(faces: int, numbers: int) -> None:
         reachable(np.ones((faces, 6)), np.ones((faces, numbers)), 0.1)
 
 
-@pytest.mark.parametrize(
-    "code", [np.zeros(4), np.full(4, np.nan), np.ones(41), np.ones((2, 2)), np.array([])]
-)
+@pytest.mark.parametrize("code", [np.zeros(4), np.full(4, np.nan), np.ones(41), np.ones((2, 2)), np.array([])])
 def test_a_code_that_gives_no_direction_is_refused(code: np.ndarray) -> None:
     with pytest.raises(UsageError, match="anchor"):
         load_anchor_directions().anchor(KEY, "sface", code)
@@ -142,9 +140,7 @@ def test_drawn_faces_are_nearer_to_their_own_anchors(model: Callable[[str], Path
         assert (cosines.argmax(axis=1) == np.arange(len(people))).mean() >= 0.75
 
 
-def test_they_are_learned_by_a_command_that_writes_a_card(
-    model: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_they_are_learned_by_a_command_that_writes_a_card(model: Callable[[str], Path], tmp_path: Path) -> None:
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
         model(name)
     output = tmp_path / "anchors.safetensors"

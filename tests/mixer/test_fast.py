@@ -66,8 +66,8 @@ def person(seed: int = 0) -> np.ndarray:
     return code / np.linalg.norm(code)
 
 
-def mix(road: FastMixer, who: np.ndarray, key: bytes, kept: np.ndarray | None = None) -> np.ndarray:
-    return road.mix(who, KeySchedule(key), key, kept)
+def mix(method: FastMixer, who: np.ndarray, key: bytes, kept: np.ndarray | None = None) -> np.ndarray:
+    return method.mix(who, KeySchedule(key), key, kept)
 
 
 KEPT = RANDOM.standard_normal((3, W)).astype(np.float32)
@@ -77,12 +77,12 @@ none = {"attributes": AttributePolicy.NONE}
 
 @given(key=keys, seed=st.integers(0, 99))
 def test_same_person_and_key_give_the_same_code_cached_or_not(key: bytes, seed: int) -> None:
-    road = mixer(**none)
-    first = mix(road, person(seed), key)
+    method = mixer(**none)
+    first = mix(method, person(seed), key)
     assert first.shape == (9, W)
-    assert np.array_equal(first, mix(road, person(seed), key))
-    road.forget()
-    assert np.array_equal(first, mix(road, person(seed), key))
+    assert np.array_equal(first, mix(method, person(seed), key))
+    method.forget()
+    assert np.array_equal(first, mix(method, person(seed), key))
     assert np.array_equal(first, mix(mixer(**none), person(seed), key))
 
 
@@ -96,8 +96,8 @@ def test_another_key_gives_another_code(a: bytes, b: bytes, seed: int) -> None:
 @settings(max_examples=30)
 def test_people_stay_as_far_apart_as_their_codes_say(key: bytes, a: int, b: int) -> None:
     # Two keyed codes differ by M R (u - v); R keeps lengths, so no key can merge two people.
-    road = mixer(**none)
-    difference = mix(road, person(a), key)[2] - mix(road, person(b), key)[2]
+    method = mixer(**none)
+    difference = mix(method, person(a), key)[2] - mix(method, person(b), key)[2]
     matrix = WEIGHTS.basis.astype(float) @ WEIGHTS.person[1].astype(float)
     least = np.linalg.svd(matrix, compute_uv=False)[-1]
     assert np.linalg.norm(difference) >= 0.999 * least * np.linalg.norm(person(a) - person(b)) - 1e-4
@@ -106,8 +106,7 @@ def test_people_stay_as_far_apart_as_their_codes_say(key: bytes, a: int, b: int)
 def test_policies_take_layers_from_the_photo_as_they_say() -> None:
     key = bytes(32)
     codes = {
-        policy: mix(mixer(attributes=policy), person(), key, KEPT)
-        - mix(mixer(attributes=policy), person(), key, -KEPT)
+        policy: mix(mixer(attributes=policy), person(), key, KEPT) - mix(mixer(attributes=policy), person(), key, -KEPT)
         for policy in AttributePolicy
     }
     moved = {policy: np.abs(code).max(axis=1) > 1e-6 for policy, code in codes.items()}
@@ -119,10 +118,10 @@ def test_policies_take_layers_from_the_photo_as_they_say() -> None:
 
 def test_what_is_kept_never_reaches_the_directions_of_identity() -> None:
     key = bytes(32)
-    road = mixer(attributes=AttributePolicy.FULL, kept=1.0)
+    method = mixer(attributes=AttributePolicy.FULL, kept=1.0)
     inverse = np.linalg.inv(WEIGHTS.basis.astype(float))
     for group, layer in ((0, 0), (2, 8)):
-        difference = inverse @ (mix(road, person(), key, KEPT) - mix(road, person(), key, -KEPT))[layer]
+        difference = inverse @ (mix(method, person(), key, KEPT) - mix(method, person(), key, -KEPT))[layer]
         assert np.linalg.norm(difference) > 0.1
         assert np.abs(WEIGHTS.person[group].T @ difference).max() < 1e-4
 
@@ -148,8 +147,8 @@ def bent_weights() -> MixerWeights:
 
 
 def test_layers_behind_the_end_of_identity_have_nothing_of_the_person() -> None:
-    road = FastMixer(LinearGenerator(), bent_weights(), MixingPolicy())
-    moved = np.abs(mix(road, person(1), bytes(32)) - mix(road, person(2), bytes(32))).max(axis=1) > 1e-4
+    method = FastMixer(LinearGenerator(), bent_weights(), MixingPolicy())
+    moved = np.abs(mix(method, person(1), bytes(32)) - mix(method, person(2), bytes(32))).max(axis=1) > 1e-4
     assert np.array_equal(moved, np.arange(9) < 7)
 
 
@@ -157,8 +156,7 @@ def test_the_network_bends_the_widest_axes_and_nobody_moves_along_what_is_left_o
     bent, key = bent_weights(), bytes(32)
     straight = replace(bent, bend=None)
     with_it, without = (
-        mix(FastMixer(LinearGenerator(), weights, MixingPolicy()), person(), key)
-        for weights in (bent, straight)
+        mix(FastMixer(LinearGenerator(), weights, MixingPolicy()), person(), key) for weights in (bent, straight)
     )
     inverse = np.linalg.inv(bent.basis.astype(float))
     added = (with_it - without)[[0, 2]] @ inverse.T
@@ -172,8 +170,8 @@ def test_tuned_weights_come_back_from_their_file(tmp_path: Path) -> None:
     bent = bent_weights()
     bent.save(tmp_path / "w.safetensors", {"made": "in a test"})
     read = load_mixer_weights(tmp_path / "w.safetensors")
-    roads = [FastMixer(LinearGenerator(), weights, MixingPolicy()) for weights in (bent, read)]
-    codes = [mix(road, person(), bytes(32)) for road in roads]
+    methods = [FastMixer(LinearGenerator(), weights, MixingPolicy()) for weights in (bent, read)]
+    codes = [mix(method, person(), bytes(32)) for method in methods]
     assert np.array_equal(codes[0], codes[1])
 
 
@@ -203,8 +201,8 @@ def test_shipped_weights_are_sound() -> None:
     assert weights.subspace.dims <= weights.keyed_dims <= 64
     assert weights.subspace.dims < 64  # few numbers of a person pass: nothing to invert
     assert weights.basis.shape == (512, 512)
-    deviations = np.linalg.norm(weights.basis, axis=0)
-    assert (np.diff(deviations) <= 1e-4).all()
+    stds = np.linalg.norm(weights.basis, axis=0)
+    assert (np.diff(stds) <= 1e-4).all()
     assert np.isfinite(weights.person).all()
 
 
@@ -254,7 +252,7 @@ def test_embeddings_that_are_none_are_refused(bad: np.ndarray) -> None:
         load_mixer_weights().subspace.project(bad)
 
 
-def test_a_fingerprint_names_weights_policy_and_road() -> None:
+def test_a_fingerprint_names_weights_policy_and_method() -> None:
     base = fingerprint({"a": "1"}, {"p": 1.0}, {"name": "fast"})
     assert base == fingerprint({"a": "1"}, {"p": 1.0}, {"name": "fast"})
     assert len(base) == 32
@@ -267,9 +265,7 @@ def test_a_fingerprint_names_weights_policy_and_road() -> None:
     assert len({base, *others}) == 5
 
 
-def test_shipped_weights_that_are_damaged_are_reinstalled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shipped_weights_that_are_damaged_are_reinstalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = tmp_path / "shipped.safetensors"
     shipped.write_bytes(b"\0" * 100)
     monkeypatch.setattr("anonymix_plugin.mixer.weights.SHIPPED", shipped)

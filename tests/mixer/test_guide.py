@@ -41,13 +41,9 @@ def at(cosine: float, reference: np.ndarray, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("vector", VECTORS["guide"], ids=lambda vector: vector["name"])
 def test_vectors_hold(vector: dict[str, list[str]]) -> None:
-    numbers = {
-        name: np.array([float.fromhex(v) for v in vector[name]]) for name in ("code", "reference", "guided")
-    }
+    numbers = {name: np.array([float.fromhex(v) for v in vector[name]]) for name in ("code", "reference", "guided")}
     curve = GuidingCurve(*(float.fromhex(v) for v in vector["curve"]))
-    assert np.allclose(
-        guided(numbers["code"], numbers["reference"], curve), numbers["guided"], rtol=0, atol=1e-12
-    )
+    assert np.allclose(guided(numbers["code"], numbers["reference"], curve), numbers["guided"], rtol=0, atol=1e-12)
 
 
 @given(curve=curves, cosine=st.floats(-0.999, 0.999), seed=seeds, dims=st.integers(3, 40))
@@ -66,9 +62,7 @@ def test_a_code_is_turned_to_the_angle_of_the_curve_in_its_own_plane(
 
 
 @given(curve=curves, a=st.floats(-1, 1), b=st.floats(-1, 1))
-def test_the_curve_never_falls_and_stays_between_its_floor_and_one(
-    curve: GuidingCurve, a: float, b: float
-) -> None:
+def test_the_curve_never_falls_and_stays_between_its_floor_and_one(curve: GuidingCurve, a: float, b: float) -> None:
     near, far = curve.turned(max(a, b)), curve.turned(min(a, b))
     assert curve.floor - 1e-12 <= far <= near <= 1 + 1e-12
 
@@ -84,9 +78,7 @@ def test_the_curve_is_the_smoothstep_between_its_ends() -> None:
 def test_who_is_near_becomes_the_reference_and_who_is_far_is_moved_away(seed: int) -> None:
     reference = code(seed)
     assert np.allclose(guided(at(0.6, reference, seed + 1), reference, CURVE), reference, atol=1e-12)
-    assert guided(at(0.1, reference, seed + 1), reference, CURVE) @ reference == pytest.approx(
-        -0.5, abs=1e-12
-    )
+    assert guided(at(0.1, reference, seed + 1), reference, CURVE) @ reference == pytest.approx(-0.5, abs=1e-12)
 
 
 @given(seed=seeds, dims=st.integers(2, 40))

@@ -59,9 +59,7 @@ def at_angle(degrees: float) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("degrees", "margin", "loss"), [(0, 0, 1), (90, 0, 0), (180, 0, 1), (60, 0.5, 0), (90, -0.3, 0.3)]
 )
-def test_anonymity_is_the_distance_of_the_cosine_from_the_margin(
-    degrees: float, margin: float, loss: float
-) -> None:
+def test_anonymity_is_the_distance_of_the_cosine_from_the_margin(degrees: float, margin: float, loss: float) -> None:
     value = anonymity_loss(3 * at_angle(degrees)[None], 2 * at_angle(0), margin)
     assert float(value) == pytest.approx(loss, abs=1e-6)
 
@@ -91,9 +89,7 @@ def test_distances_see_neither_length_nor_order_nor_a_rotation(embeddings: torch
 def test_pairwise_distance_is_the_mean_over_all_pairs(embeddings: torch.Tensor) -> None:
     pairs = [(i, j) for i in range(5) for j in range(i)]
     cosines = [torch.cosine_similarity(embeddings[i], embeddings[j], dim=0) for i, j in pairs]
-    assert float(pairwise_distance(embeddings)) == pytest.approx(
-        1 - float(torch.stack(cosines).mean()), abs=1e-9
-    )
+    assert float(pairwise_distance(embeddings)) == pytest.approx(1 - float(torch.stack(cosines).mean()), abs=1e-9)
 
 
 def test_identity_is_zero_at_the_anchor_and_most_between_opposites() -> None:
@@ -192,22 +188,15 @@ def test_surroundings_weigh_more_than_the_inner_face() -> None:
     face, corner = frame(), frame()
     face[:, :, 70:86, 56:72] = 1
     corner[:, :, 0:16, 0:16] = 1
-    assert (
-        attribute_loss(light.features(face), reference)
-        < attribute_loss(light.features(corner), reference) / 3
-    )
+    assert attribute_loss(light.features(face), reference) < attribute_loss(light.features(corner), reference) / 3
 
 
 def test_light_and_colour_see_light_and_colour_at_any_size() -> None:
     light = LightAndColour()
     assert isinstance(light, AttributeDistance)
     # Grey has luminance alone: a third of the features.
-    assert float(attribute_loss(light.features(frame(0.3)), light.features(frame(0.0)))) == pytest.approx(
-        0.1, abs=1e-5
-    )
-    assert torch.allclose(
-        light.features(frame(0.4, 128)), light.features(frame(0.4, 200)), rtol=1e-4, atol=1e-5
-    )
+    assert float(attribute_loss(light.features(frame(0.3)), light.features(frame(0.0)))) == pytest.approx(0.1, abs=1e-5)
+    assert torch.allclose(light.features(frame(0.4, 128)), light.features(frame(0.4, 200)), rtol=1e-4, atol=1e-5)
     red = frame(0.3)
     red[:, 1:] = -0.2
     assert attribute_loss(light.features(red), light.features(frame(0.3))) > 0.1

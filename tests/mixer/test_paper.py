@@ -16,7 +16,7 @@ from anonymix_plugin.mixer.losses import identity_loss, pairwise_distance
 from anonymix_plugin.mixer.presets import PRESETS
 from anonymix_plugin.mixer.refine import Refiner, RefineSettings, RefineStep
 from anonymix_plugin.mixer.swap import LayerSwap
-from anonymix_plugin.mixer.swap_road import SwapRoad
+from anonymix_plugin.mixer.swap_method import SwapMethod
 from anonymix_plugin.values import Face, Photo, ReadFace
 
 KEY, OTHER = KeySchedule(bytes(range(32))), KeySchedule(bytes(32))
@@ -138,32 +138,32 @@ def read_face(kept: np.ndarray | None = OWN[:3]) -> ReadFace:
     return ReadFace(face, np.ones(4) / 2, CROP, kept, FRAMED)
 
 
-def swap_road(settings: RefineSettings | None = None) -> SwapRoad:
+def swap_method(settings: RefineSettings | None = None) -> SwapMethod:
     generator = ToyGenerator()
     refiner = Refiner(generator, RECOGNISERS, settings or RefineSettings(size=48, steps=2, anchored=False))
     inversion = InversionSettings(steps=2, learning_rate=0.01, size=48)
-    return SwapRoad(generator, LayerSwap(generator, CENTRE), refiner, inversion, LightAndColour())
+    return SwapMethod(generator, LayerSwap(generator, CENTRE), refiner, inversion, LightAndColour())
 
 
-def test_the_papers_road_inverts_swaps_and_refines() -> None:
-    road = swap_road()
-    start = road.start(read_face(), KEY)
-    code = road.code(read_face(), KEY, b"key")
+def test_the_papers_method_inverts_swaps_and_refines() -> None:
+    method = swap_method()
+    start = method.start(read_face(), KEY)
+    code = method.code(read_face(), KEY, b"key")
     assert code.shape == (5, 8)
     assert np.array_equal(code[[0, 4]], start[[0, 4]])
     assert not np.array_equal(code[1:4], start[1:4])
-    assert np.array_equal(code, swap_road().code(read_face(), KEY, b"key"))
-    assert not np.allclose(code, road.code(read_face(), OTHER, b"other"))
+    assert np.array_equal(code, swap_method().code(read_face(), KEY, b"key"))
+    assert not np.allclose(code, method.code(read_face(), OTHER, b"other"))
 
 
-def test_the_papers_road_needs_what_it_mixes() -> None:
+def test_the_papers_method_needs_what_it_mixes() -> None:
     with pytest.raises(UsageError, match="own code"):
-        swap_road().code(read_face(None), KEY, b"key")
+        swap_method().code(read_face(None), KEY, b"key")
 
 
 def test_both_schemes_and_both_losses_have_descriptions_of_their_own() -> None:
     settings = RefineSettings(size=48, steps=2)
-    described = [swap_road(settings).describe(), swap_road().describe()]
+    described = [swap_method(settings).describe(), swap_method().describe()]
     assert described[0] != described[1]
     assert described[0]["scheme"] == "key-identity"
     assert described[0]["inversion/steps"] == 2
@@ -177,8 +177,7 @@ def together(steps: int = 12, **more: float) -> tuple[tuple[torch.Tensor, ...], 
     refiner = JointRefiner(ToyGenerator(), RECOGNISERS, settings)
     dice = np.random.default_rng(6)
     photos = [
-        PersonPhoto(torch.from_numpy(dice.standard_normal((5, 8)).astype(np.float32)), CROP, FRAMED)
-        for _ in range(3)
+        PersonPhoto(torch.from_numpy(dice.standard_normal((5, 8)).astype(np.float32)), CROP, FRAMED) for _ in range(3)
     ]
     seen: list[RefineStep] = []
     return refiner.refine_together(photos, progress=seen.append), seen

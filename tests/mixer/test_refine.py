@@ -94,9 +94,7 @@ def test_each_loss_alone_falls(name: str) -> None:
 
 
 def test_the_margin_is_what_anonymity_aims_at() -> None:
-    result = run(
-        toy(margin=0.4, identity=0, attributes=0, augmentations=0, steps=80, learning_rate=0.03, patience=0)
-    )
+    result = run(toy(margin=0.4, identity=0, attributes=0, augmentations=0, steps=80, learning_rate=0.03, patience=0))
     assert result.losses[-1].anonymity < 0.05
 
 
@@ -135,9 +133,7 @@ def test_two_runs_give_the_same_bits_under_any_mode_and_order() -> None:
     first = run(refiner)
     with torch.inference_mode():
         second = run(refiner, START.clone())
-    reversed_order = Refiner(
-        ToyGenerator(), dict(reversed(RECOGNISERS.items())), RefineSettings(size=48, steps=4)
-    )
+    reversed_order = Refiner(ToyGenerator(), dict(reversed(RECOGNISERS.items())), RefineSettings(size=48, steps=4))
     assert first.losses == second.losses
     assert torch.equal(first.w_plus, second.w_plus)
     assert torch.equal(first.w_plus, run(reversed_order).w_plus)
@@ -321,9 +317,7 @@ def drawn_pixels(size: int = 300) -> Pixels:
 @pytest.mark.parametrize("turn", [0.0, 0.2, -0.4])
 @pytest.mark.parametrize("stretch", [0.6, 1.0, 1.4])
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (-70.0, 55.0)])
-def test_the_crop_equals_the_one_that_photos_get(
-    turn: float, stretch: float, shift: tuple[float, float]
-) -> None:
+def test_the_crop_equals_the_one_that_photos_get(turn: float, stretch: float, shift: tuple[float, float]) -> None:
     """Enlarged and shrunk, turned, and reaching over the edge of the picture."""
     pixels = drawn_pixels()
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * stretch
@@ -363,9 +357,7 @@ class FoundAt:
 
 
 def with_detector(detector: FoundAt, **settings: Any) -> Refiner:
-    return Refiner(
-        ToyGenerator(), RECOGNISERS, RefineSettings(size=48, patience=0, **settings), detector=detector
-    )
+    return Refiner(ToyGenerator(), RECOGNISERS, RefineSettings(size=48, patience=0, **settings), detector=detector)
 
 
 def test_landmarks_are_the_detectors_and_the_mean_where_it_finds_nothing() -> None:
@@ -392,9 +384,7 @@ def learned(*names: str) -> AnchorDirections:
 
 
 def with_directions(directions: AnchorDirections, **settings: Any) -> Refiner:
-    return Refiner(
-        ToyGenerator(), RECOGNISERS, RefineSettings(size=48, steps=2, **settings), directions=directions
-    )
+    return Refiner(ToyGenerator(), RECOGNISERS, RefineSettings(size=48, steps=2, **settings), directions=directions)
 
 
 def test_learned_directions_are_where_anchors_lie_and_change_the_face() -> None:
@@ -404,9 +394,7 @@ def test_learned_directions_are_where_anchors_lie_and_change_the_face() -> None:
     assert not np.allclose(anchors["two"], toy().anchors(KEY, code)["two"])
     result = refiner.refine(START, PHOTO, FRAMED, KEY, anchors)
     plain = toy(steps=2)
-    assert not torch.equal(
-        result.w_plus, plain.refine(START, PHOTO, FRAMED, KEY, plain.anchors(KEY, code)).w_plus
-    )
+    assert not torch.equal(result.w_plus, plain.refine(START, PHOTO, FRAMED, KEY, plain.anchors(KEY, code)).w_plus)
 
 
 def test_learned_directions_are_part_of_the_description_where_there_is_an_anchor() -> None:
@@ -428,9 +416,7 @@ class Real:
 
     def __init__(self, need: Callable[[str], Path], photos: Path, names: tuple[str, ...]) -> None:
         folder = need("mobilestylegan").parent
-        self.generator = MobileStyleGan(
-            read_published(folder / "MappingNetwork.xml", folder / "SynthesisNetwork.xml")
-        )
+        self.generator = MobileStyleGan(read_published(folder / "MappingNetwork.xml", folder / "SynthesisNetwork.xml"))
         self.detector = YuNet(need("yunet"))
         for name in names:
             need(name)
@@ -488,9 +474,7 @@ def test_three_steps_on_a_real_photo_bring_the_loss_down_and_repeat_bit_by_bit(r
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_the_papers_refinement_takes_a_real_face_near_its_anchor(
-    model: Callable[[str], Path], portraits: Path
-) -> None:
+def test_the_papers_refinement_takes_a_real_face_near_its_anchor(model: Callable[[str], Path], portraits: Path) -> None:
     result = Real(model, portraits, ("arcface-mbf", "sface")).refine(RefineSettings())
     first, last = result.losses[0], result.losses[-1]
     assert last.total < 0.8 * first.total

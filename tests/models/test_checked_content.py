@@ -60,9 +60,7 @@ def test_no_file_is_read_once_a_mixer_is_open(
     folders = {model(name).parent for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface")}
     photo = (portraits / "001_neutral.jpg").read_bytes()
     opened: list[str] = []
-    sys.addaudithook(
-        lambda event, args: opened.append(str(args[0])) if event == "open" and watching else None
-    )
+    sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" and watching else None)
     watching = False
     with Anonymixer(SeededKeys(1)) as mixer:
         watching = True
@@ -114,7 +112,7 @@ def test_other_processors_make_the_same_face(
     if b"OPENCV_CPU_DISABLE" in ended.stderr and ended.returncode:
         pytest.skip("this build of OpenCV can't do without that")
     assert ended.returncode == 0, ended.stderr[-800:]
-    judge = Verifier("sface")
+    matcher = Verifier("sface")
     with Anonymixer(SeededKeys(1)) as mixer:
-        here = judge.embed(mixer.protect(photo, subject="alice"))
-    assert float(here @ judge.embed(np.load(made))) >= 0.999
+        here = matcher.embed(mixer.protect(photo, subject="alice"))
+    assert float(here @ matcher.embed(np.load(made))) >= 0.999

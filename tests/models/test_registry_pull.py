@@ -187,10 +187,7 @@ def test_what_a_killed_process_left_behind_is_cleared_away(index):
 def test_two_pulls_at_once_fetch_once(index):
     index.add("toy", {"a.bin": b"aa"})
     results, events = [], []
-    threads = [
-        threading.Thread(target=lambda: results.extend(pull(["toy"], progress=events.append)))
-        for _ in range(3)
-    ]
+    threads = [threading.Thread(target=lambda: results.extend(pull(["toy"], progress=events.append))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

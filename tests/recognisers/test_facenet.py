@@ -33,9 +33,7 @@ def test_every_array_of_the_file_is_used_and_no_other(model, monkeypatch):
     read_inception_resnet(model("facenet"))
     with h5py.File(model("facenet")) as file:
         weights = file["model_weights"]
-        held = [
-            name for layer in weights.attrs["layer_names"] for name in weights[layer].attrs["weight_names"]
-        ]
+        held = [name for layer in weights.attrs["layer_names"] for name in weights[layer].attrs["weight_names"]]
     assert len(used) == 490
     assert sorted(used) == sorted(held)
 
@@ -71,7 +69,7 @@ def test_shapes_shrink_as_the_paper_draws_them(network):
     assert tuple(network.body(x).shape) == (1, 1792, 3, 3)
 
 
-def test_standardised_images_have_mean_0_and_deviation_1():
+def test_standardised_images_have_mean_0_and_std_1():
     x = torch.rand(3, 3, 8, 8) * 255
     y = standardised(x)
     assert y.mean(dim=(1, 2, 3)).numpy() == pytest.approx(0, abs=1e-5)

@@ -36,7 +36,7 @@ def test_each_meets_the_protocol(any_recogniser):
     assert any_recogniser.dim == (512 if any_recogniser.name == "arcface-mbf" else 128)
 
 
-def test_only_the_judges_have_no_part_in_the_mixer(any_recogniser):
+def test_only_the_matchers_have_no_part_in_the_mixer(any_recogniser):
     assert any_recogniser.seen_by_mixer == (any_recogniser.name not in {"facenet", "dlib-recognition"})
 
 
@@ -76,9 +76,7 @@ def test_similarities_are_as_measured_before(recogniser, london, real_people, na
 def test_bits_do_not_depend_on_batch_or_threads(recogniser, noise, name):
     crops = noise(35, 112)  # more than one batch
     whole = recogniser(name).embed(crops)
-    assert np.array_equal(
-        whole[-3:], np.concatenate([recogniser(name).embed(crops[i : i + 1]) for i in (32, 33, 34)])
-    )
+    assert np.array_equal(whole[-3:], np.concatenate([recogniser(name).embed(crops[i : i + 1]) for i in (32, 33, 34)]))
     assert np.array_equal(load_recogniser(name, threads=1).embed(crops[:4]), whole[:4])
 
 
@@ -97,9 +95,7 @@ def test_no_crops_make_no_embeddings(any_recogniser):
 def test_crops_need_not_lie_in_one_piece_of_memory(any_recogniser, noise):
     size = any_recogniser.input_size
     wide = noise(2, size * 2)
-    assert np.array_equal(
-        any_recogniser.embed(wide[:, ::2, ::-2]), any_recogniser.embed(wide[:, ::2, ::-2].copy())
-    )
+    assert np.array_equal(any_recogniser.embed(wide[:, ::2, ::-2]), any_recogniser.embed(wide[:, ::2, ::-2].copy()))
 
 
 @pytest.mark.parametrize(

@@ -73,14 +73,14 @@ def test_gradients_reach_every_pixel(port, london):
 def test_following_the_gradient_makes_faces_less_alike(port, london):
     crops = as_tensor(london(port.alignment)[:2])
 
-    def likeness(x):
+    def similarity(x):
         return torch.nn.functional.cosine_similarity(port(x[:1]), port(x[1:])).squeeze()
 
     x = crops.clone().requires_grad_()
-    before = likeness(x)
+    before = similarity(x)
     before.backward()
     with torch.no_grad():
-        after = likeness(crops - 0.02 * x.grad.sign())
+        after = similarity(crops - 0.02 * x.grad.sign())
     assert after < before - 0.1
 
 

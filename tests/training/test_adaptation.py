@@ -96,9 +96,7 @@ def test_an_encoder_that_must_stay_stays() -> None:
 
 def test_mirrored_pictures_have_mirrored_landmarks() -> None:
     pictures = np.zeros((2, 128, 128, 3), np.uint8)
-    places = np.repeat(
-        np.array([[0.3, 0.4], [0.6, 0.4], [0.5, 0.6], [0.4, 0.8], [0.6, 0.8]])[None], 2, axis=0
-    )
+    places = np.repeat(np.array([[0.3, 0.4], [0.6, 0.4], [0.5, 0.6], [0.4, 0.8], [0.6, 0.8]])[None], 2, axis=0)
     pictures[:, 51, 38] = 255  # the left eye
     _mirror(pictures, places)
     assert pictures[0, 51, 89].max() == 255

@@ -30,10 +30,10 @@ def world(seed: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray, PhotoPairs
     who = np.repeat(np.arange(12), 20)
     photos = photos_of(dice.standard_normal((12, 60))[who])
     population = photos_of(dice.standard_normal((400, 60)))
-    judges = dice.standard_normal((150, 60))
+    matchers = dice.standard_normal((150, 60))
     one = np.arange(150)
     pairs = PhotoPairs(
-        np.concatenate([photos_of(judges), photos_of(judges)]),
+        np.concatenate([photos_of(matchers), photos_of(matchers)]),
         np.concatenate([one, one]),
         np.concatenate([one + 150, np.roll(one, 1) + 150]),
         np.repeat([True, False], 150),

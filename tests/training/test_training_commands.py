@@ -70,7 +70,7 @@ def test_people_without_folders_are_refused(tmp_path: Path, capsys: pytest.Captu
     assert "one per person" in capsys.readouterr().err
 
 
-def test_a_map_gets_another_subspace_without_learning_anew(tmp_path: Path) -> None:
+def test_a_map_gets_another_subspace_without_learning_again(tmp_path: Path) -> None:
     weights = load_mixer_weights(SHIPPED)
     other = replace(weights.subspace, mean=weights.subspace.mean + 0.5, lfw_folds=(6,))
     other.save(tmp_path / "other.safetensors", {})

@@ -36,9 +36,7 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.mixer.identity_map import IdentityMap
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
 
-RECIPE = TuningRecipe(
-    steps=40, people=4, photos=2, hidden=16, axes=12, linear_rate=0.02, bend_rate=0.004, length=5.0
-)
+RECIPE = TuningRecipe(steps=40, people=4, photos=2, hidden=16, axes=12, linear_rate=0.02, bend_rate=0.004, length=5.0)
 
 
 def run(folder: Path, recipe: TuningRecipe = RECIPE, stop: int | None = None) -> list[TuningStep]:
@@ -59,7 +57,7 @@ def run(folder: Path, recipe: TuningRecipe = RECIPE, stop: int | None = None) ->
 
 def separation(weights: MixerWeights) -> float:
     """d' between same and other people under no key, for 200 people that training did not see."""
-    codes = some_codes(np.random.Generator(np.random.Philox(99)), 200, 2, DIMS, RECIPE.likeness)
+    codes = some_codes(np.random.Generator(np.random.Philox(99)), 200, 2, DIMS, RECIPE.similarity)
     mapped = IdentityMap(weights.person[:2], weights.bend, weights.removed)
     moved = np.stack([mapped(code.astype(np.float64)) for code in codes]).astype(np.float32)
     with torch.no_grad():
@@ -83,9 +81,7 @@ def test_an_interrupted_run_ends_at_the_same_weights(tmp_path: Path) -> None:
         run(tmp_path / "halves", stop=25)
     again = run(tmp_path / "halves")
     assert again[0].step == 20  # the last state was written after 20 steps
-    whole, halves = (
-        load_mixer_weights(tmp_path / name / "tuned.safetensors") for name in ("whole", "halves")
-    )
+    whole, halves = (load_mixer_weights(tmp_path / name / "tuned.safetensors") for name in ("whole", "halves"))
     np.testing.assert_allclose(whole.person, halves.person, atol=1e-5)
     assert whole.bend is not None
     assert halves.bend is not None
@@ -133,14 +129,10 @@ def test_the_directions_that_stay_are_those_that_recognisers_see(tmp_path: Path)
     person[:, :2, 3], person[:, 2:4, 6] = 1.0, -1.0  # of eight keyed directions, two move the picture
     weights = replace(weights, person=person)
     seen: list[int] = []
-    cut_down = visible(
-        toy_student(weights), BandGenerator(), weights, 2, lambda done, total: seen.append(done)
-    )
+    cut_down = visible(toy_student(weights), BandGenerator(), weights, 2, lambda done, total: seen.append(done))
     assert seen[-1] == 800
     assert cut_down.keyed_dims == 2
-    np.testing.assert_allclose(
-        np.linalg.norm(cut_down.person[1]), np.linalg.norm(weights.person[1]), rtol=0.05
-    )
+    np.testing.assert_allclose(np.linalg.norm(cut_down.person[1]), np.linalg.norm(weights.person[1]), rtol=0.05)
 
 
 def test_a_tuned_map_is_tuned_on(tmp_path: Path) -> None:
@@ -200,9 +192,7 @@ def test_the_head_learns_to_paint_what_the_generator_draws(tmp_path: Path) -> No
     assert len(shown) == 4
     assert shown[-1]["pixels"] < shown[0]["pixels"]
     assert shown[-1]["bands"] > 0.9
-    again = train_head(
-        examples, modules, recipe, tmp_path / "head.safetensors", lambda *_: pytest.fail("again")
-    )
+    again = train_head(examples, modules, recipe, tmp_path / "head.safetensors", lambda *_: pytest.fail("again"))
     assert all(torch.equal(a, b) for a, b in zip(head.parameters(), again.parameters(), strict=True))
     with pytest.raises(UsageError, match="another recipe"):
         train_head(examples, modules, replace(recipe, seed=1), tmp_path / "head.safetensors", lambda *_: None)

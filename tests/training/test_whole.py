@@ -120,16 +120,14 @@ def test_disturbed_faces_differ_and_the_next_quiet_look_is_undisturbed() -> None
     before = reader(codes)["bands"].detach()
     disturbed = reader(codes, np.random.Generator(np.random.Philox(1)))["bands"].detach()
     again = reader(codes, np.random.Generator(np.random.Philox(1)))["bands"].detach()
-    likeness = (nn.functional.normalize(before, dim=1) * disturbed).sum(dim=1)
-    assert (likeness < 0.9999).all()
+    similarity = (nn.functional.normalize(before, dim=1) * disturbed).sum(dim=1)
+    assert (similarity < 0.9999).all()
     np.testing.assert_allclose(disturbed, again, atol=1e-6)
     np.testing.assert_allclose(reader(codes)["bands"].detach(), before, atol=1e-6)
 
 
 def test_tuning_through_whole_faces_under_two_keys_brings_people_apart(tmp_path: Path) -> None:
-    recipe = replace(
-        whole_recipe(steps=24, people=4, dims=8, seed=5), hidden=16, axes=12, linear_rate=0.04, photos=2
-    )
+    recipe = replace(whole_recipe(steps=24, people=4, dims=8, seed=5), hidden=16, axes=12, linear_rate=0.04, photos=2)
     steps: list[TuningStep] = []
     generator = BandGenerator()
     tuned = tune(toy_reader(), generator, toy_weights(), recipe, tmp_path, steps.append)

@@ -6,7 +6,7 @@ Example:
     ...     found = faces.detect(photo, detection_model=..., recognition_model=..., return_face_id=True)
 """
 
-from anonymix_adapters.azure._adapter import LIMIT, NAME, SDKS, gate_of, policy, protect, unprotect
+from anonymix_adapters.azure._adapter import LIMIT, NAME, SDKS, interceptor_of, policy, protect, unprotect
 from anonymix_adapters.azure._rehearsal import Clients, rehearse
 
-__all__ = ["LIMIT", "NAME", "SDKS", "Clients", "gate_of", "policy", "protect", "rehearse", "unprotect"]
+__all__ = ["LIMIT", "NAME", "SDKS", "Clients", "interceptor_of", "policy", "protect", "rehearse", "unprotect"]

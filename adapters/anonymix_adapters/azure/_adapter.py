@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from anonymix_adapters._rest_gate import CloudGate
+from anonymix_adapters._rest_interceptor import CloudInterceptor
 from anonymix_adapters._rest_pictures import Fetch
 from anonymix_adapters._wire import not_ours
 from anonymix_adapters.azure._routes import LIMIT, Routes
 from anonymix_adapters.errors import AdapterError, DoubleProtectionError
-from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import Hooks, gate_of, hook, unwrap, wrap
+from anonymix_adapters.wrapping import Hooks, hook, interceptor_of, unwrap, wrap
 
-__all__ = ["LIMIT", "NAME", "SDKS", "gate_of", "install", "policy", "protect", "unprotect"]
+__all__ = ["LIMIT", "NAME", "SDKS", "install", "interceptor_of", "policy", "protect", "unprotect"]
 
 NAME: Final = "azure"
 SDKS: Final = (
@@ -39,7 +39,7 @@ def protect(
     Args:
         target: A FaceClient or FaceAdministrationClient. Each client is protected by itself.
         mixer: Makes the cancelable faces.
-        keys: "own" or "gallery"; see `Gate`.
+        keys: "own" or "gallery"; see `Interceptor`.
         scope: Scope of the keys, or a function of "largepersongroups/ID" or "largefacelists/ID". Detection
             names none; for it the function is called with "".
         fetch: Fetches photos that are given by address. Without it they are refused.
@@ -52,8 +52,8 @@ def protect(
         AdapterError: It is no Face client.
         DoubleProtectionError: It is protected already, in another way.
     """
-    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, fetch=fetch)
-    return install(target, gate, fetch=fetch)
+    interceptor = CloudInterceptor(mixer, NAME, keys=keys, scope=scope, fetch=fetch)
+    return install(target, interceptor, fetch=fetch)
 
 
 def unprotect(target: Any) -> Any:
@@ -79,12 +79,12 @@ def policy(
     _check()
     from anonymix_adapters.azure._policy import AsyncMixingPolicy, MixingPolicy
 
-    routes = Routes(CloudGate(mixer, NAME, keys=keys, scope=scope), fetch)
+    routes = Routes(CloudInterceptor(mixer, NAME, keys=keys, scope=scope), fetch)
     return AsyncMixingPolicy(routes) if asynchronous else MixingPolicy(routes)
 
 
-def install(target: Any, gate: CloudGate, *, fetch: Fetch | None = None) -> Any:
-    """`protect`, with a gate that is there already."""
+def install(target: Any, interceptor: CloudInterceptor, *, fetch: Fetch | None = None) -> Any:
+    """`protect`, with an interceptor that is there already."""
     _check()
     from azure.core.pipeline import AsyncPipeline
 
@@ -98,12 +98,9 @@ def install(target: Any, gate: CloudGate, *, fetch: Fetch | None = None) -> Any:
             where=NAME,
             fix="use FaceClient or FaceAdministrationClient",
         )
-    if (
-        any(isinstance(each, MixingPolicy | AsyncMixingPolicy) for each in policies)
-        and gate_of(target) is None
-    ):
+    if any(isinstance(each, MixingPolicy | AsyncMixingPolicy) for each in policies) and interceptor_of(target) is None:
         raise DoubleProtectionError("this client was made with the mixer's policy", where=NAME)
-    routes = Routes(gate, fetch)
+    routes = Routes(interceptor, fetch)
     mixing = AsyncMixingPolicy(routes) if isinstance(pipeline, AsyncPipeline) else MixingPolicy(routes)
 
     def put_in(client: Any) -> Hooks:
@@ -112,7 +109,7 @@ def install(target: Any, gate: CloudGate, *, fetch: Fetch | None = None) -> Any:
 
         def run(request: Any, **options: Any) -> Any:
             if not _in_chain(policies, mixing):
-                raise not_ours(gate, "the mixer's policy was taken out of the pipeline")
+                raise not_ours(interceptor, "the mixer's policy was taken out of the pipeline")
             return kind.run(pipeline, request, **options)
 
         mixing.next = policies[0]
@@ -134,7 +131,7 @@ def install(target: Any, gate: CloudGate, *, fetch: Fetch | None = None) -> Any:
         held = [hook(place, hooks) for place, hooks in places]
         return Hooks.together([*held, Hooks(undo, lambda: _in_chain(policies, mixing))])
 
-    return wrap(target, gate, put_in)
+    return wrap(target, interceptor, put_in)
 
 
 def _in_chain(policies: list[Any], mixing: Any) -> bool:

@@ -30,7 +30,7 @@ class MixingPolicy(HTTPPolicy[Any, Any]):
     def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
         """See `HTTPPolicy.send`."""
         look_last(self)
-        with sending(self.routes.gate, _subject(request)):
+        with sending(self.routes.interceptor, _subject(request)):
             plan = _planned(self.routes, request)
             response = self.next.send(_replaced(request, plan))
             http = response.http_response
@@ -56,7 +56,7 @@ class AsyncMixingPolicy(AsyncHTTPPolicy[Any, Any]):
         def wait(deletion: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
             return asyncio.run_coroutine_threadsafe(self._forward(deletion), loop).result()
 
-        with sending(self.routes.gate, _subject(request)):
+        with sending(self.routes.interceptor, _subject(request)):
             plan = await asyncio.to_thread(carried(_planned), self.routes, request)
             response = await self.next.send(_replaced(request, plan))
             http = response.http_response
@@ -90,7 +90,7 @@ def look_last(policy: MixingPolicy | AsyncMixingPolicy) -> None:
     """Have each request looked at in front of the transport at the end of a policy's chain."""
     runner = _runner(policy)
     if not hasattr(runner, "_sender"):
-        raise not_ours(policy.routes.gate, "the pipeline does not end in its transport")
+        raise not_ours(policy.routes.interceptor, "the pipeline does not end in its transport")
     if not isinstance(runner._sender, _Last) or runner._sender.routes is not policy.routes:
         runner._sender = _Last(runner._sender, policy.routes)
 

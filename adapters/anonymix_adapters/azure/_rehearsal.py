@@ -14,9 +14,9 @@ from anonymix_adapters._rest_pictures import best
 from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, exchanged
 from anonymix_adapters.azure._adapter import NAME, SDKS, protect
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule
+from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
-from anonymix_adapters.wrapping import need_gate
+from anonymix_adapters.wrapping import need_interceptor
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ def rehearse(
     for client in (mixed.faces, mixed.administration):
         protect(client, mixer, keys=keys, scope=scope)
         _watch(client, wire)
-    gate = need_gate(mixed.faces)
+    interceptor = need_interceptor(mixed.faces)
     group = f"anonymix-rehearsal-{uuid.uuid4().hex}"
     groups = plain.administration.large_person_group
     groups.create(group, name=group, recognition_model="recognition_04")
     try:
-        yield _Rehearsal(gate, mixed.faces, plain.faces, group, wire, mixed, plain)
+        yield _Rehearsal(interceptor, mixed.faces, plain.faces, group, wire, mixed, plain)
     finally:
         groups.delete(group)
         mixed.close()
@@ -105,9 +105,9 @@ def _from_environment() -> Clients:
 
 class _Rehearsal(CloudRehearsal):
     def __init__(
-        self, gate: Gate, client: Any, plain: Any, group: str, wire: Wire, mixed: Clients, bare: Clients
+        self, interceptor: Interceptor, client: Any, plain: Any, group: str, wire: Wire, mixed: Clients, bare: Clients
     ) -> None:
-        super().__init__(gate, client, plain, f"largepersongroups/{group}", wire)
+        super().__init__(interceptor, client, plain, f"largepersongroups/{group}", wire)
         self._group = group
         self._mixed, self._bare = mixed.administration, bare.administration
         self._adding = mixed.administration.large_person_group
@@ -162,9 +162,7 @@ class _Rehearsal(CloudRehearsal):
     def _people(self) -> list[Any]:
         found: list[Any] = []
         while True:
-            page = self._groups.get_persons(
-                self._group, start=found[-1].person_id if found else None, top=1000
-            )
+            page = self._groups.get_persons(self._group, start=found[-1].person_id if found else None, top=1000)
             found += page
             if len(page) < 1000:
                 return found

@@ -14,18 +14,16 @@ from threading import Lock
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from anonymix_adapters._rest_gate import CloudGate
+from anonymix_adapters._rest_interceptor import CloudInterceptor
 from anonymix_adapters._rest_pictures import Fetch, draw, encoded, fetched, refused
 from anonymix_adapters._wire import check_values, current, not_ours, parsed
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import BypassError
-from anonymix_adapters.gate import Whose
+from anonymix_adapters.interceptor import Whose
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.values import CancelableFace
 
-LIMIT: Final = ImageLimit(
-    "JPEG", max_bytes=6 * 1024 * 1024, min_bytes=1024, min_side=36, max_side=4096, min_face=36
-)
+LIMIT: Final = ImageLimit("JPEG", max_bytes=6 * 1024 * 1024, min_bytes=1024, min_side=36, max_side=4096, min_face=36)
 """Of the Face API's reference: JPEG from 1 KB to 6 MB, faces of 36 to 4096 px."""
 
 _VERSION: Final = re.compile(r".*?/face/[^/]+/")
@@ -72,12 +70,12 @@ class Routes:
     """Takes requests apart and puts them together again.
 
     Args:
-        gate: In front of the client.
+        interceptor: In front of the client.
         fetch: Fetches photos by address; None refuses addresses.
     """
 
-    def __init__(self, gate: CloudGate, fetch: Fetch | None) -> None:
-        self.gate, self._fetch = gate, fetch
+    def __init__(self, interceptor: CloudInterceptor, fetch: Fetch | None) -> None:
+        self.interceptor, self._fetch = interceptor, fetch
         self._ids: OrderedDict[str, None] = OrderedDict()
         self._lock = Lock()
 
@@ -89,7 +87,7 @@ class Routes:
             return Plan(picture, face=face, whose=whose, detects=True)
         kept = _FACES.fullmatch(path)
         if method == "POST" and kept:
-            _ = self.gate.book  # raises where there is none: asked before anything is sent
+            _ = self.interceptor.registry  # raises where there is none: asked before anything is sent
             collection = _container(kept["collection"])
             face, picture, whose = self._mixed(content_type, body, collection, enrol=True)
             person = f"{kept['person']}/" if kept["person"] else ""
@@ -101,13 +99,13 @@ class Routes:
         """Hold a request, as it is sent, against the picture that was made for the call."""
         path = _path(url)
         if method == "POST" and (path == "detect" or _FACES.fullmatch(path)):
-            call = current(self.gate)
+            call = current(self.interceptor)
             ours = isinstance(body, bytes) and call is not None and call.knows(body)
             if not ours or _kind(content_type) != "application/octet-stream":
-                raise not_ours(self.gate)
+                raise not_ours(self.interceptor)
         else:
             self._check_plain(method, path, content_type, body)
-            check_values(self.gate, parsed(self.gate, body))
+            check_values(self.interceptor, parsed(self.interceptor, body))
 
     def _check_plain(self, method: str, path: str, content_type: str, body: Any) -> None:
         """Refuse what is not known to carry no picture."""
@@ -116,7 +114,7 @@ class Routes:
             return
         known = any(re.fullmatch(verbs, method) and form.fullmatch(path) for verbs, form in _WITHOUT)
         if not known or _kind(content_type) not in {"", "application/json"}:
-            raise refused(self.gate, "this request", "reads pictures past the mixer, or is not known to it")
+            raise refused(self.interceptor, "this request", "reads pictures past the mixer, or is not known to it")
 
     def settle(self, plan: Plan, answer: Any, undo: Callable[[list[str]], object]) -> None:
         """Remember the ids of cancelable faces; write down what was enrolled or deleted."""
@@ -126,29 +124,29 @@ class Routes:
             collection, person = plan.enrols
             found = answer.get("persistedFaceId") if isinstance(answer, dict) else None
             name = f"{person}{found}" if isinstance(found, str) and found else None
-            self.gate.keep([(name, plan.face, plan.whose)], collection=collection, undo=undo)
+            self.interceptor.keep([(name, plan.face, plan.whose)], collection=collection, undo=undo)
         elif plan.gone:
             collection, name, everything = plan.gone
             if everything or name.endswith("/"):
-                self.gate.gone(collection, lambda entry: everything or entry.startswith(name))
+                self.interceptor.gone(collection, lambda entry: everything or entry.startswith(name))
             else:
-                self.gate.forget_entry(collection, name)
+                self.interceptor.forget_entry(collection, name)
 
     def _mixed(
         self, content_type: str, body: Any, collection: str, *, enrol: bool
     ) -> tuple[CancelableFace, bytes, Whose]:
         kind = content_type.split(";", maxsplit=1)[0].strip().lower()
         if kind == "application/octet-stream":
-            photo = encoded(self.gate, body, "the body")
+            photo = encoded(self.interceptor, body, "the body")
         elif kind == "application/json":
             content = _json(body)
             if set(content) != {"url"}:
-                raise refused(self.gate, "a picture of a liveness session", "is read past the mixer")
-            photo = fetched(self.gate, content["url"], self._fetch)
+                raise refused(self.interceptor, "a picture of a liveness session", "is read past the mixer")
+            photo = fetched(self.interceptor, content["url"], self._fetch)
         else:
-            raise refused(self.gate, f"a body of type {kind or 'unknown'}", "is not known to the adapter")
-        whose = self.gate.whose_call(collection=collection, enrol=enrol)
-        face, picture = draw(self.gate, photo, whose, LIMIT)
+            raise refused(self.interceptor, f"a body of type {kind or 'unknown'}", "is not known to the adapter")
+        whose = self.interceptor.whose_call(collection=collection, enrol=enrol)
+        face, picture = draw(self.interceptor, photo, whose, LIMIT)
         return face, picture, whose
 
     def _remember(self, names: Iterable[str]) -> None:
@@ -165,7 +163,7 @@ class Routes:
         if strange:
             raise BypassError(
                 "a face id was not made through the mixer: it may be that of a photo; nothing was sent",
-                where=self.gate.adapter,
+                where=self.interceptor.adapter,
                 fix="detect the photo through this protected client",
             )
 

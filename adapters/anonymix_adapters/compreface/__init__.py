@@ -7,8 +7,8 @@ Example:
     ...     client.recognize(photo)
 """
 
-from anonymix_adapters._rest import ApiError, Patience
-from anonymix_adapters.compreface._adapter import LIMIT, NAME, SDKS, gate_of, protect, unprotect
+from anonymix_adapters._rest import ApiError, RetryPolicy
+from anonymix_adapters.compreface._adapter import LIMIT, NAME, SDKS, interceptor_of, protect, unprotect
 from anonymix_adapters.compreface._client import (
     Box,
     Compared,
@@ -38,12 +38,12 @@ __all__ = [
     "Examples",
     "Found",
     "Guess",
-    "Patience",
     "Recognized",
+    "RetryPolicy",
     "Subject",
     "Subjects",
     "Verified",
-    "gate_of",
+    "interceptor_of",
     "protect",
     "rehearse",
     "unprotect",

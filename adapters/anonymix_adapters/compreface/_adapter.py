@@ -7,16 +7,16 @@ from urllib.parse import quote
 
 from anonymix_adapters._rest import Call, Send
 from anonymix_adapters._rest_front import Front, put_in_front
-from anonymix_adapters._rest_gate import CloudGate, FieldRule
+from anonymix_adapters._rest_interceptor import CloudInterceptor, FieldRule
 from anonymix_adapters._rest_pictures import refused
 from anonymix_adapters.compreface._client import CompreFace, Example, Examples
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import BackEndError
-from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
-from anonymix_adapters.wrapping import gate_of, unwrap
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
+from anonymix_adapters.wrapping import interceptor_of, unwrap
 from anonymix_plugin.errors import UsageError
 
-__all__ = ["LIMIT", "NAME", "SDKS", "gate_of", "install", "protect", "unprotect"]
+__all__ = ["LIMIT", "NAME", "SDKS", "install", "interceptor_of", "protect", "unprotect"]
 
 NAME: Final = "compreface"
 SDKS: Final = (CompreFace.SDK,)
@@ -41,7 +41,7 @@ def protect(
     Args:
         target: The client.
         mixer: Makes the cancelable faces.
-        keys: "own" or "gallery"; see `Gate`.
+        keys: "own" or "gallery"; see `Interceptor`.
         scope: Scope of the keys, or a function of the client's `collection`.
         detect: What becomes of `detect`: "refuse", or "protect", which finds a cancelable face.
         field: What `subject` of `add_face` is; see `FieldRule`.
@@ -54,8 +54,8 @@ def protect(
     """
     if detect not in {"refuse", "protect"}:
         raise UsageError(f"detect can't be {detect!r}", where="detect", fix="use 'refuse' or 'protect'")
-    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, field=field, detect=detect)
-    return install(target, gate, detect=detect)
+    interceptor = CloudInterceptor(mixer, NAME, keys=keys, scope=scope, field=field, detect=detect)
+    return install(target, interceptor, detect=detect)
 
 
 def unprotect(target: CompreFace) -> CompreFace:
@@ -64,23 +64,23 @@ def unprotect(target: CompreFace) -> CompreFace:
     return client
 
 
-def install(target: CompreFace, gate: CloudGate, *, detect: Detection = "refuse") -> CompreFace:
-    """`protect`, with a gate that is there already."""
+def install(target: CompreFace, interceptor: CloudInterceptor, *, detect: Detection = "refuse") -> CompreFace:
+    """`protect`, with an interceptor that is there already."""
     collection = getattr(target, "collection", "")
-    return put_in_front(target, CompreFace, _Front(gate, collection, detect))
+    return put_in_front(target, CompreFace, _Front(interceptor, collection, detect))
 
 
 class _Front(Front):
     passes: ClassVar[frozenset[str]] = frozenset({"faces", "subjects"})
     limit = LIMIT
 
-    def __init__(self, gate: CloudGate, collection: str, detect: Detection) -> None:
-        super().__init__(gate)
+    def __init__(self, interceptor: CloudInterceptor, collection: str, detect: Detection) -> None:
+        super().__init__(interceptor)
         self._collection, self._detect = collection, detect
 
     def _on_add_face(self, call: Call[Any], send: Send) -> Any:
-        whose = self.gate.whose_call(call.query["subject"], collection=self._collection, enrol=True)
-        _ = self.gate.book
+        whose = self.interceptor.whose_call(call.query["subject"], collection=self._collection, enrol=True)
+        _ = self.interceptor.registry
         mixed, faces = self.mixed(call, whose)
         answer: Example = send(mixed)
 
@@ -91,24 +91,24 @@ class _Front(Front):
                 raise BackEndError("another example was deleted", where=NAME)
 
         made = [(answer.image_id, faces["file"], whose)]
-        self.gate.keep(made, collection=self._collection, undo=undo)
+        self.interceptor.keep(made, collection=self._collection, undo=undo)
         return answer
 
     def _on_recognize(self, call: Call[Any], send: Send) -> Any:
-        return send(self.mixed(call, self.gate.whose_call(collection=self._collection))[0])
+        return send(self.mixed(call, self.interceptor.whose_call(collection=self._collection))[0])
 
     _on_verify_face = _on_recognize
     _on_verify = _on_recognize
 
     def _on_detect(self, call: Call[Any], send: Send) -> Any:
         if self._detect == "refuse":
-            raise refused(self.gate, "detect", "describes a photo", "protect with detect='protect'")
+            raise refused(self.interceptor, "detect", "describes a photo", "protect with detect='protect'")
         return self._on_recognize(call, send)
 
     def _on_delete_face(self, call: Call[Any], send: Send) -> Any:
         answer: Example = send(call)
         if answer.image_id == call.about["image_id"]:
-            self.gate.forget_entry(self._collection, answer.image_id)
+            self.interceptor.forget_entry(self._collection, answer.image_id)
         return answer
 
     def _on_delete_faces(self, call: Call[Any], send: Send) -> Any:
@@ -125,7 +125,7 @@ class _Front(Front):
         before = self._examples(send, subject)
         answer = send(call)
         for name in before - self._examples(send, subject):
-            self.gate.forget_entry(self._collection, name)
+            self.interceptor.forget_entry(self._collection, name)
         return answer
 
     def _examples(self, send: Send, subject: str) -> set[str]:

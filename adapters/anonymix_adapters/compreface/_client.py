@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pydantic import Field
 
-from anonymix_adapters._rest import Call, Failure, Patience, Reply, RestClient, by_status
+from anonymix_adapters._rest import Call, Failure, Reply, RestClient, RetryPolicy, by_status
 from anonymix_adapters._rest_pictures import Upload
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.sdk import Sdk
@@ -117,9 +117,9 @@ class CompreFace(RestClient):
         detection_key: Key of a detection service; "" where none is used.
         collection: What the face collection is called in enrolment records.
         det_prob_threshold: How sure the installation's detector must be of a face, 0..1; None for its own
-            setting. A cancelable face may have the likeness of a bystander at its edge (2 to 3 % of keys),
+            setting. A cancelable face may look like a bystander at its edge (2 to 3 % of keys),
             and CompreFace refuses examples with two faces: with .8 it overlooks such.
-        patience: Time-outs and retries.
+        retry: Time-outs and retries.
         insecure_http: See `RestClient`.
 
     `subject=` of the calls with a photo says whose face it is, to the adapter; it is not sent. Of `add_face`,
@@ -138,10 +138,10 @@ class CompreFace(RestClient):
         detection_key: str = "",
         collection: str = "default",
         det_prob_threshold: float | None = None,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         insecure_http: bool = False,
     ) -> None:
-        super().__init__(f"{url.rstrip('/')}/api/v1/", patience=patience, insecure_http=insecure_http)
+        super().__init__(f"{url.rstrip('/')}/api/v1/", retry=retry, insecure_http=insecure_http)
         self._keys = {
             "recognition": recognition_key,
             "verification": verification_key,
@@ -159,7 +159,7 @@ class CompreFace(RestClient):
             "recognition/faces",
             query={"subject": subject},
             pictures={"file": photo},
-            harmless=False,
+            idempotent=False,
         )
         return self._call(call)
 
@@ -172,7 +172,7 @@ class CompreFace(RestClient):
         """Delete an example."""
         path = f"recognition/faces/{quote(image_id, safe='')}"
         about = {"image_id": image_id}
-        return self._call(Call("delete_face", Example, "DELETE", path, about=about, harmless=False))
+        return self._call(Call("delete_face", Example, "DELETE", path, about=about, idempotent=False))
 
     def delete_faces(self, subject: str) -> Deleted:
         """Delete all examples of a subject."""
@@ -188,9 +188,7 @@ class CompreFace(RestClient):
 
     def verify_face(self, image_id: str, photo: Upload, *, subject: str | None = None) -> Recognized:
         """Hold the faces of a photo against an example."""
-        return self._look(
-            "verify_face", f"recognition/faces/{quote(image_id, safe='')}/verify", photo, subject
-        )
+        return self._look("verify_face", f"recognition/faces/{quote(image_id, safe='')}/verify", photo, subject)
 
     def verify(self, source: Upload, target: Upload, *, subject: str | None = None) -> Verified:
         """Compare two photos."""
@@ -221,14 +219,12 @@ class CompreFace(RestClient):
         """Delete a subject with all examples."""
         path = f"recognition/subjects/{quote(subject, safe='')}"
         about = {"subject": subject}
-        return self._call(Call("delete_subject", Subject, "DELETE", path, about=about, harmless=False))
+        return self._call(Call("delete_subject", Subject, "DELETE", path, about=about, idempotent=False))
 
     def _request(self, call: Call[Reply]) -> httpx.Request:
         service = call.path.split("/", maxsplit=1)[0]
         if not self._keys[service]:
-            raise AdapterError(
-                f"no key of a {service} service was given", where=self.NAME, fix=f"{service}_key=..."
-            )
+            raise AdapterError(f"no key of a {service} service was given", where=self.NAME, fix=f"{service}_key=...")
         if call.pictures:
             call = replace(call, query={**call.query, **self._sure})
         request = super()._request(call)

@@ -13,9 +13,9 @@ from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, re
 from anonymix_adapters.compreface._adapter import NAME, SDKS, protect
 from anonymix_adapters.compreface._client import CompreFace
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
-from anonymix_adapters.wrapping import need_gate
+from anonymix_adapters.wrapping import need_interceptor
 
 _ACCEPTED: Final = 0.85
 """CompreFace answers with similarities and leaves the threshold to its host; this is a usual one."""
@@ -45,13 +45,11 @@ def rehearse(
     connect = connect or _from_environment
     client, plain, wire = connect(), connect(), Wire()
     client.watch(wire)
-    gate = need_gate(protect(client, mixer, keys=keys, scope=scope))
+    interceptor = need_interceptor(protect(client, mixer, keys=keys, scope=scope))
     with client, plain:
-        stage = _Rehearsal(gate, client, plain, client.collection, wire)
+        stage = _Rehearsal(interceptor, client, plain, client.collection, wire)
         if plain.faces().faces:
-            raise AdapterError(
-                "this recognition service holds faces", where=NAME, fix="rehearse on an empty one"
-            )
+            raise AdapterError("this recognition service holds faces", where=NAME, fix="rehearse on an empty one")
         try:
             yield stage
         finally:

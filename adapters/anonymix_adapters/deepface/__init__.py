@@ -6,7 +6,7 @@ Example:
     ...     deepface.verify("alice.jpg", "at-the-door.jpg", model_name="SFace", detector_backend="skip")
 """
 
-from anonymix_adapters.deepface._adapter import NAME, SDKS, ProtectedDeepFace, gate_of, protect, unprotect
+from anonymix_adapters.deepface._adapter import NAME, SDKS, ProtectedDeepFace, interceptor_of, protect, unprotect
 from anonymix_adapters.deepface._given import ProtectedFace
 from anonymix_adapters.deepface._rehearsal import rehearse
 
@@ -15,7 +15,7 @@ __all__ = [
     "SDKS",
     "ProtectedDeepFace",
     "ProtectedFace",
-    "gate_of",
+    "interceptor_of",
     "protect",
     "rehearse",
     "unprotect",

@@ -32,15 +32,15 @@ from anonymix_adapters.deepface._folders import Folder, digest_of
 from anonymix_adapters.deepface._given import GIVEN, Origin
 from anonymix_adapters.deepface._pictures import batch, is_address, is_vector, order_of, source
 from anonymix_adapters.errors import AdapterError, BypassError, DoubleProtectionError, EnrolmentError
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
+from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule, Whose
 from anonymix_adapters.local import bgr, finder
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import StandIn, gate_of, stand_in, unwrap
+from anonymix_adapters.wrapping import StandIn, interceptor_of, stand_in, unwrap
 from anonymix_plugin.claims import current_claim
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import PhotoSource
 
-__all__ = ["NAME", "SDKS", "ProtectedDeepFace", "gate_of", "protect", "unprotect"]
+__all__ = ["NAME", "SDKS", "ProtectedDeepFace", "interceptor_of", "protect", "unprotect"]
 
 NAME = "deepface"
 SDKS = (
@@ -75,13 +75,13 @@ class ProtectedDeepFace(StandIn):
 
     Args:
         target: The module.
-        gate: What stands in front of it.
+        interceptor: What stands in front of it.
         database: What databases are called in the records whose place can't be told.
         unerasable: Whether to enrol into databases from which no entry can be deleted here.
     """
 
-    def __init__(self, target: Any, gate: Gate, *, database: str = "", unerasable: bool = False) -> None:
-        super().__init__(target, gate)
+    def __init__(self, target: Any, interceptor: Interceptor, *, database: str = "", unerasable: bool = False) -> None:
+        super().__init__(target, interceptor)
         self._options = (database, unerasable)
         self._database, self._unerasable = database, unerasable
         self._detector = finder()
@@ -129,7 +129,7 @@ class ProtectedDeepFace(StandIn):
             for face in faces:
                 if isinstance(face.get("face"), np.ndarray):
                     face["face"] = GIVEN.give(
-                        face["face"], self._gate, picture.origin, bgr=bgr_faces, whole=whole
+                        face["face"], self._interceptor, picture.origin, bgr=bgr_faces, whole=whole
                     )
                 if is_vector(face.get("embedding")):
                     GIVEN.give_vector(face["embedding"])
@@ -151,14 +151,14 @@ class ProtectedDeepFace(StandIn):
         folder = self._folder(db_path)
         folder.path.mkdir(parents=True, exist_ok=True)
         name = folder.name()
-        whose = self._gate.whose(argument=subject, collection=name, enrol=True)
+        whose = self._interceptor.whose(argument=subject, collection=name, enrol=True)
         made: list[Path] = []
 
         def send(face: Any) -> Path:
             made.append(folder.add(face, subject))
             return made[0]
 
-        return self._gate.enrol(
+        return self._interceptor.enrol(
             source(photo),
             whose,
             collection=name,
@@ -216,7 +216,7 @@ class ProtectedDeepFace(StandIn):
     def _folder(self, path: str | os.PathLike[str]) -> Folder:
         where = Path(path).resolve()
         with self._lock:
-            return self._folders.setdefault(where, Folder(where, self._gate))
+            return self._folders.setdefault(where, Folder(where, self._interceptor))
 
     # --- databases --------------------------------------------------------------------------------
 
@@ -240,11 +240,11 @@ class ProtectedDeepFace(StandIn):
                 where=NAME,
                 fix="use sqlite, or erase there yourself: protect(DeepFace, mixer, unerasable=True)",
             )
-        place = database.name(self._gate, given=self._database, settle=True)
+        place = database.name(self._interceptor, given=self._database, settle=True)
         field = (call["img_name"] or None) if call.subject is None else None
-        whose = self._gate.whose(argument=call.subject, field=field, collection=place, enrol=True)
+        whose = self._interceptor.whose(argument=call.subject, field=field, collection=place, enrol=True)
         name = str(call["img_name"] or whose.subject or "")
-        self._gate.book  # noqa: B018 - asked before anything is sent
+        self._interceptor.registry  # noqa: B018 - asked before anything is sent
         pictures, several = batch(call["img"]), True
         if pictures is None:
             pictures, several = [call["img"]], False
@@ -270,28 +270,24 @@ class ProtectedDeepFace(StandIn):
         origin = _one_origin([one.origin for one in part], whose)
         outdated = self._outdated(place, name, whose, origin)
         if outdated and not database.erasable:
-            raise AdapterError(
-                "an entry of that name was made with an old key", where=NAME, fix="delete it first"
-            )
+            raise AdapterError("an entry of that name was made with an old key", where=NAME, fix="delete it first")
         last = database.last_row()
         answer: Mapping[str, Any] = self._run(call, img=images, img_name=name)
         if not answer.get("inserted"):
             return answer
         try:
-            self._gate.record(origin, whose, collection=place, external_id=name)  # type: ignore[arg-type]
+            self._interceptor.record(origin, whose, collection=place, external_id=name)  # type: ignore[arg-type]
         except Exception as error:
-            self._gate.take_back(lambda: database.erase(name, after=last), error)
+            self._interceptor.roll_back(lambda: database.erase(name, after=last), error)
             raise
         if outdated:  # the new record stands for the name, so that nobody would delete the old rows later
             database.erase(name, until=last)
         return answer
 
     def _outdated(self, place: str, name: str, whose: Whose, origin: Origin) -> bool:
-        there = self._gate.entry(place, name)
+        there = self._interceptor.entry(place, name)
         if there is not None and there.subject != whose.subject:
-            raise UsageError(
-                "that name is recorded for another subject", where="img_name", fix="use another name"
-            )
+            raise UsageError("that name is recorded for another subject", where="img_name", fix="use another name")
         made = (origin.key_version, origin.fingerprint)
         return there is not None and (there.version, there.fingerprint) != made
 
@@ -327,7 +323,7 @@ class ProtectedDeepFace(StandIn):
         if name is not None:
             owner = self._check_recorded(place, {name})
             field = owner if call.subject is None else None
-        whose = self._gate.whose(argument=call.subject, field=field, collection=place)
+        whose = self._interceptor.whose(argument=call.subject, field=field, collection=place)
         images = batch(call["img"])
         if images is not None and len(images) != 1:
             raise UsageError("one photo a call", where="img", fix="call identify for each photo")
@@ -346,16 +342,16 @@ class ProtectedDeepFace(StandIn):
             How many rows were deleted.
 
         Raises:
-            AdapterError: The database is another one; delete it there and call `gate.forget_entry`.
+            AdapterError: The database is another one; delete it there and call `interceptor.forget_entry`.
         """
         return Database.of({"database_type": database_type, **kw}).erase(img_name)
 
     def _place(self, call: Call) -> str:
-        return Database.of(call).name(self._gate, given=self._database)
+        return Database.of(call).name(self._interceptor, given=self._database)
 
     def _check_recorded(self, place: str, names: set[str]) -> str | None:
         """Refuse entries that have no record; returns whose entry it is, of one."""
-        owners = {item.external_id: item.subject for item in self._gate.entries(place)}
+        owners = {item.external_id: item.subject for item in self._interceptor.entries(place)}
         foreign = names - owners.keys()
         if foreign:
             raise BypassError(
@@ -390,7 +386,7 @@ class ProtectedDeepFace(StandIn):
 
     def _later(self, call: Call, collection: str = "") -> Callable[[], Whose]:
         """Whose key a call needs, asked when a photo is mixed: crops that come back need none."""
-        return lambda: self._gate.whose(argument=call.subject, collection=collection)
+        return lambda: self._interceptor.whose(argument=call.subject, collection=collection)
 
     def _all_ready(
         self, image: Any, whose: Callable[[], Whose], call: Call, *, whole: bool = False
@@ -410,13 +406,13 @@ class ProtectedDeepFace(StandIn):
             whole: Leave the cutting to DeepFace or to a later call.
         """
         skip = call["detector_backend"] == SKIP
-        handed = GIVEN.handed(image, self._gate)
+        handed = GIVEN.handed(image, self._interceptor)
         if handed is None:
             photo = source(image)
-            handed = GIVEN.handed_as_file(photo, self._gate)
+            handed = GIVEN.handed_as_file(photo, self._interceptor)
             if handed is None:
                 known = whose()
-                face = self._gate.protect(photo, known, channel_order=order_of(image))
+                face = self._interceptor.protect(photo, known, channel_order=order_of(image))
                 if skip and not whole:
                     return _Ready(self._cut(face.pixels, call), Origin.of(face, known))
                 return _Ready(bgr(face), Origin.of(face, known))
@@ -426,9 +422,7 @@ class ProtectedDeepFace(StandIn):
         if handed.whole and not whole:
             pixels = np.ascontiguousarray(_levels(handed.pixels)[..., ::-1])
             return _Ready(self._cut(pixels, call), handed.origin)
-        return _Ready(
-            _unit(handed.pixels), handed.origin
-        )  # in the form that DeepFace itself would go on with
+        return _Ready(_unit(handed.pixels), handed.origin)  # in the form that DeepFace itself would go on with
 
     def _cut(self, pixels: npt.NDArray[np.uint8], call: Call) -> npt.NDArray[np.uint8]:
         return cut(self._detector, pixels, str(call["model_name"] or ""))
@@ -490,7 +484,7 @@ def protect(
         database: What databases are called in the records whose place can't be told by their details: an open
             connection, an API key.
         unerasable: Enrol into databases from which the adapter can't delete, all but SQLite: the host does
-            that itself, as `gate_of(client).due()` says.
+            that itself, as `interceptor_of(client).due()` says.
 
     Returns:
         An object with DeepFace's functions, for use in its place.
@@ -502,10 +496,10 @@ def protect(
     for sdk in SDKS:
         sdk.check()
 
-    def stand(module: Any, gate: Gate) -> ProtectedDeepFace:
-        return ProtectedDeepFace(module, gate, database=database, unerasable=unerasable)
+    def stand(module: Any, interceptor: Interceptor) -> ProtectedDeepFace:
+        return ProtectedDeepFace(module, interceptor, database=database, unerasable=unerasable)
 
-    made = stand_in(target, Gate(mixer, NAME, keys=keys, scope=scope), stand)
+    made = stand_in(target, Interceptor(mixer, NAME, keys=keys, scope=scope), stand)
     if made._options != (database, unerasable):
         raise DoubleProtectionError("this is protected already, with other options", fix="unprotect it first")
     return made

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from anonymix_adapters.deepface._calls import Call
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.gate import Gate
+from anonymix_adapters.interceptor import Interceptor
 from anonymix_plugin.errors import UsageError
 
 SQLITE: Final = "sqlite"
@@ -81,11 +81,11 @@ class Database:
         """Whether entries can be deleted from it here."""
         return self.kind == SQLITE
 
-    def name(self, gate: Gate, *, given: str = "", settle: bool = False) -> str:
+    def name(self, interceptor: Interceptor, *, given: str = "", settle: bool = False) -> str:
         """Its name in the records: the kind and where it is. No secret is in it.
 
         Args:
-            gate: Whose records count.
+            interceptor: Whose records count.
             given: What the host calls databases whose place can't be told.
             settle: Whether an SQLite database without a name gets one for good, in a table of its own.
 
@@ -94,7 +94,7 @@ class Database:
         """
         if self.kind == SQLITE:
             with self.sqlite() as connection:
-                return _sqlite_name(connection, gate, settle=settle)
+                return _sqlite_name(connection, interceptor, settle=settle)
         place = _connected(self.connection) or _place(self.details)
         if place or given:
             return f"{self.kind}:{given or place}"
@@ -149,7 +149,7 @@ class Database:
             raise AdapterError(
                 f"entries of {self.kind} are deleted in the database itself",
                 where="deepface",
-                fix="delete the rows of this img_name there, then call gate_of(client).forget_entry",
+                fix="delete the rows of this img_name there, then call interceptor_of(client).forget_entry",
             )
         with self.sqlite() as connection, connection:
             if not _has(connection, "embeddings"):
@@ -164,7 +164,7 @@ class Database:
         return int(gone)
 
 
-def _sqlite_name(connection: sqlite3.Connection, gate: Gate, *, settle: bool) -> str:
+def _sqlite_name(connection: sqlite3.Connection, interceptor: Interceptor, *, settle: bool) -> str:
     if _has(connection, _TABLE):
         row = connection.execute(f"SELECT name FROM {_TABLE}").fetchone()  # noqa: S608 - a constant
         if row:
@@ -177,7 +177,7 @@ def _sqlite_name(connection: sqlite3.Connection, gate: Gate, *, settle: bool) ->
         if not settle:
             return name
         # Records of this path are those of a database that stood here before and was moved.
-        recorded = {item.external_id for item in gate.entries(name)}
+        recorded = {item.external_id for item in interceptor.entries(name)}
         if recorded and not recorded & _names(connection):
             name = f"{name}#{secrets.token_hex(4)}"
     with connection:

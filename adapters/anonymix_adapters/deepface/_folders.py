@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from anonymix_adapters.deepface._cuts import SKIP
 from anonymix_adapters.errors import BackEndError, BypassError
-from anonymix_adapters.gate import Gate
+from anonymix_adapters.interceptor import Interceptor
 from anonymix_plugin.images import save_cancelable
 from anonymix_plugin.values import CancelableFace
 
@@ -34,11 +34,11 @@ class Folder:
 
     Args:
         path: Where it is.
-        gate: Whose records count.
+        interceptor: Whose records count.
     """
 
-    def __init__(self, path: str | os.PathLike[str], gate: Gate) -> None:
-        self.path, self._gate = Path(path).resolve(), gate
+    def __init__(self, path: str | os.PathLike[str], interceptor: Interceptor) -> None:
+        self.path, self._interceptor = Path(path).resolve(), interceptor
         self.lock = threading.RLock()
         self._read: dict[Path, tuple[tuple[int, ...], str, bool]] = {}
 
@@ -56,14 +56,14 @@ class Folder:
                 return noted
             here, mine, taken = self.pictures(), str(self.path), False
             found: Counter[str] = Counter()
-            for item in self._gate.entries():
+            for item in self._interceptor.entries():
                 taken |= item.collection == mine
                 if item.external_id in here:
                     found[item.collection] += 1
+            # Without such a picture, records of this path are those of a folder that stood here before and was moved.
+            name = f"{mine}#{secrets.token_hex(4)}" if taken else mine
             if found:
                 name = found.most_common(1)[0][0]
-            else:  # records of this path are those of a folder that stood here before and was moved
-                name = f"{mine}#{secrets.token_hex(4)}" if taken else mine
             if self.path.is_dir():
                 self._write(name=name)
             return name
@@ -114,11 +114,11 @@ class Folder:
             BackEndError: A picture was made with an old key, or cut by an earlier version.
         """
         name, there = self.name(), self.pictures()
-        records = {item.external_id for item in self._gate.entries(name)}
+        records = {item.external_id for item in self._interceptor.entries(name)}
         foreign = [path for digest, path in there.items() if digest not in records]
         if foreign:
             raise self._foreign(name, foreign, any_record=bool(records))
-        stale = {item.external_id for item in self._gate.due(name) if item.delete} & there.keys()
+        stale = {item.external_id for item in self._interceptor.due(name) if item.delete} & there.keys()
         if stale:
             self.invalidate(self.path)
             raise BackEndError(
@@ -131,7 +131,7 @@ class Folder:
             raise BackEndError(
                 f"{earlier} pictures were cut out by an earlier version, for detector_backend='skip' alone",
                 where=str(self.path),
-                fix="enrol them anew with enrol_file(), or find with detector_backend='skip'",
+                fix="enrol them again with enrol_file(), or find with detector_backend='skip'",
             )
         noted = self._note().get("caches", {})
         for cache in self.path.glob(_CACHES):
@@ -164,7 +164,7 @@ class Folder:
             f"{len(foreign)} pictures were not enrolled through the mixer, {foreign[0].name} first: this "
             f"keystore has no record of this folder{known}",
             where=str(self.path),
-            fix="open the keystore that it was enrolled with, or enrol the people anew with enrol_file()",
+            fix="open the keystore that it was enrolled with, or enrol the people again with enrol_file()",
         )
 
     def _note(self) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_adapters.errors import BypassError
-from anonymix_adapters.gate import Gate, Whose
+from anonymix_adapters.interceptor import Interceptor, Whose
 from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.images import ImageLimits, decode_photo
 from anonymix_plugin.values import CancelableFace
@@ -86,7 +86,7 @@ class Handed:
 
 @dataclass(frozen=True)
 class _Entry:
-    gate: weakref.ref[Gate]
+    interceptor: weakref.ref[Interceptor]
     order: Literal["rgb", "bgr", "grey"]
     whole: bool
     origin: Origin
@@ -107,17 +107,17 @@ class Given:
 
     # --- crops ------------------------------------------------------------------------------------
 
-    def give(self, crop: Array, gate: Gate, origin: Origin, *, bgr: bool, whole: bool) -> ProtectedFace:
+    def give(self, crop: Array, interceptor: Interceptor, origin: Origin, *, bgr: bool, whole: bool) -> ProtectedFace:
         """Note a crop, and return it as one that may be handed back."""
         order: Literal["rgb", "bgr"] = "bgr" if bgr else "rgb"
         other: Literal["rgb", "bgr"] = "rgb" if bgr else "bgr"
         noted: dict[bytes, _Entry] = {}
         for form in _forms(crop):
             if form.ndim == 2:
-                noted[_digest(form)] = _Entry(weakref.ref(gate), "grey", whole, origin)
+                noted[_digest(form)] = _Entry(weakref.ref(interceptor), "grey", whole, origin)
             colour = np.repeat(form[..., None], 3, axis=2) if form.ndim == 2 else form
             for content, name in ((colour, order), (colour[..., ::-1], other)):
-                noted.setdefault(_digest(content), _Entry(weakref.ref(gate), name, whole, origin))
+                noted.setdefault(_digest(content), _Entry(weakref.ref(interceptor), name, whole, origin))
         with self._lock:
             self._crops.update(noted)
             self._shapes.update((digest, crop.shape[:2]) for digest in noted)
@@ -128,7 +128,7 @@ class Given:
             del self._thumbs[:-_CROPS]
         return crop.view(ProtectedFace)
 
-    def handed(self, image: Any, gate: Gate) -> Handed | None:
+    def handed(self, image: Any, interceptor: Interceptor) -> Handed | None:
         """A crop that was given out, if this is one; None for a picture that was never seen here.
 
         Raises:
@@ -148,28 +148,28 @@ class Given:
                 with self._lock:
                     entry = self._crops.get(digest)
                 if entry is not None:
-                    return self._passed(np.asarray(image), entry, gate)
+                    return self._passed(np.asarray(image), entry, interceptor)
         if isinstance(image, ProtectedFace) or (thumbs is not None and _alike(np.asarray(image), thumbs)):
             raise BypassError(
                 "this looks like a crop that extract_faces gave out, but was changed since: cut, resized or "
                 "written to; mixed again, it would be recognised as nobody",
-                where=gate.adapter,
+                where=interceptor.adapter,
                 fix="hand back the crop as it was, or give the photo",
             )
         return None
 
     @staticmethod
-    def _passed(image: Array, entry: _Entry, gate: Gate) -> Handed:
-        maker = entry.gate()
-        if maker is None or not maker.same_as(gate):
+    def _passed(image: Array, entry: _Entry, interceptor: Interceptor) -> Handed:
+        maker = entry.interceptor()
+        if maker is None or not maker.same_as(interceptor):
             raise BypassError(
                 "this crop is a cancelable face of another client",
-                where=gate.adapter,
+                where=interceptor.adapter,
                 fix="hand it back to the client that gave it out, or give the photo",
             )
         if entry.order == "grey":
             raise UsageError(
-                "a grey crop can't be embedded", where=gate.adapter, fix="extract it with color_face='rgb'"
+                "a grey crop can't be embedded", where=interceptor.adapter, fix="extract it with color_face='rgb'"
             )
         pixels = image if entry.order == "bgr" else image[..., ::-1]
         levels = _levels(pixels)
@@ -177,7 +177,7 @@ class Given:
             levels = levels / np.float32(255)
         return Handed(np.ascontiguousarray(levels), entry.whole, entry.origin)
 
-    def handed_as_file(self, image: Any, gate: Gate) -> Handed | None:
+    def handed_as_file(self, image: Any, interceptor: Interceptor) -> Handed | None:
         """The same for a picture that is no array: a crop that was saved is looked for in small files.
 
         Raises:
@@ -198,7 +198,7 @@ class Given:
                 with contextlib.suppress(AttributeError, OSError, ValueError):
                     image.seek(0)
         # As `handed` tells the order of the channels by the content, either one will do.
-        return self.handed(pixels, gate)
+        return self.handed(pixels, interceptor)
 
     # --- embeddings -------------------------------------------------------------------------------
 

@@ -30,9 +30,7 @@ def is_vector(image: Any) -> bool:
     if isinstance(image, np.ndarray):
         return image.ndim < 2
     return (
-        isinstance(image, list | tuple)
-        and bool(image)
-        and all(isinstance(it, int | float | np.number) for it in image)
+        isinstance(image, list | tuple) and bool(image) and all(isinstance(it, int | float | np.number) for it in image)
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from anonymix_adapters.deepface._adapter import SDKS, ProtectedDeepFace, protect
 from anonymix_adapters.deepface._cuts import cut
 from anonymix_adapters.deepface._databases import Database
-from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.local import Recorder
 from anonymix_adapters.protocol import Answer, Leaked, Rehearsal
 from anonymix_plugin.claims import Claim, claimed
@@ -31,16 +31,16 @@ class _DeepFaceRehearsal:
     """DeepFace with an SQLite database: register, identify, search."""
 
     def __init__(self, client: ProtectedDeepFace, path: Path, recorder: Recorder) -> None:
-        self.client, self.gate = client, client._gate
+        self.client, self.interceptor = client, client._interceptor
         self._raw, self._recorder, self._detector = client._target, recorder, YuNet(locate("yunet"))
         self._store = {"database_type": "sqlite", "connection_details": str(path)}
         self._path, self._made = path, 0
         self._rows()  # makes the tables
-        self.collection = Database.of(self._store).name(self.gate, settle=True)
+        self.collection = Database.of(self._store).name(self.interceptor, settle=True)
 
     @property
     def searches(self) -> bool:
-        return self.gate.keys == "gallery"
+        return self.interceptor.keys == "gallery"
 
     def enrol(self, subject: str, photo: PhotoSource) -> str:
         self._made += 1
@@ -53,10 +53,7 @@ class _DeepFaceRehearsal:
             rows = [number for number, name, _ in self._rows() if self._subject(name) == subject]
             if not rows:
                 self.client.represent(photo, **_MODEL)  # an unknown subject must be told, entry or not
-            answers = [
-                self.client.identify(photo, number, subject=subject, **_MODEL, **self._store)
-                for number in rows
-            ]
+            answers = [self.client.identify(photo, number, subject=subject, **_MODEL, **self._store) for number in rows]
         return _best(answers)
 
     def search(self, photo: PhotoSource) -> Answer:

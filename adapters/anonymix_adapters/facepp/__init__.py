@@ -7,9 +7,9 @@ Example:
     >>> client.add_faces("staff", [token])
 """
 
-from anonymix_adapters._rest import ApiError, Patience
+from anonymix_adapters._rest import ApiError, RetryPolicy
 from anonymix_adapters._rest_pictures import Url
-from anonymix_adapters.facepp._adapter import LIMIT, NAME, SDKS, gate_of, protect, unprotect
+from anonymix_adapters.facepp._adapter import LIMIT, NAME, SDKS, interceptor_of, protect, unprotect
 from anonymix_adapters.facepp._client import (
     Added,
     Compared,
@@ -38,10 +38,10 @@ __all__ = [
     "FaceToken",
     "Known",
     "Match",
-    "Patience",
+    "RetryPolicy",
     "Searched",
     "Url",
-    "gate_of",
+    "interceptor_of",
     "protect",
     "rehearse",
     "unprotect",

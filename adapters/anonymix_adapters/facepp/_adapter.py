@@ -14,17 +14,17 @@ from typing import Any, ClassVar, Final
 
 from anonymix_adapters._rest import Call, Send
 from anonymix_adapters._rest_front import Front, put_in_front
-from anonymix_adapters._rest_gate import CloudGate, Entry, FieldRule
+from anonymix_adapters._rest_interceptor import CloudInterceptor, Entry, FieldRule
 from anonymix_adapters._rest_pictures import Fetch, refused
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import BackEndError, BypassError, SubjectNeededError
 from anonymix_adapters.facepp._client import Added, DetectedFace, FacePlusPlus, FaceSet, FaceToken
-from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule, Whose
-from anonymix_adapters.wrapping import gate_of, unwrap
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule, Whose
+from anonymix_adapters.wrapping import interceptor_of, unwrap
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.values import CancelableFace
 
-__all__ = ["LIMIT", "NAME", "SDKS", "gate_of", "install", "protect", "unprotect"]
+__all__ = ["LIMIT", "NAME", "SDKS", "install", "interceptor_of", "protect", "unprotect"]
 
 NAME: Final = "facepp"
 SDKS: Final = (FacePlusPlus.SDK,)
@@ -50,7 +50,7 @@ def protect(
     Args:
         target: The client.
         mixer: Makes the cancelable faces.
-        keys: "own" or "gallery"; see `Gate`.
+        keys: "own" or "gallery"; see `Interceptor`.
         scope: Scope of the keys, or a function of the face set's outer_id. Detect and compare name no face
             set; for them it is called with "".
         fetch: Fetches photos that are given as `Url`. Without it they are refused.
@@ -62,8 +62,8 @@ def protect(
     Raises:
         AdapterError: As `put_in_front` says.
     """
-    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, field=field, fetch=fetch)
-    return install(target, gate, fetch=fetch)
+    interceptor = CloudInterceptor(mixer, NAME, keys=keys, scope=scope, field=field, fetch=fetch)
+    return install(target, interceptor, fetch=fetch)
 
 
 def unprotect(target: FacePlusPlus) -> FacePlusPlus:
@@ -72,17 +72,17 @@ def unprotect(target: FacePlusPlus) -> FacePlusPlus:
     return client
 
 
-def install(target: FacePlusPlus, gate: CloudGate, *, fetch: Fetch | None = None) -> FacePlusPlus:
-    """`protect`, with a gate that is there already."""
-    return put_in_front(target, FacePlusPlus, _Front(gate, fetch))
+def install(target: FacePlusPlus, interceptor: CloudInterceptor, *, fetch: Fetch | None = None) -> FacePlusPlus:
+    """`protect`, with an interceptor that is there already."""
+    return put_in_front(target, FacePlusPlus, _Front(interceptor, fetch))
 
 
 class _Front(Front):
     passes: ClassVar[frozenset[str]] = frozenset({"create", "getdetail", "face"})
     limit = LIMIT
 
-    def __init__(self, gate: CloudGate, fetch: Fetch | None = None) -> None:
-        super().__init__(gate, fetch)
+    def __init__(self, interceptor: CloudInterceptor, fetch: Fetch | None = None) -> None:
+        super().__init__(interceptor, fetch)
         self._made: OrderedDict[str, tuple[CancelableFace, Whose] | None] = OrderedDict()
         self._lock = Lock()
 
@@ -94,21 +94,21 @@ class _Front(Front):
         return given
 
     def _on_detect(self, call: Call[Any], send: Send) -> Any:
-        return self._shown(call, send, self.gate.whose_call(), ("faces",))
+        return self._shown(call, send, self.interceptor.whose_call(), ("faces",))
 
     def _on_compare(self, call: Call[Any], send: Send) -> Any:
         if all(isinstance(given, FaceToken) for given in call.pictures.values()):
             return send(self.mixed(call, _NOBODY)[0])  # no key is needed
-        return self._shown(call, send, self.gate.whose_call(), ("faces1", "faces2"))
+        return self._shown(call, send, self.interceptor.whose_call(), ("faces1", "faces2"))
 
     def _on_search(self, call: Call[Any], send: Send) -> Any:
         if isinstance(call.pictures[""], FaceToken):
             return send(self.mixed(call, _NOBODY)[0])
-        whose = self.gate.whose_call(collection=call.fields["outer_id"])
+        whose = self.interceptor.whose_call(collection=call.fields["outer_id"])
         return self._shown(call, send, whose, ("faces",))
 
     def _on_setuserid(self, call: Call[Any], send: Send) -> Any:
-        origin, name = self._origin(call.fields["face_token"]), self.gate.person(call.fields["user_id"])
+        origin, name = self._origin(call.fields["face_token"]), self.interceptor.person(call.fields["user_id"])
         if origin is not None and origin[1].subject is not None and name not in {None, origin[1].subject}:
             raise UsageError(
                 "the user_id is not whom the token was detected for; nothing was sent",
@@ -119,23 +119,23 @@ class _Front(Front):
 
     def _on_addface(self, call: Call[Any], send: Send) -> Any:
         collection = call.fields["outer_id"]
-        _ = self.gate.book
+        _ = self.interceptor.registry
         origins = {token: self._owned(token) for token in call.fields["face_tokens"].split(",")}
         answer: Added = send(call)
         failed = {item.face_token for item in answer.failure_detail}
         added = [token for token in origins if token not in failed]
         if answer.face_added < len(added):  # it does not say which were there already
-            recorded = {entry.external_id for entry in self.gate.entries(collection)}
+            recorded = {entry.external_id for entry in self.interceptor.entries(collection)}
             added = [token for token in self._held(send, collection) - recorded if token in added]
         made: list[Entry] = [(token, *origins[token]) for token in added]
-        self.gate.keep(made, collection=collection, undo=lambda names: self._remove(send, collection, names))
+        self.interceptor.keep(made, collection=collection, undo=lambda names: self._remove(send, collection, names))
         return answer
 
     def _owned(self, token: str) -> tuple[CancelableFace, Whose]:
         """The face of a token that may be put into a face set, and whose it is."""
         origin = self._origin(token)
         if origin is None:
-            raise refused(self.gate, "a token", "was made before this client was", "detect the photo anew")
+            raise refused(self.interceptor, "a token", "was made before this client was", "detect the photo again")
         if origin[1].subject is None:
             raise SubjectNeededError(
                 "nobody said whose face this is when it was detected; nothing was added",
@@ -150,13 +150,13 @@ class _Front(Front):
         everything = "RemoveAllFaceTokens" in tokens
         sure = not everything and not answer.failure_detail and answer.face_removed == len(tokens)
         held = set() if sure else self._held(send, collection)
-        self.gate.gone(collection, lambda name: name not in held and (everything or name in tokens))
+        self.interceptor.gone(collection, lambda name: name not in held and (everything or name in tokens))
         return answer
 
     def _on_delete(self, call: Call[Any], send: Send) -> Any:
         answer: FaceSet = send(call)
         if answer.outer_id == call.fields["outer_id"]:
-            self.gate.gone(answer.outer_id)
+            self.interceptor.gone(answer.outer_id)
         return answer
 
     def _remove(self, send: Send, collection: str, tokens: list[str]) -> None:
@@ -201,7 +201,7 @@ class _Front(Front):
         with self._lock:
             if token in self._made:
                 return self._made[token]
-        if not any(entry.external_id == token for entry in self.gate.entries()):
+        if not any(entry.external_id == token for entry in self.interceptor.entries()):
             raise BypassError(
                 "this token was not made through the mixer, so that it may be that of a photo",
                 where=NAME,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic import Field
 
-from anonymix_adapters._rest import Call, Failure, Patience, Reply, RestClient, by_status
+from anonymix_adapters._rest import Call, Failure, Reply, RestClient, RetryPolicy, by_status
 from anonymix_adapters._rest_pictures import Upload, Url, file_of
 from anonymix_adapters.sdk import Sdk
 
@@ -123,7 +123,7 @@ class FacePlusPlus(RestClient):
         api_key: Key of the account.
         api_secret: Its secret, which goes into each request's form.
         url: The region's address.
-        patience: Time-outs and retries.
+        retry: Time-outs and retries.
         insecure_http: See `RestClient`.
 
     `subject=` of the calls with a photo says whose face it is, to the adapter; it is not sent.
@@ -138,10 +138,10 @@ class FacePlusPlus(RestClient):
         api_secret: str,
         *,
         url: str = US,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         insecure_http: bool = False,
     ) -> None:
-        super().__init__(url, patience=patience, insecure_http=insecure_http)
+        super().__init__(url, retry=retry, insecure_http=insecure_http)
         self._account = {"api_key": api_key, "api_secret": api_secret}
 
     def detect(self, photo: Upload | Url, *, subject: str | None = None) -> Detected:
@@ -162,7 +162,7 @@ class FacePlusPlus(RestClient):
     def create_face_set(self, outer_id: str) -> FaceSet:
         """Make a face set."""
         fields = {"outer_id": outer_id}
-        return self._call(Call("create", FaceSet, "POST", "faceset/create", fields=fields, harmless=False))
+        return self._call(Call("create", FaceSet, "POST", "faceset/create", fields=fields, idempotent=False))
 
     def add_faces(self, outer_id: str, tokens: Sequence[str]) -> Added:
         """Put up to five tokens into a face set."""
@@ -177,7 +177,7 @@ class FacePlusPlus(RestClient):
     def delete_face_set(self, outer_id: str) -> FaceSet:
         """Delete a face set, with what is in it."""
         fields = {"outer_id": outer_id, "check_empty": "0"}
-        return self._call(Call("delete", FaceSet, "POST", "faceset/delete", fields=fields, harmless=False))
+        return self._call(Call("delete", FaceSet, "POST", "faceset/delete", fields=fields, idempotent=False))
 
     def face_set(self, outer_id: str, *, start: int = 1) -> FaceSet:
         """Ask what is in a face set: a page of 100 tokens, from the given one on."""
@@ -199,11 +199,7 @@ class FacePlusPlus(RestClient):
         return self._account | dict(call.fields) | named | placed
 
     def _files(self, call: Call[Any]) -> Mapping[str, bytes]:
-        return {
-            f"image_file{n}": file_of(v)
-            for n, v in call.pictures.items()
-            if not isinstance(v, FaceToken | Url)
-        }
+        return {f"image_file{n}": file_of(v) for n, v in call.pictures.items() if not isinstance(v, FaceToken | Url)}
 
     def _failure(self, response: httpx.Response) -> Failure | None:
         try:

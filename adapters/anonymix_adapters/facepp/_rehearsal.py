@@ -14,9 +14,9 @@ from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, re
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.facepp._adapter import NAME, SDKS, protect
 from anonymix_adapters.facepp._client import US, FacePlusPlus, Searched
-from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
-from anonymix_adapters.wrapping import need_gate
+from anonymix_adapters.wrapping import need_interceptor
 
 _RATE = "1e-3"
 
@@ -42,12 +42,12 @@ def rehearse(
     connect = connect or _from_environment
     client, plain, wire = connect(), connect(), Wire()
     client.watch(wire)
-    gate = need_gate(protect(client, mixer, keys=keys, scope=scope))
+    interceptor = need_interceptor(protect(client, mixer, keys=keys, scope=scope))
     collection = f"anonymix-rehearsal-{uuid.uuid4().hex}"
     with client, plain:
         plain.create_face_set(collection)
         try:
-            yield _Rehearsal(gate, client, plain, collection, wire)
+            yield _Rehearsal(interceptor, client, plain, collection, wire)
         finally:
             plain.delete_face_set(collection)
 

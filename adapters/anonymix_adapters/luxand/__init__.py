@@ -7,9 +7,9 @@ Example:
     ...     client.verify(alice, photo)
 """
 
-from anonymix_adapters._rest import ApiError, Patience
+from anonymix_adapters._rest import ApiError, RetryPolicy
 from anonymix_adapters._rest_pictures import Url
-from anonymix_adapters.luxand._adapter import LIMIT, NAME, SDKS, gate_of, protect, unprotect
+from anonymix_adapters.luxand._adapter import LIMIT, NAME, SDKS, interceptor_of, protect, unprotect
 from anonymix_adapters.luxand._client import (
     Face,
     Luxand,
@@ -32,14 +32,14 @@ __all__ = [
     "Luxand",
     "Match",
     "Matches",
-    "Patience",
     "People",
     "Person",
+    "RetryPolicy",
     "Similarity",
     "Status",
     "Url",
     "Verified",
-    "gate_of",
+    "interceptor_of",
     "protect",
     "rehearse",
     "unprotect",

@@ -7,15 +7,15 @@ from urllib.parse import quote
 
 from anonymix_adapters._rest import Call, Send
 from anonymix_adapters._rest_front import Front, put_in_front
-from anonymix_adapters._rest_gate import CloudGate, FieldRule
+from anonymix_adapters._rest_interceptor import CloudInterceptor, FieldRule
 from anonymix_adapters._rest_pictures import Fetch
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import BackEndError
-from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule, Whose
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule, Whose
 from anonymix_adapters.luxand._client import Face, Luxand, Person, Status
-from anonymix_adapters.wrapping import gate_of, unwrap
+from anonymix_adapters.wrapping import interceptor_of, unwrap
 
-__all__ = ["COLLECTION", "LIMIT", "NAME", "SDKS", "gate_of", "install", "protect", "unprotect"]
+__all__ = ["COLLECTION", "LIMIT", "NAME", "SDKS", "install", "interceptor_of", "protect", "unprotect"]
 
 NAME: Final = "luxand"
 SDKS: Final = (Luxand.SDK,)
@@ -43,7 +43,7 @@ def protect(
     Args:
         target: The client.
         mixer: Makes the cancelable faces.
-        keys: "own" or "gallery"; see `Gate`.
+        keys: "own" or "gallery"; see `Interceptor`.
         scope: Scope of the keys.
         fetch: Fetches photos that are given as `Url`. Without it they are refused.
         field: What the name of `add_person` is; see `FieldRule`.
@@ -54,8 +54,8 @@ def protect(
     Raises:
         AdapterError: As `put_in_front` says.
     """
-    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, field=field, fetch=fetch)
-    return install(target, gate, fetch=fetch)
+    interceptor = CloudInterceptor(mixer, NAME, keys=keys, scope=scope, field=field, fetch=fetch)
+    return install(target, interceptor, fetch=fetch)
 
 
 def unprotect(target: Luxand) -> Luxand:
@@ -64,9 +64,9 @@ def unprotect(target: Luxand) -> Luxand:
     return client
 
 
-def install(target: Luxand, gate: CloudGate, *, fetch: Fetch | None = None) -> Luxand:
-    """`protect`, with a gate that is there already."""
-    return put_in_front(target, Luxand, _Front(gate, fetch))
+def install(target: Luxand, interceptor: CloudInterceptor, *, fetch: Fetch | None = None) -> Luxand:
+    """`protect`, with an interceptor that is there already."""
+    return put_in_front(target, Luxand, _Front(interceptor, fetch))
 
 
 class _Front(Front):
@@ -74,18 +74,16 @@ class _Front(Front):
     limit = LIMIT
 
     def _on_add_person(self, call: Call[Any], send: Send) -> Any:
-        whose = self.gate.whose_call(call.fields["name"], collection=COLLECTION, enrol=True)
+        whose = self.interceptor.whose_call(call.fields["name"], collection=COLLECTION, enrol=True)
         return self._enrolled(call, send, whose, "", "person/{}")
 
     def _on_add_face(self, call: Call[Any], send: Send) -> Any:
-        whose, person = self.gate.whose_call(collection=COLLECTION, enrol=True), call.about["person"]
-        return self._enrolled(
-            call, send, whose, f"{person}/", f"v2/person/{quote(person, safe='')}/face/{{}}"
-        )
+        whose, person = self.interceptor.whose_call(collection=COLLECTION, enrol=True), call.about["person"]
+        return self._enrolled(call, send, whose, f"{person}/", f"v2/person/{quote(person, safe='')}/face/{{}}")
 
     def _enrolled(self, call: Call[Any], send: Send, whose: Whose, above: str, path: str) -> Any:
         """Send, and record the entry under its id and what stands above it; `path` deletes it."""
-        _ = self.gate.book
+        _ = self.interceptor.registry
         mixed, faces = self.mixed(call, whose)
         answer: Face | Person = send(mixed)
 
@@ -95,11 +93,11 @@ class _Front(Front):
                 raise BackEndError("the deletion was not confirmed", where=NAME)
 
         made = [(f"{above}{answer.uuid}", faces["photos"], whose)]
-        self.gate.keep(made, collection=COLLECTION, undo=undo)
+        self.interceptor.keep(made, collection=COLLECTION, undo=undo)
         return answer
 
     def _on_search(self, call: Call[Any], send: Send) -> Any:
-        return send(self.mixed(call, self.gate.whose_call(collection=COLLECTION))[0])
+        return send(self.mixed(call, self.interceptor.whose_call(collection=COLLECTION))[0])
 
     _on_verify = _on_search
     _on_similarity = _on_search
@@ -107,11 +105,11 @@ class _Front(Front):
     def _on_delete_person(self, call: Call[Any], send: Send) -> Any:
         answer, person = send(call), call.about["person"]
         if answer.done:
-            self.gate.gone(COLLECTION, lambda name: name.split("/")[0] == person)
+            self.interceptor.gone(COLLECTION, lambda name: name.split("/")[0] == person)
         return answer
 
     def _on_delete_face(self, call: Call[Any], send: Send) -> Any:
         answer = send(call)
         if answer.done:
-            self.gate.forget_entry(COLLECTION, f"{call.about['person']}/{call.about['face']}")
+            self.interceptor.forget_entry(COLLECTION, f"{call.about['person']}/{call.about['face']}")
         return answer

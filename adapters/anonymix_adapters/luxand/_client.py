@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from pydantic import Field, model_validator
 
-from anonymix_adapters._rest import Call, Failure, Patience, Reply, RestClient, by_status
+from anonymix_adapters._rest import Call, Failure, Reply, RestClient, RetryPolicy, by_status
 from anonymix_adapters._rest_pictures import Upload, Url, file_of
 from anonymix_adapters.sdk import Sdk
 
@@ -107,7 +107,7 @@ class Luxand(RestClient):
     Args:
         token: Token of the account.
         url: Address of the API.
-        patience: Time-outs and retries.
+        retry: Time-outs and retries.
         insecure_http: See `RestClient`.
 
     `subject=` of the calls with a photo says whose face it is, to the adapter; it is not sent.
@@ -121,10 +121,10 @@ class Luxand(RestClient):
         token: str,
         *,
         url: str = CLOUD,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         insecure_http: bool = False,
     ) -> None:
-        super().__init__(url, headers={"token": token}, patience=patience, insecure_http=insecure_http)
+        super().__init__(url, headers={"token": token}, retry=retry, insecure_http=insecure_http)
 
     def add_person(
         self,
@@ -144,13 +144,11 @@ class Luxand(RestClient):
             fields={"name": name, "collections": ",".join(collections), "store": str(int(store))},
             pictures={"photos": photo},
             subject=subject,
-            harmless=False,
+            idempotent=False,
         )
         return self._call(call)
 
-    def add_face(
-        self, person: str, photo: Upload | Url, *, store: bool = False, subject: str | None = None
-    ) -> Face:
+    def add_face(self, person: str, photo: Upload | Url, *, store: bool = False, subject: str | None = None) -> Face:
         """Add a photo of a person."""
         call = Call(
             "add_face",
@@ -161,7 +159,7 @@ class Luxand(RestClient):
             pictures={"photos": photo},
             about={"person": person},
             subject=subject,
-            harmless=False,
+            idempotent=False,
         )
         return self._call(call)
 
@@ -176,13 +174,13 @@ class Luxand(RestClient):
     def delete_person(self, person: str) -> Status:
         """Delete a person with all faces."""
         path, about = f"person/{quote(person, safe='')}", {"person": person}
-        return self._call(Call("delete_person", Status, "DELETE", path, about=about, harmless=False))
+        return self._call(Call("delete_person", Status, "DELETE", path, about=about, idempotent=False))
 
     def delete_face(self, person: str, face: str) -> Status:
         """Delete a face of a person."""
         path = f"v2/person/{quote(person, safe='')}/face/{quote(face, safe='')}"
         about = {"person": person, "face": face}
-        return self._call(Call("delete_face", Status, "DELETE", path, about=about, harmless=False))
+        return self._call(Call("delete_face", Status, "DELETE", path, about=about, idempotent=False))
 
     def search(
         self, photo: Upload | Url, *, collections: Sequence[str] = (), subject: str | None = None

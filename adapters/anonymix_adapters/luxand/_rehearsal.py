@@ -12,11 +12,11 @@ from anonymix_adapters._rest import ApiError
 from anonymix_adapters._rest_pictures import best
 from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, rest_exchanges
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.luxand._adapter import COLLECTION, NAME, SDKS, protect
 from anonymix_adapters.luxand._client import CLOUD, Luxand
 from anonymix_adapters.protocol import Answer
-from anonymix_adapters.wrapping import need_gate
+from anonymix_adapters.wrapping import need_interceptor
 
 
 @contextmanager
@@ -39,9 +39,9 @@ def rehearse(
     connect = connect or _from_environment
     client, plain, wire = connect(), connect(), Wire()
     client.watch(wire)
-    gate = need_gate(protect(client, mixer, keys=keys, scope=scope))
+    interceptor = need_interceptor(protect(client, mixer, keys=keys, scope=scope))
     with client, plain:
-        stage = _Rehearsal(gate, client, plain, COLLECTION, wire)
+        stage = _Rehearsal(interceptor, client, plain, COLLECTION, wire)
         try:
             yield stage
         finally:

@@ -5,7 +5,7 @@ Example:
     >>> client.index_faces(CollectionId="staff", Image={"Bytes": photo}, ExternalImageId="alice")
 """
 
-from anonymix_adapters.rekognition._adapter import LIMIT, NAME, SDKS, gate_of, protect, unprotect
+from anonymix_adapters.rekognition._adapter import LIMIT, NAME, SDKS, interceptor_of, protect, unprotect
 from anonymix_adapters.rekognition._rehearsal import rehearse
 
-__all__ = ["LIMIT", "NAME", "SDKS", "gate_of", "protect", "rehearse", "unprotect"]
+__all__ = ["LIMIT", "NAME", "SDKS", "interceptor_of", "protect", "rehearse", "unprotect"]

@@ -12,18 +12,18 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
-from anonymix_adapters._rest_gate import CloudGate, FieldRule
+from anonymix_adapters._rest_interceptor import CloudInterceptor, FieldRule
 from anonymix_adapters._rest_pictures import draw, encoded, refused
 from anonymix_adapters._wire import check_picture, check_values, current, not_ours, parsed, sending
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import AdapterError, BackEndError
-from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule, Whose
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule, Whose
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import Hooks, gate_of, hook, unwrap, wrap
+from anonymix_adapters.wrapping import Hooks, hook, interceptor_of, unwrap, wrap
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.values import CancelableFace
 
-__all__ = ["LIMIT", "NAME", "SDKS", "gate_of", "install", "protect", "unprotect"]
+__all__ = ["LIMIT", "NAME", "SDKS", "install", "interceptor_of", "protect", "unprotect"]
 
 NAME: Final = "rekognition"
 SDKS: Final = (Sdk("boto3", ("boto3",), "rekognition", ">=1.34,<2"),)
@@ -85,7 +85,7 @@ def protect(
     Args:
         target: `boto3.client("rekognition")`.
         mixer: Makes the cancelable faces.
-        keys: "own" or "gallery"; see `Gate`.
+        keys: "own" or "gallery"; see `Interceptor`.
         scope: Scope of the keys, or a function of the CollectionId.
         detect: What becomes of DetectFaces: "refuse", or "protect", which describes a cancelable face.
         s3: `boto3.client("s3")`, which fetches S3Objects for the mixer. Without it they are refused.
@@ -101,8 +101,8 @@ def protect(
     """
     if detect not in {"refuse", "protect"}:
         raise UsageError(f"DetectFaces can't be {detect!r}", where="detect", fix="use 'refuse' or 'protect'")
-    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, field=field, detect=detect, s3=s3)
-    return install(target, gate, detect=detect, s3=s3)
+    interceptor = CloudInterceptor(mixer, NAME, keys=keys, scope=scope, field=field, detect=detect, s3=s3)
+    return install(target, interceptor, detect=detect, s3=s3)
 
 
 def unprotect(target: Any) -> Any:
@@ -110,8 +110,8 @@ def unprotect(target: Any) -> Any:
     return unwrap(target)
 
 
-def install(target: Any, gate: CloudGate, *, detect: Detection = "refuse", s3: Any = None) -> Any:
-    """`protect`, with a gate that is there already."""
+def install(target: Any, interceptor: CloudInterceptor, *, detect: Detection = "refuse", s3: Any = None) -> Any:
+    """`protect`, with an interceptor that is there already."""
     SDKS[0].check()
     if getattr(getattr(target, "meta", None), "service_model", None) is None:
         raise AdapterError("this is no boto3 client", where=NAME, fix='use boto3.client("rekognition")')
@@ -120,7 +120,7 @@ def install(target: Any, gate: CloudGate, *, detect: Detection = "refuse", s3: A
         raise AdapterError(f"this client is {service}'s", where=NAME, fix='use boto3.client("rekognition")')
     if inspect.iscoroutinefunction(getattr(target, "_make_api_call", None)):
         raise AdapterError("this client is an async one", where=NAME, fix="use boto3's own")
-    return wrap(target, gate, lambda client: _Hooks(client, gate, detect, s3).hook())
+    return wrap(target, interceptor, lambda client: _Hooks(client, interceptor, detect, s3).hook())
 
 
 class _Session:
@@ -141,8 +141,8 @@ class _Session:
 class _Hooks:
     """What stands in front of one client."""
 
-    def __init__(self, client: Any, gate: CloudGate, detect: Detection, s3: Any) -> None:
-        self._client, self._gate, self._s3 = client, gate, s3
+    def __init__(self, client: Any, interceptor: CloudInterceptor, detect: Detection, s3: Any) -> None:
+        self._client, self._interceptor, self._s3 = client, interceptor, s3
         self._mixed = dict(_MIXED) | ({"DetectFaces": ("Image",)} if detect == "protect" else {})
         self._endpoint, self._kind = client._endpoint, type(client)
         # What stands on the instance stays under ours; a method of the class is looked up at each call, so
@@ -173,25 +173,22 @@ class _Hooks:
 
     def _call(self, operation_name: str, api_params: Mapping[str, Any]) -> Any:
         """In the place of the client's `_make_api_call`."""
-        gate, params = self._gate, dict(api_params)
+        interceptor, params = self._interceptor, dict(api_params)
         subject, collection = params.pop("subject", None), params.get("CollectionId", "")
-        with sending(gate, subject):
+        with sending(interceptor, subject):
             if operation_name in self._mixed:
                 face, whose = self._mix(operation_name, params, collection)
             elif operation_name not in _WITHOUT:
                 raise self._unknown(operation_name)
             answer = self._below_us(operation_name, params)
             if operation_name == "IndexFaces":
-                made = [
-                    (record.get("Face", {}).get("FaceId"), face, whose)
-                    for record in answer.get("FaceRecords", ())
-                ]
-                gate.keep(made, collection=collection, undo=lambda names: self._delete(collection, names))
+                made = [(record.get("Face", {}).get("FaceId"), face, whose) for record in answer.get("FaceRecords", ())]
+                interceptor.keep(made, collection=collection, undo=lambda names: self._delete(collection, names))
             elif operation_name == "DeleteFaces":
                 for name in answer.get("DeletedFaces", ()):
-                    gate.forget_entry(collection, name)
+                    interceptor.forget_entry(collection, name)
             elif operation_name == "DeleteCollection" and answer.get("StatusCode", 200) < 300:
-                gate.gone(collection)
+                interceptor.gone(collection)
         return answer
 
     def _below_us(self, operation: str, params: dict[str, Any]) -> Any:
@@ -206,22 +203,22 @@ class _Hooks:
 
     def _mix(self, operation: str, params: dict[str, Any], collection: str) -> tuple[CancelableFace, Whose]:
         """Put cancelable faces in the place of photos; the last of them, and whose it is."""
-        gate, enrols = self._gate, operation == "IndexFaces"
-        whose = gate.whose_call(params.get("ExternalImageId"), collection=collection, enrol=enrols)
+        interceptor, enrols = self._interceptor, operation == "IndexFaces"
+        whose = interceptor.whose_call(params.get("ExternalImageId"), collection=collection, enrol=enrols)
         if enrols:
-            _ = gate.book  # raises where there is none: asked before anything is sent
+            _ = interceptor.registry  # raises where there is none: asked before anything is sent
             params["MaxFaces"] = 1  # there is one; a second would be one that the generator drew beside it
         for name in self._mixed[operation]:
-            face, picture = draw(gate, self._photo(params.get(name), name), whose, LIMIT)
+            face, picture = draw(interceptor, self._photo(params.get(name), name), whose, LIMIT)
             params[name] = {"Bytes": picture}  # a new one: the caller's own must stay as it is
         return face, whose
 
     def _unknown(self, operation: str) -> Exception:
-        return refused(self._gate, operation, "reads pictures past the mixer, or is not known to the adapter")
+        return refused(self._interceptor, operation, "reads pictures past the mixer, or is not known to the adapter")
 
     def _refuse_unmixed(self, model: Any, **_: Any) -> None:
         """Answer `provide-client-params`: signed addresses and calls past `_make_api_call` mix nothing."""
-        if model.name not in _WITHOUT and current(self._gate) is None:
+        if model.name not in _WITHOUT and current(self._interceptor) is None:
             raise self._unknown(model.name)
 
     def _look_early(self, request: Any, **_: Any) -> None:
@@ -234,28 +231,28 @@ class _Hooks:
         operation = (target.decode() if isinstance(target, bytes) else target).rpartition(".")[2]
         if operation not in _WITHOUT and operation not in self._mixed:
             raise self._unknown(operation)
-        content = parsed(self._gate, request.body)
+        content = parsed(self._interceptor, request.body)
         for name in self._mixed.get(operation, ()):
             image = content.pop(name, None)
             if not isinstance(image, dict) or set(image) != {"Bytes"}:
-                raise not_ours(self._gate)
-            check_picture(self._gate, image["Bytes"])
-        check_values(self._gate, content)
+                raise not_ours(self._interceptor)
+            check_picture(self._interceptor, image["Bytes"])
+        check_values(self._interceptor, content)
 
     def _photo(self, image: Any, name: str) -> bytes:
         given = set(image) if isinstance(image, Mapping) else set()
         if given == {"Bytes"}:
-            return encoded(self._gate, image["Bytes"], f"{name}.Bytes")
+            return encoded(self._interceptor, image["Bytes"], f"{name}.Bytes")
         if given == {"S3Object"}:
             return self._fetched(image["S3Object"], name)
         raise UsageError(
-            f"{name} is to hold either Bytes or an S3Object; nothing was sent", where=self._gate.adapter
+            f"{name} is to hold either Bytes or an S3Object; nothing was sent", where=self._interceptor.adapter
         )
 
     def _fetched(self, place: Any, name: str) -> bytes:
         if self._s3 is None:
             raise refused(
-                self._gate,
+                self._interceptor,
                 f"{name}.S3Object",
                 "would be read by Rekognition itself, past the mixer",
                 "send Bytes, or protect with s3=boto3.client('s3')",

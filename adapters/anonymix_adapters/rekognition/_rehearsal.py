@@ -12,10 +12,10 @@ from typing import Any
 
 from anonymix_adapters._rest_pictures import best
 from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, exchanged
-from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
 from anonymix_adapters.rekognition._adapter import SDKS, Detection, protect
-from anonymix_adapters.wrapping import need_gate
+from anonymix_adapters.wrapping import need_interceptor
 
 
 @contextmanager
@@ -47,11 +47,11 @@ def rehearse(
         return send(request)
 
     client._endpoint.http_session.send = watched
-    gate = need_gate(protect(client, mixer, keys=keys, scope=scope, detect=detect))
+    interceptor = need_interceptor(protect(client, mixer, keys=keys, scope=scope, detect=detect))
     collection = f"anonymix-rehearsal-{uuid.uuid4().hex}"
     plain.create_collection(CollectionId=collection)
     try:
-        yield _Rehearsal(gate, client, plain, collection, wire)
+        yield _Rehearsal(interceptor, client, plain, collection, wire)
     finally:
         plain.delete_collection(CollectionId=collection)
         client.close()
@@ -96,9 +96,7 @@ class _Rehearsal(CloudRehearsal):
             "the session's send": session,
             "no events": lambda: exchanged(client.meta, "events", self._plain.meta.events),
             "another endpoint": lambda: exchanged(client, "_endpoint", self._plain._endpoint),
-            "another session": lambda: exchanged(
-                client._endpoint, "http_session", self._plain._endpoint.http_session
-            ),
+            "another session": lambda: exchanged(client._endpoint, "http_session", self._plain._endpoint.http_session),
         }
 
     def delete(self, external_id: str) -> None:

@@ -8,7 +8,7 @@ Example:
     >>> client.CreatePerson(request)
 """
 
-from anonymix_adapters.tencent._adapter import COLLECTION, LIMIT, NAME, SDKS, gate_of, protect, unprotect
+from anonymix_adapters.tencent._adapter import COLLECTION, LIMIT, NAME, SDKS, interceptor_of, protect, unprotect
 from anonymix_adapters.tencent._rehearsal import rehearse
 
-__all__ = ["COLLECTION", "LIMIT", "NAME", "SDKS", "gate_of", "protect", "rehearse", "unprotect"]
+__all__ = ["COLLECTION", "LIMIT", "NAME", "SDKS", "interceptor_of", "protect", "rehearse", "unprotect"]

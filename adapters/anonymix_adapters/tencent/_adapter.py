@@ -18,26 +18,24 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from anonymix_adapters._rest_gate import CloudGate, FieldRule
+from anonymix_adapters._rest_interceptor import CloudInterceptor, FieldRule
 from anonymix_adapters._rest_pictures import Fetch, draw, fetched, refused
 from anonymix_adapters._wire import check_picture, check_values, not_ours, parsed, sending, taking_subject
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import AdapterError, BackEndError
-from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule, Whose
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule, Whose
 from anonymix_adapters.sdk import Sdk
-from anonymix_adapters.wrapping import Hooks, gate_of, hook, unwrap, wrap
+from anonymix_adapters.wrapping import Hooks, hook, interceptor_of, unwrap, wrap
 from anonymix_keystore import KeystoreError
 from anonymix_plugin.claims import carried
 from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.values import CancelableFace
 
-__all__ = ["COLLECTION", "LIMIT", "NAME", "SDKS", "gate_of", "install", "protect", "unprotect"]
+__all__ = ["COLLECTION", "LIMIT", "NAME", "SDKS", "install", "interceptor_of", "protect", "unprotect"]
 
 NAME: Final = "tencent"
 SDKS: Final = (
-    Sdk(
-        "tencentcloud.iai.v20200303.iai_client", ("tencentcloud-sdk-python-iai",), "tencent", ">=3.1.191,<3.2"
-    ),
+    Sdk("tencentcloud.iai.v20200303.iai_client", ("tencentcloud-sdk-python-iai",), "tencent", ">=3.1.191,<3.2"),
 )
 
 LIMIT: Final = ImageLimit("JPEG", max_bytes=3_900_000, min_side=64, max_side=4000, min_face=34)
@@ -67,7 +65,7 @@ def protect(
     Args:
         target: The client, of version 2020-03-03.
         mixer: Makes the cancelable faces.
-        keys: "own" or "gallery"; see `Gate`.
+        keys: "own" or "gallery"; see `Interceptor`.
         scope: Scope of the keys.
         detect: What becomes of DetectFace and DetectFaceAttributes: "refuse", or "protect", which describes
             a cancelable face.
@@ -84,8 +82,8 @@ def protect(
     """
     if detect not in {"refuse", "protect"}:
         raise UsageError(f"DetectFace can't be {detect!r}", where="detect", fix="use 'refuse' or 'protect'")
-    gate = CloudGate(mixer, NAME, keys=keys, scope=scope, field=field, detect=detect, fetch=fetch)
-    return install(target, gate, detect=detect, fetch=fetch)
+    interceptor = CloudInterceptor(mixer, NAME, keys=keys, scope=scope, field=field, detect=detect, fetch=fetch)
+    return install(target, interceptor, detect=detect, fetch=fetch)
 
 
 def unprotect(target: Any) -> Any:
@@ -93,10 +91,12 @@ def unprotect(target: Any) -> Any:
     return unwrap(target)
 
 
-def install(target: Any, gate: CloudGate, *, detect: Detection = "refuse", fetch: Fetch | None = None) -> Any:
-    """`protect`, with a gate that is there already."""
+def install(
+    target: Any, interceptor: CloudInterceptor, *, detect: Detection = "refuse", fetch: Fetch | None = None
+) -> Any:
+    """`protect`, with an interceptor that is there already."""
     SDKS[0].check()
-    plan = _Planner(gate, detect, fetch)
+    plan = _Planner(interceptor, detect, fetch)
     kind = type(target)
     if getattr(kind, "_service", "") != "iai" or getattr(kind, "_apiVersion", "") != "2020-03-03":
         raise AdapterError(
@@ -105,8 +105,8 @@ def install(target: Any, gate: CloudGate, *, detect: Detection = "refuse", fetch
             fix="use tencentcloud.iai.v20200303.iai_client.IaiClient",
         )
     if asyncio.iscoroutinefunction(getattr(kind, "call_and_deserialize", None)):
-        return wrap(target, gate, lambda client: _async_hooks(client, plan))
-    return wrap(target, gate, lambda client: _hooks(client, plan))
+        return wrap(target, interceptor, lambda client: _async_hooks(client, plan))
+    return wrap(target, interceptor, lambda client: _hooks(client, plan))
 
 
 def _hooks(client: Any, planner: _Planner) -> Hooks:
@@ -116,7 +116,7 @@ def _hooks(client: Any, planner: _Planner) -> Hooks:
 
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(action: str, params: Any, *args: Any, subject: str | None = None, **options: Any) -> Any:
-            with sending(planner.gate, subject), _unveiled():
+            with sending(planner.interceptor, subject), _unveiled():
                 plan = planner.plan(action, params)
                 answer = original(action, plan.params, *args, **options)
                 planner.settle(plan, _content(answer), plainly)
@@ -126,13 +126,13 @@ def _hooks(client: Any, planner: _Planner) -> Hooks:
 
     def refusing(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*_: Any, **__: Any) -> Any:
-            raise refused(planner.gate, original.__name__, "sends in a way that the adapter does not know")
+            raise refused(planner.interceptor, original.__name__, "sends in a way that the adapter does not know")
 
         return taking_subject(call, original)
 
     def named(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, subject: str | None = None, **options: Any) -> Any:
-            with sending(planner.gate, subject, awaited=True), _unveiled():
+            with sending(planner.interceptor, subject, awaited=True), _unveiled():
                 return method(*args, **options)
 
         return taking_subject(call, method)
@@ -171,7 +171,7 @@ def _async_hooks(client: Any, planner: _Planner) -> Hooks:
         def plainly(*back: Any) -> Any:
             return asyncio.run_coroutine_threadsafe(original(*back), loop).result()
 
-        with sending(planner.gate, subject):
+        with sending(planner.interceptor, subject):
             plan = await asyncio.to_thread(carried(planner.plan), action, params)
             answer = await original(action, plan.params, *args, **options)
             await asyncio.to_thread(planner.settle, plan, _content(answer), plainly)
@@ -179,7 +179,7 @@ def _async_hooks(client: Any, planner: _Planner) -> Hooks:
 
     def named(method: Callable[..., Any]) -> Callable[..., Any]:
         async def call(*args: Any, subject: str | None = None, **options: Any) -> Any:
-            with sending(planner.gate, subject, awaited=True):
+            with sending(planner.interceptor, subject, awaited=True):
                 return await method(*args, **options)
 
         return taking_subject(call, method)
@@ -286,8 +286,8 @@ class _Planner:
     )
     _ENROLS: ClassVar = frozenset({"CreatePerson", "CreateFace"})
 
-    def __init__(self, gate: CloudGate, detect: Detection, fetch: Fetch | None) -> None:
-        self.gate, self._fetch = gate, fetch
+    def __init__(self, interceptor: CloudInterceptor, detect: Detection, fetch: Fetch | None) -> None:
+        self.interceptor, self._fetch = interceptor, fetch
         self._mixed = dict(self._MIXED)
         if detect == "protect":
             self._mixed |= dict.fromkeys(self._DETECTING, self._ONE)
@@ -298,15 +298,15 @@ class _Planner:
         if action in self._WITHOUT and not {"Image", "Images", "Url", "Urls"} & set(given):
             return _Plan(action, given)
         if action not in self._mixed:
-            raise refused(self.gate, action, "reads pictures past the mixer, or is not known to the adapter")
+            raise refused(self.interceptor, action, "reads pictures past the mixer, or is not known to the adapter")
         enrols = action in self._ENROLS
-        whose = self.gate.whose_call(given.get("PersonId"), collection=COLLECTION, enrol=enrols)
+        whose = self.interceptor.whose_call(given.get("PersonId"), collection=COLLECTION, enrol=enrols)
         if enrols:
-            _ = self.gate.book  # raises where there is none: asked before anything is sent
+            _ = self.interceptor.registry  # raises where there is none: asked before anything is sent
         faces: list[CancelableFace] = []
         for image, url in self._mixed[action]:
             photos = self._photos(action, given, image, url)
-            drawn = [draw(self.gate, photo, whose, LIMIT) for photo in photos]
+            drawn = [draw(self.interceptor, photo, whose, LIMIT) for photo in photos]
             faces += [face for face, _ in drawn]
             texts = [base64.b64encode(picture).decode() for _, picture in drawn]
             given.pop(url, None)
@@ -321,20 +321,20 @@ class _Planner:
             text = body.decode() if isinstance(body, bytes) else body or ""
             content: dict[str, Any] = dict(parse_qsl(query) + parse_qsl(text))
         elif kind == "application/json":
-            content = parsed(self.gate, body)
+            content = parsed(self.interceptor, body)
         else:
-            raise not_ours(self.gate, "the request is of a kind that can't be looked at")
+            raise not_ours(self.interceptor, "the request is of a kind that can't be looked at")
         action = lower.get("x-tc-action") or content.get("Action", "")
         if action not in self._mixed and action not in self._WITHOUT:
-            raise refused(self.gate, "this request", "is not known to the adapter")
+            raise refused(self.interceptor, "this request", "is not known to the adapter")
         places = {image for image, _ in self._mixed.get(action, ())}
         for name in [name for name in content if name.split(".")[0] in places]:
             value = content.pop(name)
             for each in value if isinstance(value, list) else [value]:
-                check_picture(self.gate, each)
+                check_picture(self.interceptor, each)
         if any(name.startswith(("Image", "Url", "Video")) for name in content):
-            raise not_ours(self.gate)
-        check_values(self.gate, content)
+            raise not_ours(self.interceptor)
+        check_values(self.interceptor, content)
 
     def settle(self, plan: _Plan, response: Mapping[str, Any], plainly: Callable[..., Any]) -> None:
         """Write down what Tencent says that it enrolled, and what it deleted.
@@ -352,20 +352,20 @@ class _Planner:
                 plainly(*_back(plan, response))
 
             made = [(name and f"{person}/{name}", face, whose) for name, face in _entries(plan, response)]
-            self.gate.keep(made, collection=COLLECTION, undo=undo)
+            self.interceptor.keep(made, collection=COLLECTION, undo=undo)
         elif plan.action == "DeletePerson":
             self._forget(str(person))
         elif plan.action == "DeleteFace":
             for name in response.get("SucFaceIds") or ():
-                self.gate.forget_entry(COLLECTION, f"{person}/{name}")
+                self.interceptor.forget_entry(COLLECTION, f"{person}/{name}")
         elif plan.action in {"DeletePersonFromGroup", "DeleteGroup"}:
             # Whoever was in no other group is gone; Tencent does not say who.
-            for each in {entry.external_id.rpartition("/")[0] for entry in self.gate.entries(COLLECTION)}:
+            for each in {entry.external_id.rpartition("/")[0] for entry in self.interceptor.entries(COLLECTION)}:
                 if person in {None, each} and _is_gone(plainly, each):
                     self._forget(each)
 
     def _forget(self, person: str) -> None:
-        self.gate.gone(COLLECTION, lambda name: name.startswith(f"{person}/"))
+        self.interceptor.gone(COLLECTION, lambda name: name.startswith(f"{person}/"))
 
     def _photos(self, action: str, given: Mapping[str, Any], image: str, url: str) -> list[bytes]:
         texts, addresses = given.get(image), given.get(url)
@@ -374,7 +374,7 @@ class _Planner:
             raise UsageError(f"{action} needs either {image} or {url}; nothing was sent", where=NAME)
         many = image == "Images"
         if addresses:
-            return [fetched(self.gate, each, self._fetch) for each in _listed(addresses, many=many)]
+            return [fetched(self.interceptor, each, self._fetch) for each in _listed(addresses, many=many)]
         return [_decoded(each, image) for each in _listed(texts, many=many)]
 
 

@@ -13,10 +13,10 @@ from typing import Any, Final
 from anonymix_adapters._rest_pictures import best
 from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, exchanged
 from anonymix_adapters.errors import AdapterError
-from anonymix_adapters.gate import FaceMixer, KeyUse, ScopeRule
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
 from anonymix_adapters.tencent._adapter import COLLECTION, NAME, SDKS, Detection, protect
-from anonymix_adapters.wrapping import need_gate
+from anonymix_adapters.wrapping import need_interceptor
 
 _ACCEPTED: Final = 50.0
 """Tencent's documents on face model 3.0: false match rate .1 % at 40, .01 % at 50, .001 % at 60."""
@@ -45,10 +45,10 @@ def rehearse(
     connect = connect or _from_environment
     client, plain, wire = connect(), connect(), Wire()
     _watch(client, wire)
-    gate = need_gate(protect(client, mixer, keys=keys, scope=scope, detect=detect))
+    interceptor = need_interceptor(protect(client, mixer, keys=keys, scope=scope, detect=detect))
     group = f"anonymix-rehearsal-{uuid.uuid4().hex}"
     plain.call_json("CreateGroup", {"GroupId": group, "GroupName": group, "FaceModelVersion": "3.0"})
-    stage = _Rehearsal(gate, client, plain, COLLECTION, wire)
+    stage = _Rehearsal(interceptor, client, plain, COLLECTION, wire)
     stage.group = group
     try:
         yield stage
@@ -92,9 +92,7 @@ class _Rehearsal(CloudRehearsal):
         client, plain = self._client, self._plain
 
         def put_back(request: Any) -> Any:
-            request.data = json.dumps(
-                {"GroupIds": [self.group], "Image": base64.b64encode(photo).decode()}
-            ).encode()
+            request.data = json.dumps({"GroupIds": [self.group], "Image": base64.b64encode(photo).decode()}).encode()
             return request
 
         send, build = client.request.send_request, client._build_req_inter
@@ -114,9 +112,9 @@ class _Rehearsal(CloudRehearsal):
         """The people of the group."""
         found: list[str] = []
         while True:
-            page = self._plain.call_json(
-                "GetPersonList", {"GroupId": self.group, "Offset": len(found), "Limit": 100}
-            )["Response"]
+            page = self._plain.call_json("GetPersonList", {"GroupId": self.group, "Offset": len(found), "Limit": 100})[
+                "Response"
+            ]
             found += [person["PersonId"] for person in page["PersonInfos"]]
             if not page["PersonInfos"] or len(found) >= page["PersonNum"]:
                 return found

@@ -53,9 +53,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Don't ask before doing what can't be undone.")]
 ScopeOption = Annotated[str, typer.Option(help="The application or gallery that the key belongs to.")]
 ScopeFilter = Annotated[str | None, typer.Option("--scope", help="This scope alone.", show_default=False)]
-SubjectArgument = Annotated[
-    str, typer.Argument(metavar="SUBJECT", help="The subject's id in your application.")
-]
+SubjectArgument = Annotated[str, typer.Argument(metavar="SUBJECT", help="The subject's id in your application.")]
 ReasonOption = Annotated[str, typer.Option(help="Why, for the audit trail.")]
 _MOST_DAYS = 2_900_000  # the calendar's end: no date lies further off
 

@@ -40,9 +40,7 @@ def forget(
     *,
     unused_days: Annotated[
         float | None,
-        typer.Option(
-            "--unused-days", min=1, help="Forget all who were not seen for so long.", show_default=False
-        ),
+        typer.Option("--unused-days", min=1, help="Forget all who were not seen for so long.", show_default=False),
     ] = None,
     accept_most: Annotated[
         bool,
@@ -84,11 +82,7 @@ def _print_receipts(receipts: Sequence[ForgetReceipt], as_json: bool) -> None:
         print_json([{**asdict(receipt), "clean": receipt.clean} for receipt in receipts])
         return
     for receipt in receipts:
-        left = (
-            "nothing is left in the store"
-            if receipt.clean
-            else "traces are left: close all readers and retry"
-        )
+        left = "nothing is left in the store" if receipt.clean else "traces are left: close all readers and retry"
         typer.echo(
             f"Erased {receipt.keys} keys, {receipt.enrolments} enrolments, {receipt.originals} originals and"
             f" {receipt.references} references; {left}."
@@ -104,9 +98,7 @@ def _print_receipts(receipts: Sequence[ForgetReceipt], as_json: bool) -> None:
 def due(
     scope: ScopeFilter = None,
     *,
-    fingerprint: Annotated[
-        str | None, typer.Option(help="The mixer's fingerprint in use.", show_default=False)
-    ] = None,
+    fingerprint: Annotated[str | None, typer.Option(help="The mixer's fingerprint in use.", show_default=False)] = None,
     unused_days: Annotated[
         float, typer.Option("--unused-days", min=1, help="Retention limit in days since the last use.")
     ] = RETENTION.days,
@@ -115,7 +107,7 @@ def due(
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List what is due: entries to delete, subjects to enrol anew or to forget, jobs to resume."""
+    """List what is due: entries to delete, subjects to enrol again or to forget, jobs to resume."""
     with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         work = list(store.due(scope, fingerprint=fingerprint))
         unused = list(store.unused_since(days_of(unused_days, "--unused-days"), scope))
@@ -209,9 +201,7 @@ def verify(
     if as_json:
         print_json({**asdict(found), "ok": found.ok, "exported_lines": lines})
     else:
-        typer.echo(
-            f"{found.rows} rows, {found.keys} living keys, {found.lines} audit lines, epoch {found.epoch}."
-        )
+        typer.echo(f"{found.rows} rows, {found.keys} living keys, {found.lines} audit lines, epoch {found.epoch}.")
         if lines is not None:
             typer.echo(f"The export's {lines} lines are this store's.")
         if not found.anchored:
@@ -241,7 +231,7 @@ def rewrap(
     passphrase_fd: DescriptorOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Wrap all keys anew under the next wrapping key; resumes an interrupted job."""
+    """Wrap all keys again under the next wrapping key; resumes an interrupted job."""
     with (
         open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store,
         progress_bar("Re-wrapping keys") as show,

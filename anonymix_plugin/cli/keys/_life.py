@@ -90,9 +90,7 @@ def rotate(
     ] = None,
     older_than_days: Annotated[
         float | None,
-        typer.Option(
-            "--older-than-days", min=0, help="With --all: keys of at least this age.", show_default=False
-        ),
+        typer.Option("--older-than-days", min=0, help="With --all: keys of at least this age.", show_default=False),
     ] = None,
     reason: ReasonOption = RotationReason.ROUTINE.value,
     grace_days: Annotated[
@@ -128,9 +126,7 @@ def rotate(
             if resume:
                 done = _resumed(store, show)
             else:
-                done = store.rotate_all(
-                    scope=scope, older_than=age, reason=reason, grace=grace, progress=show
-                )
+                done = store.rotate_all(scope=scope, older_than=age, reason=reason, grace=grace, progress=show)
     if report is not None:
         report.write_text(done.to_json() if report.suffix == ".json" else done.to_text() + "\n")
     typer.echo(done.to_json() if as_json else done.to_text())

@@ -74,9 +74,7 @@ def open_keystore(
     try:
         kind, params = Keystore.locked_by(place)
     except StoreMissingError as error:
-        raise StoreMissingError(
-            error.what, where=error.where, fix="make one with: anonymix keys init"
-        ) from None
+        raise StoreMissingError(error.what, where=error.where, fix="make one with: anonymix keys init") from None
     unlock = unlock_for(kind, params, lambda: passphrase_from(passphrase_fd))
     store = Keystore.open(
         place,
@@ -138,9 +136,7 @@ def read_line(descriptor: int) -> bytes:
             line = file.readline(_MOST_PASSPHRASE_BYTES)
     except (OSError, OverflowError, TypeError) as error:
         reason = getattr(error, "strerror", None) or "there is no such descriptor"
-        raise UsageError(
-            f"can't read the passphrase: {reason}", where=f"--passphrase-fd {descriptor}"
-        ) from None
+        raise UsageError(f"can't read the passphrase: {reason}", where=f"--passphrase-fd {descriptor}") from None
     return first_line(line)
 
 

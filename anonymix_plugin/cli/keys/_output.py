@@ -46,9 +46,7 @@ def print_keys(infos: Iterable[KeyInfo], as_json: bool) -> None:
     table = Table("subject", "scope", "version", "state", "created", "until", "ended")
     for info in infos:
         state = info.state.value
-        dates = (
-            f"{moment:%Y-%m-%d %H:%M}" if moment else "" for moment in (info.created, info.until, info.ended)
-        )
+        dates = (f"{moment:%Y-%m-%d %H:%M}" if moment else "" for moment in (info.created, info.until, info.ended))
         table.add_row(
             escape(info.subject) or "[italic](gallery)",
             escape(info.scope),

@@ -87,20 +87,14 @@ def set_scope(
         bool,
         typer.Option("--second-environment", help="Lock it by the variable ANONYMIX_SECOND_KEY."),
     ] = False,
-    second_keyring: Annotated[
-        bool, typer.Option("--second-keyring", help="Lock it by the system's keyring.")
-    ] = False,
+    second_keyring: Annotated[bool, typer.Option("--second-keyring", help="Lock it by the system's keyring.")] = False,
     second_aws_kms: Annotated[
         str | None,
-        typer.Option(
-            "--second-aws-kms", metavar="KEY_ID", help="Lock it by an AWS KMS key.", show_default=False
-        ),
+        typer.Option("--second-aws-kms", metavar="KEY_ID", help="Lock it by an AWS KMS key.", show_default=False),
     ] = None,
     second_vault: Annotated[
         str | None,
-        typer.Option(
-            "--second-vault", metavar="KEY", help="Lock it by a Vault transit key.", show_default=False
-        ),
+        typer.Option("--second-vault", metavar="KEY", help="Lock it by a Vault transit key.", show_default=False),
     ] = None,
     reason: ReasonOption = "",
     yes: YesOption = False,

@@ -51,9 +51,7 @@ def init(
         Path | None,
         typer.Option("--key-file", help="Lock by this key file (made if it is missing).", show_default=False),
     ] = None,
-    environment: Annotated[
-        bool, typer.Option("--environment", help="Lock by the variable ANONYMIX_KEY.")
-    ] = False,
+    environment: Annotated[bool, typer.Option("--environment", help="Lock by the variable ANONYMIX_KEY.")] = False,
     keyring: Annotated[bool, typer.Option("--keyring", help="Lock by the system's keyring.")] = False,
     aws_kms: Annotated[
         str | None,
@@ -92,9 +90,7 @@ def status(
 ) -> None:
     """Show how many keys there are and how the store is locked."""
     kind, _ = Keystore.locked_by(place_of(keystore))
-    with open_keystore(
-        keystore, passphrase_fd, accept_clock=accept_clock, accept_rollback=accept_rollback
-    ) as store:
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock, accept_rollback=accept_rollback) as store:
         states: dict[str, int] = {}
         for info in store.list():
             states[info.state.value] = states.get(info.state.value, 0) + 1
@@ -194,9 +190,7 @@ def change_unlock(
         Path | None,
         typer.Option("--key-file", help="Lock by this key file (made if it is missing).", show_default=False),
     ] = None,
-    environment: Annotated[
-        bool, typer.Option("--environment", help="Lock by the variable ANONYMIX_KEY.")
-    ] = False,
+    environment: Annotated[bool, typer.Option("--environment", help="Lock by the variable ANONYMIX_KEY.")] = False,
     keyring: Annotated[bool, typer.Option("--keyring", help="Lock by the system's keyring.")] = False,
     aws_kms: Annotated[
         str | None,

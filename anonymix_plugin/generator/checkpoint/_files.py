@@ -70,9 +70,7 @@ def open_checkpoint(path: Path) -> CheckpointFile:
         if data[:4] == b"PK\x03\x04":
             return CheckpointFile(path, "torch zip", digest, _zip_content(data, where))
         if data[:1] != b"\x80":
-            raise CheckpointError(
-                "this is no checkpoint of PyTorch's and no pickle", where=where, fix=_hint(data)
-            )
+            raise CheckpointError("this is no checkpoint of PyTorch's and no pickle", where=where, fix=_hint(data))
         first = _plain(data, where)
         if isinstance(first, int) and first == _MAGIC:
             return CheckpointFile(path, "torch legacy", digest, _legacy(data, where))
@@ -143,8 +141,7 @@ def _legacy(data: bytes, where: str) -> Any:
         end = begin + count * storages[key].width
         if count != storages[key].elements or end > len(data):
             raise CheckpointError(
-                f"truncated or damaged: a tensor's {count:,} numbers should begin at byte {begin:,} of "
-                f"{len(data):,}",
+                f"truncated or damaged: a tensor's {count:,} numbers should begin at byte {begin:,} of {len(data):,}",
                 where=where,
                 fix=DAMAGED,
             )

@@ -57,9 +57,7 @@ def names(nested: Callable[[bytes], Storage]) -> dict[str, Name]:
     only_named = [f"torch.{storage}" for storage in STORAGES]
     only_named += ["torch.storage.UntypedStorage", "torch.Tensor", "torch.nn.parameter.Parameter"]
     only_named += ["numpy.ndarray"]
-    only_named += [
-        f"torch.{kind}" for kind in ("float32", "float16", "bfloat16", "float64", "int64", "uint8")
-    ]
+    only_named += [f"torch.{kind}" for kind in ("float32", "float16", "bfloat16", "float64", "int64", "uint8")]
     return found | {text: Name(text) for text in only_named}
 
 

@@ -27,9 +27,7 @@ _MPF = b"MPF\0"
 _MP_ENTRIES: Final = 0xB002
 _MP_THUMBNAILS: Final = frozenset({0x010001, 0x010002})
 # What belongs to a picture is named in its XMP: gain maps of high dynamic range, depth maps.
-_BELONGS: Final = re.compile(
-    rb"hdrgm:|HDRGainMap|apple:photo:\d+:aux:|Semantic=.(?:GainMap|Depth|Confidence)"
-)
+_BELONGS: Final = re.compile(rb"hdrgm:|HDRGainMap|apple:photo:\d+:aux:|Semantic=.(?:GainMap|Depth|Confidence)")
 _GAIN_MAP: Final = b"urn:iso:std:iso:ts:21496"
 
 

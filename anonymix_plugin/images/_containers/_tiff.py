@@ -135,9 +135,7 @@ def _numbers(data: bytes, entries: dict[int, Entry], order: str) -> dict[int, in
     return {tag: whole(data, entry, order) for tag, entry in entries.items()}
 
 
-def _block(
-    data: bytes, kept: dict[int, Entry], size: tuple[int, int], order: str, where: str
-) -> tuple[int, int]:
+def _block(data: bytes, kept: dict[int, Entry], size: tuple[int, int], order: str, where: str) -> tuple[int, int]:
     """Width and height of a tile, which is unpacked whole, however small the image is."""
     # Either field makes the decoder look for tiles, whichever field says where they lie. Strips are cut off
     # at the height of the image.
@@ -169,9 +167,7 @@ def _check_segments(data: bytes, kept: dict[int, Entry], order: str, where: str)
             continue
         offsets = _integers(data, kept[offsets_tag], order, where)
         # Some writers of uncompressed files leave the byte counts out.
-        counts = (
-            _integers(data, kept[counts_tag], order, where) if counts_tag in kept else (1,) * len(offsets)
-        )
+        counts = _integers(data, kept[counts_tag], order, where) if counts_tag in kept else (1,) * len(offsets)
         if len(counts) != len(offsets):
             raise damaged("TIFF", "its strips and their lengths do not match", where)
         if any(start + length > len(data) for start, length in zip(offsets, counts, strict=True)):

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from anonymix_lab.bench.baselines import blurred, pixelated
 from anonymix_lab.bench.clock import Clock, Times
 from anonymix_lab.bench.cold import ColdStart, cold_start
 from anonymix_lab.bench.counts import Counts, generator_counts, onnx_counts
 from anonymix_lab.bench.engines import EngineTimes, compare_engines
 from anonymix_lab.bench.peak import Peak, measure_peak
-from anonymix_lab.bench.rivals import blurred, pixelated
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.machine import machine, versions
 from anonymix_plugin.anonymixer import Anonymixer
@@ -82,7 +82,7 @@ class Refined:
         seconds: Of one face at 50 steps.
         steps_run: How many of them were run.
         extrapolated: Whether the others were added at the median of those.
-        ratio: To the median of the fast road in the same run.
+        ratio: To the median of the fast method in the same run.
     """
 
     seconds: float
@@ -121,7 +121,7 @@ class BenchResult:
         stages: The same by stage.
         generator: The generator's pass alone.
         ratio: Median over the runs of total / generator, pair by pair.
-        rivals: Gaussian blur and pixelation (with finding the face), and the recogniser alone.
+        baselines: Gaussian blur and pixelation (with finding the face), and the recogniser alone.
         throughput: By batch size.
         cold_starts: Fresh processes.
         refine: The refine preset.
@@ -138,7 +138,7 @@ class BenchResult:
     stages: Mapping[str, Times]
     generator: Times
     ratio: float
-    rivals: Mapping[str, Times]
+    baselines: Mapping[str, Times]
     throughput: Sequence[Throughput]
     cold_starts: Sequence[ColdStart]
     refine: Refined | None
@@ -151,9 +151,7 @@ class BenchResult:
         return asdict(self)
 
 
-def run_bench(
-    photos: Sequence[Path], settings: BenchSettings, progress: Progress = lambda _: None
-) -> BenchResult:
+def run_bench(photos: Sequence[Path], settings: BenchSettings, progress: Progress = lambda _: None) -> BenchResult:
     """Measure.
 
     Args:
@@ -207,7 +205,7 @@ def run_bench(
         stages,
         rounds.generator.times(),
         rounds.ratio,
-        {name: clock.times() for name, clock in rounds.rivals.items()},
+        {name: clock.times() for name, clock in rounds.baselines.items()},
         throughput,
         cold,
         refine,
@@ -226,22 +224,22 @@ class _Rounds:
         self._code = _mean_code(mixer.generator)
         self.total, self.generator = Clock(), Clock()
         self.stages: dict[str, Clock] = {}
-        self.rivals: dict[str, Clock] = {name: Clock() for name in ("blur", "pixelation", "recogniser alone")}
+        self.baselines: dict[str, Clock] = {name: Clock() for name in ("blur", "pixelation", "recogniser alone")}
 
     def run(self, *, counted: bool) -> None:
         """Do one round; the first ones warm caches up and do not count."""
         content = self._photos[self._done % len(self._photos)]
         self._done += 1
         if not counted:
-            total, generator, rivals = Clock(), Clock(), {name: Clock() for name in self.rivals}
+            total, generator, baselines = Clock(), Clock(), {name: Clock() for name in self.baselines}
         else:
-            total, generator, rivals = self.total, self.generator, self.rivals
+            total, generator, baselines = self.total, self.generator, self.baselines
         generator.run(lambda: pictures_of(self._mixer.generator, self._code, _SIZE))
         face = total.run(lambda: self._mixer.protect(content, subject="bench"))
-        rivals["blur"].run(lambda: blurred(self._found(content)))
-        rivals["pixelation"].run(lambda: pixelated(self._found(content)))
+        baselines["blur"].run(lambda: blurred(self._found(content)))
+        baselines["pixelation"].run(lambda: pixelated(self._found(content)))
         crop = recogniser_crop(self._detector.detect(decode_photo(content))[0])[None]
-        rivals["recogniser alone"].run(lambda: self._recogniser.embed(crop))
+        baselines["recogniser alone"].run(lambda: self._recogniser.embed(crop))
         if counted:
             self._note(face)
 
@@ -285,7 +283,7 @@ def _refine(photo: Path, settings: BenchSettings, rounds: _Rounds) -> Refined:
     refinement = replace(RefineSettings(), steps=run)
     with Anonymixer(
         SeededKeys(1),
-        road="refine",
+        method="refine",
         policy=replace(MixingPolicy(), attributes=settings.policy),
         engine=settings.engine,
         refinement=refinement,
@@ -301,9 +299,7 @@ def _refine(photo: Path, settings: BenchSettings, rounds: _Rounds) -> Refined:
     return Refined(seconds, run, run < REFINE_STEPS, ratio)
 
 
-def _floors(
-    weights: PublishedWeights, peak: Peak, generator: Times, stages: Mapping[str, Times]
-) -> dict[str, Floor]:
+def _floors(weights: PublishedWeights, peak: Peak, generator: Times, stages: Mapping[str, Times]) -> dict[str, Floor]:
     recognisers = [onnx_counts(locate(name), (1, 3, 112, 112)) for name in ("arcface-mbf", "sface")]
     embed = Counts(*(sum(getattr(counts, name) for counts in recognisers) for name in Counts.__annotations__))
     counted = {

@@ -22,8 +22,6 @@ COMMANDS: Final[Mapping[str, LazyCommand]] = {
     "measure": LazyCommand(
         "anonymix_lab.cli.measure:app", "Measure one thing: accuracy, thresholds, leaks, adapters.", _PANEL
     ),
-    "gallery": LazyCommand(
-        "anonymix_lab.cli.gallery:gallery", "Pictures of what it does, failures included.", _PANEL
-    ),
+    "gallery": LazyCommand("anonymix_lab.cli.gallery:gallery", "Pictures of what it does, failures included.", _PANEL),
     "train": LazyCommand("anonymix_lab.cli.train:app", "Train the weights that the project ships.", _PANEL),
 }

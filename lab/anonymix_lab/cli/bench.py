@@ -54,7 +54,7 @@ def bench(
 ) -> None:
     """Time faces on this machine: latency, cold start, throughput, memory, and what else could be done.
 
-    Everything is measured in one run on the same photos: the whole road from decoding to 512 px, the
+    Everything is measured in one run on the same photos: the whole way from decoding to 512 px, the
     generator's pass alone, the refine preset, blur, pixelation and a recogniser alone. Operations and
     bytes are counted and compared with the best that this machine's cores were measured to do.
     """
@@ -157,7 +157,7 @@ def _latency(result: BenchResult) -> Table:
 
 def _alternatives(result: BenchResult) -> Table:
     table = _table("What a user might do instead, same photos", "", "p50 ms", "p95", "p99", "/ total")
-    for name, times in result.rivals.items():
+    for name, times in result.baselines.items():
         table.add_row(name, *_percentiles(times), f"{times.p50 / result.total.p50:.2f}")
     table.add_row("cancelable face", *_percentiles(result.total), "1.00")
     if result.refine is not None:
@@ -211,11 +211,7 @@ def _floor(result: BenchResult) -> Table:
 
 
 def _engines(result: BenchResult) -> Table:
-    table = _table(
-        "Engines, one pass, side by side", "engine", "p50 ms", "p95", "p99", "/ best", "grey levels"
-    )
+    table = _table("Engines, one pass, side by side", "engine", "p50 ms", "p95", "p99", "/ best", "grey levels")
     for engine in result.engines:
-        table.add_row(
-            engine.name, *_percentiles(engine.times), f"{engine.ratio:.2f}", f"{engine.difference:.2f}"
-        )
+        table.add_row(engine.name, *_percentiles(engine.times), f"{engine.ratio:.2f}", f"{engine.difference:.2f}")
     return table

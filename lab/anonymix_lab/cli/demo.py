@@ -26,9 +26,7 @@ def demo(
     ] = Path("out/demo"),
     photos: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Your own photos, one folder for each person; people are drawn otherwise."
-        ),
+        typer.Option(metavar="DIR", help="Your own photos, one folder for each person; people are drawn otherwise."),
     ] = None,
     people: Annotated[
         int | None,
@@ -53,7 +51,7 @@ def demo(
     from anonymix_lab.demo.page import render
     from anonymix_lab.demo.story import Plan, plan_seed, tell
     from anonymix_lab.demo.summary import as_text, summary
-    from anonymix_lab.demo.verdict import judge_story
+    from anonymix_lab.demo.verdict import rate_story
     from anonymix_plugin.files import make_folder, write_text
 
     # The folder first: that it can't be written to should not turn out after minutes.
@@ -62,7 +60,7 @@ def demo(
     plan = Plan.of(photos=photos, people=people, photos_each=photos_each, seed=seed)
     with _Steps(console) as steps:
         story = tell(plan, steps)
-    verdict = judge_story(story.trials, story.judges, story.revocation.refusals)
+    verdict = rate_story(story.trials, story.matchers, story.revocation.refusals)
     facts = summary(story, verdict, plan_seed(plan))
     write_text(output / "summary.json", as_text(facts))
     write_text(output / "index.html", render(story, verdict, facts))
@@ -121,23 +119,22 @@ def _print(console: Console, story: Story, verdict: Verdict, page: Path) -> None
 
     from anonymix_lab.demo.verdict import CHAPTERS
 
-    titles = {judge.name: judge.title for judge in story.judges}
+    titles = {matcher.name: matcher.title for matcher in story.matchers}
     table = Table(title="What happened", title_justify="left")
     table.add_column("attempt")
     table.add_column("should be")
-    for judge in story.judges:
-        table.add_column(f"{titles[judge.name]} ≥ {judge.threshold:.2f}", justify="right", no_wrap=True)
+    for matcher in story.matchers:
+        table.add_column(f"{titles[matcher.name]} ≥ {matcher.threshold:.2f}", justify="right", no_wrap=True)
     for chapter, (title, _) in CHAPTERS.items():
         if findings := verdict.of(chapter):
             cells = [
-                f"[{'green' if one.right == one.count else 'red'}]{one.right} of {one.count}[/]"
-                for one in findings
+                f"[{'green' if one.right == one.count else 'red'}]{one.right} of {one.count}[/]" for one in findings
             ]
             table.add_row(title, "accepted" if findings[0].accept else "rejected", *cells)
     refused = "[green]yes[/]" if verdict.refused else "[bold red]NO[/]"
-    table.add_row("With a destroyed key", "refused", *[refused for _ in story.judges])
+    table.add_row("With a destroyed key", "refused", *[refused for _ in story.matchers])
     console.print(table)
-    for entry in story.missing_judges:
+    for entry in story.missing_matchers:
         console.print(f"[yellow]{entry.what} could not take part:[/] {escape(entry.why)}")
     for entry in story.skipped:
         console.print(f"[yellow]left out[/] {escape(entry.what)}: {escape(entry.why)}")
@@ -147,11 +144,9 @@ def _print(console: Console, story: Story, verdict: Verdict, page: Path) -> None
         console.print(f"[bold green]All {count} comparisons ended as they should.[/]")
     else:
         console.print(f"[bold yellow]{wrong} of {count} comparisons did not end as they should.[/]")
-        if verdict.wrong_anew is not None:
-            limits = ", ".join(f"{judge.title} ≥ {judge.threshold_anew:.2f}" for judge in story.judges)
-            console.print(
-                f"With thresholds for cancelable faces ({limits}) it would be {verdict.wrong_anew}."
-            )
+        if verdict.wrong_recalibrated is not None:
+            limits = ", ".join(f"{matcher.title} ≥ {matcher.recalibrated_threshold:.2f}" for matcher in story.matchers)
+            console.print(f"With thresholds for cancelable faces ({limits}) it would be {verdict.wrong_recalibrated}.")
     seconds = sum(stage.seconds for stage in story.stages)
     faces = sum(stage.faces for stage in story.stages)
     console.print(f"{faces} cancelable faces in {seconds:.0f} s. The page:")

@@ -15,9 +15,9 @@ from anonymix_plugin.cli.options import (
     DetectorName,
     EngineName,
     EngineOption,
+    Method,
+    MethodOption,
     PolicyOption,
-    Road,
-    RoadOption,
     takes_photos,
 )
 from anonymix_plugin.cli.report import EXIT_SOME_FAILED, print_json
@@ -51,8 +51,8 @@ _ATTACKS = (
     "with-key",
     "key-guessing",
 )
-_RIVALS = ("blur", "pixelation", "swap", "refine")
-_MEASURE, _ATTACK, _OUTPUT = "What is measured", "Attacks and rivals", "Report"
+_BASELINES = ("blur", "pixelation", "swap", "refine")
+_MEASURE, _ATTACK, _OUTPUT = "What is measured", "Attacks and baselines", "Report"
 
 
 @takes_photos
@@ -72,9 +72,7 @@ def evaluate(
             rich_help_panel=_OUTPUT,
         ),
     ] = Path("out/evaluation"),
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", min=2, help="At most N pairs, for a quick look.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=2, help="At most N pairs, for a quick look.")] = None,
     root: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="pairs: what paths are relative to; the CSV's folder by default."),
@@ -94,14 +92,12 @@ def evaluate(
     development_share: Annotated[
         float, typer.Option(metavar="X", help="folder, pairs: share of the people for setting thresholds.")
     ] = 0.3,
-    judges: Annotated[
+    matchers: Annotated[
         str,
-        typer.Option(
-            metavar="NAMES", help="Recognisers, with commas; PACKAGE.MODULE:FACTORY for one of your own."
-        ),
+        typer.Option(metavar="NAMES", help="Recognisers, with commas; PACKAGE.MODULE:FACTORY for one of your own."),
     ] = "facenet,arcface-mbf,sface",
     detector: Annotated[
-        DetectorName, typer.Option(help="What finds faces for judges, rivals and attackers.")
+        DetectorName, typer.Option(help="What finds faces for matchers, baselines and attackers.")
     ] = DetectorName.YUNET,
     policy: PolicyOption = None,
     mixer_weights: Annotated[
@@ -112,16 +108,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    road: RoadOption = Road.FAST,
+    method: MethodOption = Method.FAST,
     engine: EngineOption = EngineName.OPENVINO,
     shared_keys: Annotated[
         int, typer.Option(min=1, help="How many keys for everybody are tried.", rich_help_panel=_MEASURE)
     ] = 2,
     claimed: Annotated[
         bool,
-        typer.Option(
-            help="Also mix impostors' probes under the claimed person's key.", rich_help_panel=_MEASURE
-        ),
+        typer.Option(help="Also mix impostors' probes under the claimed person's key.", rich_help_panel=_MEASURE),
     ] = True,
     scopes: Annotated[
         bool,
@@ -133,9 +127,7 @@ def evaluate(
     key_seed: Annotated[
         int, typer.Option(min=0, help="Of all keys; they are for evaluation alone.", rich_help_panel=_MEASURE)
     ] = 1,
-    replicates: Annotated[
-        int, typer.Option(min=20, help="Of the bootstrap.", rich_help_panel=_MEASURE)
-    ] = 200,
+    replicates: Annotated[int, typer.Option(min=20, help="Of the bootstrap.", rich_help_panel=_MEASURE)] = 200,
     groups: Annotated[
         Path | None,
         typer.Option(
@@ -154,24 +146,22 @@ def evaluate(
     ] = None,
     attacks: Annotated[
         str,
-        typer.Option(
-            metavar="NAMES", help=f"all, none, or some of {', '.join(_ATTACKS)}.", rich_help_panel=_ATTACK
-        ),
+        typer.Option(metavar="NAMES", help=f"all, none, or some of {', '.join(_ATTACKS)}.", rich_help_panel=_ATTACK),
     ] = "all",
-    rivals: Annotated[
+    baselines: Annotated[
         str,
         typer.Option(
             metavar="NAMES",
-            help=f"none, or some of {', '.join(_RIVALS)}; refine takes minutes a face without a GPU.",
+            help=f"none, or some of {', '.join(_BASELINES)}; refine takes minutes a face without a GPU.",
             rich_help_panel=_ATTACK,
         ),
     ] = "blur,pixelation,swap",
-    rival_pairs: Annotated[
+    baseline_pairs: Annotated[
         int | None,
         typer.Option(
             min=2,
             metavar="N",
-            help="At most N pairs for rivals; 600, or a third of the limit.",
+            help="At most N pairs for baselines; 600, or a third of the limit.",
             rich_help_panel=_ATTACK,
             show_default=False,
         ),
@@ -229,12 +219,12 @@ def evaluate(
     rules += read_requirements(requirements) if requirements else []
     rules = rules or [parse(text, given=False) for text in DEFAULTS]
     wanted_attacks = _names(attacks, _ATTACKS, "attacks")
-    wanted_rivals = _names(rivals, _RIVALS, "rivals")
-    judge_names = [name.strip() for name in judges.split(",") if name.strip()]
-    if not judge_names:
-        raise UsageError("there is no judge", where="--judges", fix="name a recogniser: facenet")
-    if road is Road.REFINE and "refine" in wanted_rivals:
-        raise UsageError("the refine road is no rival of itself", where="--rivals")
+    wanted_baselines = _names(baselines, _BASELINES, "baselines")
+    matcher_names = [name.strip() for name in matchers.split(",") if name.strip()]
+    if not matcher_names:
+        raise UsageError("there is no matcher", where="--matchers", fix="name a recogniser: facenet")
+    if method is Method.REFINE and "refine" in wanted_baselines:
+        raise UsageError("the refine method is no baseline of itself", where="--baselines")
     make_folder(output)
     with _Progress(console) as progress:
         from anonymix_lab.data import read_names
@@ -262,11 +252,11 @@ def evaluate(
             Choice(
                 protocol=compared,
                 output=output,
-                judges=judge_names,
+                matchers=matcher_names,
                 detector=detector.value,
                 policy="" if policy is None else policy.value,
                 mixer_weights=mixer_weights,
-                road=road.value,
+                method=method.value,
                 engine=engine.value,
                 shared_keys=shared_keys,
                 claimed=claimed,
@@ -275,8 +265,8 @@ def evaluate(
                 key_seed=key_seed,
                 replicates=replicates,
                 attacks=wanted_attacks,
-                rivals=wanted_rivals,
-                rival_pairs=rival_pairs or default_pairs,
+                baselines=wanted_baselines,
+                baseline_pairs=baseline_pairs or default_pairs,
                 quick=limit is not None,
                 groups=labels,
                 features=features,
@@ -408,7 +398,7 @@ def _print(console: Console, report: Report, output: Path) -> None:
         title_justify="left",
     )
     for heading in (
-        "judge",
+        "matcher",
         "in the mixer",
         "EER unprotected",
         "EER one key",
@@ -416,12 +406,12 @@ def _print(console: Console, report: Report, output: Path) -> None:
         "own photo does not match",
         "old = new key",
     ):
-        table.add_column(heading, justify="left" if heading == "judge" else "right")
-    eers = {(part.scenario, part.judge): part.eer for part in report.two_class}
+        table.add_column(heading, justify="left" if heading == "matcher" else "right")
+    eers = {(part.scenario, part.matcher): part.eer for part in report.two_class}
     for line in (line for line in report.protections if line.name == "anonymix"):
-        plain = eers.get(("unprotected", line.judge))
+        plain = eers.get(("unprotected", line.matcher))
         table.add_row(
-            line.judge,
+            line.matcher,
             "yes" if line.seen_by_mixer else "no",
             _percent(plain.value if plain else None),
             _percent(line.eer_one_key.value),
@@ -432,11 +422,9 @@ def _print(console: Console, report: Report, output: Path) -> None:
     console.print(table)
     for part in report.requirements:
         mark = "[green]holds[/]" if part.holds else "[red]does not hold[/]"
-        who = f" by {part.judge}" if part.judge else ""
+        who = f" by {part.matcher}" if part.matcher else ""
         given = "" if part.given else " [dim](shown for want of --require)[/]"
-        console.print(
-            f"{mark} {part.requirement}{who}: {_percent(part.measured.value)}{given}", soft_wrap=True
-        )
+        console.print(f"{mark} {part.requirement}{who}: {_percent(part.measured.value)}{given}", soft_wrap=True)
     console.print("The page:")
     console.print(str((output / "index.html").resolve()), style="bold", markup=False, soft_wrap=True)
 

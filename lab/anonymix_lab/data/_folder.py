@@ -54,9 +54,7 @@ def folder_protocol(
             share is out of range.
     """
     if not 0 <= development_share <= 0.8:
-        raise UsageError(
-            f"a share of {development_share} can't be", where="development share", fix="use 0..0.8"
-        )
+        raise UsageError(f"a share of {development_share} can't be", where="development share", fix="use 0..0.8")
     found, notices = _samples(folder)
     samples, more = excluded(found, exclude)
     notices += more
@@ -74,9 +72,7 @@ def folder_protocol(
             fix="add a second photo of at least one person",
         )
     if single := sorted(person for person, count in counts.items() if count == 1):
-        notices.append(
-            Notice.of("one_photo", "people with a single photo; they take part as impostors alone", single)
-        )
+        notices.append(Notice.of("one_photo", "people with a single photo; they take part as impostors alone", single))
     random = np.random.Generator(np.random.Philox(seed))
     people = sorted(counts)
     order = [people[int(i)] for i in random.permutation(len(people))]
@@ -87,9 +83,7 @@ def folder_protocol(
     apart, tested = set(order[:kept_apart]), order[kept_apart:]
     fold = {person: number % min(_FOLDS, max(len(tested) // 2, 1)) for number, person in enumerate(tested)}
     under_test = [
-        Sample(sample.path, sample.person, fold[sample.person])
-        for sample in samples
-        if sample.person not in apart
+        Sample(sample.path, sample.person, fold[sample.person]) for sample in samples if sample.person not in apart
     ]
     return checked(
         Protocol(

@@ -131,10 +131,7 @@ def lfw_folds(folder: Path) -> list[frozenset[str]]:
     Raises:
         UsageError: The folder does not hold that data.
     """
-    return [
-        frozenset(name for row in rows for name in (row[0], row[2]))
-        for rows in _read_view2(folder / "pairs.txt")
-    ]
+    return [frozenset(name for row in rows for name in (row[0], row[2])) for rows in _read_view2(folder / "pairs.txt")]
 
 
 def require_folds(folds: Collection[int], count: int) -> None:
@@ -177,9 +174,7 @@ def _limited(folds: list[list[Row]], limit: int | None) -> list[tuple[int, Row]]
         return [(fold, row) for fold, rows in enumerate(folds) for row in rows]
     if limit < 2:
         raise UsageError("a limit of at least 2 pairs is needed", where=f"limit {limit}")
-    queues = [
-        [[row for row in rows if (row[0] == row[2]) is same] for rows in folds] for same in (True, False)
-    ]
+    queues = [[[row for row in rows if (row[0] == row[2]) is same] for rows in folds] for same in (True, False)]
     chosen: list[tuple[int, Row]] = []
     for kind, queue in enumerate(queues):
         wanted = limit // 2 + (limit % 2 if kind == 0 else 0)

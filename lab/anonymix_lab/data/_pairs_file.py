@@ -57,9 +57,7 @@ def pairs_protocol(
             itself: a pair is impostor although genuine pairs connect its photos.
     """
     if not 0 <= development_share <= 0.8:
-        raise UsageError(
-            f"a share of {development_share} can't be", where="development share", fix="use 0..0.8"
-        )
+        raise UsageError(f"a share of {development_share} can't be", where="development share", fix="use 0..0.8")
     rows, notices = _read(path, root or path.parent)
     person = _people(rows, root or path.parent)
     contradictions = [row for row in rows if not row.same and person[row.first] == person[row.second]]

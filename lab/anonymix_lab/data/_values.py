@@ -82,9 +82,7 @@ class Pairs:
         """Pairs from (first, second, same)."""
         listed = list(rows)
         columns: tuple[Sequence[int], ...] = tuple(zip(*listed, strict=True)) if listed else ((), (), ())
-        return cls(
-            np.array(columns[0], np.int64), np.array(columns[1], np.int64), np.array(columns[2], np.bool_)
-        )
+        return cls(np.array(columns[0], np.int64), np.array(columns[1], np.int64), np.array(columns[2], np.bool_))
 
     def picked(self, which: npt.NDArray[np.generic]) -> Pairs:
         """Those pairs that an index or a mask picks out."""

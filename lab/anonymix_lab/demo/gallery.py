@@ -42,7 +42,7 @@ class _Shown:
         photo: (SIDE, SIDE, 3) uint8.
         drawn_again: The face that the encoder's code gives.
         faces: One cancelable face for each key.
-        real: Embedding of the photo by the judge.
+        real: Embedding of the photo by the matcher.
         seen: Embeddings of the cancelable faces.
     """
 
@@ -56,10 +56,10 @@ class _Shown:
 
 @dataclass(frozen=True)
 class GalleryFigures:
-    """Cosines of the judge over all pictures of the gallery.
+    """Cosines of the matcher over all pictures of the gallery.
 
     Attributes:
-        judge: Its name.
+        matcher: Its name.
         threshold: From which cosine on it takes two faces for one person's.
         people: How many people.
         photos: How many photos.
@@ -69,7 +69,7 @@ class GalleryFigures:
         strangers: Two people under one key: mean, highest, how many match.
     """
 
-    judge: str
+    matcher: str
     threshold: float
     people: int
     photos: int
@@ -83,20 +83,20 @@ def make_gallery(
     generator: Generator,
     encoder: Encoder,
     detector: Detector,
-    judge: Verifier,
+    matcher: Verifier,
     folder: Path,
     progress: Callable[[int, int], None] = lambda *_: None,
     *,
     people: int = 8,
     photos: int = PHOTOS,
 ) -> GalleryFigures:
-    """Make gallery.jpg, failures.jpg and what the judge says of all pictures.
+    """Make gallery.jpg, failures.jpg and what the matcher says of all pictures.
 
     Args:
         generator: Draws the people and the reconstructions.
         encoder: Reads photos for the reconstructions.
         detector: Finds faces.
-        judge: Embeds photos and cancelable faces; one that the mixer never saw.
+        matcher: Embeds photos and cancelable faces; one that the mixer never saw.
         folder: Where the two pictures go.
         progress: Called with done and total.
         people: How many people, at least 2.
@@ -118,14 +118,14 @@ def make_gallery(
                         _small(photo.pixels),
                         _small(_reconstruction(generator, encoder, crop)),
                         tuple(_small(face) for face in faces),
-                        judge.embed(photo.pixels),
-                        tuple(judge.embed(face) for face in faces),
+                        matcher.embed(photo.pixels),
+                        tuple(matcher.embed(face) for face in faces),
                     )
                 )
                 progress(len(shown), people * photos)
-    _sheet(shown, judge).save(folder / "gallery.jpg", quality=88)
-    _failures(shown, judge).save(folder / "failures.jpg", quality=88)
-    return _figures(shown, judge)
+    _sheet(shown, matcher).save(folder / "gallery.jpg", quality=88)
+    _failures(shown, matcher).save(folder / "failures.jpg", quality=88)
+    return _figures(shown, matcher)
 
 
 def _reconstruction(generator: Generator, encoder: Encoder, crop: Pixels) -> Pixels:
@@ -170,8 +170,8 @@ def _matches(shown: Sequence[_Shown]) -> dict[str, list[_Match]]:
     return found
 
 
-def _figures(shown: Sequence[_Shown], judge: Verifier) -> GalleryFigures:
-    limit = judge.threshold.value
+def _figures(shown: Sequence[_Shown], matcher: Verifier) -> GalleryFigures:
+    limit = matcher.threshold.value
 
     def summary(matches: Sequence[_Match], least: bool = False) -> tuple[float, float, str]:
         cosines = np.array([match.cosine for match in matches])
@@ -180,7 +180,7 @@ def _figures(shown: Sequence[_Shown], judge: Verifier) -> GalleryFigures:
 
     found = _matches(shown)
     return GalleryFigures(
-        judge=judge.threshold.recogniser,
+        matcher=matcher.threshold.recogniser,
         threshold=limit,
         people=len({item.person for item in shown}),
         photos=len(shown),
@@ -191,7 +191,7 @@ def _figures(shown: Sequence[_Shown], judge: Verifier) -> GalleryFigures:
     )
 
 
-def _sheet(shown: Sequence[_Shown], judge: Verifier) -> Image.Image:
+def _sheet(shown: Sequence[_Shown], matcher: Verifier) -> Image.Image:
     """One row for each person: two photos, and what was made of them."""
     heads = ("photo", "read and drawn again", *KEYS, "another photo", "key A")
     rows = []
@@ -203,17 +203,17 @@ def _sheet(shown: Sequence[_Shown], judge: Verifier) -> Image.Image:
             "",
             *(f"to the photo {_cosine(first.real, seen):.2f}" for seen in first.seen),
             "",
-            f"to the other's key A {same:.2f}{'' if same >= judge.threshold.value else ', no match'}",
+            f"to the other's key A {same:.2f}{'' if same >= matcher.threshold.value else ', no match'}",
         ]
         pictures = [first.photo, first.drawn_again, *first.faces, second.photo, second.faces[0]]
         rows.append(list(zip(pictures, notes, strict=True)))
     return _table(heads, rows)
 
 
-def _failures(shown: Sequence[_Shown], judge: Verifier) -> Image.Image:
+def _failures(shown: Sequence[_Shown], matcher: Verifier) -> Image.Image:
     """The comparisons that end worst, of each kind."""
     found = _matches(shown)
-    limit = judge.threshold.value
+    limit = matcher.threshold.value
 
     def worst(kind: str, sign: int) -> list[tuple[Pixels, str]]:
         row = []

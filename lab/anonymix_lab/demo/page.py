@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from anonymix_lab.demo.summary import licences
-from anonymix_lab.demo.values import Chapter, Grid, JudgeFacts, Story, Trial
+from anonymix_lab.demo.values import Chapter, Grid, MatcherFacts, Story, Trial
 from anonymix_lab.demo.verdict import CHAPTERS, Finding, Verdict, ended_right
 from anonymix_plugin.images import encode_cancelable
 from anonymix_plugin.values import CancelableFace, Pixels
@@ -47,7 +47,7 @@ class _Dot:
 class _Strip:
     """All scores of a chapter by one recogniser."""
 
-    judge: JudgeFacts
+    matcher: MatcherFacts
     finding: Finding
     limit: float
     dots: tuple[_Dot, ...]
@@ -74,7 +74,7 @@ class _Cell:
 @dataclass(frozen=True)
 class _Table:
     grid: Grid
-    judge: JudgeFacts
+    matcher: MatcherFacts
     rows: tuple[tuple[str, tuple[_Cell, ...]], ...]
 
 
@@ -106,16 +106,14 @@ def render(story: Story, verdict: Verdict, facts: dict[str, Any]) -> str:
         seconds=seconds,
         compared=sum(finding.count for finding in verdict.findings),
         wrong=wrong,
-        titles={judge.name: judge.title for judge in story.judges},
+        titles={matcher.name: matcher.title for matcher in story.matchers},
         tiles=_tiles(verdict),
         chapters=_chapters(story, verdict),
-        tables=[[_table(story, grid, judge) for judge in story.judges] for grid in story.grids],
+        tables=[[_table(story, grid, matcher) for matcher in story.matchers] for grid in story.grids],
         longest=max(stage.seconds for stage in story.stages),
         faces=sum(stage.faces for stage in story.stages),
         face_stages=[
-            (label, story.face_seconds[name])
-            for name, label in _FACE_STAGES.items()
-            if name in story.face_seconds
+            (label, story.face_seconds[name]) for name, label in _FACE_STAGES.items() if name in story.face_seconds
         ],
         ticks=[(_place(value / 10), value / 10) for value in range(-4, 11, 2)],
         licences=licences(story),
@@ -185,26 +183,26 @@ def _chapters(story: Story, verdict: Verdict) -> list[_Chapter]:
         if not own:
             continue
         strips = tuple(
-            _Strip(judge, finding, _place(judge.threshold), tuple(_dot(trial, judge) for trial in own))
-            for judge, finding in zip(story.judges, verdict.of(name), strict=True)
+            _Strip(matcher, finding, _place(matcher.threshold), tuple(_dot(trial, matcher) for trial in own))
+            for matcher, finding in zip(story.matchers, verdict.of(name), strict=True)
         )
         chapters.append(_Chapter(title, about, own[0].accept, strips))
     return chapters
 
 
-def _dot(trial: Trial, judge: JudgeFacts) -> _Dot:
-    score = trial.scores[judge.name]
+def _dot(trial: Trial, matcher: MatcherFacts) -> _Dot:
+    score = trial.scores[matcher.name]
     about = f"{trial.probe} as {trial.claimed}: {_score(score)}"
-    return _Dot(_place(score), ended_right(trial, judge), about)
+    return _Dot(_place(score), ended_right(trial, matcher), about)
 
 
-def _table(story: Story, grid: Grid, judge: JudgeFacts) -> _Table:
+def _table(story: Story, grid: Grid, matcher: MatcherFacts) -> _Table:
     rows = []
-    for i, (portrait, values) in enumerate(zip(story.portraits, grid.values[judge.name], strict=True)):
+    for i, (portrait, values) in enumerate(zip(story.portraits, grid.values[matcher.name], strict=True)):
         cells = []
         for j, value in enumerate(values.tolist()):
-            match = value >= judge.threshold
+            match = value >= matcher.threshold
             heat = round(90 * min(max(value, 0.0), 1.0))
             cells.append(_Cell(value, heat, match, match == (grid.diagonal and i == j)))
         rows.append((portrait.name, tuple(cells)))
-    return _Table(grid, judge, tuple(rows))
+    return _Table(grid, matcher, tuple(rows))

@@ -120,9 +120,7 @@ def _drawn(generator: Generator, count: int, photos: int, seed: int) -> Iterator
         for turn, occasion in enumerate(_OCCASIONS[:photos]):
             random = _stream(seed, place * PHOTOS_EACH + turn)
             pose, light = (_style(generator, centre, random, _MOOD_TRUNCATION) for _ in range(2))
-            styles = torch.stack(
-                (own + occasion.coarse * (pose - own), own, own + occasion.fine * (light - own))
-            )
+            styles = torch.stack((own + occasion.coarse * (pose - own), own, own + occasion.fine * (light - own)))
             drawn = generator.synthesise(to_w_plus(generator, styles[None]), _SIZE)[0]
             data = _photographed(to_pixels(drawn, _SIZE), random, occasion.camera)
             samples.append(Sample(f"{name}, {occasion.label}", data))
@@ -145,9 +143,7 @@ def _photographed(pixels: Pixels, random: Random, strength: float) -> bytes:
     scale = 1.0 + strength * 0.17 + 0.04 * zoom
     matrix = cv2.getRotationMatrix2D((_SIZE / 2, _SIZE / 2), 5 * angle, scale)
     matrix[:, 2] += 12 * shift_x, 12 * shift_y
-    turned = cv2.warpAffine(
-        pixels, matrix, (_SIZE, _SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
-    )
+    turned = cv2.warpAffine(pixels, matrix, (_SIZE, _SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     if (sigma := 0.6 * (blur + strength)) > 0.1:
         turned = cv2.GaussianBlur(turned, (0, 0), sigma)
     colour = np.array([1 + 0.08 * warmth, 1, 1 - 0.08 * warmth])

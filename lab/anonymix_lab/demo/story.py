@@ -16,13 +16,13 @@ import cv2
 import numpy as np
 
 from anonymix_keystore import Keystore, KeystoreError, PassphraseUnlock, RotationReason
-from anonymix_lab.demo.judges import Embeddings, Judges, similarity
+from anonymix_lab.demo.matchers import Embeddings, Matchers, similarity
 from anonymix_lab.demo.people import DEFAULT_SEED, PHOTOS_EACH, sample_people
 from anonymix_lab.demo.photos import people_from
 from anonymix_lab.demo.values import (
     Chapter,
     Grid,
-    JudgeFacts,
+    MatcherFacts,
     Person,
     Portrait,
     Refusal,
@@ -81,18 +81,14 @@ class Plan:
     seed: int = DEFAULT_SEED
 
     @classmethod
-    def of(
-        cls, *, photos: Path | None, people: int | None, photos_each: int | None, seed: int | None
-    ) -> Self:
+    def of(cls, *, photos: Path | None, people: int | None, photos_each: int | None, seed: int | None) -> Self:
         """Put the user's choices together; None is for what was left open.
 
         Raises:
             UsageError: Choices that are for sample people come with photos of one's own.
         """
         if photos is not None and not (seed is None and photos_each is None):
-            raise UsageError(
-                "--seed and --photos-each are for sample people", fix="leave them out, or --photos"
-            )
+            raise UsageError("--seed and --photos-each are for sample people", fix="leave them out, or --photos")
         return cls(
             photos,
             people or (6 if photos is None else OWN_PEOPLE),
@@ -160,7 +156,7 @@ class _Teller:
         """Tell it."""
         with self._step("Load the weights, make a keystore"):
             self._detector = YuNet(locate("yunet"))
-            self._judges = Judges(self._detector)
+            self._matchers = Matchers(self._detector)
             unlock = PassphraseUnlock(secrets.token_bytes(32))
             store = Keystore.create(self._folder / "keystore.db", unlock, actor="demo")
         with store, Anonymixer(store) as mixer:
@@ -189,8 +185,8 @@ class _Teller:
         return Story(
             portraits=portraits,
             own_photos=self._plan.photos is not None,
-            judges=self._judges.facts,
-            missing_judges=self._judges.missing,
+            matchers=self._matchers.facts,
+            missing_matchers=self._matchers.missing,
             trials=tuple(self._trials),
             grids=tuple(self._grids),
             revocation=revocation,
@@ -199,7 +195,7 @@ class _Teller:
             stages=tuple(self._stages),
             face_seconds=_medians(self._timings),
             fingerprint=self._mixer.fingerprint,
-            road=portraits[0].elsewhere.road,
+            method=portraits[0].elsewhere.method,
             policy=self._mixer.policy.describe(),
         )
 
@@ -228,7 +224,7 @@ class _Teller:
                     try:
                         photo = decode_photo(sample.data)
                         face = select_faces(self._detector.detect(photo), "largest", photo)[0]
-                        seen = self._judges.embed(photo.pixels)
+                        seen = self._matchers.embed(photo.pixels)
                         shots.append(_Shot(sample.label, sample.data, _shown(face), seen))
                     except PhotoError as error:
                         skipped.append(Skipped(sample.label, _told(error)))
@@ -258,9 +254,7 @@ class _Teller:
         with self._step("Come back with other photos", sum(len(member.shots) - 1 for member in cast)):
             return [[self._make(shot, member.name, GALLERY) for shot in member.shots[1:]] for member in cast]
 
-    def _break_in(
-        self, cast: Sequence[_Member], enrolled: Sequence[_Made], probes: Sequence[Sequence[_Made]]
-    ) -> None:
+    def _break_in(self, cast: Sequence[_Member], enrolled: Sequence[_Made], probes: Sequence[Sequence[_Made]]) -> None:
         """Let everybody claim to be everybody: the system mixes a probe under the key of who is claimed."""
         for member, template, own in zip(cast, enrolled, probes, strict=True):
             for shot, made in zip(member.shots[1:], own, strict=True):
@@ -273,9 +267,7 @@ class _Teller:
                         made = self._make(other.shots[1], claimed.name, GALLERY)
                         values[i][j] = similarity(enrolled[i].seen, made.seen)
                         self._try("impostor", claimed.name, other.shots[1].label, False, values[i][j])
-        self._grid(
-            "own-key", "After: a key for each", "template of", "probe, under the row's key", True, values
-        )
+        self._grid("own-key", "After: a key for each", "template of", "probe, under the row's key", True, values)
 
     def _originals(self, cast: Sequence[_Member], enrolled: Sequence[_Made]) -> None:
         """Hold the photos as they are against the protected gallery: nobody may be found in it."""
@@ -294,9 +286,7 @@ class _Teller:
             scores = similarity(here.seen, there.seen)
             self._try("other-key", member.name, f"{member.shots[0].label}, in {ELSEWHERE}", False, scores)
         values = [[similarity(here.seen, there.seen) for there in made] for here in enrolled]
-        self._grid(
-            "other-key", "Two applications, two keys", "template here", "template there", False, values
-        )
+        self._grid("other-key", "Two applications, two keys", "template here", "template there", False, values)
         return made
 
     # --- the life of keys -------------------------------------------------------------------------------
@@ -329,9 +319,7 @@ class _Teller:
     def _share(self, cast: Sequence[_Member]) -> None:
         """The worst case (ISO/IEC 30136 calls it the stolen token): one key is in everybody's hands."""
         with self._step("Give everybody the same key", 2 * len(cast)):
-            rows, columns = (
-                [self._make(member.shots[turn], None, SHARED) for member in cast] for turn in (0, 1)
-            )
+            rows, columns = ([self._make(member.shots[turn], None, SHARED) for member in cast] for turn in (0, 1))
         values = [[similarity(a.seen, b.seen) for b in columns] for a in rows]
         for i, claimed in enumerate(cast):
             for j, other in enumerate(cast):
@@ -345,7 +333,7 @@ class _Teller:
         face = self._mixer.protect(shot.data, subject=subject, scope=scope, enrol=enrol)
         self._timings.append(dict(face.timings))
         self._faces += 1
-        made = _Made(face, self._judges.embed(face))
+        made = _Made(face, self._matchers.embed(face))
         self._progress.advance()
         return made
 
@@ -368,11 +356,11 @@ class _Teller:
         diagonal: bool,
         values: Sequence[Sequence[dict[str, float]]],
     ) -> None:
-        judges: tuple[JudgeFacts, ...] = self._judges.facts
-        by_judge = {
-            judge.name: np.array([[cell[judge.name] for cell in row] for row in values]) for judge in judges
+        matchers: tuple[MatcherFacts, ...] = self._matchers.facts
+        by_matcher = {
+            matcher.name: np.array([[cell[matcher.name] for cell in row] for row in values]) for matcher in matchers
         }
-        self._grids.append(Grid(name, title, rows, columns, diagonal, by_judge))
+        self._grids.append(Grid(name, title, rows, columns, diagonal, by_matcher))
 
     @contextmanager
     def _step(self, name: str, total: int | None = None) -> Iterator[None]:

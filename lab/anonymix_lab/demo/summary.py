@@ -38,15 +38,15 @@ def summary(story: Story, verdict: Verdict, seed: int | None) -> dict[str, Any]:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "anonymix": __version__,
         "fingerprint": story.fingerprint,
-        "road": story.road,
+        "method": story.method,
         "policy": dict(story.policy),
         "sample_people": not story.own_photos,
         "seed": seed,
         "people": [{"name": one.name, "photos": len(one.photos)} for one in story.portraits],
-        "judges": [asdict(judge) for judge in story.judges],
-        "missing_judges": [asdict(entry) for entry in story.missing_judges],
+        "matchers": [asdict(matcher) for matcher in story.matchers],
+        "missing_matchers": [asdict(entry) for entry in story.missing_matchers],
         "chapters": _chapters(verdict),
-        "wrong_at_thresholds_for_cancelable_faces": verdict.wrong_anew,
+        "wrong_at_thresholds_for_cancelable_faces": verdict.wrong_recalibrated,
         "comparisons": [
             {
                 "chapter": trial.chapter,
@@ -81,8 +81,7 @@ def summary(story: Story, verdict: Verdict, seed: int | None) -> dict[str, Any]:
         },
         "skipped": [asdict(entry) for entry in story.skipped],
         "stages": [
-            {"name": stage.name, "seconds": round(stage.seconds, 3), "faces": stage.faces}
-            for stage in story.stages
+            {"name": stage.name, "seconds": round(stage.seconds, 3), "faces": stage.faces} for stage in story.stages
         ],
         "seconds": round(sum(stage.seconds for stage in story.stages), 3),
         "face_seconds": {name: round(seconds, 5) for name, seconds in story.face_seconds.items()},
@@ -99,8 +98,8 @@ def as_text(facts: Mapping[str, Any]) -> str:
 
 def licences(story: Story) -> list[dict[str, str]]:
     """Licences of the weights that took part, and what they forbid."""
-    judges = {judge.name for judge in story.judges}
-    absent = {"facenet"} - judges
+    matchers = {matcher.name for matcher in story.matchers}
+    absent = {"facenet"} - matchers
     return [
         {
             "name": name,
@@ -124,8 +123,8 @@ def _chapters(verdict: Verdict) -> list[dict[str, Any]]:
                     "about": about,
                     "expected": "accept" if findings[0].accept else "reject",
                     "holds": all(finding.holds for finding in findings),
-                    "judges": {
-                        finding.judge: {
+                    "matchers": {
+                        finding.matcher: {
                             "comparisons": finding.count,
                             "as_expected": finding.right,
                             "lowest": round(finding.lowest, 4),

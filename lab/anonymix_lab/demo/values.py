@@ -14,9 +14,7 @@ from anonymix_plugin.values import CancelableFace, Pixels
 Matrix = npt.NDArray[np.float64]
 """Similarities of one recogniser, (enrolled people, probing people) float64."""
 
-Chapter = Literal[
-    "genuine", "impostor", "original", "other-key", "old-key", "new-key", "shared", "shared-impostor"
-]
+Chapter = Literal["genuine", "impostor", "original", "other-key", "old-key", "new-key", "shared", "shared-impostor"]
 """Part of the story that a comparison belongs to."""
 
 
@@ -60,7 +58,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class JudgeFacts:
+class MatcherFacts:
     """A recogniser that compares.
 
     Attributes:
@@ -69,8 +67,8 @@ class JudgeFacts:
         seen_by_mixer: Whether the mixer was made with its help.
         threshold_name: Name of its threshold.
         threshold: From which similarity on two faces count as one person's.
-        threshold_anew: The same for a recogniser that is set anew, for cancelable faces; None where that was
-            not measured.
+        recalibrated_threshold: The same for a recogniser that is recalibrated for cancelable faces; None where that
+            was not measured.
     """
 
     name: str
@@ -78,7 +76,7 @@ class JudgeFacts:
     seen_by_mixer: bool
     threshold_name: str
     threshold: float
-    threshold_anew: float | None = None
+    recalibrated_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -211,8 +209,8 @@ class Story:
     Attributes:
         portraits: The people.
         own_photos: Whether they are the user's own photos, and not the samples.
-        judges: Who compared.
-        missing_judges: Recognisers that could not take part, and why.
+        matchers: Who compared.
+        missing_matchers: Recognisers that could not take part, and why.
         trials: All comparisons.
         grids: The similarity tables.
         revocation: What became of a destroyed key.
@@ -221,14 +219,14 @@ class Story:
         stages: Time by step.
         face_seconds: Median seconds of one cancelable face by stage of the mixer.
         fingerprint: The mixer's.
-        road: The mixer's road.
+        method: The mixer's method.
         policy: The mixing policy.
     """
 
     portraits: tuple[Portrait, ...]
     own_photos: bool
-    judges: tuple[JudgeFacts, ...]
-    missing_judges: tuple[Skipped, ...]
+    matchers: tuple[MatcherFacts, ...]
+    missing_matchers: tuple[Skipped, ...]
     trials: tuple[Trial, ...]
     grids: tuple[Grid, ...]
     revocation: Revocation
@@ -237,5 +235,5 @@ class Story:
     stages: tuple[Stage, ...]
     face_seconds: Mapping[str, float]
     fingerprint: str
-    road: str
+    method: str
     policy: Mapping[str, str | float]

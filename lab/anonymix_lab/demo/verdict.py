@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from anonymix_lab.demo.values import Chapter, JudgeFacts, Refusal, Trial
+from anonymix_lab.demo.values import Chapter, MatcherFacts, Refusal, Trial
 from anonymix_plugin.errors import UsageError
 
 CHAPTERS: Final[dict[Chapter, tuple[str, str]]] = {
@@ -34,7 +34,7 @@ class Finding:
 
     Attributes:
         chapter: The chapter.
-        judge: Name of the recogniser.
+        matcher: Name of the recogniser.
         accept: Whether its comparisons should match.
         count: How many comparisons.
         right: How many ended as they should.
@@ -44,7 +44,7 @@ class Finding:
     """
 
     chapter: Chapter
-    judge: str
+    matcher: str
     accept: bool
     count: int
     right: int
@@ -65,13 +65,13 @@ class Verdict:
     Attributes:
         findings: Each chapter by each recogniser.
         refusals: Attempts with a destroyed key.
-        wrong_anew: How many comparisons would not end as they should if each recogniser had its threshold for
+        wrong_recalibrated: How many comparisons would not end as they should if each recogniser had its threshold for
             cancelable faces; None where one has none.
     """
 
     findings: tuple[Finding, ...]
     refusals: tuple[Refusal, ...]
-    wrong_anew: int | None = None
+    wrong_recalibrated: int | None = None
 
     @property
     def refused(self) -> bool:
@@ -93,46 +93,44 @@ class Verdict:
         return tuple(finding for finding in self.findings if finding.chapter == chapter)
 
 
-def ended_right(trial: Trial, judge: JudgeFacts) -> bool:
+def ended_right(trial: Trial, matcher: MatcherFacts) -> bool:
     """Whether a comparison ended as it should."""
-    return (trial.scores[judge.name] >= judge.threshold) == trial.accept
+    return (trial.scores[matcher.name] >= matcher.threshold) == trial.accept
 
 
-def judge_story(
-    trials: Sequence[Trial], judges: Sequence[JudgeFacts], refusals: Sequence[Refusal]
-) -> Verdict:
+def rate_story(trials: Sequence[Trial], matchers: Sequence[MatcherFacts], refusals: Sequence[Refusal]) -> Verdict:
     """Hold all comparisons against the thresholds.
 
     Raises:
         UsageError: There is nothing to compare, or nobody who does it.
     """
-    if not trials or not judges:
+    if not trials or not matchers:
         raise UsageError("a story needs comparisons and a recogniser")
     findings = []
     for chapter in CHAPTERS:
         own = [trial for trial in trials if trial.chapter == chapter]
-        for judge in judges if own else ():
-            scores = [trial.scores[judge.name] for trial in own]
+        for matcher in matchers if own else ():
+            scores = [trial.scores[matcher.name] for trial in own]
             findings.append(
                 Finding(
                     chapter,
-                    judge.name,
+                    matcher.name,
                     own[0].accept,
                     len(own),
-                    sum(ended_right(trial, judge) for trial in own),
+                    sum(ended_right(trial, matcher) for trial in own),
                     min(scores),
                     sum(scores) / len(scores),
                     max(scores),
                 )
             )
-    return Verdict(tuple(findings), tuple(refusals), _wrong_anew(trials, judges))
+    return Verdict(tuple(findings), tuple(refusals), _wrong_recalibrated(trials, matchers))
 
 
-def _wrong_anew(trials: Sequence[Trial], judges: Sequence[JudgeFacts]) -> int | None:
+def _wrong_recalibrated(trials: Sequence[Trial], matchers: Sequence[MatcherFacts]) -> int | None:
     wrong = 0
-    for judge in judges:
-        if judge.threshold_anew is None:
+    for matcher in matchers:
+        if matcher.recalibrated_threshold is None:
             return None
-        limit = judge.threshold_anew
-        wrong += sum((trial.scores[judge.name] >= limit) != trial.accept for trial in trials)
+        limit = matcher.recalibrated_threshold
+        wrong += sum((trial.scores[matcher.name] >= limit) != trial.accept for trial in trials)
     return wrong

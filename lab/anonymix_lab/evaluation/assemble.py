@@ -1,4 +1,4 @@
-"""Puts an evaluation together from what a user chose: mixer, judges, rivals, attacks, files."""
+"""Puts an evaluation together from what a user chose: mixer, matchers, baselines, attacks, files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from anonymix_lab.evaluation.attacks import (
     Student,
     WithKey,
 )
-from anonymix_lab.evaluation.features import FeatureJudge, feature_part
+from anonymix_lab.evaluation.features import FeatureMatcher, feature_part
 from anonymix_lab.evaluation.report.files import write_report
 from anonymix_lab.evaluation.report.photos import contact_sheet
 from anonymix_lab.evaluation.report.schema import Report
 from anonymix_lab.evaluation.requirements import Requirement
 from anonymix_lab.evaluation.run import MixerFacts, Settings, evaluate
-from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, load_judges
+from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, load_matchers
 from anonymix_lab.protections import (
     Blur,
     LayerSwap,
@@ -51,11 +51,11 @@ class Choice:
 
     protocol: Protocol
     output: Path
-    judges: Sequence[str]
+    matchers: Sequence[str]
     detector: str
     policy: str
     mixer_weights: Path | None
-    road: str
+    method: str
     engine: str
     shared_keys: int
     claimed: bool
@@ -64,8 +64,8 @@ class Choice:
     key_seed: int
     replicates: int
     attacks: Sequence[str]
-    rivals: Sequence[str]
-    rival_pairs: int
+    baselines: Sequence[str]
+    baseline_pairs: int
     quick: bool
     groups: Mapping[str, Sequence[str]] | None
     features: Path | None
@@ -76,9 +76,7 @@ class Choice:
     command: tuple[str, ...]
 
 
-def run_choice(
-    choice: Choice, progress: Callable[[str, int, int], None], step: Callable[[str], None]
-) -> Report:
+def run_choice(choice: Choice, progress: Callable[[str, int, int], None], step: Callable[[str], None]) -> Report:
     """Evaluate, and write the report.
 
     Raises:
@@ -87,9 +85,9 @@ def run_choice(
     store = EmbeddingStore(choice.cache)
     detector: Detector = YuNet(locate("yunet")) if choice.detector == "yunet" else Scrfd(locate("scrfd-500m"))
     identity = f"{choice.detector} {weights_hash(choice.detector)}"
-    panel = Panel(load_judges(choice.judges), detector, identity)
-    features = FeatureJudge(choice.features) if choice.features else None
-    # On photos of LFW the person meant is the one in the middle; judges and mixer must mean the same one.
+    panel = Panel(load_matchers(choice.matchers), detector, identity)
+    features = FeatureMatcher(choice.features) if choice.features else None
+    # On photos of LFW the person meant is the one in the middle; matchers and mixer must mean the same one.
     faces: FaceChoice = "central" if choice.protocol.name == "lfw" else "largest"
     extractor = Extractor(panel, store, choice.workers, faces, progress)
     policy = MixingPolicy()
@@ -98,17 +96,17 @@ def run_choice(
     keys = SeededKeys(choice.key_seed)
     step("opening the mixer")
     engine = cast("Engine", choice.engine)
-    road = cast("Literal['fast', 'refine']", choice.road)
+    method = cast("Literal['fast', 'refine']", choice.method)
     with Anonymixer(
         keys,
         policy=policy,
-        road=road,
+        method=method,
         engine=engine,
         mixer_weights=choice.mixer_weights,
         faces=faces,
     ) as mixer:
         protection = MixerProtection(mixer, choice.key_seed)
-        rivals = [_rival(name, mixer, detector, keys, choice) for name in choice.rivals]
+        baselines = [_baseline(name, mixer, detector, keys, choice) for name in choice.baselines]
 
         def attacks(on: Protection) -> list[Attack]:
             return _attacks(on, mixer, detector, choice)
@@ -122,13 +120,13 @@ def run_choice(
                 key_seed=choice.key_seed,
                 shared_keys=choice.shared_keys,
                 replicates=choice.replicates,
-                rival_pairs=choice.rival_pairs,
+                baseline_pairs=choice.baseline_pairs,
                 claimed=choice.claimed,
                 scopes=choice.scopes,
                 command=choice.command,
             ),
-            facts=MixerFacts(mixer.fingerprint, choice.road, policy.describe()),
-            rivals=rivals,
+            facts=MixerFacts(mixer.fingerprint, choice.method, policy.describe()),
+            baselines=baselines,
             attacks=attacks,
             requirements=choice.rules,
             groups=choice.groups,
@@ -148,7 +146,7 @@ def _weights(choice: Choice) -> MixerWeights:
     return load_mixer_weights(choice.mixer_weights or SHIPPED)
 
 
-def _rival(
+def _baseline(
     name: str,
     mixer: Anonymixer,
     detector: Detector,
@@ -163,15 +161,11 @@ def _rival(
     if name == "swap":
         encoder = load_encoder()
         if encoder.generator_hash != mixer.generator.weights_hash():
-            raise ModelError(
-                "the layer swap needs an encoder for this generator", fix="leave swap out of --rivals"
-            )
+            raise ModelError("the layer swap needs an encoder for this generator", fix="leave swap out of --baselines")
         centre = _weights(choice).centre
         return LayerSwap(detector, encoder, mixer.generator, centre, keys, choice.key_seed, faces=faces)
-    refined = Anonymixer(
-        keys, policy=mixer.policy, road="refine", mixer_weights=choice.mixer_weights, faces=faces
-    )
-    return MixerProtection(refined, choice.key_seed, name="refine", title="Anonymix, refine road (paper)")
+    refined = Anonymixer(keys, policy=mixer.policy, method="refine", mixer_weights=choice.mixer_weights, faces=faces)
+    return MixerProtection(refined, choice.key_seed, name="refine", title="Anonymix, refine method (paper)")
 
 
 def _attacks(on: Protection, mixer: Anonymixer, detector: Detector, choice: Choice) -> list[Attack]:
@@ -184,9 +178,7 @@ def _attacks(on: Protection, mixer: Anonymixer, detector: Detector, choice: Choi
         "linkage": Linkage,
         "with-key": WithKey,
         "key-guessing": KeyGuessing,
-        "reencode": lambda: ReEncoding(
-            load_encoder(), generator, detector, attempts=20 if choice.quick else 200
-        ),
+        "reencode": lambda: ReEncoding(load_encoder(), generator, detector, attempts=20 if choice.quick else 200),
         "preimage": lambda: PreImageSearch(
             generator,
             _weights(choice).centre,
@@ -194,6 +186,6 @@ def _attacks(on: Protection, mixer: Anonymixer, detector: Detector, choice: Choi
             candidates=20 if choice.quick else 300,
         ),
     }
-    # The slow road makes no hundreds of further faces.
-    slow = {"preimage", "reencode"} if on.name == "refine" or choice.road == "refine" else set()
+    # The slow method makes no hundreds of further faces.
+    slow = {"preimage", "reencode"} if on.name == "refine" or choice.method == "refine" else set()
     return [makers[name]() for name in choice.attacks if name not in slow]

@@ -21,7 +21,7 @@ from anonymix_plugin.values import Face, Floats, Photo
 _MOST: Final = 2_000
 
 
-class FeatureJudge:
+class FeatureMatcher:
     """An ONNX network from (N, 3, S, S) float32 RGB in -1..1, FFHQ framing, to (N, D) features.
 
     Args:
@@ -46,12 +46,7 @@ class FeatureJudge:
             raise ModelError("this is no ONNX network that runs here", where=str(path)) from error
         given, made = self._session.get_inputs()[0], self._session.get_outputs()[0]
         side, dim = given.shape[-1], made.shape[-1]
-        if (
-            len(given.shape) != 4
-            or len(made.shape) != 2
-            or not isinstance(side, int)
-            or not isinstance(dim, int)
-        ):
+        if len(given.shape) != 4 or len(made.shape) != 2 or not isinstance(side, int) or not isinstance(dim, int):
             raise ModelError(
                 f"input {given.shape} and output {made.shape} do not serve",
                 where=str(path),
@@ -61,7 +56,7 @@ class FeatureJudge:
         self.identity = f"features {hashlib.sha256(data).hexdigest()}"
 
     def embed_photo(self, photo: Photo, face: Face | None) -> Floats | None:  # noqa: ARG002 - the face knows it
-        """See `scores.Judge.embed_photo`; features are not brought to length 1."""
+        """See `scores.Matcher.embed_photo`; features are not brought to length 1."""
         if face is None:
             return None
         crop = ffhq_crop(face, self._side).astype(np.float32).transpose(2, 0, 1) / 127.5 - 1.0
@@ -70,7 +65,7 @@ class FeatureJudge:
 
 
 def feature_part(
-    judge: FeatureJudge,
+    matcher: FeatureMatcher,
     protocol: Protocol,
     protection: Protection,
     store: EmbeddingStore,
@@ -83,7 +78,7 @@ def feature_part(
     Raises:
         UsageError: Fewer than two have features.
     """
-    panel = Panel([judge], detector, detector_identity)
+    panel = Panel([matcher], detector, detector_identity)
     extractor = Extractor(panel, store, progress=progress)
     samples = protocol.samples[:_MOST]
     plain = extractor.table([Request(sample) for sample in samples], None, "features of photos")
@@ -96,8 +91,8 @@ def feature_part(
     if min(map(len, rows)) < 2:
         raise UsageError("too few pictures have features", where="--features")
     return FeaturePart(
-        name=judge.identity,
-        dim=judge.dim,
+        name=matcher.identity,
+        dim=matcher.dim,
         originals=len(rows[0]),
         protected=len(rows[1]),
         fid=frechet_distance(*rows),

@@ -15,7 +15,7 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.files import content_of
 
 _FORM: Final = re.compile(
-    r"^\s*(?P<metric>[a-z][a-z0-9-]*)(?:@(?P<judge>[\w.-]+))?\s*(?P<sign><=|>=)\s*(?P<limit>[0-9]*\.?[0-9]+)\s*(?P<percent>%?)\s*$"
+    r"^\s*(?P<metric>[a-z][a-z0-9-]*)(?:@(?P<matcher>[\w.-]+))?\s*(?P<sign><=|>=)\s*(?P<limit>[0-9]*\.?[0-9]+)\s*(?P<percent>%?)\s*$"
 )
 
 METRICS: Final = MappingProxyType(
@@ -50,7 +50,7 @@ class Requirement:
     Attributes:
         text: As it was given.
         metric: One of `METRICS`.
-        judge: Whose figures; "" for all that the mixer has not seen.
+        matcher: Whose figures; "" for all that the mixer has not seen.
         at_most: Whether the limit is an upper one.
         limit: 0..1.
         given: Whether the user set it.
@@ -58,14 +58,14 @@ class Requirement:
 
     text: str
     metric: str
-    judge: str
+    matcher: str
     at_most: bool
     limit: float
     given: bool = True
 
 
 def parse(text: str, *, given: bool = True) -> Requirement:
-    """Read `METRIC<=LIMIT`, `METRIC>=LIMIT` or `METRIC@JUDGE<=LIMIT`; a limit may end in %.
+    """Read `METRIC<=LIMIT`, `METRIC>=LIMIT` or `METRIC@MATCHER<=LIMIT`; a limit may end in %.
 
     Raises:
         UsageError: It is no requirement, or there is no such metric.
@@ -79,7 +79,7 @@ def parse(text: str, *, given: bool = True) -> Requirement:
     limit = float(found["limit"]) / (100 if found["percent"] else 1)
     if not 0 <= limit <= 1:
         raise UsageError("a limit lies within 0..1", where=text, fix="write .02 or 2%")
-    return Requirement(text.strip(), metric, found["judge"] or "", found["sign"] == "<=", limit, given)
+    return Requirement(text.strip(), metric, found["matcher"] or "", found["sign"] == "<=", limit, given)
 
 
 def read_requirements(path: Path) -> list[Requirement]:
@@ -104,23 +104,23 @@ def read_requirements(path: Path) -> list[Requirement]:
     return [parse(f"{name}{value}") for name, value in table.items()]
 
 
-def judge_requirements(report: Report, requirements: Sequence[Requirement]) -> tuple[RequirementPart, ...]:
-    """Hold a report against requirements; one line a judge.
+def check_requirements(report: Report, requirements: Sequence[Requirement]) -> tuple[RequirementPart, ...]:
+    """Hold a report against requirements; one line a matcher.
 
     What was not measured does not hold.
 
     Raises:
-        UsageError: A requirement names a judge who did not take part.
+        UsageError: A requirement names a matcher that did not take part.
     """
     parts = []
-    known = {judge.name: judge.seen_by_mixer for judge in report.judges}
+    known = {matcher.name: matcher.seen_by_mixer for matcher in report.matchers}
     unseen = [name for name, seen in known.items() if not seen] or list(known)
     for requirement in requirements:
-        if requirement.judge and requirement.judge not in known:
+        if requirement.matcher and requirement.matcher not in known:
             raise UsageError(
-                "this judge did not take part", where=requirement.text, fix="judges are " + ", ".join(known)
+                "this matcher did not take part", where=requirement.text, fix="matchers are " + ", ".join(known)
             )
-        names = [requirement.judge] if requirement.judge else unseen
+        names = [requirement.matcher] if requirement.matcher else unseen
         if requirement.metric == "failures":
             names = [""]
         for name in names:
@@ -133,7 +133,7 @@ def judge_requirements(report: Report, requirements: Sequence[Requirement]) -> t
                 RequirementPart(
                     requirement=requirement.text,
                     metric=requirement.metric,
-                    judge=name,
+                    matcher=name,
                     measured=measured,
                     limit=requirement.limit,
                     holds=holds,
@@ -148,9 +148,9 @@ NOTHING: Final = Figure(value=None, low=None, high=None)
 
 
 def _two(scenario: str, field: str) -> Callable[[Report, str], Figure]:
-    def measure(report: Report, judge: str) -> Figure:
+    def measure(report: Report, matcher: str) -> Figure:
         for part in report.two_class:
-            if (part.scenario, part.judge) == (scenario, judge):
+            if (part.scenario, part.matcher) == (scenario, matcher):
                 figure: Figure = getattr(part, field)
                 return figure
         return NOTHING
@@ -159,9 +159,9 @@ def _two(scenario: str, field: str) -> Callable[[Report, str], Figure]:
 
 
 def _point(sources: Sequence[str], field: str) -> Callable[[Report, str], Figure]:
-    def measure(report: Report, judge: str) -> Figure:
+    def measure(report: Report, matcher: str) -> Figure:
         for part in report.two_class:
-            if (part.scenario, part.judge) == ("one-key", judge):
+            if (part.scenario, part.matcher) == ("one-key", matcher):
                 for point in part.points:
                     if point.target_fmr == 0.001 and point.source in sources:
                         figure: Figure = getattr(point, field)
@@ -172,9 +172,9 @@ def _point(sources: Sequence[str], field: str) -> Callable[[Report, str], Figure
 
 
 def _one(scenario: str, target: float, *, complement: bool = False) -> Callable[[Report, str], Figure]:
-    def measure(report: Report, judge: str) -> Figure:
+    def measure(report: Report, matcher: str) -> Figure:
         for part in report.one_class:
-            if (part.scenario, part.judge) == (scenario, judge):
+            if (part.scenario, part.matcher) == (scenario, matcher):
                 for rate in part.rates:
                     if rate.target_fmr == target:
                         return _complement(rate.rate) if complement else rate.rate
@@ -184,20 +184,20 @@ def _one(scenario: str, target: float, *, complement: bool = False) -> Callable[
 
 
 def _d_sys(scenario: str) -> Callable[[Report, str], Figure]:
-    def measure(report: Report, judge: str) -> Figure:
+    def measure(report: Report, matcher: str) -> Figure:
         for part in report.linkability:
-            if (part.scenario, part.judge) == (scenario, judge):
+            if (part.scenario, part.matcher) == (scenario, matcher):
                 return Figure(value=part.above_floor, low=None, high=None)
         return NOTHING
 
     return measure
 
 
-def _inversion(report: Report, judge: str) -> Figure:
+def _inversion(report: Report, matcher: str) -> Figure:
     own = [
         part
         for part in report.attacks
-        if (part.protection, part.judge, part.goal) == ("anonymix", judge, "identity")
+        if (part.protection, part.matcher, part.goal) == ("anonymix", matcher, "identity")
     ]
 
     def gain(value: float | None, control: float | None) -> float | None:

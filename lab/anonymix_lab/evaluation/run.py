@@ -16,7 +16,7 @@ from anonymix_lab.evaluation.report.schema import (
     AttackPart,
     FailurePart,
     Figure,
-    JudgePart,
+    MatcherPart,
     NoticePart,
     ProtectionPart,
     ProtocolPart,
@@ -24,7 +24,7 @@ from anonymix_lab.evaluation.report.schema import (
     Report,
     ThresholdPart,
 )
-from anonymix_lab.evaluation.requirements import Requirement, judge_requirements
+from anonymix_lab.evaluation.requirements import Requirement, check_requirements
 from anonymix_lab.evaluation.scenarios import OWN, Drawn, Measured, draw, measure_scenarios
 from anonymix_lab.evaluation.traits import diversity, group_parts, traits
 from anonymix_lab.machine import machine, versions
@@ -60,7 +60,7 @@ class Settings:
         key_seed: Of all keys.
         shared_keys: How many keys for everybody.
         replicates: Of the bootstrap.
-        rival_pairs: At most so many pairs for rivals.
+        baseline_pairs: At most so many pairs for baselines.
         claimed: Whether impostors' probes are also drawn under the claimed person's key.
         scopes: Whether probes are also drawn under the keys of another application.
         command: The command line, for the report.
@@ -70,7 +70,7 @@ class Settings:
     key_seed: int = 1
     shared_keys: int = 2
     replicates: int = 200
-    rival_pairs: int = 300
+    baseline_pairs: int = 300
     claimed: bool = True
     scopes: bool = True
     command: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ class Settings:
         Raises:
             UsageError: It makes none.
         """
-        for name, least in (("shared_keys", 1), ("replicates", 1), ("rival_pairs", 2)):
+        for name, least in (("shared_keys", 1), ("replicates", 1), ("baseline_pairs", 2)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is at least {least}", where=str(getattr(self, name)))
 
@@ -106,7 +106,7 @@ class MixerFacts:
     """What the report says about the mixer."""
 
     fingerprint: str = ""
-    road: str = ""
+    method: str = ""
     policy: Mapping[str, str | float] = field(default_factory=dict)
 
 
@@ -117,7 +117,7 @@ def evaluate(
     settings: Settings,
     *,
     facts: MixerFacts | None = None,
-    rivals: Sequence[Protection] = (),
+    baselines: Sequence[Protection] = (),
     attacks: AttackMaker = lambda _: (),
     requirements: Sequence[Requirement] = (),
     groups: Mapping[str, Sequence[str]] | None = None,
@@ -131,7 +131,7 @@ def evaluate(
         extractor: Makes pictures and embeddings, or finds them in the cache.
         settings: Everything else.
         facts: What the report says about the mixer.
-        rivals: Others, on a part of the same pairs.
+        baselines: Others, on a part of the same pairs.
         attacks: From a protection to the attacks on it.
         requirements: To be held.
         groups: Person -> labels.
@@ -143,13 +143,13 @@ def evaluate(
     """
     started = time.monotonic()
     panel = extractor.panel
-    judges = [judge.name for judge in panel.judges]
+    matchers = [matcher.name for matcher in panel.matchers]
     development = protocol.development
     table = None
     if development:
         table = extractor.table([Request(sample) for sample in development], None, "development photos")
     people = [sample.person for sample in development]
-    frozen = {judge: freeze(judge, table, people) for judge in judges}
+    frozen = {matcher: freeze(matcher, table, people) for matcher in matchers}
     drawn = draw(
         protocol,
         protection,
@@ -159,36 +159,34 @@ def evaluate(
         scopes=settings.scopes,
     )
     step("error rates and their intervals")
-    measured = measure_scenarios(
-        protocol, drawn, judges, frozen, seed=settings.seed, replicates=settings.replicates
-    )
+    measured = measure_scenarios(protocol, drawn, matchers, frozen, seed=settings.seed, replicates=settings.replicates)
     attack_results: list[AttackPart] = []
     lines: list[ProtectionPart] = []
     failures = _failures(drawn, protection)
     lines += _lines(protocol, protection, drawn, measured, extractor)
-    small = part_of(protocol, settings.rival_pairs, settings.seed)
+    small = part_of(protocol, settings.baseline_pairs, settings.seed)
     step("attacks")
     attack_results += _attack(protocol, protection, drawn, extractor, frozen, settings, attacks)
-    for rival in rivals:
-        theirs = draw(small, rival, extractor, shared_keys=settings.shared_keys, claimed=False, scopes=False)
-        step(f"{rival.title}: error rates and attacks")
+    for baseline in baselines:
+        theirs = draw(small, baseline, extractor, shared_keys=settings.shared_keys, claimed=False, scopes=False)
+        step(f"{baseline.title}: error rates and attacks")
         result = measure_scenarios(
             small,
             theirs,
-            judges,
+            matchers,
             frozen,
             seed=settings.seed,
             replicates=settings.replicates,
             unprotected=False,
         )
-        failures += _failures(theirs, rival)[1:]
-        lines += _lines(small, rival, theirs, result, extractor)
-        attack_results += _attack(small, rival, theirs, extractor, frozen, settings, attacks)
+        failures += _failures(theirs, baseline)[1:]
+        lines += _lines(small, baseline, theirs, result, extractor)
+        attack_results += _attack(small, baseline, theirs, extractor, frozen, settings, attacks)
     report = Report(
         provenance=_provenance(settings, facts or MixerFacts(), extractor, time.monotonic() - started),
         protocol=_protocol(protocol),
-        judges=tuple(
-            JudgePart(name=j.name, seen_by_mixer=j.seen_by_mixer, identity=j.identity) for j in panel.judges
+        matchers=tuple(
+            MatcherPart(name=j.name, seen_by_mixer=j.seen_by_mixer, identity=j.identity) for j in panel.matchers
         ),
         thresholds=tuple(_threshold(entry) for by_target in frozen.values() for entry in by_target.values()),
         failures=tuple(failures),
@@ -199,17 +197,13 @@ def evaluate(
         protections=tuple(lines),
         traits=traits(drawn, settings.seed),
         features=(),
-        diversity=diversity(
-            protocol, drawn, judges, frozen, seed=settings.seed, replicates=settings.replicates
-        ),
-        groups=group_parts(
-            protocol, measured, groups, frozen, seed=settings.seed, replicates=settings.replicates
-        )
+        diversity=diversity(protocol, drawn, matchers, frozen, seed=settings.seed, replicates=settings.replicates),
+        groups=group_parts(protocol, measured, groups, frozen, seed=settings.seed, replicates=settings.replicates)
         if groups
         else (),
         requirements=(),
     )
-    report = report.model_copy(update={"requirements": judge_requirements(report, requirements)})
+    report = report.model_copy(update={"requirements": check_requirements(report, requirements)})
     return Evaluation(report, measured, drawn)
 
 
@@ -244,15 +238,15 @@ def _attack(
     names = {person: number for number, person in enumerate(protocol.people)}
     people = np.array([names[sample.person] for sample in protocol.samples], np.int64)
     panel = extractor.panel
-    thresholds = {judge: by[_TARGET].value for judge, by in frozen.items()}
+    thresholds = {matcher: by[_TARGET].value for matcher, by in frozen.items()}
     material = Material(
         protocol=protocol,
         protection=protection,
         drawn=drawn,
         extractor=extractor,
-        judges=[judge.name for judge in panel.judges],
-        seen=frozenset(judge.name for judge in panel.judges if judge.seen_by_mixer),
-        thresholds={judge: value for judge, value in thresholds.items() if value is not None},
+        matchers=[matcher.name for matcher in panel.matchers],
+        seen=frozenset(matcher.name for matcher in panel.matchers if matcher.seen_by_mixer),
+        thresholds={matcher: value for matcher, value in thresholds.items() if value is not None},
         people=people,
         theirs=split_people(people, settings.seed),
         seed=settings.seed,
@@ -263,11 +257,7 @@ def _attack(
 
 def _failures(drawn: Drawn, protection: Protection) -> list[FailurePart]:
     original = drawn.original
-    parts = [
-        FailurePart(
-            what="photos as they are", protection="", pictures=len(original), failed=original.failures()
-        )
-    ]
+    parts = [FailurePart(what="photos as they are", protection="", pictures=len(original), failed=original.failures())]
     for name, table in (
         ("a key each", drawn.own),
         ("one key", drawn.shared),
@@ -316,25 +306,25 @@ def _lines(
     failed: dict[str, int] = {}
     for reason, count in drawn.own.failures().items():
         failed[reason] = failed.get(reason, 0) + count
-    for judge in extractor.panel.judges:
-        one, own = measured.two("one-key", judge.name), measured.two("own-key", judge.name)
-        link = measured.link("renewal", judge.name)
+    for matcher in extractor.panel.matchers:
+        one, own = measured.two("one-key", matcher.name), measured.two("own-key", matcher.name)
+        link = measured.link("renewal", matcher.name)
         lines.append(
             ProtectionPart(
                 name=protection.name,
                 title=protection.title,
                 fingerprint=protection.fingerprint,
                 keyed=protection.keyed,
-                judge=judge.name,
-                seen_by_mixer=judge.seen_by_mixer,
+                matcher=matcher.name,
+                seen_by_mixer=matcher.seen_by_mixer,
                 photos=len(protocol.samples),
                 people=len(protocol.people),
                 seconds_median=seconds,
                 failures=failed,
                 eer_one_key=one.eer if one else NOTHING,
                 eer_own_key=own.eer if own else NOTHING,
-                psr=_rate(measured, "anonymity", judge.name, complement=True),
-                renewal=_rate(measured, "renewal", judge.name),
+                psr=_rate(measured, "anonymity", matcher.name, complement=True),
+                renewal=_rate(measured, "renewal", matcher.name),
                 d_sys=link.d_sys.value if link else None,
                 d_sys_floor=link.floor if link else None,
             )
@@ -342,8 +332,8 @@ def _lines(
     return lines
 
 
-def _rate(measured: Measured, scenario: str, judge: str, *, complement: bool = False) -> Figure:
-    part = measured.one(scenario, judge)
+def _rate(measured: Measured, scenario: str, matcher: str, *, complement: bool = False) -> Figure:
+    part = measured.one(scenario, matcher)
     for rate in part.rates if part else ():
         if rate.target_fmr == _TARGET:
             figure = rate.rate
@@ -359,7 +349,7 @@ def _rate(measured: Measured, scenario: str, judge: str, *, complement: bool = F
 
 def _threshold(entry: Frozen) -> ThresholdPart:
     return ThresholdPart(
-        judge=entry.judge,
+        matcher=entry.matcher,
         target_fmr=entry.target,
         threshold=entry.value,
         source=entry.source,
@@ -393,7 +383,7 @@ def _provenance(settings: Settings, facts: MixerFacts, extractor: Extractor, sec
         command=settings.command,
         anonymix=__version__,
         fingerprint=facts.fingerprint,
-        road=facts.road,
+        method=facts.method,
         policy=dict(facts.policy),
         key_seed=settings.key_seed,
         shared_keys=settings.shared_keys,

@@ -57,7 +57,7 @@ def traits(drawn: Drawn, seed: int = 1) -> tuple[TraitPart, ...]:
 def diversity(
     protocol: Protocol,
     drawn: Drawn,
-    judges: Sequence[str],
+    matchers: Sequence[str],
     frozen: Mapping[str, Mapping[float, Frozen]],
     *,
     seed: int,
@@ -69,23 +69,23 @@ def diversity(
         first.setdefault(sample.person, number)
     rows = np.array(list(first.values()), np.int64)
     parts = []
-    for judge in judges:
-        threshold = frozen[judge][_TARGET].value
-        own = rows[drawn.own.found(judge)[rows]]
+    for matcher in matchers:
+        threshold = frozen[matcher][_TARGET].value
+        own = rows[drawn.own.found(matcher)[rows]]
         if threshold is None or len(own) < 2:
             continue
         a, b = cross_pairs(np.arange(len(own)), np.zeros(len(own), np.int64), 500_000, seed)
-        scores = scores_of(drawn.own, drawn.own, judge, own[a], own[b])
+        scores = scores_of(drawn.own, drawn.own, matcher, own[a], own[b])
         hit = scores >= threshold
         interval = share_interval(Resampler(a, b, seed=seed), hit, replicates=replicates)
-        vectors = drawn.own.vectors[judge][own].astype(np.float64)
+        vectors = drawn.own.vectors[matcher][own].astype(np.float64)
         kept: list[int] = []
         for number, vector in enumerate(vectors):
             if not kept or (vectors[kept] @ vector).max() < threshold:
                 kept.append(number)
         parts.append(
             DiversityPart(
-                judge=judge,
+                matcher=matcher,
                 target_fmr=_TARGET,
                 faces=len(own),
                 collision=Figure(**interval._asdict()),
@@ -146,7 +146,7 @@ def group_parts(
         for entry in measured.scores:
             if entry.scenario not in {"unprotected", "own-key", "one-key"}:
                 continue
-            threshold = frozen[entry.judge][_TARGET].value
+            threshold = frozen[entry.matcher][_TARGET].value
             comparisons = entry.comparisons
             inside = member[comparisons.first_person] & member[comparisons.second_person]
             if threshold is None or not inside.any():
@@ -167,7 +167,7 @@ def group_parts(
                 GroupPart(
                     label=label,
                     scenario=entry.scenario,
-                    judge=entry.judge,
+                    matcher=entry.matcher,
                     people=int(member.sum()),
                     genuine=int(chosen.same.sum()),
                     impostor=int((~chosen.same).sum()),

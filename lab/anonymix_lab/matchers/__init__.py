@@ -1,13 +1,13 @@
 """From photos to embeddings, with a cache on disk, and from embeddings to scores."""
 
 from anonymix_lab.matchers._extract import Extractor, Request, Table
-from anonymix_lab.matchers._judges import (
+from anonymix_lab.matchers._matchers import (
     TRAIT_NAMES,
     TRAITS,
-    Judge,
+    Matcher,
     Panel,
-    RecogniserJudge,
-    load_judges,
+    RecogniserMatcher,
+    load_matchers,
 )
 from anonymix_lab.matchers._store import EmbeddingStore, Entry
 
@@ -17,10 +17,10 @@ __all__ = [
     "EmbeddingStore",
     "Entry",
     "Extractor",
-    "Judge",
+    "Matcher",
     "Panel",
-    "RecogniserJudge",
+    "RecogniserMatcher",
     "Request",
     "Table",
-    "load_judges",
+    "load_matchers",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_lab.data import Sample
-from anonymix_lab.matchers._judges import Panel
+from anonymix_lab.matchers._matchers import Panel
 from anonymix_lab.matchers._store import NO_FACE, EmbeddingStore, Entry
 from anonymix_lab.protections import KeyName, Protection
 from anonymix_plugin.errors import PhotoError
@@ -41,7 +41,7 @@ class Table:
     """Answers about pictures, one row for each request.
 
     Attributes:
-        vectors: Name of the judge (or "traits") -> (n, dim) float32, NaN where there is none.
+        vectors: Name of the matcher (or "traits") -> (n, dim) float32, NaN where there is none.
         reasons: Why there is no answer, by name: (n,) texts, "" where there is one.
         seconds: (n,) float64, what making each picture took.
     """
@@ -66,7 +66,7 @@ class Table:
         )
 
     def failures(self) -> dict[str, int]:
-        """How many pictures at least one judge had no answer for, by reason."""
+        """How many pictures at least one matcher had no answer for, by reason."""
         first: dict[int, str] = {}
         for rows in self.reasons.values():
             for i in np.flatnonzero(rows != ""):
@@ -98,7 +98,7 @@ class Extractor:
     made: dict[str, int] = field(default_factory=dict)
 
     def table(self, requests: Sequence[Request], protection: Protection | None, step: str) -> Table:
-        """Get answers of all judges, and traits.
+        """Get answers of all matchers, and traits.
 
         Args:
             requests: Pictures; the same one may be asked for several times.
@@ -130,9 +130,7 @@ class Extractor:
                 if entry is not None and entry.vector is not None:
                     row[:] = entry.vector
             vectors[name] = matrix
-            reasons[name] = np.array(
-                ["" if entry is None else entry.reason for entry in entries[name]], np.str_
-            )
+            reasons[name] = np.array(["" if entry is None else entry.reason for entry in entries[name]], np.str_)
         first = next(iter(entries.values()))
         seconds = np.array([0.0 if entry is None else entry.seconds for entry in first])
         return Table(vectors, reasons, seconds)
@@ -181,9 +179,7 @@ class Extractor:
         kind = protection.name if protection is not None else "original"
         self.made[kind] = self.made.get(kind, 0) + len(wanted)
 
-    def _look(
-        self, request: Request, protection: Protection | None, names: tuple[str, ...]
-    ) -> dict[str, Entry]:
+    def _look(self, request: Request, protection: Protection | None, names: tuple[str, ...]) -> dict[str, Entry]:
         started = time.perf_counter()
         try:
             if request.key is None or protection is None:
@@ -195,10 +191,7 @@ class Extractor:
             answers = self.panel.look(photo, names, "largest" if seconds else self.choice)
         except PhotoError as error:
             return {name: Entry(None, error.code) for name in names}
-        return {
-            name: Entry(vector, "" if vector is not None else NO_FACE, seconds)
-            for name, vector in answers.items()
-        }
+        return {name: Entry(vector, "" if vector is not None else NO_FACE, seconds) for name, vector in answers.items()}
 
     def _space(self, name: str, protection: Protection | None) -> str:
         # The rule of `faces.meant_face`; what was cached under the one before it is not used.

@@ -1,7 +1,7 @@
 """Embeddings on disk, so that no photo is embedded and no face is drawn twice.
 
 A *space* is what an embedding depends on besides photo and key: the protection's fingerprint and the
-judge's weights. Each space is a folder of shards; a shard is a safetensors file that is written whole or not
+matcher's weights. Each space is a folder of shards; a shard is a safetensors file that is written whole or not
 at all. What an interrupt takes away is what came after the last shard.
 
 Embeddings of original photos are biometric data: whoever keeps a cache keeps those.
@@ -25,7 +25,7 @@ from anonymix_plugin.files import write_bytes
 from anonymix_plugin.values import Floats
 
 NO_FACE: Final = "no_face"
-"""Why there is no embedding: the judge found no face. Other reasons are codes of `AnonymixError`."""
+"""Why there is no embedding: the matcher found no face. Other reasons are codes of `AnonymixError`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,9 +51,7 @@ class WeightedRates:
         return float(np.trapezoid((1.0 - fnmr)[::-1], fmr[::-1]))
 
 
-def accuracy_of_folds(
-    scores: Array, same: npt.NDArray[np.bool_], folds: npt.NDArray[np.int64]
-) -> tuple[float, float]:
+def accuracy_of_folds(scores: Array, same: npt.NDArray[np.bool_], folds: npt.NDArray[np.int64]) -> tuple[float, float]:
     """The accuracy of LFW's protocol: each fold at the threshold that is best on all others.
 
     Args:

@@ -47,9 +47,7 @@ class Resampler:
         seed: Of the draws.
     """
 
-    def __init__(
-        self, first: Integers, second: Integers, keys: Integers | None = None, *, seed: int = 1
-    ) -> None:
+    def __init__(self, first: Integers, second: Integers, keys: Integers | None = None, *, seed: int = 1) -> None:
         self._first, self._second, self._keys, self._seed = first, second, keys, seed
         self._people = int(max(first.max(initial=-1), second.max(initial=-1))) + 1
         self._known: dict[int, Array] = {}
@@ -60,9 +58,7 @@ class Resampler:
             return self._known[replicate]
         random = np.random.Generator(np.random.Philox(key=self._seed, counter=replicate << 64))
         drawn = _drawn(random, self._people)
-        weights = np.where(
-            self._first == self._second, drawn[self._first], drawn[self._first] * drawn[self._second]
-        )
+        weights = np.where(self._first == self._second, drawn[self._first], drawn[self._first] * drawn[self._second])
         if self._keys is not None and (keys := int(self._keys.max(initial=-1)) + 1) > 1:
             weights = weights * _drawn(random, keys)[self._keys]
         if len(self._known) * len(weights) < _REMEMBERED:

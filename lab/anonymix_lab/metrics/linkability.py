@@ -9,7 +9,7 @@ different keys. With LR(s) = p(s|mated) / p(s|non-mated) and prior odds w,
 Both densities are histograms over the same equal bins of a range given beforehand, and the integral is the
 sum over bins: for histograms that is exact, while trapezoids through bin centres lose half a bin at each
 end. What remains is that finite samples never have equal histograms: D_sys of two samples of *one*
-distribution is above 0, the more so the more bins. That floor is measured, by dealing the labels out anew
+distribution is above 0, the more so the more bins. That floor is measured, by dealing the labels out again
 at random, and reported beside the value.
 
 The maximal linkability is M = log2(integral of max(p(s|mated), p(s|non-mated)) ds) bits, 0..1: one plus the

@@ -25,42 +25,40 @@ class Frozen:
     """A threshold.
 
     Attributes:
-        judge: Whose.
+        matcher: Whose.
         target: The FMR that it keeps.
         value: The cosine, or None where there were too few comparisons to tell.
         source: "development" or "published" (measured on LFW view 1, `verification.THRESHOLDS`).
         comparisons: Impostor comparisons that it comes from; 0 for published ones.
     """
 
-    judge: str
+    matcher: str
     target: float
     value: float | None
     source: Source
     comparisons: int
 
 
-def freeze(judge: str, table: Table | None, people: Sequence[str]) -> dict[float, Frozen]:
-    """Thresholds of a judge from all comparisons of different people of a development set.
+def freeze(matcher: str, table: Table | None, people: Sequence[str]) -> dict[float, Frozen]:
+    """Thresholds of a matcher from all comparisons of different people of a development set.
 
     A target that would rest on less than one wrong comparison is not set; for FMR 1 % and .1 % the published
     threshold of the recogniser takes its place where there is one.
 
     Args:
-        judge: Its name.
+        matcher: Its name.
         table: Answers about the development photos; None where there are none.
         people: Who is on each.
     """
-    scores = np.zeros(0) if table is None else all_impostors(table.vectors[judge], people)
+    scores = np.zeros(0) if table is None else all_impostors(table.vectors[matcher], people)
     frozen = {}
     for target in TARGETS:
         if len(scores) * target >= 1:
-            frozen[target] = Frozen(
-                judge, target, threshold_at_fmr(scores, target), "development", len(scores)
-            )
+            frozen[target] = Frozen(matcher, target, threshold_at_fmr(scores, target), "development", len(scores))
         else:
-            known = THRESHOLDS.get(judge, {}).get(_PUBLISHED.get(target, ""))
+            known = THRESHOLDS.get(matcher, {}).get(_PUBLISHED.get(target, ""))
             frozen[target] = Frozen(
-                judge, target, known, "published" if known else "development", 0 if known else len(scores)
+                matcher, target, known, "published" if known else "development", 0 if known else len(scores)
             )
     return frozen
 
@@ -69,9 +67,7 @@ def all_impostors(vectors: npt.NDArray[np.float32], people: Sequence[str]) -> Ar
     """Scores of all pairs of answers about different people, (n,) float64; NaN rows are left out."""
     there = ~np.isnan(vectors[:, 0])
     rows = vectors[there].astype(np.float64)
-    _, owner = (
-        np.unique(np.asarray(people)[there], return_inverse=True) if there.any() else (0, np.zeros(0, int))
-    )
+    _, owner = np.unique(np.asarray(people)[there], return_inverse=True) if there.any() else (0, np.zeros(0, int))
     first, second = np.triu_indices(len(rows), 1)
     different = owner[first] != owner[second]
     return np.asarray((rows @ rows.T)[first[different], second[different]], np.float64)

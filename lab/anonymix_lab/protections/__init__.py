@@ -1,4 +1,4 @@
-"""Protections: whatever makes another picture of a photo and a key, Anonymix and its rivals alike."""
+"""Protections: whatever makes another picture of a photo and a key, Anonymix and its baselines alike."""
 
 from anonymix_lab.protections._mixer import MixerProtection
 from anonymix_lab.protections._plain import Blur, Pixelation

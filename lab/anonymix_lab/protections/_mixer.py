@@ -10,7 +10,7 @@ from anonymix_plugin.values import Pixels
 
 
 class MixerProtection:
-    """Anonymix: `Anonymixer.protect` from file to cancelable face, on either road.
+    """Anonymix: `Anonymixer.protect` from file to cancelable face, on either method.
 
     Args:
         mixer: Opened over `SeededKeys`.
@@ -20,9 +20,7 @@ class MixerProtection:
 
     keyed = True
 
-    def __init__(
-        self, mixer: Anonymixer, seed: int, *, name: str = "anonymix", title: str = "Anonymix"
-    ) -> None:
+    def __init__(self, mixer: Anonymixer, seed: int, *, name: str = "anonymix", title: str = "Anonymix") -> None:
         self._mixer = mixer
         self.name, self.title = name, title
         chosen = "" if mixer.face_policy == "largest" else f" {mixer.face_policy}"

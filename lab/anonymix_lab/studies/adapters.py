@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anonymix_adapters.conformance import Person
-from anonymix_adapters.gate import FaceMixer
+from anonymix_adapters.interceptor import FaceMixer
 from anonymix_adapters.protocol import Adapter, Answer, Rehearsal
 from anonymix_keystore import Keystore
 from anonymix_plugin.errors import UsageError

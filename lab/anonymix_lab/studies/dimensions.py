@@ -115,7 +115,7 @@ def dims_curve(
         photos: (N, 640) float32 joint embeddings to learn the subspace from.
         people: (N,) int64, who is on each.
         population: (M, 640) float32 of other people, or None.
-        pairs: To judge by; of people none of whom is among those learned from.
+        pairs: To measure by; of people none of whom is among those learned from.
         thresholds: Recogniser -> cosine at FMR .1 % of unprotected photos.
         ridge: Penalty of the thief's regression.
         scatter_ridge: The ridge of the fit.

@@ -60,10 +60,7 @@ class JointRefiner(Refiner):
             raise UsageError("a joint optimisation needs two or more photos of the person", where="photos")
         with torch.inference_mode(False), torch.enable_grad():
             codes = [self._checked(photo.w_plus).clone() for photo in photos]
-            aims = [
-                self._aim(code, photo.crop, photo.framed, None)
-                for code, photo in zip(codes, photos, strict=True)
-            ]
+            aims = [self._aim(code, photo.crop, photo.framed, None) for code, photo in zip(codes, photos, strict=True)]
             start, stop = self._layers.start, self._layers.stop
             moving = [code[:, start:stop].clone().requires_grad_() for code in codes]
             optimiser = torch.optim.Adam(moving, lr=self.settings.learning_rate)
@@ -76,8 +73,7 @@ class JointRefiner(Refiner):
                 if step == 0 or (self.settings.realign_every and step % self.settings.realign_every == 0):
                     to_crops = [self._alignment(picture.detach()) for picture in pictures]
                 seen = [
-                    self._embeddings(picture, to_crop, ())
-                    for picture, to_crop in zip(pictures, to_crops, strict=True)
+                    self._embeddings(picture, to_crop, ()) for picture, to_crop in zip(pictures, to_crops, strict=True)
                 ]
                 anonymity = torch.stack(
                     [

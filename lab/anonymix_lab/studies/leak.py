@@ -35,7 +35,7 @@ class GroupLeak:
         same_photo: Share of faces whose nearest code, over one photo of each person, is that of the photo
             that was protected.
         other_photo: The same where the thief has other photos of the same people.
-        likeness: Mean cosine of the code that is read with that of the photo that was protected, both less
+        similarity: Mean cosine of the code that is read with that of the photo that was protected, both less
             the mean over people.
         strangers: The same with the photos of other people.
     """
@@ -43,7 +43,7 @@ class GroupLeak:
     group: str
     same_photo: float
     other_photo: float
-    likeness: float
+    similarity: float
     strangers: float
 
 

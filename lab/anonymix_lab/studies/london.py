@@ -9,8 +9,8 @@ comparisons in each scenario.
 - anonymity: each photo against its own protected faces, under every key drawn here.
 - renewal: protected faces of the same person under different keys against each other.
 
-Operating thresholds are those at which the judge, on the *unprotected* photos of the set, lets at most one
-impostor in a thousand pass. Anonymity and renewal are also given at the judge's threshold of FMR .1 % on
+Operating thresholds are those at which the matcher, on the *unprotected* photos of the set, lets at most one
+impostor in a thousand pass. Anonymity and renewal are also given at the matcher's threshold of FMR .1 % on
 photos from the street (LFW view 1, `verification.THRESHOLDS`), which is lower, because studio photos of
 different people are more alike; error rates also at its threshold for cancelable faces of such photos.
 """
@@ -34,7 +34,7 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import Detector, meant_face
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.policy import MixingPolicy
-from anonymix_plugin.options import RoadName
+from anonymix_plugin.options import MethodName
 from anonymix_plugin.recognisers import MeasuringRecogniser, Recogniser
 from anonymix_plugin.values import Floats, Photo, Pixels
 from anonymix_plugin.verification import THRESHOLDS
@@ -47,20 +47,20 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Separation:
-    """How well genuine and impostor scores are apart: EER, and mean and deviation of both."""
+    """How well genuine and impostor scores are apart: EER, and mean and standard deviation of both."""
 
     eer: float
     genuine_mean: float
-    genuine_deviation: float
+    genuine_std: float
     impostor_mean: float
-    impostor_deviation: float
+    impostor_std: float
     fnmr_at_threshold: float
     fmr_at_threshold: float
 
 
 @dataclass(frozen=True)
-class SetAnew:
-    """Error rates at the judge's threshold for cancelable faces, FMR .1 % on street photos under one key.
+class Recalibrated:
+    """Error rates at the matcher's threshold for cancelable faces, FMR .1 % on street photos under one key.
 
     Attributes:
         threshold: That threshold, "cancelable-fmr-0.1%".
@@ -76,11 +76,11 @@ class SetAnew:
 
 
 @dataclass(frozen=True)
-class JudgeFigures:
+class MatcherFigures:
     """What one recogniser says.
 
     Attributes:
-        judge: Its name.
+        matcher: Its name.
         seen_by_mixer: Whether the mixer or its training uses it; figures of those that do not count.
         threshold: Operating threshold.
         unprotected: Photos as they are.
@@ -91,18 +91,18 @@ class JudgeFigures:
         highest_original: The highest score among them.
         renewal_match_rate: Share of comparisons of one person under two different keys that match.
         renewal_comparisons: How many there were.
-        street_threshold: The judge's threshold of FMR .1 % on LFW view 1, None where it was not measured.
+        street_threshold: The matcher's threshold of FMR .1 % on LFW view 1, None where it was not measured.
         below_street_threshold: `below_threshold` at that threshold.
         renewal_at_street_threshold: `renewal_match_rate` at that threshold.
-        set_anew: Error rates at the threshold for cancelable faces, None where it was not measured.
-        one_person: Mean and deviation of the cosine of a person's two photos under one key, over all keys.
+        recalibrated: Error rates at the threshold for cancelable faces, None where it was not measured.
+        one_person: Mean and standard deviation of the cosine of a person's two photos under one key, over all keys.
         quality: Mean length of the recogniser's embeddings of protected faces before they are normalised,
             over that of the photos (see `anonymix_plugin.quality`): 1 where it sees protected faces as well
             as photos. None for recognisers that do not tell.
         least_quality: The least of a protected face, over the mean of the photos.
     """
 
-    judge: str
+    matcher: str
     seen_by_mixer: bool
     threshold: float
     unprotected: Separation
@@ -116,7 +116,7 @@ class JudgeFigures:
     street_threshold: float | None
     below_street_threshold: float | None
     renewal_at_street_threshold: float | None
-    set_anew: SetAnew | None
+    recalibrated: Recalibrated | None
     one_person: tuple[float, float]
     quality: float | None
     least_quality: float | None
@@ -136,40 +136,40 @@ class LondonFigures:
         shared_keys: How many keys for everybody were tried.
         fingerprint: The mixer's.
         policy: The mixing policy's settings.
-        road: "fast", or "refine" and the name of the preset.
+        method: "fast", or "refine" and the name of the preset.
         undetected: On how many protected pictures no face was found.
         seconds: How long it took.
-        judges: What each recogniser says.
+        matchers: What each recogniser says.
     """
 
     people: int
     shared_keys: int
     fingerprint: str
     policy: Mapping[str, str | float]
-    road: str
+    method: str
     undetected: int
     seconds: float
-    judges: tuple[JudgeFigures, ...]
+    matchers: tuple[MatcherFigures, ...]
 
     def as_json(self) -> dict[str, object]:
         """Return everything as JSON takes it."""
         content: dict[str, object] = asdict(self)
-        for entry, judge in zip(content["judges"], self.judges, strict=True):  # type: ignore[call-overload]
-            entry["one_key_eer"] = judge.one_key_eer
+        for entry, matcher in zip(content["matchers"], self.matchers, strict=True):  # type: ignore[call-overload]
+            entry["one_key_eer"] = matcher.one_key_eer
         return content
 
 
 @dataclass(frozen=True, eq=False)
 class _Embedded:
-    """What judges see in everybody's two photos under one set of keys.
+    """What matchers see in everybody's two photos under one set of keys.
 
     Attributes:
-        by_judge: Judge -> embeddings, (people, 2, dim).
-        lengths: Judge -> their lengths before they were normalised, (people, 2); of those that tell.
+        by_matcher: Matcher -> embeddings, (people, 2, dim).
+        lengths: Matcher -> their lengths before they were normalised, (people, 2); of those that tell.
         undetected: On how many pictures no face was found.
     """
 
-    by_judge: Mapping[str, Floats]
+    by_matcher: Mapping[str, Floats]
     lengths: Mapping[str, Floats]
     undetected: int
 
@@ -192,7 +192,7 @@ def london_photos(folder: Path, limit: int | None = None) -> list[tuple[Path, Pa
 
 def london_figures(
     photos: Sequence[tuple[Path, Path]],
-    judges: Sequence[Recogniser],
+    matchers: Sequence[Recogniser],
     detector: Detector,
     *,
     shared_keys: int = 2,
@@ -205,24 +205,24 @@ def london_figures(
 
     Args:
         photos: (enrolment, probe) of each person.
-        judges: Recognisers, at least one.
+        matchers: Recognisers, at least one.
         detector: Finds faces in photos and in protected faces.
         shared_keys: How many keys for everybody are tried.
         seed: Seed of all keys.
         policy: Mixing policy; the default one without it.
-        refinement: Preset of the refine road; the fast road without it.
+        refinement: Preset of the refine method; the fast method without it.
         progress: Called with stage, done and total.
 
     Returns:
         The figures.
     """
     started = time.monotonic()
-    plain = _embed(photos, judges, detector, decode_photo, "unprotected", progress)
+    plain = _embed(photos, matchers, detector, decode_photo, "unprotected", progress)
     people = {path: str(number) for number, pair in enumerate(photos) for path in pair}
     keys = [(f"{SHARED_SCOPE} {number + 1}", 1) for number in range(shared_keys)] + [("own", 1), ("own", 2)]
     sets: list[_Embedded] = []
-    road: RoadName = "fast" if refinement is None else "refine"
-    with Anonymixer(SeededKeys(seed), policy=policy, road=road, refinement=refinement) as mixer:
+    method: MethodName = "fast" if refinement is None else "refine"
+    with Anonymixer(SeededKeys(seed), policy=policy, method=method, refinement=refinement) as mixer:
         fingerprint = mixer.fingerprint
         for scope, version in keys:
 
@@ -231,48 +231,46 @@ def london_figures(
                 return Photo(face.pixels, f"protected {path.name}")
 
             stage = f"protected, {scope} {version}"
-            sets.append(_embed(photos, judges, detector, protect, stage, progress))
+            sets.append(_embed(photos, matchers, detector, protect, stage, progress))
     figures = [
-        _judge(judge, plain, sets[:shared_keys], sets[shared_keys], sets[shared_keys + 1]) for judge in judges
+        _rate(matcher, plain, sets[:shared_keys], sets[shared_keys], sets[shared_keys + 1]) for matcher in matchers
     ]
     return LondonFigures(
         people=len(photos),
         shared_keys=shared_keys,
         fingerprint=fingerprint,
         policy=(policy or MixingPolicy()).describe(),
-        road=road if refinement is None else f"{road}, {refinement}",
+        method=method if refinement is None else f"{method}, {refinement}",
         undetected=sum(entry.undetected for entry in sets),
         seconds=time.monotonic() - started,
-        judges=tuple(figures),
+        matchers=tuple(figures),
     )
 
 
-def _judge(
-    judge: Recogniser,
+def _rate(
+    matcher: Recogniser,
     plain: _Embedded,
     shared: Sequence[_Embedded],
     own: _Embedded,
     renewed: _Embedded,
-) -> JudgeFigures:
-    name = judge.name
-    genuine, impostor = _scores(plain.by_judge[name])
+) -> MatcherFigures:
+    name = matcher.name
+    genuine, impostor = _scores(plain.by_matcher[name])
     threshold = threshold_at_fmr(impostor, 0.001)
     street = THRESHOLDS.get(name, {}).get("fmr-0.1%")
-    protected = [entry.by_judge[name] for entry in (*shared, own, renewed)]
-    original = np.concatenate(
-        [np.einsum("pid,pjd->pij", plain.by_judge[name], entry).ravel() for entry in protected]
-    )
+    protected = [entry.by_matcher[name] for entry in (*shared, own, renewed)]
+    original = np.concatenate([np.einsum("pid,pjd->pij", plain.by_matcher[name], entry).ravel() for entry in protected])
     renewal = np.concatenate([np.einsum("pid,pjd->pij", a, b).ravel() for a, b in combinations(protected, 2)])
     together = np.concatenate([np.einsum("pd,pd->p", entry[:, 0], entry[:, 1]) for entry in protected])
     lengths = [entry.lengths[name] for entry in (*shared, own, renewed) if name in entry.lengths]
     ordinary = float(plain.lengths[name].mean()) if lengths else 1.0
-    return JudgeFigures(
-        judge=name,
-        seen_by_mixer=judge.seen_by_mixer,
+    return MatcherFigures(
+        matcher=name,
+        seen_by_mixer=matcher.seen_by_mixer,
         threshold=float(threshold),
         unprotected=_separation(genuine, impostor, threshold),
-        one_key=tuple(_separation(*_scores(entry.by_judge[name]), threshold) for entry in shared),
-        own_key=_separation(*_scores(own.by_judge[name]), threshold),
+        one_key=tuple(_separation(*_scores(entry.by_matcher[name]), threshold) for entry in shared),
+        own_key=_separation(*_scores(own.by_matcher[name]), threshold),
         below_threshold=float((original < threshold).mean()),
         highest_original=float(original.max()),
         original_comparisons=len(original),
@@ -281,25 +279,25 @@ def _judge(
         street_threshold=street,
         below_street_threshold=None if street is None else float((original < street).mean()),
         renewal_at_street_threshold=None if street is None else float((renewal >= street).mean()),
-        set_anew=_set_anew(name, shared, own, renewal),
+        recalibrated=_recalibrated(name, shared, own, renewal),
         one_person=(float(together.mean()), float(together.std())),
         quality=float(np.mean(lengths)) / ordinary if lengths else None,
         least_quality=float(np.min(lengths)) / ordinary if lengths else None,
     )
 
 
-def _set_anew(name: str, shared: Sequence[_Embedded], own: _Embedded, renewal: Floats) -> SetAnew | None:
+def _recalibrated(name: str, shared: Sequence[_Embedded], own: _Embedded, renewal: Floats) -> Recalibrated | None:
     threshold = THRESHOLDS.get(name, {}).get("cancelable-fmr-0.1%")
     if threshold is None:
         return None
-    sets = [_scores(entry.by_judge[name]) for entry in shared]
+    sets = [_scores(entry.by_matcher[name]) for entry in shared]
     together = [np.concatenate(parts) for parts in zip(*sets, strict=True)]
     rates = [
         error_rates(genuine, impostor, [threshold])
-        for genuine, impostor in ((together[0], together[1]), _scores(own.by_judge[name]))
+        for genuine, impostor in ((together[0], together[1]), _scores(own.by_matcher[name]))
     ]
     one, each = ((float(fmr[0]), float(fnmr[0])) for fmr, fnmr in rates)
-    return SetAnew(threshold, one, each, float((renewal >= threshold).mean()))
+    return Recalibrated(threshold, one, each, float((renewal >= threshold).mean()))
 
 
 def _separation(genuine: Scores, impostor: Scores, threshold: float) -> Separation:
@@ -307,9 +305,9 @@ def _separation(genuine: Scores, impostor: Scores, threshold: float) -> Separati
     return Separation(
         eer=eer(genuine, impostor),
         genuine_mean=float(genuine.mean()),
-        genuine_deviation=float(genuine.std()),
+        genuine_std=float(genuine.std()),
         impostor_mean=float(impostor.mean()),
-        impostor_deviation=float(impostor.std()),
+        impostor_std=float(impostor.std()),
         fnmr_at_threshold=float(fnmr[0]),
         fmr_at_threshold=float(fmr[0]),
     )
@@ -324,35 +322,35 @@ def _scores(embeddings: Floats) -> tuple[Scores, Scores]:
 
 def _embed(
     photos: Sequence[tuple[Path, Path]],
-    judges: Sequence[Recogniser],
+    matchers: Sequence[Recogniser],
     detector: Detector,
     load: Callable[[Path], Photo],
     stage: str,
     progress: Callable[[str, int, int], None],
 ) -> _Embedded:
-    rows: dict[str, list[Floats]] = {judge.name: [] for judge in judges}
+    rows: dict[str, list[Floats]] = {matcher.name: [] for matcher in matchers}
     lengths: dict[str, list[Floats]] = {}
     undetected = 0
     for done, pair in enumerate(photos):
-        crops: dict[str, list[Pixels]] = {judge.name: [] for judge in judges}
+        crops: dict[str, list[Pixels]] = {matcher.name: [] for matcher in matchers}
         for path in pair:
             face = meant_face(detector.detect(load(path)), "largest")
             # A recogniser behind would refuse a photo without a face: it counts as one that matches nobody.
             undetected += face is None
-            for judge in judges:
-                size = judge.input_size
+            for matcher in matchers:
+                size = matcher.input_size
                 blank_crop = np.zeros((size, size, 3), np.uint8)
-                crops[judge.name].append(blank_crop if face is None else judge.crop(face))
-        for judge in judges:
-            seen = np.stack(crops[judge.name])
+                crops[matcher.name].append(blank_crop if face is None else matcher.crop(face))
+        for matcher in matchers:
+            seen = np.stack(crops[matcher.name])
             blank = [not crop.any() for crop in seen]
-            if isinstance(judge, MeasuringRecogniser):
-                embedded, length = judge.embed_with_lengths(seen)
-                lengths.setdefault(judge.name, []).append(np.where(blank, 0.0, length).astype(np.float32))
+            if isinstance(matcher, MeasuringRecogniser):
+                embedded, length = matcher.embed_with_lengths(seen)
+                lengths.setdefault(matcher.name, []).append(np.where(blank, 0.0, length).astype(np.float32))
             else:
-                embedded = judge.embed(seen)
+                embedded = matcher.embed(seen)
             embedded[blank] = 0.0
-            rows[judge.name].append(embedded)
+            rows[matcher.name].append(embedded)
         progress(stage, done + 1, len(photos))
     return _Embedded(
         {name: np.stack(found) for name, found in rows.items()},

@@ -33,9 +33,7 @@ Spoil = Callable[[Pixels, Face], Pixels]
 
 
 def _blur(share: float) -> Spoil:
-    return lambda pixels, face: cv2.GaussianBlur(pixels, (0, 0), share * (face.box[2] - face.box[0])).astype(
-        np.uint8
-    )
+    return lambda pixels, face: cv2.GaussianBlur(pixels, (0, 0), share * (face.box[2] - face.box[0])).astype(np.uint8)
 
 
 def _width(pixels_wide: float) -> Spoil:
@@ -104,7 +102,7 @@ class SpoiltFigures:
         photos: How many.
         found: Share in which a face was still found.
         quality: Mean quality of those.
-        likeness: Mean cosine of their code with that of the good photo.
+        similarity: Mean cosine of their code with that of the good photo.
         refused: Share of those below the limit.
     """
 
@@ -112,7 +110,7 @@ class SpoiltFigures:
     photos: int
     found: float
     quality: float
-    likeness: float
+    similarity: float
     refused: float
 
 

@@ -33,7 +33,7 @@ class Reconstruction:
         pixel_mean_face: The same for the mean face.
         perceptual: Mean absolute difference of deep attribute features (light, colour, early maps of SFace).
         perceptual_mean_face: The same for the mean face.
-        identity: Judge -> mean cosine of photo and reconstruction: how much of the person comes along.
+        identity: Matcher -> mean cosine of photo and reconstruction: how much of the person comes along.
         yaw: Correlation over photos of the nose's sideways place between the eyes.
         pitch: Correlation of the nose's height between eyes and mouth.
         smile: Correlation of the mouth's width relative to the distance of the eyes.
@@ -60,7 +60,7 @@ def measure_reconstruction(
     generator: Generator,
     detector: Detector,
     attributes: AttributeDistance,
-    judges: Sequence[Recogniser],
+    matchers: Sequence[Recogniser],
     centre: Floats,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Reconstruction:
@@ -72,7 +72,7 @@ def measure_reconstruction(
         generator: Draws.
         detector: Finds the faces, in photos and drawings.
         attributes: The perceptual distance.
-        judges: Recognisers.
+        matchers: Recognisers.
         centre: (512,) float32, style vector of the mean face.
         progress: Called with done and total.
 
@@ -95,7 +95,7 @@ def measure_reconstruction(
                         _pixel(crop, mean_face),
                         _perceptual(attributes, crop, drawn),
                         _perceptual(attributes, crop, mean_face),
-                        *(_cosine(judge, found[0], pair[1][0]) for judge in judges),
+                        *(_cosine(matcher, found[0], pair[1][0]) for matcher in matchers),
                     ]
                 )
                 traits.append((_traits(pair[0][0]), _traits(pair[1][0])))
@@ -112,7 +112,7 @@ def measure_reconstruction(
         pixel_mean_face=float(means[1]),
         perceptual=float(means[2]),
         perceptual_mean_face=float(means[3]),
-        identity={judge.name: float(value) for judge, value in zip(judges, means[4:], strict=True)},
+        identity={matcher.name: float(value) for matcher, value in zip(matchers, means[4:], strict=True)},
         yaw=yaw,
         pitch=pitch,
         smile=smile,
@@ -138,8 +138,8 @@ def _perceptual(attributes: AttributeDistance, a: Pixels, b: Pixels) -> float:
     return float((features[0] - features[1]).abs().mean())
 
 
-def _cosine(judge: Recogniser, a: Face, b: Face) -> float:
-    first, second = judge.embed(np.stack([judge.crop(face) for face in (a, b)]))
+def _cosine(matcher: Recogniser, a: Face, b: Face) -> float:
+    first, second = matcher.embed(np.stack([matcher.crop(face) for face in (a, b)]))
     return float(first @ second)
 
 

@@ -75,7 +75,7 @@ def measure_thresholds(
         PhotoError: A photo is damaged.
         ModelError: Weights are missing or damaged.
     """
-    judge = load_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
+    matcher = load_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
     finder = detector or YuNet(locate("yunet"))
     listed = list(_impostors(folder))
     numbers = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in listed))}
@@ -92,9 +92,9 @@ def measure_thresholds(
             undetected += 1
         else:
             owners.append(numbers[name])
-            crops.append(judge.crop(face))
+            crops.append(matcher.crop(face))
         if crops and (len(crops) == _BATCH or done == len(listed)):
-            embedded.append(judge.embed(np.stack(crops)))
+            embedded.append(matcher.embed(np.stack(crops)))
             crops = []
         if progress is not None:
             progress(done, len(listed))
@@ -108,9 +108,7 @@ def measure_thresholds(
     scores = (embeddings @ embeddings.T)[rows[different], columns[different]]
     prefix = "" if protect is None else CANCELABLE
     values = {prefix + name: threshold_at_fmr(scores, rate) for name, rate in RATES.items()}
-    return MeasuredThresholds(
-        judge.name, values, len(owner), len(set(owners)), int(different.sum()), undetected
-    )
+    return MeasuredThresholds(matcher.name, values, len(owner), len(set(owners)), int(different.sum()), undetected)
 
 
 def _impostors(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -72,9 +72,7 @@ class FramedPhotos:
     landmarks: Floats
 
 
-def frame_photos(
-    paths: Sequence[Path], detector: Detector, progress: Callable[[int, int], None]
-) -> FramedPhotos:
+def frame_photos(paths: Sequence[Path], detector: Detector, progress: Callable[[int, int], None]) -> FramedPhotos:
     """Cut the largest face out of each photo; photos without one are left out.
 
     Raises:

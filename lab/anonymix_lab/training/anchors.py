@@ -1,4 +1,4 @@
-"""Learn where the mixer's faces can be in a recogniser's space: the anchors of the refine road."""
+"""Learn where the mixer's faces can be in a recogniser's space: the anchors of the refine method."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def learn_anchors(
     recipe: AnchorRecipe,
     progress: Callable[[int, int], None],
 ) -> tuple[AnchorDirections, dict[str, float]]:
-    """Draw faces by the fast road, look at them, and learn the directions that they reach.
+    """Draw faces by the fast method, look at them, and learn the directions that they reach.
 
     Args:
         generator: Draws.

@@ -1,6 +1,6 @@
 """Training of the encoder on pairs of code and picture that the generator drew.
 
-The loss is the squared error of whitened latent coordinates, each weighted by the deviation of its axis, so
+The loss is the squared error of whitened latent coordinates, each weighted by the standard deviation of its axis, so
 that what moves the picture most counts most. Photos are not drawings: each picture is shifted, blurred,
 darkened, tinted, compressed or partly covered before the network sees it, while its code stays, except
 where light itself is what the code holds; those changes stay small.
@@ -106,9 +106,7 @@ def train_encoder(
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=0.05)
     learn = np.flatnonzero(~held)
     steps = recipe.epochs * (len(learn) // recipe.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.learning_rate, total_steps=steps, pct_start=0.2
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=steps, pct_start=0.2)
     explained = (0.0, 0.0, 0.0)
     run = {"recipe": repr(recipe), "generator": generator.weights_hash()}
     saved: dict[str, torch.Tensor] = {}
@@ -142,9 +140,7 @@ def train_encoder(
     about = {
         "pairs": str(recipe.pairs),
         "recipe": repr(recipe),
-        "explained variance of w, held-out pairs (coarse, identity, fine)": ", ".join(
-            f"{v:.3f}" for v in explained
-        ),
+        "explained variance of w, held-out pairs (coarse, identity, fine)": ", ".join(f"{v:.3f}" for v in explained),
         "seconds": f"{seconds:.0f}",
     }
     save_encoder(
@@ -201,9 +197,7 @@ def _load(generator: Generator, folder: Path, recipe: EncoderRecipe, axes: Laten
                 where=str(folder),
                 fix="run: anonymix train pairs",
             )
-        pictures.append(
-            cv2.resize(picture[:, :, ::-1], (INPUT_SIZE, INPUT_SIZE), interpolation=cv2.INTER_AREA)
-        )
+        pictures.append(cv2.resize(picture[:, :, ::-1], (INPUT_SIZE, INPUT_SIZE), interpolation=cv2.INTER_AREA))
         styles.append(pair_codes(generator, centre, recipe.series, number).styles)
     # A mirrored rim, so that a shifted cut has something to show; photos get the same at their edges.
     rim = _MARGIN // 2
@@ -221,10 +215,7 @@ def _explained(
     inner = slice(_MARGIN // 2, _MARGIN // 2 + INPUT_SIZE)
     with torch.inference_mode():
         predicted = np.concatenate(
-            [
-                network(as_input(examples.pictures[part][:, inner, inner])).numpy()
-                for part in np.array_split(held, 8)
-            ]
+            [network(as_input(examples.pictures[part][:, inner, inner])).numpy() for part in np.array_split(held, 8)]
         )
     target = examples.codes[held]
     missed = (weight * np.square(predicted - target)).sum(axis=(0, 2))

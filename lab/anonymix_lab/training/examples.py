@@ -106,8 +106,7 @@ class Landmarks:
         """The same on tensors, (N, 2, 512) -> (N, 5, 2) float32."""
         flat = codes[:, :, :_LANDMARK_AXES].reshape(len(codes), -1)
         weights, mean = (
-            torch.from_numpy(values.astype(np.float32)).to(codes.device)
-            for values in (self._weights, self.mean)
+            torch.from_numpy(values.astype(np.float32)).to(codes.device) for values in (self._weights, self.mean)
         )
         places = flat @ weights[:-1] + weights[-1] + mean
         return places.view(len(codes), 5, 2)

@@ -40,12 +40,8 @@ def latent_axes(generator: Generator, *, samples: int = 20_000, seed: int = 5) -
         samples: How many z.
         seed: Seed of z.
     """
-    noise = np.random.Generator(np.random.Philox(seed)).standard_normal(
-        (samples, generator.z_dim), np.float32
-    )
-    styles = torch.cat(
-        [generator.map(batch) for batch in torch.from_numpy(noise.reshape(-1, 1000, generator.z_dim))]
-    )
+    noise = np.random.Generator(np.random.Philox(seed)).standard_normal((samples, generator.z_dim), np.float32)
+    styles = torch.cat([generator.map(batch) for batch in torch.from_numpy(noise.reshape(-1, 1000, generator.z_dim))])
     values, vectors = np.linalg.eigh(np.cov(styles.numpy().astype(np.float64).T))
     values, vectors = values[::-1], vectors[:, ::-1]
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])

@@ -112,9 +112,7 @@ def train_linear_map(
     centre = torch.from_numpy(axes.centre)
     styles = np.stack([pair_codes(generator, centre, 1, number).styles for number in range(recipe.pairs)])
     whole = found & (styles[:, 0] == styles[:, 2]).all(axis=1)
-    weights = fit_mapper(
-        axes, subspace, styles[:, 0], drawn, whole, children, recipe, generator.weights_hash()
-    )
+    weights = fit_mapper(axes, subspace, styles[:, 0], drawn, whole, children, recipe, generator.weights_hash())
     return weights, int(whole.sum())
 
 

@@ -41,9 +41,7 @@ def mean_style(generator: Generator, *, samples: int = 20_000, seed: int = 0) ->
 
     `samples` is a multiple of 1,000.
     """
-    noise = np.random.Generator(np.random.Philox(seed)).standard_normal(
-        (samples, generator.z_dim), np.float32
-    )
+    noise = np.random.Generator(np.random.Philox(seed)).standard_normal((samples, generator.z_dim), np.float32)
     total = torch.zeros(generator.w_dim, dtype=torch.float64)
     for batch in torch.from_numpy(noise.reshape(-1, 1000, generator.z_dim)):
         total += generator.map(batch).double().sum(0)

@@ -46,7 +46,7 @@ from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.values import Floats
 
 TEACHERS = ("arcface-mbf", "sface")
-"""The recognisers whose embeddings are learned from; others only judge."""
+"""The recognisers whose embeddings are learned from; others only matcher."""
 
 FILE = "small.safetensors"
 
@@ -108,7 +108,7 @@ def train_small(
         reference: The large generator.
         weights: Its mixer's weights, which say what codes there are.
         landmarks: Where drawn faces have their landmarks.
-        recognisers: Name -> frozen module; `TEACHERS` are learned from, others ("facenet") only judge.
+        recognisers: Name -> frozen module; `TEACHERS` are learned from, others ("facenet") only matcher.
         folder: Where small.safetensors goes, held-out.png (the large generator's faces above, the small one's
             below) and, until the run is done, its state.
         device: Where all of it runs; half precision is used on "cuda" only.
@@ -151,7 +151,7 @@ def train_small(
         step += 1
         if time.monotonic() - looked < every and share() < 1:
             continue
-        figures = run.judge()
+        figures = run.matcher()
         score = float(np.mean([figures[name] for name in TEACHERS if name in figures]))
         text = ", ".join(f"{name} {value:.4f}" for name, value in (run.losses() | figures).items())
         seconds = before + time.monotonic() - began
@@ -302,7 +302,7 @@ class _Pupil(nn.Module):
     """The head behind a normalisation of its inputs, which `folded` puts into its weights."""
 
     mean: torch.Tensor
-    deviation: torch.Tensor
+    std: torch.Tensor
     centre: torch.Tensor
     width: torch.Tensor
 
@@ -313,21 +313,19 @@ class _Pupil(nn.Module):
             nn.init.normal_(style.weight, std=0.1 / math.sqrt(style.in_features))
             nn.init.constant_(style.bias, float(number < len(self.head.affine) - 1))
         self.register_buffer("mean", torch.zeros(1, self.head.enter.in_channels, 1, 1))
-        self.register_buffer("deviation", torch.ones(1, self.head.enter.in_channels, 1, 1))
+        self.register_buffer("std", torch.ones(1, self.head.enter.in_channels, 1, 1))
         self.register_buffer("centre", torch.from_numpy(weights.centre.copy()))
         self.register_buffer("width", torch.from_numpy(np.linalg.norm(weights.basis, axis=1)))
 
     def forward(self, features: torch.Tensor, w_plus: torch.Tensor) -> torch.Tensor:
         styles = w_plus[:, FIRST_STYLE : FIRST_STYLE + len(self.head.affine)]
-        drawn: torch.Tensor = self.head(
-            (features - self.mean) / self.deviation, (styles - self.centre) / self.width
-        )
+        drawn: torch.Tensor = self.head((features - self.mean) / self.std, (styles - self.centre) / self.width)
         return drawn
 
     def folded(self) -> dict[str, torch.Tensor]:
         """The weights of a head that takes features and styles as they are."""
         plain = {name: value.clone() for name, value in self.head.state_dict().items()}
-        plain["enter.weight"] /= self.deviation
+        plain["enter.weight"] /= self.std
         plain["enter.bias"] -= (plain["enter.weight"] * self.mean).sum(dim=(1, 2, 3))
         for number in range(len(self.head.affine)):
             weight = plain[f"styles.{number}.weight"] / self.width
@@ -402,7 +400,7 @@ class _Run:
         self.optimiser.step()
         self._average(number, done)
 
-    def judge(self) -> dict[str, float]:
+    def matcher(self) -> dict[str, float]:
         """How the averaged head draws held-out faces: PSNR, and a cosine for each recogniser."""
         _, _, target, grids = self._held
         drawn = self._draw_held()
@@ -444,9 +442,7 @@ class _Run:
         against = -self._critic(drawn).mean()
         self._critic.requires_grad_(True)
         last = self._live.head.leave.weight
-        wanted, given = (
-            torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (pixels, against)
-        )
+        wanted, given = (torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (pixels, against))
         factor = (self._recipe.critic * wanted / (given + 1e-8)).clamp(max=1.0).detach()
         self._note(critic=own)
         both: torch.Tensor = own + factor * against
@@ -485,10 +481,10 @@ class _Run:
                 mean.lerp_(live, follow)
 
     def _normalise(self, features: torch.Tensor) -> None:
-        deviation, mean = torch.std_mean(features, dim=(0, 2, 3), keepdim=True)
+        std, mean = torch.std_mean(features, dim=(0, 2, 3), keepdim=True)
         for pupil in (self._live, self._mean):
             pupil.mean.copy_(mean)
-            pupil.deviation.copy_(deviation + 1e-3)
+            pupil.std.copy_(std + 1e-3)
 
     def _draw_held(self) -> torch.Tensor:
         w_plus, features, _, _ = self._held

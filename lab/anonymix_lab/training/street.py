@@ -57,9 +57,7 @@ def street_people(folder: Path, folds: Collection[int]) -> StreetPeople:
         rank[own] = np.arange(own.sum())
     kept = np.array([path.parent.name not in tested for path in paths]) & (rank < PHOTOS_OF_ONE)
     who = who[kept]
-    return StreetPeople(
-        [path for path, used in zip(paths, kept, strict=True) if used], who, np.bincount(who)[who] == 1
-    )
+    return StreetPeople([path for path, used in zip(paths, kept, strict=True) if used], who, np.bincount(who)[who] == 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +102,7 @@ def embed_street(
     photos, who = embed_people(reader, people, work / "people.npy", progress)
     street = street_people(lfw, folds)
     cache = work / f"street-{'-'.join(map(str, sorted(folds)))}.npy"
-    seen, found = embed_files(
-        central, street.paths, cache, lambda done, total: progress("street", done, total)
-    )
+    seen, found = embed_files(central, street.paths, cache, lambda done, total: progress("street", done, total))
     several, single = found & ~street.alone, found & street.alone
     named = ",".join(map(str, sorted(folds)))
     return Learned(
@@ -117,8 +113,7 @@ def embed_street(
         {
             "people": f"{len(np.unique(who))}, with {len(photos)} photos",
             f"people of LFW, folds {named} of view 2 and in none": (
-                f"{len(np.unique(street.who[several]))} with {int(several.sum())} photos, "
-                f"{int(single.sum())} with one"
+                f"{len(np.unique(street.who[several]))} with {int(several.sum())} photos, {int(single.sum())} with one"
             ),
         },
     )

@@ -74,7 +74,7 @@ class Head(nn.Module):
     """Features of 64 px -> picture of 128 px."""
 
     mean: torch.Tensor
-    deviation: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
@@ -83,11 +83,11 @@ class Head(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         self.leave = nn.Conv2d(channels, 12, 3, padding=1)
         self.register_buffer("mean", torch.zeros(1, features, 1, 1))
-        self.register_buffer("deviation", torch.ones(1, features, 1, 1))
+        self.register_buffer("std", torch.ones(1, features, 1, 1))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(N, C, 64, 64) float32 -> (N, 3, 128, 128) float32 RGB, nominally in -1..1."""
-        x = F.leaky_relu(self.enter((features - self.mean) / self.deviation), 0.2)
+        x = F.leaky_relu(self.enter((features - self.mean) / self.std), 0.2)
         y = F.leaky_relu(self.first(x), 0.2)
         x = x + F.leaky_relu(self.second(y), 0.2)
         return F.pixel_shuffle(self.leave(x), 2)
@@ -257,7 +257,7 @@ def train_head(
     head = Head(examples.features.shape[1], recipe.channels)
     some = examples.features[learn[:60]].astype(np.float32)
     head.mean.copy_(torch.from_numpy(some.mean(axis=(0, 2, 3)))[None, :, None, None])
-    head.deviation.copy_(torch.from_numpy(some.std(axis=(0, 2, 3)) + 1e-3)[None, :, None, None])
+    head.std.copy_(torch.from_numpy(some.std(axis=(0, 2, 3)) + 1e-3)[None, :, None, None])
     optimiser = torch.optim.AdamW(head.parameters(), recipe.learning_rate, weight_decay=1e-4)
     epochs = recipe.pixel_epochs + recipe.epochs
     steps = max(1, len(learn) // recipe.batch)
@@ -268,19 +268,17 @@ def train_head(
         for number in range(steps):
             batch = np.sort(order[number * recipe.batch : (number + 1) * recipe.batch])
             for group in optimiser.param_groups:
-                group["lr"] = recipe.learning_rate * one_cycle(
-                    epoch * steps + number, epochs * steps, warm=0.3
-                )
+                group["lr"] = recipe.learning_rate * one_cycle(epoch * steps + number, epochs * steps, warm=0.3)
             picture = head(torch.from_numpy(examples.features[batch].astype(np.float32)))
             loss = (picture - _as_tensor(examples.pictures[batch])).abs().mean()
             if epoch >= recipe.pixel_epochs:
-                likeness = _likeness(picture, grid, recognisers, examples, batch)
-                loss = loss + torch.stack([1 - cosines.mean() for cosines in likeness.values()]).mean()
+                similarity = _similarity(picture, grid, recognisers, examples, batch)
+                loss = loss + torch.stack([1 - cosines.mean() for cosines in similarity.values()]).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         save_state(state, head, optimiser, (epoch + 1) * steps, about)
-        progress(epoch + 1, _judge_head(head, grid, recognisers, examples, held))
+        progress(epoch + 1, _rate_head(head, grid, recognisers, examples, held))
     save_file(head.state_dict(), output, about)
     state.unlink(missing_ok=True)
     return head
@@ -290,7 +288,7 @@ def _as_tensor(pictures: Pixels) -> torch.Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _likeness(
+def _similarity(
     pictures: torch.Tensor,
     grid: torch.Tensor,
     recognisers: Mapping[str, nn.Module],
@@ -305,7 +303,7 @@ def _likeness(
     }
 
 
-def _judge_head(
+def _rate_head(
     head: Head,
     grid: torch.Tensor,
     recognisers: Mapping[str, nn.Module],
@@ -319,7 +317,7 @@ def _judge_head(
             picture = head(torch.from_numpy(examples.features[batch].astype(np.float32)))
             missed = (picture - _as_tensor(examples.pictures[batch])).abs().mean(dim=(1, 2, 3)) * 127.5
             figures.setdefault("pixels", []).extend(missed.tolist())
-            for name, cosines in _likeness(picture, grid, recognisers, examples, batch).items():
+            for name, cosines in _similarity(picture, grid, recognisers, examples, batch).items():
                 figures.setdefault(name, []).extend(cosines.tolist())
     return {name: float(np.mean(values)) for name, values in figures.items()}
 
@@ -327,8 +325,6 @@ def _judge_head(
 def _read_head(head: Head, path: Path, recipe: StudentRecipe) -> Head:
     with safe_open(path, framework="pt") as file:
         if (file.metadata() or {}).get("recipe") != repr(recipe):
-            raise UsageError(
-                "the head was trained by another recipe", where=str(path), fix="name another --work"
-            )
+            raise UsageError("the head was trained by another recipe", where=str(path), fix="name another --work")
         head.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     return head

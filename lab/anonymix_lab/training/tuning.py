@@ -71,7 +71,7 @@ class TuningRecipe:
         thresholds: Recogniser -> t of the loss, a cosine.
         margin: m of the loss.
         faithful: Weight of 1 - r in the loss.
-        likeness: Mean cosine of two codes of a person, and its deviation.
+        similarity: Mean cosine of two codes of a person, and its standard deviation.
         dims: Dimensions into which one key turns people: as many as the subspace has. None means all of the
             keyed ones.
         keys: Least and greatest truncation of the keys' synthetic codes.
@@ -93,7 +93,7 @@ class TuningRecipe:
     thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
     margin: float = 0.07
     faithful: float = 2.0
-    likeness: tuple[float, float] = (0.80, 0.11)
+    similarity: tuple[float, float] = (0.80, 0.11)
     dims: int | None = 32
     keys: tuple[float, float] = (0.2, 0.6)
     keys_a_step: int = 1
@@ -226,7 +226,7 @@ class TuningStep:
         step: Its number, from 0.
         loss: The whole loss.
         length: Mean length of the person's part of the style vectors.
-        same: Recogniser -> mean and deviation of the cosines of faces of one person.
+        same: Recogniser -> mean and standard deviation of the cosines of faces of one person.
         others: The same for faces of two people.
     """
 
@@ -295,7 +295,7 @@ def tune(
             moved = network(keyed)
             if recipe.stretch[0] < recipe.stretch[1]:
                 moved = moved * random.uniform(*recipe.stretch)
-            entry, loss = _judge(reader, keyed, moved, synthetic, pairs, recipe, step, random)
+            entry, loss = _rate(reader, keyed, moved, synthetic, pairs, recipe, step, random)
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * one_cycle(step, recipe.steps, warm=0.05)
             optimiser.zero_grad()
@@ -358,22 +358,22 @@ def visible(
 def _keyed_codes(random: np.random.Generator, recipe: TuningRecipe, keyed: int) -> Floats:
     """Codes of a batch in the dimensions into which one key turns people, (N, keyed) float32."""
     dims = keyed if recipe.dims is None else min(recipe.dims, keyed)
-    codes = some_codes(random, recipe.people, recipe.photos, dims, recipe.likeness)
+    codes = some_codes(random, recipe.people, recipe.photos, dims, recipe.similarity)
     turn = np.linalg.qr(random.standard_normal((keyed, dims)))[0]
     return np.asarray(codes @ turn.T, np.float32)
 
 
 def some_codes(
-    random: np.random.Generator, people: int, photos: int, dims: int, likeness: tuple[float, float]
+    random: np.random.Generator, people: int, photos: int, dims: int, similarity: tuple[float, float]
 ) -> npt.NDArray[np.float32]:
     """Keyed codes of some people, (people * photos, dims) float32 of length 1, person by person.
 
     The codes of a person have a cosine of c with each other, which is normal over people with mean and
-    deviation `likeness`, between .3 and .97: the person times the root of c, and directions of their own
+    standard deviation `similarity`, between .3 and .97: the person times the root of c, and directions of their own
     that are orthogonal to the person and, in high dimensions, nearly so to each other.
     """
     centre = _unit(random.standard_normal((people, 1, dims)))
-    cosine = np.clip(random.normal(*likeness, (people, 1, 1)), 0.3, 0.97)
+    cosine = np.clip(random.normal(*similarity, (people, 1, 1)), 0.3, 0.97)
     aside = random.standard_normal((people, photos, dims))
     aside = _unit(aside - (aside * centre).sum(axis=-1, keepdims=True) * centre)
     codes = np.sqrt(cosine) * centre + np.sqrt(1 - cosine) * aside
@@ -437,7 +437,7 @@ def _key_part(
         return synthetic - span @ (span.T @ synthetic)
 
 
-def _judge(
+def _rate(
     reader: CodeReader,
     keyed: torch.Tensor,
     moved: torch.Tensor,

@@ -33,13 +33,13 @@ _FINER = 2  # the crop is cut at a multiple of its side and averaged down, as go
 
 @dataclass(frozen=True)
 class Disturbance:
-    """How a step's crops and recognisers are disturbed; deviations, unless it says otherwise.
+    """How a step's crops and recognisers are disturbed; standard deviations, unless it says otherwise.
 
     Attributes:
         landmarks: Of the landmarks, in sides of the picture.
         light: Of brightness (crops are in -1..1) and contrast.
         tint: Of each colour's contrast.
-        noise: Greatest deviation of pixel noise.
+        noise: Greatest standard deviation of pixel noise.
         mirrored: Share of the crops.
         covered: Share of the crops of which a rectangle is grey.
         blurred: Share of the parts of a batch whose crops lose resolution.
@@ -119,18 +119,14 @@ class WholeReader(nn.Module):
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in self._recognisers}
 
-    def _part(
-        self, codes: torch.Tensor, grids: torch.Tensor, changes: _Changes | None
-    ) -> dict[str, torch.Tensor]:
+    def _part(self, codes: torch.Tensor, grids: torch.Tensor, changes: _Changes | None) -> dict[str, torch.Tensor]:
         if not torch.is_grad_enabled():
             return self._read(codes, grids, changes)
         # Drawn again on the way back: what one face keeps for its gradient is half a gigabyte.
         read: dict[str, torch.Tensor] = checkpoint(self._read, codes, grids, changes, use_reentrant=False)
         return read
 
-    def _read(
-        self, codes: torch.Tensor, grids: torch.Tensor, changes: _Changes | None
-    ) -> dict[str, torch.Tensor]:
+    def _read(self, codes: torch.Tensor, grids: torch.Tensor, changes: _Changes | None) -> dict[str, torch.Tensor]:
         layers = spread(self._generator, self.centre + codes @ self.basis.T)
         pictures = self._generator.synthesise(layers, _SIZE)
         crops = cut_finely(pictures, grids)
@@ -167,9 +163,7 @@ class _Changes:
     side: int  # to which crops are shrunk and enlarged again
 
     @classmethod
-    def draw(
-        cls, count: int, how: Disturbance, random: np.random.Generator, device: torch.device
-    ) -> _Changes:
+    def draw(cls, count: int, how: Disturbance, random: np.random.Generator, device: torch.device) -> _Changes:
         def tensor(values: object) -> torch.Tensor:
             return torch.from_numpy(np.asarray(values, np.float32)).to(device)
 
@@ -180,12 +174,12 @@ class _Changes:
         inside = (at >= corner[..., None]) & (at < (corner + extent)[..., None])  # (N, 2, 112)
         covered = inside[:, 0, :, None] & inside[:, 1, None, :]
         covered &= (random.uniform(size=count) < how.covered)[:, None, None]
-        deviation = tensor(random.uniform(0, how.noise, one))
+        std = tensor(random.uniform(0, how.noise, one))
         noise = torch.Generator(device).manual_seed(int(random.integers(2**62)))
         return cls(
             tensor(gain),
             tensor(random.normal(0, how.light, one)),
-            deviation * torch.randn((count, 3, CROP, CROP), generator=noise, device=device),
+            std * torch.randn((count, 3, CROP, CROP), generator=noise, device=device),
             torch.from_numpy(random.uniform(size=one) < how.mirrored).to(device),
             tensor(~covered)[:, None],
             int(random.integers(40, 96)) if random.uniform() < how.blurred else CROP,

@@ -69,9 +69,7 @@ def check_tencent(received: Received, service: str, refuse: Refusal) -> None:
 
 
 def _headers(received: Received, names: str) -> str:
-    return "".join(
-        f"{name}:{' '.join(received.headers.get(name, '').split())}\n" for name in names.split(";")
-    )
+    return "".join(f"{name}:{' '.join(received.headers.get(name, '').split())}\n" for name in names.split(";"))
 
 
 def _digest(text: str) -> str:

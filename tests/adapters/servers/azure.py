@@ -110,9 +110,7 @@ class AzureFaceService(LocalService):
                 if score >= asked.get("confidenceThreshold", THRESHOLD):
                     found.append({"personId": identifier, "confidence": score})
             found.sort(key=lambda candidate: -float(candidate["confidence"]))
-            result.append(
-                {"faceId": name, "candidates": found[: asked.get("maxNumOfCandidatesReturned", 10)]}
-            )
+            result.append({"faceId": name, "candidates": found[: asked.get("maxNumOfCandidatesReturned", 10)]})
         return result
 
     def _similar(self, received: Received) -> Any:

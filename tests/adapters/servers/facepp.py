@@ -148,9 +148,7 @@ class FacePlusPlusService(LocalService):
         elif f"image_url{number}" in fields:
             raise _refuse(412, f"IMAGE_DOWNLOAD_TIMEOUT: image_url{number}")
         else:
-            raise _refuse(
-                400, f"MISSING_ARGUMENTS: image_url{number}, image_file{number}, face_token{number}"
-            )
+            raise _refuse(400, f"MISSING_ARGUMENTS: image_url{number}, image_file{number}, face_token{number}")
         if len(data) > MAX_BYTES:
             raise _refuse(400, f"IMAGE_FILE_TOO_LARGE: image_file{number}")
         seen = self.recognition.faces(data)

@@ -193,9 +193,7 @@ class RekognitionService(LocalService):
     def _one(self, image: Any) -> Seen:
         return self.largest(
             self._bytes(image),
-            lambda: _refuse(
-                "InvalidParameterException", "There are no faces in the image. Should be at least 1."
-            ),
+            lambda: _refuse("InvalidParameterException", "There are no faces in the image. Should be at least 1."),
         )
 
     def _seen(self, image: Any) -> list[Seen]:

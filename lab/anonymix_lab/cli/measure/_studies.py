@@ -39,7 +39,7 @@ def dimensions(
 ) -> None:
     """Measure accuracy, and what a thief could rebuild, by the number of dimensions of the subspace.
 
-    The pairs of LFW's view 1 whose people were not learned from judge.
+    The pairs of LFW's view 1 whose people were not learned from rate each number of dimensions.
     """
     from dataclasses import asdict
 
@@ -84,9 +84,7 @@ def dimensions(
     limits = {name: THRESHOLDS[name]["fmr-0.1%"] for name in PARTS}
     folk = np.arange(len(learned.who)) < learned.of_folder
     points = {
-        source: dims_curve(
-            counts, learned.photos[use], learned.who[use], others, pairs, limits, scatter_ridge=ridge
-        )
+        source: dims_curve(counts, learned.photos[use], learned.who[use], others, pairs, limits, scatter_ridge=ridge)
         for source, use, others in (
             ("people of the folder", folk, None),
             ("those and people of LFW", np.ones_like(folk), learned.others),
@@ -123,9 +121,7 @@ def encoder(
     from anonymix_plugin.models import locate
     from anonymix_plugin.recognisers import load_recogniser
 
-    found = [
-        path for place in photos for path in (sorted(place.rglob("*.jpg")) if place.is_dir() else [place])
-    ]
+    found = [path for place in photos for path in (sorted(place.rglob("*.jpg")) if place.is_dir() else [place])]
     chosen = found[:: max(1, -(-len(found) // limit))]
     with bars() as bar:
         report = staged(bar)
@@ -183,16 +179,12 @@ def leak(
             LayerSwap(detector, reader, generator, load_mixer_weights().centre, keys, seed),
             *(MixerProtection(it, seed, title=f"Anonymix, {kept.value}") for kept, it in mixers.items()),
         ]
-        figures = measure_leak(
-            people, reader, detector, tried, lambda done, total: report("faces", done, total)
-        )
-    table = Table(
-        "protection", "layers", "found by the same photo", "by another photo", "likeness", "strangers"
-    )
+        figures = measure_leak(people, reader, detector, tried, lambda done, total: report("faces", done, total))
+    table = Table("protection", "layers", "found by the same photo", "by another photo", "similarity", "strangers")
     for title, groups in figures.leaks.items():
         for group in groups:
             found = (f"{group.same_photo:.1%}", f"{group.other_photo:.1%}")
-            table.add_row(title, group.group, *found, f"{group.likeness:.2f}", f"{group.strangers:.2f}")
+            table.add_row(title, group.group, *found, f"{group.similarity:.2f}", f"{group.strangers:.2f}")
     console = Console()
     console.print(table)
     console.print(f"{figures.people} people; blind guessing finds {1 / figures.people:.1%}.")
@@ -232,17 +224,13 @@ def quality(
             LEAST_QUALITY,
             lambda done, total: report("people", done, total),
         )
-    table = Table("photo", "face found", "quality", "likeness of codes", f"refused at {LEAST_QUALITY}")
+    table = Table("photo", "face found", "quality", "similarity of codes", f"refused at {LEAST_QUALITY}")
     for row in figures.spoilt:
-        table.add_row(
-            row.name, f"{row.found:.0%}", f"{row.quality:.2f}", f"{row.likeness:.2f}", f"{row.refused:.0%}"
-        )
+        table.add_row(row.name, f"{row.found:.0%}", f"{row.quality:.2f}", f"{row.similarity:.2f}", f"{row.refused:.0%}")
     console = Console()
     console.print(table)
     table = Table("limit", "ordinary photos refused", "unusable among those that pass")
     for discard in figures.discard:
-        table.add_row(
-            f"{discard.limit:.2f}", f"{discard.ordinary_refused:.1%}", f"{discard.unusable_left:.1%}"
-        )
+        table.add_row(f"{discard.limit:.2f}", f"{discard.ordinary_refused:.1%}", f"{discard.unusable_left:.1%}")
     console.print(table)
     write_json(output, asdict(figures))

@@ -23,7 +23,7 @@ def anchors(
     seed: Annotated[int, typer.Option(help="Seed of people and keys.")] = 29,
     threads: Threads = 2,
 ) -> None:
-    """Learn where the refine road may pull faces to, from faces that the fast road draws."""
+    """Learn where the refine method may pull faces to, from faces that the fast method draws."""
     from anonymix_lab.training.anchors import AnchorRecipe, learn_anchors
     from anonymix_lab.training.card import RunCard
     from anonymix_plugin.faces import YuNet
@@ -49,13 +49,10 @@ def anchors(
         )
     learned.save(output)
     card = RunCard(
-        "Anchors of the refine road",
+        "Anchors of the refine method",
         command_line(),
         {"anchors": recipe},
         {"mixer weights": f"SHA-256 {weights.sha256}", "generator": weights.generator_hash},
-        [
-            f"- {name}: held-out faces' cosine with their anchors {value:.3f}"
-            for name, value in figures.items()
-        ],
+        [f"- {name}: held-out faces' cosine with their anchors {value:.3f}" for name, value in figures.items()],
     )
     typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")

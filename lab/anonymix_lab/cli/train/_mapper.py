@@ -42,9 +42,7 @@ def mapper(
     output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file.")],
     subspace: Annotated[
         Path,
-        typer.Option(
-            help="The identity subspace: of `anonymix train subspace`, or in a file of mixer weights."
-        ),
+        typer.Option(help="The identity subspace: of `anonymix train subspace`, or in a file of mixer weights."),
     ],
     count: PairCount = 3500,
     folder: PairsFolder = PAIRS,
@@ -69,9 +67,7 @@ def mapper(
     ] = None,
     keyed_dims: Annotated[
         int,
-        typer.Option(
-            help="Dimensions that keys turn people into. A map to go on from is cut down to so many.", min=2
-        ),
+        typer.Option(help="Dimensions that keys turn people into. A map to go on from is cut down to so many.", min=2),
     ] = 64,
     reach: Annotated[float, typer.Option(help="Length of a person's part of a style vector.")] = 7.0,
     steps: Annotated[
@@ -95,9 +91,7 @@ def mapper(
     examples: Annotated[
         int, typer.Option(help="Faces that the student, or the guess of landmarks, learns from.", min=60)
     ] = 1000,
-    work: Annotated[Path, typer.Option(help="Where unfinished work, the student and the log go.")] = Path(
-        "out/mapper"
-    ),
+    work: Annotated[Path, typer.Option(help="Where unfinished work, the student and the log go.")] = Path("out/mapper"),
     seed: Annotated[int, typer.Option(help="Seed of tuning.")] = 3,
     threads: Threads = 2,
 ) -> None:

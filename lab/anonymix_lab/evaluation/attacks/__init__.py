@@ -1,4 +1,4 @@
-"""Attacks: each has a budget, a control, and runs on the rivals as well as on Anonymix.
+"""Attacks: each has a budget, a control, and runs on the baselines as well as on Anonymix.
 
 The control is the same attack with somebody else's protected face in the place of the victim's: what it
 reaches by luck, or because its guesses are everybody's. Success that is not above its control is none. And

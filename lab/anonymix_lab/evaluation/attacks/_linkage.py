@@ -36,8 +36,8 @@ class Linkage:
         learned: Array | None = None
         if min(len(train), len(victims)) >= FEWEST:
             learned = ridge(own[train], other[train])(own[victims])
-        for judge, columns in material.targets().items():
-            threshold = material.thresholds.get(judge)
+        for matcher, columns in material.targets().items():
+            threshold = material.thresholds.get(matcher)
             if threshold is None:
                 continue
             kinds = [("as they are", own[victims][:, columns])]
@@ -52,7 +52,7 @@ class Linkage:
                 yield Attempt(
                     self.name,
                     "hidden",
-                    judge,
+                    matcher,
                     "link",
                     np.where(hits, 1.0, -1.0),
                     people[victims],

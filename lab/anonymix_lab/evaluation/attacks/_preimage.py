@@ -28,7 +28,7 @@ class PreImageSearch:
 
     The pool is the same for all victims. Three things are tried with the best candidate: to match the stolen
     template (a pre-image; to be expected with the key in hand, given candidates enough), to match the real
-    person, and to match the template that was issued anew after the theft (PRAR).
+    person, and to match the template that was issued again after the theft (PRAR).
 
     Args:
         generator: Draws candidates.
@@ -66,16 +66,12 @@ class PreImageSearch:
         usable = np.flatnonzero(
             ~np.isnan(material.features(plain)).any(axis=1) & ~np.isnan(material.features(mixed)).any(axis=1)
         )
-        victims = np.flatnonzero(
-            (drawn.shared_key == 0) & ~np.isnan(material.features(drawn.shared)).any(axis=1)
-        )
+        victims = np.flatnonzero((drawn.shared_key == 0) & ~np.isnan(material.features(drawn.shared)).any(axis=1))
         if len(usable) < 2 or not len(victims):
             return
         plain, mixed = plain.picked(usable), mixed.picked(usable)
         # The attacker believes all recognisers alike.
-        closeness = np.mean(
-            [_cosines(drawn.shared, victims, mixed, judge) for judge in material.judges], axis=0
-        )
+        closeness = np.mean([_cosines(drawn.shared, victims, mixed, matcher) for matcher in material.matchers], axis=0)
         best = closeness.argmax(axis=1)
         random = np.random.Generator(np.random.Philox(self._seed))
         chance = random.integers(0, len(usable), len(victims))
@@ -83,9 +79,9 @@ class PreImageSearch:
         renewed = np.array([i for i, victim in enumerate(victims) if int(victim) in place], np.int64)
         again = np.array([place[int(victims[i])] for i in renewed], np.int64)
         budget = {"candidates": float(len(usable))}
-        for judge in material.judges:
-            template = _cosines(drawn.shared, victims, mixed, judge)
-            person = _cosines(drawn.original, victims, plain, judge)
+        for matcher in material.matchers:
+            template = _cosines(drawn.shared, victims, mixed, matcher)
+            person = _cosines(drawn.original, victims, plain, matcher)
             everybody = np.arange(len(victims))
             kinds: list[
                 tuple[
@@ -99,13 +95,13 @@ class PreImageSearch:
                 ("identity", "disclosed", person, everybody),
             ]
             if len(renewed):
-                kinds.append(("renewed", "disclosed", _cosines(drawn.renewed, again, mixed, judge), renewed))
+                kinds.append(("renewed", "disclosed", _cosines(drawn.renewed, again, mixed, matcher), renewed))
             for goal, kind, scores, of in kinds:
                 rows = np.arange(len(of))
                 yield Attempt(
                     self.name,
                     kind,
-                    judge,
+                    matcher,
                     "identity" if goal == "identity" else "template",
                     scores[rows, best[of]],
                     material.people[victims[of]],
@@ -139,6 +135,6 @@ class PreImageSearch:
 
 
 def _cosines(
-    a: Table, rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]], b: Table, judge: str
+    a: Table, rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]], b: Table, matcher: str
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return np.asarray(a.vectors[judge][rows].astype(np.float64) @ b.vectors[judge].astype(np.float64).T)
+    return np.asarray(a.vectors[matcher][rows].astype(np.float64) @ b.vectors[matcher].astype(np.float64).T)

@@ -31,9 +31,7 @@ class ReEncoding:
 
     name = "reencode"
 
-    def __init__(
-        self, encoder: Encoder, generator: Generator, detector: Detector, *, attempts: int = 40
-    ) -> None:
+    def __init__(self, encoder: Encoder, generator: Generator, detector: Detector, *, attempts: int = 40) -> None:
         self._encoder, self._generator, self._detector = encoder, generator, detector
         self._attempts = attempts
 
@@ -47,13 +45,13 @@ class ReEncoding:
             redrawn,
             f"{material.protection.title}: re-encoding",
         )
-        for judge in material.judges:
-            there = table.found(judge)
+        for matcher in material.matchers:
+            there = table.found(matcher)
             if there.sum() < 2:
                 continue
-            guesses = table.vectors[judge][there].astype(np.float64)
-            scores, people, controls = against_person(material, guesses, rows[there], judge)
-            yield Attempt(self.name, "hidden", judge, "identity", scores, people, controls, {"passes": 1.0})
+            guesses = table.vectors[matcher][there].astype(np.float64)
+            scores, people, controls = against_person(material, guesses, rows[there], matcher)
+            yield Attempt(self.name, "hidden", matcher, "identity", scores, people, controls, {"passes": 1.0})
 
 
 class _ReDrawn:

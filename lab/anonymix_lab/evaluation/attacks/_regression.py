@@ -25,7 +25,7 @@ Learner = Callable[[Array, Array], Callable[[Array], Array]]
 
 
 class Regression:
-    """Ridge regression from the protected embeddings of all judges to the original ones.
+    """Ridge regression from the protected embeddings of all matchers to the original ones.
 
     Key hidden: the attacker has photos and protected faces of other people, each under a key of its own. Key
     disclosed: under the very key of the victims, as whoever stole it can make them at will.
@@ -78,12 +78,12 @@ class RecordMultiplicity:
             whole = ~np.isnan(chosen).any(axis=(0, 2)) & ~np.isnan(real[drawn.again][victims]).any(axis=1)
             guesses = np.mean([predict(record[whole]) for record in chosen], axis=0)
             targets = drawn.again[victims][whole]
-            for judge, columns in material.targets().items():
-                scores, people, controls = against_person(material, guesses[:, columns], targets, judge)
+            for matcher, columns in material.targets().items():
+                scores, people, controls = against_person(material, guesses[:, columns], targets, matcher)
                 yield Attempt(
                     self.name,
                     "hidden",
-                    judge,
+                    matcher,
                     "identity",
                     scores,
                     people,
@@ -107,12 +107,10 @@ def learned(
         guesses, rows, used = _per_group(faces, real, fits, material.theirs, groups, learner, photos)
         if not len(rows):
             continue
-        for judge, columns in material.targets().items():
-            scores, people, controls = against_person(material, guesses[:, columns], rows, judge)
+        for matcher, columns in material.targets().items():
+            scores, people, controls = against_person(material, guesses[:, columns], rows, matcher)
             kind: Key = "hidden" if key == "hidden" else "disclosed"
-            yield Attempt(
-                name, kind, judge, "identity", scores, people, controls, {**budget, "photos": float(used)}
-            )
+            yield Attempt(name, kind, matcher, "identity", scores, people, controls, {**budget, "photos": float(used)})
 
 
 def _per_group(
@@ -151,9 +149,7 @@ def ridge(faces: Array, real: Array) -> Callable[[Array], Array]:
     centre, mean = faces.mean(axis=0), real.mean(axis=0)
     model = RidgeCV(alphas=np.logspace(-2, 3, 8))
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # few pairs: the matrix may be badly conditioned, and that is all right
+        warnings.simplefilter("ignore")  # few pairs: the matrix may be badly conditioned, and that is all right
         model.fit(faces - centre, real - mean)
     # The mean is left out of the guess: it is in everybody's, and would raise everybody's scores alike.
     return lambda rows: np.asarray(model.predict(rows - centre), np.float64)

@@ -17,12 +17,12 @@ class Direct:
 
     def run(self, material: Material) -> Iterator[Attempt]:
         """See `Attack.run`."""
-        for judge in material.judges:
-            guesses = material.drawn.own.vectors[judge].astype(np.float64)
+        for matcher in material.matchers:
+            guesses = material.drawn.own.vectors[matcher].astype(np.float64)
             rows = np.flatnonzero(~np.isnan(guesses[:, 0]))
             if len(rows):
-                scores, people, controls = against_person(material, guesses[rows], rows, judge)
-                yield Attempt(self.name, "hidden", judge, "identity", scores, people, controls)
+                scores, people, controls = against_person(material, guesses[rows], rows, matcher)
+                yield Attempt(self.name, "hidden", matcher, "identity", scores, people, controls)
 
 
 class WithKey:
@@ -39,13 +39,13 @@ class WithKey:
         pairs, drawn = material.protocol.genuine(), material.drawn
         together = drawn.shared_key[pairs.first] == drawn.shared_key[pairs.second]
         first, second = pairs.first[together], pairs.second[together]
-        for judge in material.judges:
-            rows = drawn.shared.vectors[judge].astype(np.float64)
+        for matcher in material.matchers:
+            rows = drawn.shared.vectors[matcher].astype(np.float64)
             a, b = cross_pairs(material.people, drawn.shared_key, 50_000, material.seed)
             yield Attempt(
                 self.name,
                 "disclosed",
-                judge,
+                matcher,
                 "link",
                 np.einsum("nd,nd->n", rows[first], rows[second]),
                 material.people[first],
@@ -69,9 +69,9 @@ class KeyGuessing:
         drawn = material.drawn
         if not len(drawn.again):
             return
-        for judge in material.judges:
-            template = drawn.own.vectors[judge].astype(np.float64)
-            guess = drawn.renewed.vectors[judge].astype(np.float64)
+        for matcher in material.matchers:
+            template = drawn.own.vectors[matcher].astype(np.float64)
+            guess = drawn.renewed.vectors[matcher].astype(np.float64)
             scores = np.einsum("nd,nd->n", guess, template[drawn.again])
             people = material.people[drawn.again]
             random = np.random.Generator(np.random.Philox(material.seed))
@@ -80,5 +80,5 @@ class KeyGuessing:
             other = people[a] != material.people[b]
             controls = np.einsum("nd,nd->n", guess[a[other]], template[b[other]])
             yield Attempt(
-                self.name, "hidden", judge, "template", scores, people, controls, {"guesses": 1}, "per guess"
+                self.name, "hidden", matcher, "template", scores, people, controls, {"guesses": 1}, "per guess"
             )

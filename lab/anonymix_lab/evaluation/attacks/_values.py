@@ -36,9 +36,9 @@ class Material:
         protection: What is attacked.
         drawn: Embeddings of photos and protected faces.
         extractor: Makes further pictures for attacks that need them.
-        judges: Names.
+        matchers: Names.
         seen: Those whom the mixer has seen.
-        thresholds: Judge -> threshold of FMR .1 % of the unprotected recogniser, where there is one.
+        thresholds: Matcher -> threshold of FMR .1 % of the unprotected recogniser, where there is one.
         people: (n,) number of the person on each sample.
         theirs: (n,) bool: samples of people whose photos the attacker has and trains on. The victims are
             the others; nobody is both.
@@ -50,7 +50,7 @@ class Material:
     protection: Protection
     drawn: Drawn
     extractor: Extractor
-    judges: Sequence[str]
+    matchers: Sequence[str]
     seen: frozenset[str]
     thresholds: Mapping[str, float]
     people: Integers
@@ -59,15 +59,15 @@ class Material:
     replicates: int
 
     def features(self, table: Table) -> Array:
-        """Embeddings of all judges side by side, (n, sum of dims) float64; NaN rows where one has none."""
-        rows = np.concatenate([table.vectors[judge] for judge in self.judges], axis=1).astype(np.float64)
+        """Embeddings of all matchers side by side, (n, sum of dims) float64; NaN rows where one has none."""
+        rows = np.concatenate([table.vectors[matcher] for matcher in self.matchers], axis=1).astype(np.float64)
         rows[np.isnan(rows).any(axis=1)] = np.nan
         return rows
 
     def targets(self) -> Mapping[str, slice]:
         """Which columns of `features` are whose."""
-        ends = np.cumsum([0, *(self.drawn.original.vectors[judge].shape[1] for judge in self.judges)])
-        return {judge: slice(int(ends[i]), int(ends[i + 1])) for i, judge in enumerate(self.judges)}
+        ends = np.cumsum([0, *(self.drawn.original.vectors[matcher].shape[1] for matcher in self.matchers)])
+        return {matcher: slice(int(ends[i]), int(ends[i + 1])) for i, matcher in enumerate(self.matchers)}
 
 
 def split_people(people: Integers, seed: int) -> Flags:
@@ -79,12 +79,12 @@ def split_people(people: Integers, seed: int) -> Flags:
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """What an attack reached, by one judge.
+    """What an attack reached, by one matcher.
 
     Attributes:
         attack: Its name.
         key: What the attacker knows of the key.
-        judge: Whose scores.
+        matcher: Whose scores.
         goal: "identity" (get back to the person), "link" (tell that two records are one person's) or
             "template" (match a stored template).
         scores: (n,) of attempts on victims.
@@ -97,7 +97,7 @@ class Attempt:
 
     attack: str
     key: Key
-    judge: str
+    matcher: str
     goal: Literal["identity", "link", "template"]
     scores: Array
     people: Integers
@@ -124,7 +124,7 @@ def attack_parts(attempts: Iterable[Attempt], material: Material) -> list[Attack
     """Count what attempts reached."""
     parts = []
     for attempt in attempts:
-        threshold = material.thresholds.get(attempt.judge)
+        threshold = material.thresholds.get(attempt.matcher)
         answered = ~np.isnan(attempt.scores)
         scores = np.where(answered, attempt.scores, -1.0)
         controls = attempt.controls[~np.isnan(attempt.controls)]
@@ -144,8 +144,8 @@ def attack_parts(attempts: Iterable[Attempt], material: Material) -> list[Attack
                 attack=attempt.attack,
                 protection=material.protection.name,
                 key=attempt.key if material.protection.keyed else "none",
-                judge=attempt.judge,
-                seen_by_mixer=attempt.judge in material.seen,
+                matcher=attempt.matcher,
+                seen_by_mixer=attempt.matcher in material.seen,
                 goal=attempt.goal,
                 attempts=len(scores),
                 controls=len(controls),
@@ -159,22 +159,20 @@ def attack_parts(attempts: Iterable[Attempt], material: Material) -> list[Attack
     return parts
 
 
-def against_person(
-    material: Material, guesses: Array, rows: Integers, judge: str
-) -> tuple[Array, Integers, Array]:
+def against_person(material: Material, guesses: Array, rows: Integers, matcher: str) -> tuple[Array, Integers, Array]:
     """Compare guesses of embeddings with the real people.
 
     Args:
         material: The attacker's.
         guesses: (n, dim) guesses for the samples `rows`; any length but 0.
         rows: (n,) samples that the attacked faces were made from.
-        judge: Whose embeddings they are.
+        matcher: Whose embeddings they are.
 
     Returns:
         Scores against the very photo (the easiest target for an attacker), whose they are, and scores of
         the same guesses against photos of other victims, the control.
     """
-    real = material.drawn.original.vectors[judge].astype(np.float64)
+    real = material.drawn.original.vectors[matcher].astype(np.float64)
     unit = guesses / np.maximum(np.linalg.norm(guesses, axis=1, keepdims=True), 1e-12)
     own = np.einsum("nd,nd->n", unit, real[rows])
     random = np.random.Generator(np.random.Philox(material.seed))

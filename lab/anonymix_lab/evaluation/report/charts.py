@@ -68,7 +68,7 @@ def genuine_and_impostor(part: TwoClass, threshold: float | None) -> Markup:
         _threshold(axes, threshold)
         _legend(axes)
 
-    return _chart(paint, (3.5, 1.9), f"Scores of {part.scenario} by {part.judge}")
+    return _chart(paint, (3.5, 1.9), f"Scores of {part.scenario} by {part.matcher}")
 
 
 def own_and_chance(part: OneClass, threshold: float | None) -> Markup:
@@ -80,11 +80,11 @@ def own_and_chance(part: OneClass, threshold: float | None) -> Markup:
         _threshold(axes, threshold)
         _legend(axes)
 
-    return _chart(paint, (3.5, 1.9), f"Scores of {part.scenario} by {part.judge}")
+    return _chart(paint, (3.5, 1.9), f"Scores of {part.scenario} by {part.matcher}")
 
 
 def det(parts: Sequence[TwoClass]) -> Markup:
-    """DET curves of all scenarios of one judge, both axes logarithmic."""
+    """DET curves of all scenarios of one matcher, both axes logarithmic."""
 
     def paint(axes: Axes) -> None:
         for scenario, colour, style in _LINES:
@@ -106,7 +106,7 @@ def det(parts: Sequence[TwoClass]) -> Markup:
         axes.grid(True, linewidth=0.5)
         _legend(axes)
 
-    name = parts[0].judge if parts else ""
+    name = parts[0].matcher if parts else ""
     return _chart(paint, (3.9, 3.3), f"DET curves by {name}", bare=False)
 
 
@@ -115,9 +115,7 @@ def linkability_curve(part: LinkabilityPart) -> Markup:
 
     def paint(axes: Axes) -> None:
         edges = np.linspace(part.low, part.high, part.bins + 1)
-        axes.stairs(
-            part.non_mated_density, edges, fill=True, color=_SOFT, alpha=0.45, label="different people"
-        )
+        axes.stairs(part.non_mated_density, edges, fill=True, color=_SOFT, alpha=0.45, label="different people")
         axes.stairs(part.mated_density, edges, fill=True, color=_BRAND, alpha=0.45, label="same person")
         twin = axes.twinx()
         twin.stairs(part.local, edges, color=_BAD, linewidth=1.2, label="D(s)")
@@ -127,7 +125,7 @@ def linkability_curve(part: LinkabilityPart) -> Markup:
         handles = [*axes.get_legend_handles_labels()[0], *twin.get_legend_handles_labels()[0]]
         _legend(axes, handles)
 
-    return _chart(paint, (3.9, 2.1), f"Linkability {part.scenario} by {part.judge}", bare=False)
+    return _chart(paint, (3.9, 2.1), f"Linkability {part.scenario} by {part.matcher}", bare=False)
 
 
 def _legend(axes: Axes, handles: Any = None) -> None:

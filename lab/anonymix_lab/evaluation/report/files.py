@@ -44,11 +44,11 @@ def write_report(folder: Path, report: Report, measured: Measured, sheet: Sequen
                 strict=True,
             )
         )
-        name = f"{entry.scenario}-{_NAME.sub('-', entry.judge)}.csv"
+        name = f"{entry.scenario}-{_NAME.sub('-', entry.matcher)}.csv"
         wanted.add(name)
         write_text(folder / "scores" / name, stream.getvalue())
     for stale in (folder / "scores").glob("*.csv"):
         if stale.name not in wanted and stale.name.startswith(tuple(TITLES)):
-            stale.unlink()  # of an earlier run with other judges: it would be taken for this one's
+            stale.unlink()  # of an earlier run with other matchers: it would be taken for this one's
     write_text(folder / "metrics.json", report.model_dump_json(indent=2) + "\n")
     write_text(folder / "index.html", render(report, sheet))

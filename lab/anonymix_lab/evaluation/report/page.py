@@ -52,21 +52,21 @@ def render(report: Report, sheet: Sequence[SheetRow] = ()) -> str:
         "picture": picture_uri,
         "duration": duration,
     }
-    thresholds = {part.judge: part.threshold for part in report.thresholds if part.target_fmr == _TARGET}
-    judges = sorted(report.judges, key=lambda judge: judge.seen_by_mixer)
+    thresholds = {part.matcher: part.threshold for part in report.thresholds if part.target_fmr == _TARGET}
+    matchers = sorted(report.matchers, key=lambda matcher: matcher.seen_by_mixer)
     return environment.get_template("report.html").render(
         report=report,
         facts=report.provenance,
-        judges=judges,
-        unseen=[judge for judge in judges if not judge.seen_by_mixer],
+        matchers=matchers,
+        unseen=[matcher for matcher in matchers if not matcher.seen_by_mixer],
         titles=TITLES,
         attack_titles=ATTACKS,
         thresholds=thresholds,
-        two={(part.scenario, part.judge): part for part in report.two_class},
-        one={(part.scenario, part.judge): part for part in report.one_class},
-        links={(part.scenario, part.judge): part for part in report.linkability},
+        two={(part.scenario, part.matcher): part for part in report.two_class},
+        one={(part.scenario, part.matcher): part for part in report.one_class},
+        links={(part.scenario, part.matcher): part for part in report.linkability},
         charts=_charts(report, thresholds),
-        attacks=attack_rows(report.attacks, judges[0].name),
+        attacks=attack_rows(report.attacks, matchers[0].name),
         protections=_protections(report),
         sheet=sheet,
         target=_TARGET,
@@ -75,31 +75,31 @@ def render(report: Report, sheet: Sequence[SheetRow] = ()) -> str:
 
 
 def _charts(report: Report, thresholds: dict[str, float | None]) -> dict[str, Any]:
-    names = [judge.name for judge in report.judges]
+    names = [matcher.name for matcher in report.matchers]
     return {
         "two": {
-            (part.scenario, part.judge): genuine_and_impostor(part, thresholds.get(part.judge))
+            (part.scenario, part.matcher): genuine_and_impostor(part, thresholds.get(part.matcher))
             for part in report.two_class
         },
         "one": {
-            (part.scenario, part.judge): own_and_chance(part, thresholds.get(part.judge))
+            (part.scenario, part.matcher): own_and_chance(part, thresholds.get(part.matcher))
             for part in report.one_class
             if not part.scenario.endswith("same-photo")
         },
-        "det": {name: det([part for part in report.two_class if part.judge == name]) for name in names},
+        "det": {name: det([part for part in report.two_class if part.matcher == name]) for name in names},
         "link": {
-            (part.scenario, part.judge): linkability_curve(part)
+            (part.scenario, part.matcher): linkability_curve(part)
             for part in report.linkability
             if part.scenario == "renewal"
         },
     }
 
 
-def attack_rows(parts: Sequence[AttackPart], judge: str) -> list[dict[str, Any]]:
-    """Attacks by one judge, one row each, with the protections side by side."""
+def attack_rows(parts: Sequence[AttackPart], matcher: str) -> list[dict[str, Any]]:
+    """Attacks by one matcher, one row each, with the protections side by side."""
     rows: dict[tuple[str, str, str, str], dict[str, Any]] = {}
     for part in parts:
-        if part.judge != judge:
+        if part.matcher != matcher:
             continue
         # Without a key there is one row for what is hidden from nobody: it stands beside the hidden one.
         key = "hidden" if part.key == "none" and part.attack != "with-key" else part.key
@@ -116,8 +116,8 @@ def attack_rows(parts: Sequence[AttackPart], judge: str) -> list[dict[str, Any]]
 def _protections(report: Report) -> list[dict[str, Any]]:
     lines: dict[str, dict[str, Any]] = {}
     for part in report.protections:
-        line = lines.setdefault(part.name, {"title": part.title, "first": part, "judges": {}})
-        line["judges"][part.judge] = part
+        line = lines.setdefault(part.name, {"title": part.title, "first": part, "matchers": {}})
+        line["matchers"][part.matcher] = part
     return [{"name": name, **line} for name, line in lines.items()]
 
 

@@ -48,14 +48,14 @@ class NoticePart(Part):
 class ThresholdPart(Part):
     """A frozen operating threshold of the unprotected recogniser."""
 
-    judge: str
+    matcher: str
     target_fmr: float
     threshold: Number
     source: str
     comparisons: int
 
 
-class JudgePart(Part):
+class MatcherPart(Part):
     """Who judged."""
 
     name: str
@@ -75,7 +75,7 @@ class OperatingPoint(Part):
     """Both error rates where the FMR is not to exceed a target.
 
     `source`: "development" is the unprotected recogniser's own threshold, frozen on unprotected photos of
-    other people; "other folds" is set anew on protected (or, unprotected) faces of the other folds; "same
+    other people; "other folds" is recalibrated on protected (or, unprotected) faces of the other folds; "same
     scores" is set on the very scores that it is applied to, and is optimistic.
     """
 
@@ -88,10 +88,10 @@ class OperatingPoint(Part):
 
 
 class TwoClass(Part):
-    """A scenario with genuine and impostor comparisons, by one judge."""
+    """A scenario with genuine and impostor comparisons, by one matcher."""
 
     scenario: str
-    judge: str
+    matcher: str
     genuine: int
     impostor: int
     cross: int
@@ -102,9 +102,9 @@ class TwoClass(Part):
     accuracy: Number
     accuracy_error: Number
     genuine_mean: Number
-    genuine_deviation: Number
+    genuine_std: Number
     impostor_mean: Number
-    impostor_deviation: Number
+    impostor_std: Number
     points: tuple[OperatingPoint, ...]
     genuine_histogram: Histogram
     impostor_histogram: Histogram
@@ -121,19 +121,19 @@ class MatchRate(Part):
 
 
 class OneClass(Part):
-    """A scenario in which one person's pictures ought not to match, by one judge.
+    """A scenario in which one person's pictures ought not to match, by one matcher.
 
     `chance`: the same comparison of different people: what the rate should come down to.
     """
 
     scenario: str
-    judge: str
+    matcher: str
     comparisons: int
     chance_comparisons: int
     failed: int
     keys: int
     mean: Number
-    deviation: Number
+    std: Number
     highest: Number
     rates: tuple[MatchRate, ...]
     histogram: Histogram
@@ -141,10 +141,10 @@ class OneClass(Part):
 
 
 class LinkabilityPart(Part):
-    """Unlinkability by one judge."""
+    """Unlinkability by one matcher."""
 
     scenario: str
-    judge: str
+    matcher: str
     mated: int
     non_mated: int
     d_sys: Figure
@@ -163,7 +163,7 @@ class LinkabilityPart(Part):
 
 
 class AttackPart(Part):
-    """One attack on one protection, by one judge.
+    """One attack on one protection, by one matcher.
 
     `success`: accepted as the real person at the unprotected recogniser's threshold of FMR .1 %. `control`:
     the same attack on protected faces of somebody else, at the same threshold. `success_calibrated`: at the
@@ -173,7 +173,7 @@ class AttackPart(Part):
     attack: str
     protection: str
     key: Literal["hidden", "disclosed", "none"]
-    judge: str
+    matcher: str
     seen_by_mixer: bool
     goal: str
     attempts: int
@@ -186,13 +186,13 @@ class AttackPart(Part):
 
 
 class ProtectionPart(Part):
-    """Anonymix or a rival, in one line a judge."""
+    """Anonymix or a baseline, in one line a matcher."""
 
     name: str
     title: str
     fingerprint: str
     keyed: bool
-    judge: str
+    matcher: str
     seen_by_mixer: bool
     photos: int
     people: int
@@ -235,7 +235,7 @@ class DiversityPart(Part):
     keeps mutually apart. `key_space_bits` is another thing, and is stated for that reason.
     """
 
-    judge: str
+    matcher: str
     target_fmr: float
     faces: int
     collision: Figure
@@ -249,7 +249,7 @@ class GroupPart(Part):
 
     label: str
     scenario: str
-    judge: str
+    matcher: str
     people: int
     genuine: int
     impostor: int
@@ -262,7 +262,7 @@ class RequirementPart(Part):
 
     requirement: str
     metric: str
-    judge: str
+    matcher: str
     measured: Figure
     limit: float
     holds: bool
@@ -278,7 +278,7 @@ class Provenance(Part):
     command: tuple[str, ...]
     anonymix: str
     fingerprint: str
-    road: str
+    method: str
     policy: dict[str, str | float]
     key_seed: int
     shared_keys: int
@@ -322,7 +322,7 @@ class Report(Part):
     schema_version: int = SCHEMA_VERSION
     provenance: Provenance
     protocol: ProtocolPart
-    judges: tuple[JudgePart, ...]
+    matchers: tuple[MatcherPart, ...]
     thresholds: tuple[ThresholdPart, ...]
     failures: tuple[FailurePart, ...]
     two_class: tuple[TwoClass, ...]

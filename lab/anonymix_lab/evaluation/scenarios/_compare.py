@@ -55,15 +55,13 @@ class Comparisons:
         )
 
 
-def scores_of(a: Table, b: Table, judge: str, first: Integers, second: Integers) -> Array:
+def scores_of(a: Table, b: Table, matcher: str, first: Integers, second: Integers) -> Array:
     """Cosines of rows of two tables, (n,) float64; `NO_ANSWER` where a side has none."""
     scores = np.empty(len(first), np.float64)
-    left, right = a.vectors[judge], b.vectors[judge]
+    left, right = a.vectors[matcher], b.vectors[matcher]
     for start in range(0, len(first), 65536):  # bounds the memory
         part = slice(start, start + 65536)
-        scores[part] = np.einsum(
-            "nd,nd->n", left[first[part]], right[second[part]], dtype=np.float64, optimize=False
-        )
+        scores[part] = np.einsum("nd,nd->n", left[first[part]], right[second[part]], dtype=np.float64, optimize=False)
     return np.where(np.isnan(scores), NO_ANSWER, np.clip(scores, -1.0, 1.0))
 
 

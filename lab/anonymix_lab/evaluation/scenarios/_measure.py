@@ -44,10 +44,10 @@ _MOST_NON_MATED: Final = 100_000
 
 @dataclass(frozen=True, eq=False)
 class ScoreSet:
-    """Scores of one scenario by one judge, for the tables and for whoever wants more of them."""
+    """Scores of one scenario by one matcher, for the tables and for whoever wants more of them."""
 
     scenario: str
-    judge: str
+    matcher: str
     comparisons: Comparisons
     scores: Array
 
@@ -68,17 +68,17 @@ class Measured:
     linkability: tuple[LinkabilityPart, ...]
     scores: tuple[ScoreSet, ...]
 
-    def two(self, scenario: str, judge: str) -> TwoClass | None:
+    def two(self, scenario: str, matcher: str) -> TwoClass | None:
         """One two-class result, None where that was not measured."""
-        return next((p for p in self.two_class if (p.scenario, p.judge) == (scenario, judge)), None)
+        return next((p for p in self.two_class if (p.scenario, p.matcher) == (scenario, matcher)), None)
 
-    def one(self, scenario: str, judge: str) -> OneClass | None:
+    def one(self, scenario: str, matcher: str) -> OneClass | None:
         """One one-class result, None where that was not measured."""
-        return next((p for p in self.one_class if (p.scenario, p.judge) == (scenario, judge)), None)
+        return next((p for p in self.one_class if (p.scenario, p.matcher) == (scenario, matcher)), None)
 
-    def link(self, scenario: str, judge: str) -> LinkabilityPart | None:
+    def link(self, scenario: str, matcher: str) -> LinkabilityPart | None:
         """One linkability, None where that was not measured."""
-        return next((p for p in self.linkability if (p.scenario, p.judge) == (scenario, judge)), None)
+        return next((p for p in self.linkability if (p.scenario, p.matcher) == (scenario, matcher)), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class _Ground:
 def measure_scenarios(
     protocol: Protocol,
     drawn: Drawn,
-    judges: Sequence[str],
+    matchers: Sequence[str],
     frozen: Mapping[str, Mapping[float, Frozen]],
     *,
     seed: int = 1,
@@ -108,8 +108,8 @@ def measure_scenarios(
     Args:
         protocol: What is compared.
         drawn: The faces.
-        judges: Names of judges.
-        frozen: Judge -> target FMR -> threshold.
+        matchers: Names of matchers.
+        frozen: Matcher -> target FMR -> threshold.
         seed: Of bootstrap and sub-sampling.
         replicates: Of the bootstrap.
         unprotected: Whether the photos as they are are measured, too.
@@ -136,27 +136,25 @@ def measure_scenarios(
         first_key,
     ).picked(together)
     cross = cross_pairs(people, folds, _MOST_CROSS, seed)
-    for judge in judges:
+    for matcher in matchers:
         plain = [("own-key", listed, drawn.own), ("one-key", shared, drawn.shared)]
         if unprotected:
             plain.insert(0, ("unprotected", listed, drawn.original))
         for scenario, comparisons, table in plain:
-            scores = scores_of(table, table, judge, comparisons.first, comparisons.second)
-            between = scores_of(table, table, judge, *cross)
-            two.append(_two_class(ground, scenario, judge, comparisons, scores, between, folds[cross[0]]))
-            kept.append(ScoreSet(scenario, judge, comparisons, scores))
+            scores = scores_of(table, table, matcher, comparisons.first, comparisons.second)
+            between = scores_of(table, table, matcher, *cross)
+            two.append(_two_class(ground, scenario, matcher, comparisons, scores, between, folds[cross[0]]))
+            kept.append(ScoreSet(scenario, matcher, comparisons, scores))
         if len(drawn.claims):
-            comparisons, scores = _claimed(drawn, judge, listed)
-            two.append(
-                _two_class(ground, "claimed", judge, comparisons, scores, np.zeros(0), np.zeros(0, np.int64))
-            )
-            kept.append(ScoreSet("claimed", judge, comparisons, scores))
+            comparisons, scores = _claimed(drawn, matcher, listed)
+            two.append(_two_class(ground, "claimed", matcher, comparisons, scores, np.zeros(0), np.zeros(0, np.int64)))
+            kept.append(ScoreSet("claimed", matcher, comparisons, scores))
         for scenario, left, right, comparisons in _apart(ground, drawn):
-            scores = scores_of(left, right, judge, comparisons.first, comparisons.second)
-            one.append(_one_class(ground, scenario, judge, comparisons, scores))
-            kept.append(ScoreSet(scenario, judge, comparisons, scores))
+            scores = scores_of(left, right, matcher, comparisons.first, comparisons.second)
+            one.append(_one_class(ground, scenario, matcher, comparisons, scores))
+            kept.append(ScoreSet(scenario, matcher, comparisons, scores))
             if scenario.startswith(("renewal", "scopes")):
-                part = _linkability(ground, scenario, judge, comparisons, scores)
+                part = _linkability(ground, scenario, matcher, comparisons, scores)
                 if part is not None:
                     links.append(part)
     return Measured(tuple(two), tuple(one), tuple(links), tuple(kept))
@@ -175,11 +173,11 @@ def _listed(ground: _Ground) -> Comparisons:
     )
 
 
-def _claimed(drawn: Drawn, judge: str, listed: Comparisons) -> tuple[Comparisons, Array]:
+def _claimed(drawn: Drawn, matcher: str, listed: Comparisons) -> tuple[Comparisons, Array]:
     genuine, impostor = listed.picked(listed.same), listed.picked(~listed.same)
-    own = scores_of(drawn.own, drawn.own, judge, genuine.first, genuine.second)
+    own = scores_of(drawn.own, drawn.own, matcher, genuine.first, genuine.second)
     chosen = impostor.picked(drawn.claims)
-    other = scores_of(drawn.own, drawn.claimed, judge, chosen.first, np.arange(len(drawn.claims)))
+    other = scores_of(drawn.own, drawn.claimed, matcher, chosen.first, np.arange(len(drawn.claims)))
     joined = Comparisons(
         *(
             np.concatenate([getattr(genuine, name), getattr(chosen, name)])
@@ -206,9 +204,7 @@ def _apart(ground: _Ground, drawn: Drawn) -> list[tuple[str, Table, Table, Compa
             continue
         first, second = pairs.first[mated], place[pairs.second[mated]]
         plans.append((name, drawn.own, table, first, second, drawn.again))
-        plans.append(
-            (f"{name}-same-photo", drawn.own, table, drawn.again, np.arange(len(drawn.again)), drawn.again)
-        )
+        plans.append((f"{name}-same-photo", drawn.own, table, drawn.again, np.arange(len(drawn.again)), drawn.again))
     for name, left, right, first, second, sample_of in plans:
         random = np.random.Generator(np.random.Philox(ground.seed))
         columns = len(sample_of)
@@ -237,7 +233,7 @@ def _apart(ground: _Ground, drawn: Drawn) -> list[tuple[str, Table, Table, Compa
 def _two_class(
     ground: _Ground,
     scenario: str,
-    judge: str,
+    matcher: str,
     comparisons: Comparisons,
     scores: Array,
     cross: Array,
@@ -245,9 +241,7 @@ def _two_class(
 ) -> TwoClass:
     same = comparisons.same
     rates = WeightedRates(scores, same)
-    resampler = Resampler(
-        comparisons.first_person, comparisons.second_person, comparisons.key, seed=ground.seed
-    )
+    resampler = Resampler(comparisons.first_person, comparisons.second_person, comparisons.key, seed=ground.seed)
     answered = scores > NO_ANSWER
     own, other = scores[same & answered], scores[~same & answered]
     accuracy = (float("nan"), float("nan"))
@@ -257,7 +251,7 @@ def _two_class(
     _, fmr, fnmr = rates.curve()
     return TwoClass(
         scenario=scenario,
-        judge=judge,
+        matcher=matcher,
         genuine=int(same.sum()),
         impostor=int((~same).sum()),
         cross=len(cross),
@@ -268,12 +262,12 @@ def _two_class(
         accuracy=accuracy[0],
         accuracy_error=accuracy[1],
         genuine_mean=_mean(own),
-        genuine_deviation=_deviation(own),
+        genuine_std=_std(own),
         impostor_mean=_mean(other),
-        impostor_deviation=_deviation(other),
+        impostor_std=_std(other),
         points=(
-            *_frozen_points(ground, judge, scores, same, resampler),
-            *_set_anew(ground, comparisons, scores, cross, cross_folds, resampler),
+            *_frozen_points(ground, matcher, scores, same, resampler),
+            *_recalibrated(ground, comparisons, scores, cross, cross_folds, resampler),
         ),
         genuine_histogram=histogram(own),
         impostor_histogram=histogram(other),
@@ -282,11 +276,11 @@ def _two_class(
 
 
 def _frozen_points(
-    ground: _Ground, judge: str, scores: Array, same: npt.NDArray[np.bool_], resampler: Resampler
+    ground: _Ground, matcher: str, scores: Array, same: npt.NDArray[np.bool_], resampler: Resampler
 ) -> list[OperatingPoint]:
     points = []
     for target in _REPORTED:
-        frozen = ground.frozen[judge][target]
+        frozen = ground.frozen[matcher][target]
         if frozen.value is None:
             continue
         match = scores >= frozen.value
@@ -303,7 +297,7 @@ def _frozen_points(
     return points
 
 
-def _set_anew(
+def _recalibrated(
     ground: _Ground,
     comparisons: Comparisons,
     scores: Array,
@@ -321,15 +315,10 @@ def _set_anew(
         for target in _REPORTED:
             if len(cross) * target < 3:
                 continue
-            limit = np.array(
-                [by_fold[int(fold)][target] if fold >= 0 else np.inf for fold in comparisons.fold]
-            )
+            limit = np.array([by_fold[int(fold)][target] if fold >= 0 else np.inf for fold in comparisons.fold])
             match = scores >= limit
             wrong = (
-                cross
-                >= np.array([by_fold[int(fold)][target] for fold in folds])[
-                    np.searchsorted(folds, cross_folds)
-                ]
+                cross >= np.array([by_fold[int(fold)][target] for fold in folds])[np.searchsorted(folds, cross_folds)]
             )
             rate = float(wrong.mean())
             points.append(
@@ -338,9 +327,7 @@ def _set_anew(
                     source="other folds",
                     threshold=float(np.mean([values[target] for values in by_fold.values()])),
                     fmr=Figure(value=rate, low=None, high=None),
-                    fnmr=_figure(
-                        share_interval(resampler, ~match, same & usable, replicates=ground.replicates)
-                    ),
+                    fnmr=_figure(share_interval(resampler, ~match, same & usable, replicates=ground.replicates)),
                     impostor_comparisons=len(cross),
                 )
             )
@@ -356,24 +343,20 @@ def _set_anew(
                 source="same scores",
                 threshold=threshold,
                 fmr=Figure(value=float((impostor >= threshold).mean()), low=None, high=None),
-                fnmr=_figure(
-                    share_interval(resampler, scores < threshold, same, replicates=ground.replicates)
-                ),
+                fnmr=_figure(share_interval(resampler, scores < threshold, same, replicates=ground.replicates)),
                 impostor_comparisons=len(impostor),
             )
         )
     return points
 
 
-def _one_class(
-    ground: _Ground, scenario: str, judge: str, comparisons: Comparisons, scores: Array
-) -> OneClass:
+def _one_class(ground: _Ground, scenario: str, matcher: str, comparisons: Comparisons, scores: Array) -> OneClass:
     same = comparisons.same
     answered = scores > NO_ANSWER
     resampler = Resampler(comparisons.first_person[same], comparisons.second_person[same], seed=ground.seed)
     strangers = scores[~same & answered]
     rates = []
-    for target, frozen in ground.frozen[judge].items():
+    for target, frozen in ground.frozen[matcher].items():
         if frozen.value is None:
             continue
         match = scores[same] >= frozen.value
@@ -389,13 +372,13 @@ def _one_class(
     own = scores[same & answered]
     return OneClass(
         scenario=scenario,
-        judge=judge,
+        matcher=matcher,
         comparisons=int(same.sum()),
         chance_comparisons=int((~same).sum()),
         failed=int((same & ~answered).sum()),
         keys=len(np.unique(comparisons.first_person[same])) * (1 if scenario.startswith("anonymity") else 2),
         mean=_mean(own),
-        deviation=_deviation(own),
+        std=_std(own),
         highest=float(own.max()) if len(own) else None,
         rates=tuple(rates),
         histogram=histogram(own),
@@ -404,7 +387,7 @@ def _one_class(
 
 
 def _linkability(
-    ground: _Ground, scenario: str, judge: str, comparisons: Comparisons, scores: Array
+    ground: _Ground, scenario: str, matcher: str, comparisons: Comparisons, scores: Array
 ) -> LinkabilityPart | None:
     answered = scores > NO_ANSWER
     which = comparisons.picked(answered)
@@ -413,7 +396,7 @@ def _linkability(
     if len(own) < 10 or len(other) < 10:
         return None
     result = linkability(own, other, seed=ground.seed)
-    # Non-mated scores are many: people are drawn anew for the mated ones alone, which settle the spread.
+    # Non-mated scores are many: people are drawn again for the mated ones alone, which settle the spread.
     resampler = Resampler(which.first_person[which.same], which.second_person[which.same], seed=ground.seed)
     place = np.clip(np.searchsorted(result.edges, own, side="right") - 1, 0, result.bins - 1)
     width = (result.high - result.low) / result.bins
@@ -430,7 +413,7 @@ def _linkability(
 
     return LinkabilityPart(
         scenario=scenario,
-        judge=judge,
+        matcher=matcher,
         mated=len(own),
         non_mated=len(other),
         d_sys=_figure(resampler.interval(d_sys, replicates=ground.replicates)),
@@ -463,5 +446,5 @@ def _mean(scores: Array) -> float:
     return float(scores.mean()) if len(scores) else float("nan")
 
 
-def _deviation(scores: Array) -> float:
+def _std(scores: Array) -> float:
     return float(scores.std()) if len(scores) else float("nan")

@@ -1,4 +1,4 @@
-"""Two roads, one contract: a face that was read and a key become a W+ code."""
+"""Two methods, one contract: a face that was read and a key become a W+ code."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from anonymix_plugin.mixer.refine import Refiner, RefineStep
 
 
-class Road(Protocol):
+class Method(Protocol):
     """How a code is made."""
 
     @property
     def name(self) -> str:
-        """Which road: fast or refine."""
+        """Which method: fast or refine."""
         ...
 
     def describe(self) -> dict[str, str | float]:
@@ -37,7 +37,7 @@ class Road(Protocol):
         ...
 
 
-class FastRoad:
+class FastMethod:
     """One step, the default."""
 
     name = "fast"
@@ -58,8 +58,8 @@ class FastRoad:
         self._mixer.forget()
 
 
-class RefineRoad:
-    """The fast road's code, refined by the paper's optimisation.
+class RefineMethod:
+    """The fast method's code, refined by the paper's optimisation.
 
     Args:
         mixer: Makes the code to start from.
@@ -81,14 +81,12 @@ class RefineRoad:
     def code(self, read: ReadFace, schedule: KeySchedule, key_name: bytes) -> Floats:
         """Return the W+ code, (layers.total, 512) float32."""
         if read.framed is None:
-            raise UsageError("the refine road needs the photo in FFHQ framing")
+            raise UsageError("the refine method needs the photo in FFHQ framing")
         import torch
 
         start = torch.from_numpy(self._mixer.mix(read.person, schedule, key_name, read.kept))
         anchors = self._refiner.anchors(schedule, read.person)
-        refined = self._refiner.refine(
-            start, read.crop, read.framed, schedule, anchors, progress=self._progress
-        ).w_plus
+        refined = self._refiner.refine(start, read.crop, read.framed, schedule, anchors, progress=self._progress).w_plus
         return np.asarray(refined.numpy(), np.float32)
 
     def forget(self) -> None:

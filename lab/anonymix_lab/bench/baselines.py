@@ -9,7 +9,7 @@ from anonymix_plugin.values import Pixels
 
 
 def blurred(face: Pixels, share: float = 0.1) -> Pixels:
-    """Gaussian blur with a deviation of a share of the side, which is strong enough to hide features."""
+    """Gaussian blur with a standard deviation of a share of the side, which is strong enough to hide features."""
     return np.asarray(cv2.GaussianBlur(face, (0, 0), share * len(face)), np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""The paper's road: invert the photo, swap layers with the key's code, optimise."""
+"""The paper's method: invert the photo, swap layers with the key's code, optimise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anonymix_plugin.mixer.swap import LayerSwap
 from anonymix_plugin.values import Floats, ReadFace
 
 
-class SwapRoad:
+class SwapMethod:
     """FaceAnonyMixer on one photo at a time, for comparison and for those who want the paper's method.
 
     What it keeps of the photo (`ReadFace.kept`) are all three groups of the encoder, identity included.
@@ -61,7 +61,7 @@ class SwapRoad:
             UsageError: The photo was not encoded, or is not there in FFHQ framing.
         """
         if read.framed is None or read.kept is None:
-            raise UsageError("the paper's road needs the photo's own code and its FFHQ framing")
+            raise UsageError("the paper's method needs the photo's own code and its FFHQ framing")
         layers = self._generator.layers
         counts = [len(layers.coarse), len(layers.identity), len(layers.fine)]
         guess = torch.from_numpy(np.repeat(read.kept.astype(np.float32), counts, axis=0))
@@ -72,7 +72,7 @@ class SwapRoad:
         """Return the W+ code, (layers.total, 512) float32."""
         start = self.start(read, schedule)
         if read.framed is None:  # `start` has seen to it; said again for the type
-            raise UsageError("the paper's road needs the photo in FFHQ framing")
+            raise UsageError("the paper's method needs the photo in FFHQ framing")
         anchors = self._refiner.anchors(schedule, read.person) if self._refiner.settings.anchored else {}
         refined = self._refiner.refine(
             torch.from_numpy(start), read.crop, read.framed, schedule, anchors, progress=self._progress

@@ -18,19 +18,19 @@ from anonymix_adapters import (
     AdapterError,
     DoubleProtectionError,
     EnrolmentError,
-    Gate,
+    Interceptor,
     NotProtectedError,
     Sdk,
     SdkMissingError,
     SdkVersionError,
     SubjectNeededError,
     UnknownAdapterError,
-    gate_of,
     hook,
+    interceptor_of,
     keep_original,
     load,
     names,
-    need_gate,
+    need_interceptor,
     renew,
     sealed_original,
     unwrap,
@@ -56,8 +56,8 @@ class NoFaces:
 
 
 @pytest.fixture
-def gate() -> Gate:
-    return Gate(NoFaces(), "test")
+def interceptor() -> Interceptor:
+    return Interceptor(NoFaces(), "test")
 
 
 # --- whose ------------------------------------------------------------------------------------------
@@ -66,19 +66,19 @@ def gate() -> Gate:
 subject = Anonymixer.subject.__get__(object())  # it needs nothing of a mixer
 
 
-def test_whoever_is_named_is_the_subject(gate: Gate) -> None:
-    assert gate.whose(field="alice").subject == "alice"
-    assert gate.whose(argument="alice").subject == "alice"
+def test_whoever_is_named_is_the_subject(interceptor: Interceptor) -> None:
+    assert interceptor.whose(field="alice").subject == "alice"
+    assert interceptor.whose(argument="alice").subject == "alice"
     with subject("alice", scope="door"):
-        assert gate.whose().subject == "alice"
-        assert gate.whose().scope == "door"
-        assert gate.whose(field="alice", argument="alice").scope == "door"
+        assert interceptor.whose().subject == "alice"
+        assert interceptor.whose().scope == "door"
+        assert interceptor.whose(field="alice", argument="alice").scope == "door"
         with subject("inner", enrol=True):
-            inner = gate.whose()
+            inner = interceptor.whose()
             assert (inner.subject, inner.scope, inner.enrol) == ("inner", "default", True)
-        assert gate.whose().subject == "alice"
+        assert interceptor.whose().subject == "alice"
     with pytest.raises(SubjectNeededError) as caught:
-        gate.whose()
+        interceptor.whose()
     assert "mixer.subject" in caught.value.fix
     with pytest.raises(UsageError), subject(""):
         pass
@@ -96,9 +96,9 @@ def test_whoever_is_named_is_the_subject(gate: Gate) -> None:
     ],
 )
 def test_two_names_for_one_call_are_refused_and_not_repeated(
-    gate: Gate, said: dict[str, str], places: tuple[str, ...]
+    interceptor: Interceptor, said: dict[str, str], places: tuple[str, ...]
 ) -> None:
-    for each in (gate, Gate(NoFaces(), "test", keys="gallery")):
+    for each in (interceptor, Interceptor(NoFaces(), "test", keys="gallery")):
         with subject("alice", enrol=True), pytest.raises(UsageError) as caught:
             each.whose(**said)
         assert all(place in str(caught.value) for place in places)
@@ -106,53 +106,53 @@ def test_two_names_for_one_call_are_refused_and_not_repeated(
         assert caught.value.fix
 
 
-def test_two_spellings_of_one_name_are_one(gate: Gate) -> None:
+def test_two_spellings_of_one_name_are_one(interceptor: Interceptor) -> None:
     with subject("Zoe\u0301"):
-        assert gate.whose(argument="Zo\u00e9").subject == "Zo\u00e9"
+        assert interceptor.whose(argument="Zo\u00e9").subject == "Zo\u00e9"
         with pytest.raises(UsageError):
-            gate.whose(argument="Zoe")
+            interceptor.whose(argument="Zoe")
 
 
-def test_a_call_that_names_its_subject_does_not_go_by_a_block_that_has_ended(gate: Gate) -> None:
+def test_a_call_that_names_its_subject_does_not_go_by_a_block_that_has_ended(interceptor: Interceptor) -> None:
     with subject("alice", scope="door", enrol=True):
         left_over = contextvars.copy_context()
     with pytest.raises(UsageError, match="ended"):
-        left_over.run(gate.whose)
-    whose = left_over.run(lambda: gate.whose(argument="bob"))
+        left_over.run(interceptor.whose)
+    whose = left_over.run(lambda: interceptor.whose(argument="bob"))
     assert (whose.subject, whose.scope, whose.enrol) == ("bob", "default", False)
 
 
 def test_a_gallery_needs_a_subject_to_enrol_and_none_to_search() -> None:
-    gate = Gate(NoFaces(), "test", keys="gallery", scope=lambda collection: f"gallery {collection}")
-    search = gate.whose(collection="staff")
+    interceptor = Interceptor(NoFaces(), "test", keys="gallery", scope=lambda collection: f"gallery {collection}")
+    search = interceptor.whose(collection="staff")
     assert (search.subject, search.scope, search.gallery) == (None, "gallery staff", True)
-    assert gate.whose(collection="guests").scope == "gallery guests"
-    assert gate.whose(argument="alice", enrol=True).subject == "alice"
+    assert interceptor.whose(collection="guests").scope == "gallery guests"
+    assert interceptor.whose(argument="alice", enrol=True).subject == "alice"
     with pytest.raises(SubjectNeededError):
-        gate.whose(enrol=True)
+        interceptor.whose(enrol=True)
     with pytest.raises(UsageError):
-        Gate(NoFaces(), "test", keys="both")  # type: ignore[arg-type]
+        Interceptor(NoFaces(), "test", keys="both")  # type: ignore[arg-type]
 
 
-def test_threads_and_tasks_keep_their_subjects_apart(gate: Gate) -> None:
+def test_threads_and_tasks_keep_their_subjects_apart(interceptor: Interceptor) -> None:
     barrier = threading.Barrier(8)
 
     def ask(name: str) -> str | None:
         with subject(name):
             barrier.wait(30)
-            return gate.whose().subject
+            return interceptor.whose().subject
 
     with ThreadPoolExecutor(8) as pool:
         wanted = [f"person {number}" for number in range(8)]
         assert list(pool.map(ask, wanted)) == wanted
         with subject("alice"), pytest.raises(SubjectNeededError):
-            pool.submit(gate.whose).result()  # a thread of somebody else's has no subject, and gets no key
+            pool.submit(interceptor.whose).result()  # a thread of somebody else's has no subject, and gets no key
 
     async def ask_later(name: str) -> tuple[str | None, str | None]:
         with subject(name):
             await asyncio.sleep(0.01)
-            in_thread = await asyncio.to_thread(gate.whose)
-            return gate.whose().subject, in_thread.subject
+            in_thread = await asyncio.to_thread(interceptor.whose)
+            return interceptor.whose().subject, in_thread.subject
 
     async def all_at_once() -> list[tuple[str | None, str | None]]:
         return await asyncio.gather(*(ask_later(name) for name in wanted))
@@ -176,23 +176,23 @@ def hooked(client: Client) -> Any:
     return hook(client, {"send": protected_send})
 
 
-def test_a_client_is_wrapped_once_and_comes_back_as_it_was(gate: Gate) -> None:
+def test_a_client_is_wrapped_once_and_comes_back_as_it_was(interceptor: Interceptor) -> None:
     client = Client()
-    assert wrap(wrap(client, gate, hooked), gate, hooked) is client
+    assert wrap(wrap(client, interceptor, hooked), interceptor, hooked) is client
     assert client.send() == "protected"
-    assert need_gate(client) is gate
+    assert need_interceptor(client) is interceptor
     with pytest.raises(DoubleProtectionError, match="unprotect"):
-        wrap(client, Gate(NoFaces(), "test"), hooked)
+        wrap(client, Interceptor(NoFaces(), "test"), hooked)
     with pytest.raises(TypeError, match="pickled"):
         pickle.dumps(client)
     unwrap(client)
     assert client.send() == "original"
-    assert gate_of(client) is None
-    for refused in (unwrap, need_gate):
+    assert interceptor_of(client) is None
+    for refused in (unwrap, need_interceptor):
         with pytest.raises(NotProtectedError):
             refused(client)
     with pytest.raises(AdapterError):
-        wrap(object(), gate, hooked)
+        wrap(object(), interceptor, hooked)
 
 
 # --- packages and entry points ----------------------------------------------------------------------
@@ -218,28 +218,28 @@ def test_adapters_are_found_by_name() -> None:
 # --- records ----------------------------------------------------------------------------------------
 
 
-def test_records_need_a_book(gate: Gate) -> None:
+def test_records_need_a_book(interceptor: Interceptor) -> None:
     with pytest.raises(AdapterError, match="Keystore"):
-        gate.entries()
-    with pytest.raises(AdapterError), gate.enrolment("alice", collection="door", external_id="1"):
+        interceptor.entries()
+    with pytest.raises(AdapterError), interceptor.enrolment("alice", collection="door", external_id="1"):
         raise AssertionError("the block must not be entered")
 
 
 def test_an_enrolment_without_a_face_is_none(adapter_store: Keystore) -> None:
-    gate, undone = Gate(NoFaces(adapter_store), "test"), []
+    interceptor, undone = Interceptor(NoFaces(adapter_store), "test"), []
     with (
         pytest.raises(EnrolmentError, match="0 faces"),
-        gate.enrolment("alice", collection="door", external_id="1", undo=lambda: undone.append(1)),
+        interceptor.enrolment("alice", collection="door", external_id="1", undo=lambda: undone.append(1)),
     ):
         pass
     assert undone == [1]
-    assert not gate.entries("door")
+    assert not interceptor.entries("door")
 
 
 def test_an_entry_that_can_not_be_taken_back_is_told(
     adapter_mixer: RememberingMixer, londoners: list[Person], adapter_store: Keystore
 ) -> None:
-    gate = Gate(adapter_mixer, "test")
+    interceptor = Interceptor(adapter_mixer, "test")
     person = londoners[0]
 
     def rotate(_: Any) -> str:
@@ -250,9 +250,9 @@ def test_an_entry_that_can_not_be_taken_back_is_told(
         raise ConnectionError("the back end is gone")
 
     with pytest.raises(EnrolmentError, match="by hand"):
-        gate.enrol(
+        interceptor.enrol(
             person.enrolled,
-            gate.whose(argument=person.name, enrol=True),
+            interceptor.whose(argument=person.name, enrol=True),
             collection="door",
             send=rotate,
             external_id=str,
@@ -263,24 +263,24 @@ def test_an_entry_that_can_not_be_taken_back_is_told(
 def test_sealed_originals_spare_new_photos(
     adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person]
 ) -> None:
-    gate, person, held = Gate(adapter_mixer, "sealed"), londoners[1], {}
+    interceptor, person, held = Interceptor(adapter_mixer, "sealed"), londoners[1], {}
 
     def enrol(name: str, photo: Any) -> None:
-        with gate.enrolment(person.name, collection="door", external_id=name):
-            held[name] = gate.protect(photo, gate.whose()).key_version
+        with interceptor.enrolment(person.name, collection="door", external_id=name):
+            held[name] = interceptor.protect(photo, interceptor.whose()).key_version
 
     with pytest.raises(OriginalsError):
-        keep_original(gate, person.enrolled, gate.whose(argument=person.name))
+        keep_original(interceptor, person.enrolled, interceptor.whose(argument=person.name))
     adapter_store.originals.enable(PassphraseUnlock("another secret"))
     try:
         enrol("first", person.enrolled)
-        keep_original(gate, person.enrolled, gate.whose(argument=person.name))
+        keep_original(interceptor, person.enrolled, interceptor.whose(argument=person.name))
         adapter_store.rotate(person.name, reason="breach")
         done = renew(
-            gate,
+            interceptor,
             delete=lambda item: held.pop(item.external_id),
             enrol=lambda item, photo: enrol("second", photo),
-            photo=sealed_original(gate),
+            photo=sealed_original(interceptor),
             collection="door",
         )
         assert (done.deleted, done.enrolled, done.failures) == (("first",), (person.name,), ())
@@ -292,11 +292,11 @@ def test_sealed_originals_spare_new_photos(
 def test_a_renewal_goes_on_after_a_failure_and_can_be_repeated(
     adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person]
 ) -> None:
-    gate, held, broken = Gate(adapter_mixer, "renewing"), {}, {"sand in the gears"}
+    interceptor, held, broken = Interceptor(adapter_mixer, "renewing"), {}, {"sand in the gears"}
 
     def enrol(subject: str, photo: Any) -> None:
-        with gate.enrolment(subject, collection="door", external_id=f"{subject}!{len(held)}"):
-            held[f"{subject}!{len(held)}"] = gate.protect(photo, gate.whose())
+        with interceptor.enrolment(subject, collection="door", external_id=f"{subject}!{len(held)}"):
+            held[f"{subject}!{len(held)}"] = interceptor.protect(photo, interceptor.whose())
 
     def delete(item: Any) -> None:
         if broken and item.subject == londoners[0].name:
@@ -307,12 +307,12 @@ def test_a_renewal_goes_on_after_a_failure_and_can_be_repeated(
         enrol(person.name, person.enrolled)
         adapter_store.rotate(person.name, reason="breach")
     photos = {person.name: person.enrolled for person in londoners}
-    first = renew(gate, delete=delete, collection="door")
+    first = renew(interceptor, delete=delete, collection="door")
     assert [failure[0] for failure in first.failures] == [londoners[0].name]
     assert "TimeoutError" in first.failures[0][2]
     assert len(first.deleted) == 1
     second = renew(
-        gate,
+        interceptor,
         delete=delete,
         enrol=lambda item, photo: enrol(item.subject, photo),
         photo=lambda item: photos[item.subject],
@@ -320,18 +320,18 @@ def test_a_renewal_goes_on_after_a_failure_and_can_be_repeated(
     )
     assert not second.failures
     assert set(second.enrolled) == {person.name for person in londoners[:2]}
-    assert not gate.due("door")
+    assert not interceptor.due("door")
 
 
 def test_only_what_the_back_end_confirmed_is_written_down(
     adapter_mixer: RememberingMixer, londoners: list[Person]
 ) -> None:
-    gate, person = Gate(adapter_mixer, "confirmed"), londoners[0]
+    interceptor, person = Interceptor(adapter_mixer, "confirmed"), londoners[0]
 
     def enrol(answer: Any) -> None:
-        gate.enrol(
+        interceptor.enrol(
             person.enrolled,
-            gate.whose(argument=person.name, enrol=True),
+            interceptor.whose(argument=person.name, enrol=True),
             collection="door",
             send=lambda _: answer,
             external_id=lambda it: it["id"],
@@ -339,10 +339,10 @@ def test_only_what_the_back_end_confirmed_is_written_down(
         )
 
     def enrol_by_block(name: Any) -> None:
-        with gate.enrolment(
+        with interceptor.enrolment(
             person.name, collection="door", external_id=name, undo=lambda: undone.append("block")
         ):
-            gate.protect(person.enrolled, gate.whose())
+            interceptor.protect(person.enrolled, interceptor.whose())
 
     for answer in ({"id": None}, {"id": ""}, {}):
         undone: list[Any] = []
@@ -354,53 +354,53 @@ def test_only_what_the_back_end_confirmed_is_written_down(
         with pytest.raises((EnrolmentError, KeyError)):
             enrol_by_block(name)
         assert undone == ["block"]
-    assert not gate.entries("door")
+    assert not interceptor.entries("door")
     enrol_by_block(lambda: "7")
     enrol({"id": "0"})
-    assert {item.external_id for item in gate.entries("door")} == {"0", "7"}
+    assert {item.external_id for item in interceptor.entries("door")} == {"0", "7"}
 
 
 def test_an_enrolment_is_of_one_person_and_of_faces_made_inside(
     adapter_mixer: RememberingMixer, londoners: list[Person]
 ) -> None:
-    gate, (one, other) = Gate(adapter_mixer, "one person"), londoners[:2]
+    interceptor, (one, other) = Interceptor(adapter_mixer, "one person"), londoners[:2]
     adapter_mixer.keystore.current_or_issue(other.name)
     with (
         pytest.raises(EnrolmentError, match="this person's"),
-        gate.enrolment(one.name, collection="door", external_id="1"),
+        interceptor.enrolment(one.name, collection="door", external_id="1"),
         subject(other.name),
     ):
-        gate.protect(other.enrolled, gate.whose())
+        interceptor.protect(other.enrolled, interceptor.whose())
     with (
         pytest.raises(UsageError, match="two different people"),
-        gate.enrolment(one.name, collection="door", external_id="1"),
+        interceptor.enrolment(one.name, collection="door", external_id="1"),
     ):
-        gate.whose(argument=other.name)
+        interceptor.whose(argument=other.name)
 
     def enrolling(person: Person) -> Iterator[None]:
-        with gate.enrolment(person.name, collection="door", external_id=person.name):
-            gate.protect(person.enrolled, gate.whose())
+        with interceptor.enrolment(person.name, collection="door", external_id=person.name):
+            interceptor.protect(person.enrolled, interceptor.whose())
             yield
-            asyncio.run(gate.protect_async(person.enrolled, gate.whose()))
+            asyncio.run(interceptor.protect_async(person.enrolled, interceptor.whose()))
 
     both = [enrolling(one), enrolling(other)]
     for each in both:
         next(each)
     with subject(other.name):
-        gate.protect(other.enrolled, gate.whose())  # of neither enrolment
+        interceptor.protect(other.enrolled, interceptor.whose())  # of neither enrolment
     for each in both:
         assert next(each, "done") == "done"
-    assert {item.external_id: item.subject for item in gate.entries("door")} == {
+    assert {item.external_id: item.subject for item in interceptor.entries("door")} == {
         person.name: person.name for person in (one, other)
     }
 
 
-def test_what_could_not_be_taken_back_is_told_without_an_sdk_s_words(gate: Gate) -> None:
+def test_what_could_not_be_taken_back_is_told_without_an_sdk_s_words(interceptor: Interceptor) -> None:
     def undo() -> None:
         raise ConnectionError("POST /faces {'api_key': 'hush', 'image': '/9j/4AAQ...'}")
 
     with pytest.raises(EnrolmentError) as caught:
-        gate.take_back(undo, ValueError("/9j/4AAQ..."))
+        interceptor.roll_back(undo, ValueError("/9j/4AAQ..."))
     assert "ConnectionError" in str(caught.value)
     assert "ValueError" in str(caught.value)
     assert "hush" not in str(caught.value)
@@ -414,12 +414,12 @@ def test_what_could_not_be_taken_back_is_told_without_an_sdk_s_words(gate: Gate)
 def test_a_key_error_in_the_block_is_passed_on_and_nothing_is_recorded(
     adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person]
 ) -> None:
-    gate = Gate(adapter_mixer, "revoked")
+    interceptor = Interceptor(adapter_mixer, "revoked")
     adapter_store.current_or_issue("somebody revoked")
     adapter_store.revoke("somebody revoked")
     with (
         pytest.raises(KeystoreError),
-        gate.enrolment("somebody revoked", collection="door", external_id="1"),
+        interceptor.enrolment("somebody revoked", collection="door", external_id="1"),
     ):
-        gate.protect(londoners[0].enrolled, gate.whose())
-    assert not gate.entries("door")
+        interceptor.protect(londoners[0].enrolled, interceptor.whose())
+    assert not interceptor.entries("door")

@@ -1,4 +1,4 @@
-"""A gate that knows the options of its adapter, and writes down what a service confirmed."""
+"""An interceptor that knows the options of its adapter, and writes down what a service confirmed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeAlias
 
 from anonymix_adapters._wire import current
-from anonymix_adapters.gate import FaceMixer, Gate, KeyUse, ScopeRule, Whose
+from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule, Whose
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.values import CancelableFace
 
@@ -21,14 +21,14 @@ Entry: TypeAlias = tuple[Any, CancelableFace, Whose]
 """What the service's answer calls an entry, the face that it was made from, and whose it is."""
 
 
-class CloudGate(Gate):
-    """Like `Gate`; two of them do the same only if the adapter's own options are the same.
+class CloudInterceptor(Interceptor):
+    """Like `Interceptor`; two of them do the same only if the adapter's own options are the same.
 
     Args:
-        mixer: See `Gate`.
-        adapter: See `Gate`.
-        keys: See `Gate`.
-        scope: See `Gate`.
+        mixer: See `Interceptor`.
+        adapter: See `Interceptor`.
+        keys: See `Interceptor`.
+        scope: See `Interceptor`.
         field: See `FieldRule`.
         options: What else the adapter was told: fetching, detection, ...
 
@@ -48,16 +48,14 @@ class CloudGate(Gate):
     ) -> None:
         super().__init__(mixer, adapter, keys=keys, scope=scope)
         if not callable(field) and field not in {"subject", "label"}:
-            raise UsageError(
-                "there is no such rule", where="field", fix="use 'subject', 'label' or a function"
-            )
+            raise UsageError("there is no such rule", where="field", fix="use 'subject', 'label' or a function")
         self.field, self.options = field, options
 
-    def same_as(self, other: Gate) -> bool:
-        """See `Gate.same_as`."""
+    def same_as(self, other: Interceptor) -> bool:
+        """See `Interceptor.same_as`."""
         return (
             super().same_as(other)
-            and isinstance(other, CloudGate)
+            and isinstance(other, CloudInterceptor)
             and (other.field, other.options) == (self.field, self.options)
         )
 
@@ -68,7 +66,7 @@ class CloudGate(Gate):
         return self.field(field) if callable(self.field) else field
 
     def whose_call(self, field: str | None = None, *, collection: str = "", enrol: bool = False) -> Whose:
-        """`Gate.whose` for the call that is being made: its `subject=`, its field, the block around it."""
+        """`Interceptor.whose` for the call that is being made: its `subject=`, its field, the block around it."""
         call = current(self)
         argument = call.subject if call else None
         return self.whose(argument=argument, field=self.person(field), collection=collection, enrol=enrol)
@@ -93,7 +91,7 @@ class CloudGate(Gate):
         except Exception as error:
             names = [name for name in entries if name]
             if names:
-                self.take_back(lambda: undo(names), error)
+                self.roll_back(lambda: undo(names), error)
             for name in written:
                 self.forget_entry(collection, name)
             raise

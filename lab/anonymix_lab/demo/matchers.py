@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from anonymix_lab.demo.values import JudgeFacts, Skipped
+from anonymix_lab.demo.values import MatcherFacts, Skipped
 from anonymix_plugin.errors import ModelError
 from anonymix_plugin.faces import Detector
 from anonymix_plugin.values import CancelableFace, Floats, Pixels
@@ -21,7 +21,7 @@ _WELCOME: Final = {"facenet": "FaceNet"}
 _SEEN: Final = ("arcface-mbf", "sface")
 
 
-class Judges:
+class Matchers:
     """All recognisers that take part.
 
     Args:
@@ -48,9 +48,9 @@ class Judges:
                 continue
             self._verifiers[name] = verifier
             limit = verifier.threshold
-            anew = THRESHOLDS[name].get(CANCELABLE + THRESHOLD)
-            facts.append(JudgeFacts(name, title, name in _SEEN, limit.name, limit.value, anew))
-        self.facts: tuple[JudgeFacts, ...] = tuple(facts)
+            recalibrated = THRESHOLDS[name].get(CANCELABLE + THRESHOLD)
+            facts.append(MatcherFacts(name, title, name in _SEEN, limit.name, limit.value, recalibrated))
+        self.facts: tuple[MatcherFacts, ...] = tuple(facts)
 
     def embed(self, picture: CancelableFace | Pixels) -> Embeddings:
         """Embed the largest face of a picture with every recogniser.

@@ -1,4 +1,4 @@
-"""Judges: whoever says how alike two pictures are, by an embedding of each."""
+"""Matchers: whoever says how alike two pictures are, by an embedding of each."""
 
 from __future__ import annotations
 
@@ -28,24 +28,20 @@ TRAIT_NAMES = (
     "side_light",
     "sharpness",
     "detector_score",
-    *(
-        f"{point}_{axis}"
-        for point in ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right")
-        for axis in "xy"
-    ),
+    *(f"{point}_{axis}" for point in ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right") for axis in "xy"),
 )
 
 _VERSION = "1"
 
 
 @runtime_checkable
-class Judge(Protocol):
+class Matcher(Protocol):
     """Embeds pictures. Meets it: every recogniser of the registry, and whatever a user names by import path.
 
     Attributes:
         name: Short name.
         dim: Length of an embedding.
-        seen_by_mixer: Whether the mixer or its training uses it. What such a judge says does not count as
+        seen_by_mixer: Whether the mixer or its training uses it. What such a matcher says does not count as
             proof.
         identity: Everything that its embeddings depend on (hashes of weights, version), for the cache.
     """
@@ -64,16 +60,16 @@ class Judge(Protocol):
 
         Args:
             photo: The picture.
-            face: The face that the panel's detector found, or None. A judge with a detector of its own
+            face: The face that the panel's detector found, or None. A matcher with a detector of its own
                 passes over it.
 
         Returns:
-            (dim,) float32 of length 1, or None where the judge finds no face.
+            (dim,) float32 of length 1, or None where the matcher finds no face.
         """
         ...
 
 
-class RecogniserJudge:
+class RecogniserMatcher:
     """A recogniser of the registry."""
 
     def __init__(self, recogniser: Recogniser) -> None:
@@ -84,7 +80,7 @@ class RecogniserJudge:
         self.identity: str = f"{recogniser.name} {weights_hash(recogniser.name)} {recogniser.alignment}"
 
     def embed_photo(self, photo: Photo, face: Face | None) -> Floats | None:  # noqa: ARG002 - the face knows it
-        """See `Judge.embed_photo`."""
+        """See `Matcher.embed_photo`."""
         if face is None:
             return None
         embedding: Floats = self._recogniser.embed(self._recogniser.crop(face)[None])[0]
@@ -93,44 +89,44 @@ class RecogniserJudge:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Judges that look at the same picture, with one detector between them.
+    """Matchers that look at the same picture, with one detector between them.
 
     Attributes:
-        judges: At least one, with different names.
+        matchers: At least one, with different names.
         detector: Finds faces.
         detector_identity: What its answers depend on.
     """
 
-    judges: Sequence[Judge]
+    matchers: Sequence[Matcher]
     detector: Detector
     detector_identity: str
 
     def __post_init__(self) -> None:
-        """Refuse a panel without judges, or with two of one name.
+        """Refuse a panel without matchers, or with two of one name.
 
         Raises:
             UsageError: It is one of those.
         """
-        names = [judge.name for judge in self.judges]
+        names = [matcher.name for matcher in self.matchers]
         if not names or len(set(names)) < len(names) or TRAITS in names:
-            raise UsageError("judges need different names, and there must be one", where=", ".join(names))
+            raise UsageError("matchers need different names, and there must be one", where=", ".join(names))
 
     def identity(self, name: str) -> str:
-        """What the answers of a judge, or the traits, depend on."""
-        own = {judge.name: judge.identity for judge in self.judges} | {TRAITS: f"traits {TRAIT_NAMES}"}
+        """What the answers of a matcher, or the traits, depend on."""
+        own = {matcher.name: matcher.identity for matcher in self.matchers} | {TRAITS: f"traits {TRAIT_NAMES}"}
         return f"{_VERSION} {self.detector_identity} {own[name]}"
 
     @property
     def dims(self) -> Mapping[str, int]:
         """Length of the answers by name, traits included."""
-        return {judge.name: judge.dim for judge in self.judges} | {TRAITS: len(TRAIT_NAMES)}
+        return {matcher.name: matcher.dim for matcher in self.matchers} | {TRAITS: len(TRAIT_NAMES)}
 
     def look(self, photo: Photo, names: Sequence[str], choice: FaceChoice) -> dict[str, Floats | None]:
-        """Ask judges about a picture.
+        """Ask matchers about a picture.
 
         Args:
             photo: The picture.
-            names: Which judges, or traits.
+            names: Which matchers, or traits.
             choice: Which of several faces, as `faces.meant_face` says.
 
         Returns:
@@ -142,8 +138,8 @@ class Panel:
             if name == TRAITS:
                 answers[name] = None if face is None else face_traits(face)
             else:
-                judge = next(judge for judge in self.judges if judge.name == name)
-                answers[name] = judge.embed_photo(photo, face)
+                matcher = next(matcher for matcher in self.matchers if matcher.name == name)
+                answers[name] = matcher.embed_photo(photo, face)
         return answers
 
 
@@ -181,31 +177,31 @@ def face_traits(face: Face) -> Floats:
     )
 
 
-def load_judges(names: Sequence[str]) -> list[Judge]:
-    """Load judges.
+def load_matchers(names: Sequence[str]) -> list[Matcher]:
+    """Load matchers.
 
     Args:
         names: Names of the registry of weights ("facenet", "arcface-mbf", "sface", "dlib-recognition", ...)
-            or `PACKAGE.MODULE:FACTORY`, a callable without arguments that returns a `Judge`: that is the way
+            or `PACKAGE.MODULE:FACTORY`, a callable without arguments that returns a `Matcher`: that is the way
             for back ends behind an adapter.
 
     Raises:
         UsageError: No recogniser has that name, or the import path leads to none.
         ModelError: Weights are missing or damaged.
     """
-    return [_imported(name) if ":" in name else RecogniserJudge(load_recogniser(name)) for name in names]
+    return [_imported(name) if ":" in name else RecogniserMatcher(load_recogniser(name)) for name in names]
 
 
-def _imported(path: str) -> Judge:
+def _imported(path: str) -> Matcher:
     module, _, attribute = path.partition(":")
     try:
-        judge = getattr(importlib.import_module(module), attribute)()
+        matcher = getattr(importlib.import_module(module), attribute)()
     except (ImportError, AttributeError, TypeError) as error:
         raise UsageError(
-            f"the judge can't be made: {error}", where=path, fix="give PACKAGE.MODULE:FACTORY or a recogniser"
+            f"the matcher can't be made: {error}", where=path, fix="give PACKAGE.MODULE:FACTORY or a recogniser"
         ) from error
-    if not isinstance(judge, Judge):
+    if not isinstance(matcher, Matcher):
         raise UsageError(
-            "this is no judge", where=path, fix="it needs name, dim, seen_by_mixer, identity and embed_photo"
+            "this is no matcher", where=path, fix="it needs name, dim, seen_by_mixer, identity and embed_photo"
         )
-    return judge
+    return matcher

@@ -53,7 +53,7 @@ class FaceMixer(Protocol):
 
 
 @runtime_checkable
-class EnrolmentBook(Protocol):
+class EnrolmentRegistry(Protocol):
     """The part of a keystore that keeps enrolment records; `anonymix_keystore.Keystore` meets it."""
 
     def record_enrolment(
@@ -105,7 +105,7 @@ class Whose:
     enrol: bool = False
 
 
-class Gate:
+class Interceptor:
     """Stands between one protected client and the mixer. Safe to use from many threads.
 
     Args:
@@ -119,16 +119,14 @@ class Gate:
         UsageError: There is no such use of keys.
     """
 
-    def __init__(
-        self, mixer: FaceMixer, adapter: str, *, keys: KeyUse = "own", scope: ScopeRule = "default"
-    ) -> None:
+    def __init__(self, mixer: FaceMixer, adapter: str, *, keys: KeyUse = "own", scope: ScopeRule = "default") -> None:
         if keys not in {"own", "gallery"}:
             raise UsageError(f"there is no use of keys {keys!r}", where="keys", fix="use 'own' or 'gallery'")
         self.mixer, self.adapter, self.keys = mixer, adapter, keys
         self.scope_rule = scope
 
-    def same_as(self, other: Gate) -> bool:
-        """Whether the other gate does the same in the same way."""
+    def same_as(self, other: Interceptor) -> bool:
+        """Whether the other interceptor does the same in the same way."""
         mine = (id(self.mixer), self.adapter, self.keys, self.scope_rule)
         return mine == (id(other.mixer), other.adapter, other.keys, other.scope_rule)
 
@@ -151,7 +149,7 @@ class Gate:
 
         The subject is said by an argument of the adapter's own, by the field of the SDK's call that names a
         person, or by `with mixer.subject(...)` around the call. All that is said must be the same. A block's
-        scope counts before the gate's; its scope and `enrol` count for whoever it names and nobody else.
+        scope counts before the interceptor's; its scope and `enrol` count for whoever it names and nobody else.
 
         Args:
             argument: The subject, as an argument of the adapter says it.
@@ -213,9 +211,7 @@ class Gate:
 
     # --- faces ------------------------------------------------------------------------------------
 
-    def protect(
-        self, image: PhotoSource, whose: Whose, *, channel_order: ChannelOrder = "rgb"
-    ) -> CancelableFace:
+    def protect(self, image: PhotoSource, whose: Whose, *, channel_order: ChannelOrder = "rgb") -> CancelableFace:
         """Turn a photo into a cancelable face under the key that was found.
 
         Args:
@@ -260,20 +256,20 @@ class Gate:
     # --- records ----------------------------------------------------------------------------------
 
     @property
-    def book(self) -> EnrolmentBook:
+    def registry(self) -> EnrolmentRegistry:
         """Where enrolments are written down.
 
         Raises:
             AdapterError: The mixer's source of keys keeps no records.
         """
-        book = self.mixer.keystore
-        if not isinstance(book, EnrolmentBook):
+        registry = self.mixer.keystore
+        if not isinstance(registry, EnrolmentRegistry):
             raise AdapterError(
                 "this source of keys keeps no enrolment records: a rotation could not say what to renew",
                 where=self.adapter,
                 fix="use anonymix_keystore.Keystore",
             )
-        return book
+        return registry
 
     def record(self, face: CancelableFace, whose: Whose, *, collection: str, external_id: str) -> str:
         """Write down that the back end holds an entry made from a face.
@@ -294,7 +290,7 @@ class Gate:
                 where=self.adapter,
                 fix="look in the back end for an entry that no record names, and delete it",
             )
-        return self.book.record_enrolment(
+        return self.registry.record_enrolment(
             whose.subject,
             whose.scope,
             adapter=self.adapter,
@@ -335,7 +331,7 @@ class Gate:
         Raises:
             EnrolmentError: The entry could not be recorded and could not be deleted either.
         """
-        _ = self.book  # asked before anything is sent
+        _ = self.registry  # asked before anything is sent
         if whose.subject is None:
             raise SubjectNeededError("an enrolment needs a subject", where=self.adapter, fix="name it")
         face = self.protect(image, whose, channel_order=channel_order)
@@ -343,7 +339,7 @@ class Gate:
         try:
             self.record(face, whose, collection=collection, external_id=external_id(answer))
         except Exception as error:
-            self.take_back(lambda: undo(answer), error)
+            self.roll_back(lambda: undo(answer), error)
             raise
         return answer
 
@@ -358,7 +354,7 @@ class Gate:
     ) -> Iterator[None]:
         """Enrol in the host's own code, with a library that knows nothing of names.
 
-            with gate.enrolment("alice", collection="door", external_id="alice-1"):
+            with interceptor.enrolment("alice", collection="door", external_id="alice-1"):
                 vectors["alice-1"] = app.get(photo)[0].normed_embedding
 
         The subject's key is used inside (a first one is issued), and what was made is written down at the
@@ -371,19 +367,19 @@ class Gate:
             undo: Deletes the entry, if it can't be written down (its key was rotated meanwhile).
 
         Raises:
-            EnrolmentError: No face went through this gate inside the block, or faces of several keys, or of
+            EnrolmentError: No face went through this interceptor inside the block, or faces of several keys, or of
                 somebody else; the entry has no id; or it could neither be written down nor deleted.
             UsageError: Another person is named around the block, or inside it by a call.
             KeystoreError: The entry can't be written down.
         """
-        _ = self.book
-        made: list[tuple[Gate, CancelableFace, Whose]] = []
+        _ = self.registry
+        made: list[tuple[Interceptor, CancelableFace, Whose]] = []
         done = False
         try:
             with claimed(Claim(subject, enrol=True), made):
                 yield
                 done = True
-            mine = [(face, whose) for gate, face, whose in made if gate is self]
+            mine = [(face, whose) for interceptor, face, whose in made if interceptor is self]
             if len({(face.key_version, whose) for face, whose in mine}) != 1 or not all(
                 _same(whose.subject or "", subject) for _, whose in mine
             ):
@@ -397,10 +393,10 @@ class Gate:
             self.record(*mine[-1], collection=collection, external_id=name)
         except Exception as error:
             if done and undo is not None:
-                self.take_back(undo, error)
+                self.roll_back(undo, error)
             raise
 
-    def take_back(self, undo: Callable[[], object], cause: Exception) -> None:
+    def roll_back(self, undo: Callable[[], object], cause: Exception) -> None:
         """Delete an entry that could not be recorded.
 
         Raises:
@@ -419,20 +415,20 @@ class Gate:
 
     def entries(self, collection: str | None = None) -> list[EnrolmentInfo]:
         """The records of this adapter's entries, those of one collection or all."""
-        return [item for item in self.book.enrolments() if self._mine(item, collection)]
+        return [item for item in self.registry.enrolments() if self._mine(item, collection)]
 
     def entry(self, collection: str, external_id: str) -> EnrolmentInfo | None:
         """The record of one entry, by its id in the back end; looked up, however many there are."""
-        return self.book.enrolment(adapter=self.adapter, collection=collection, external_id=external_id)
+        return self.registry.enrolment(adapter=self.adapter, collection=collection, external_id=external_id)
 
     def due(self, collection: str | None = None) -> list[EnrolmentInfo]:
-        """The records that leave work: entries to delete, subjects to enrol anew."""
-        found = self.book.due(fingerprint=self.mixer.fingerprint)
+        """The records that leave work: entries to delete, subjects to enrol again."""
+        found = self.registry.due(fingerprint=self.mixer.fingerprint)
         return [item for item in found if self._mine(item, collection)]
 
     def removed(self, entry: EnrolmentInfo) -> None:
         """Write down that an entry was deleted from the back end."""
-        self.book.mark_removed(entry.entry)
+        self.registry.mark_removed(entry.entry)
 
     def forget_entry(self, collection: str, external_id: str) -> bool:
         """Write down that an entry was deleted, by its id in the back end; False if none was recorded."""

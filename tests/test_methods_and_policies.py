@@ -1,4 +1,4 @@
-"""Policies and roads on real photos: what they change, what they never change, and many callers at once."""
+"""Policies and methods on real photos: what they change, what they never change, and many callers at once."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def test_policies_have_fingerprints_of_their_own(mixers: dict[AttributePolicy, A
     assert len({mixer.fingerprint for mixer in mixers.values()}) == len(AttributePolicy)
 
 
-def test_what_is_kept_shows_in_the_face(
-    mixers: dict[AttributePolicy, Anonymixer], photos: list[Path]
-) -> None:
+def test_what_is_kept_shows_in_the_face(mixers: dict[AttributePolicy, Anonymixer], photos: list[Path]) -> None:
     # The same photo in half the light: `full` keeps the light, `none` does not.
     photo = decode_photo(photos[0]).pixels
     darkened = {}
@@ -82,9 +80,7 @@ def test_what_is_kept_shows_in_the_face(
     assert darkened[AttributePolicy.FULL] > darkened[AttributePolicy.NONE] + 10
 
 
-def test_many_threads_get_the_same_bytes_as_one(
-    mixers: dict[AttributePolicy, Anonymixer], photos: list[Path]
-) -> None:
+def test_many_threads_get_the_same_bytes_as_one(mixers: dict[AttributePolicy, Anonymixer], photos: list[Path]) -> None:
     mixer = mixers[AttributePolicy.FULL]
     expected = [face.pixels for face in mixer.protect(photos, subject="one")]
     with ThreadPoolExecutor(4) as pool:
@@ -92,14 +88,14 @@ def test_many_threads_get_the_same_bytes_as_one(
     assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
-def test_the_refine_road_starts_from_the_fast_one_and_has_its_own_fingerprint(
+def test_the_refine_method_starts_from_the_fast_one_and_has_its_own_fingerprint(
     mixers: dict[AttributePolicy, Anonymixer], photos: list[Path]
 ) -> None:
     steps: list[RefineStep] = []
     fast = mixers[AttributePolicy.NONE]
     with Anonymixer(
         SeededKeys(3),
-        road="refine",
+        method="refine",
         policy=fast.policy,
         refinement=RefineSettings(steps=1),
         progress=steps.append,
@@ -107,15 +103,13 @@ def test_the_refine_road_starts_from_the_fast_one_and_has_its_own_fingerprint(
         face = refine.protect(photos[0], subject="one")
         assert refine.fingerprint != fast.fingerprint
     start = fast.protect(photos[0], subject="one")
-    assert face.road == "refine"
+    assert face.method == "refine"
     assert len(steps) == 1
     difference = np.abs(face.pixels.astype(int) - start.pixels).mean()
     assert 0 < difference < 40
 
 
-def test_an_encoder_for_another_generator_is_refused(
-    tmp_path: Path, mixers: dict[AttributePolicy, Anonymixer]
-) -> None:
+def test_an_encoder_for_another_generator_is_refused(tmp_path: Path, mixers: dict[AttributePolicy, Anonymixer]) -> None:
     assert mixers
     path = tmp_path / "encoder.safetensors"
     torch.manual_seed(0)
@@ -131,16 +125,16 @@ def test_presets_have_fingerprints_of_their_own_and_unknown_ones_are_refused(
     assert mixers
     seen = set()
     for preset in ("anchored", "quick", "paper", "paper-code"):
-        with Anonymixer(SeededKeys(3), road="refine", refinement=preset) as mixer:
+        with Anonymixer(SeededKeys(3), method="refine", refinement=preset) as mixer:
             seen.add(mixer.fingerprint)
     assert len(seen) == 4
     with (
-        Anonymixer(SeededKeys(3), road="refine") as default,
-        Anonymixer(SeededKeys(3), road="refine", refinement="quick") as quick,
+        Anonymixer(SeededKeys(3), method="refine") as default,
+        Anonymixer(SeededKeys(3), method="refine", refinement="quick") as quick,
     ):
         assert default.fingerprint == quick.fingerprint
     with pytest.raises(UsageError, match="paper-code"):
-        Anonymixer(SeededKeys(3), road="refine", refinement="papery")  # type: ignore[arg-type]
+        Anonymixer(SeededKeys(3), method="refine", refinement="papery")  # type: ignore[arg-type]
 
 
 def test_poor_faces_are_refused_alike_at_enrolment_and_probe_unless_told_otherwise(
