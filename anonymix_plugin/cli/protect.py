@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anonymix_plugin.cli._photos import Job, Names, jobs_by_folder, jobs_for
+from anonymix_plugin.cli.datasets import SetCopier, SetKeys, protect_sets
 from anonymix_plugin.cli.options import (
     ClockOption,
     DescriptorOption,
@@ -20,6 +21,7 @@ from anonymix_plugin.cli.options import (
     KeystoreOption,
     MixerChoice,
     ScopeOption,
+    Several,
     SubjectOption,
     VersionOption,
     check_owner,
@@ -106,6 +108,14 @@ def protect(
             help="Each sub-folder holds the photos of the subject it is named after.",
         ),
     ] = False,
+    dataset: Annotated[
+        SetKeys | None,
+        typer.Option(
+            "--dataset",
+            help="Make copies of data sets (a folder of people, a .bin verification set, a train.rec) under a"
+            " key for each person, for each claim (.bin: both photos of a pair), or of the gallery.",
+        ),
+    ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders within folders, too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
     format_: Annotated[Format, typer.Option("--format", help="Format of the files.")] = Format.PNG,
@@ -120,7 +130,21 @@ def protect(
     One bad photo does not stop the rest: it is listed at the end with the reason. The photos themselves
     are never copied, and no file is replaced without --force.
     """
-    if subjects_from_folders:
+    if dataset is not None:
+        _refuse_beside_dataset(
+            dataset,
+            {
+                "--subject": subject is not None,
+                "--gallery": gallery,
+                "--version": version is not None,
+                "--subjects-from-folders": subjects_from_folders,
+                "--together": together,
+                "--faces all": mixing.faces is Several.ALL,
+            },
+            enrol=enrol,
+        )
+        jobs = []
+    elif subjects_from_folders:
         if subject is not None or gallery or version is not None:
             raise UsageError(
                 "--subjects-from-folders takes the subjects from the folders, and their active keys",
@@ -141,6 +165,19 @@ def protect(
     from anonymix_plugin.cli.keys import open_keystore
 
     with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock, references_of=scope) as store:
+        if dataset is not None:
+            from anonymix_keystore import UnknownSubjectError
+            from anonymix_plugin.faces import YuNet
+            from anonymix_plugin.models import load_checked
+
+            with _Progress(None) as progress, mixing.opened(store, progress.refining) as mixer:
+                detector = YuNet(load_checked("yunet"))
+                copier = SetCopier(mixer, detector, dataset, scope, enrol, force, progress.advance)
+                try:
+                    protect_sets(copier, photos, output, as_json=as_json)
+                except UnknownSubjectError as error:
+                    raise _explained(error) from None
+            return
         if not subjects_from_folders:
             _check_key(store, subject, scope, version, enrol=enrol)
         with _Progress(len(jobs)) as progress:
@@ -152,6 +189,16 @@ def protect(
                 else:
                     run.protect(jobs)
     _finish(run, len(jobs), as_json=as_json)
+
+
+def _refuse_beside_dataset(keys: SetKeys, given: Mapping[str, bool], *, enrol: bool) -> None:
+    if named := [option for option, here in given.items() if here]:
+        raise UsageError(
+            f"--dataset takes the people from the data set, and {named[0]} contradicts that",
+            fix="leave it out",
+        )
+    if enrol and keys is SetKeys.GALLERY:
+        raise UsageError("--enrol issues first keys to subjects", fix="leave it out")
 
 
 def _check_key(store: Keystore, subject: str | None, scope: str, version: int | None, *, enrol: bool) -> None:
@@ -331,7 +378,7 @@ def _make_folder(folder: Path) -> None:
 class _Progress:
     """A bar on standard error, if that is a terminal."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

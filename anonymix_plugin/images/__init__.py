@@ -4,12 +4,14 @@ from anonymix_plugin.images._arrays import ChannelOrder
 from anonymix_plugin.images._decode import PhotoSource, decode_photo
 from anonymix_plugin.images._default_limits import default_limits, limits_for_all
 from anonymix_plugin.images._encode import ImageFormat, encode_cancelable, save_cancelable
+from anonymix_plugin.images._glance import Glance, glance
 from anonymix_plugin.images._marker import Marker, read_marker
 from anonymix_plugin.images._sources import read_source
 from anonymix_plugin.limits import ImageLimits
 
 __all__ = [
     "ChannelOrder",
+    "Glance",
     "ImageFormat",
     "ImageLimits",
     "Marker",
@@ -17,6 +19,7 @@ __all__ = [
     "decode_photo",
     "default_limits",
     "encode_cancelable",
+    "glance",
     "limits_for_all",
     "read_marker",
     "read_source",

@@ -324,6 +324,12 @@ def test_lists_batches_and_files_are_taken_where_deepface_takes_them(
             assert distance(vector(client.represent(faces[0][0]["face"], **SFACE)), wanted) < 1e-2
         faces = client.extract_faces([path], detector_backend="skip")
         assert isinstance(faces[0], list)  # as DeepFace has it
+        # A list of one photo: one list less than of two, in DeepFace and so here.
+        assert distance(vector(client.represent([path], **SFACE)), wanted) < 1e-2
+        for one in (client.represent(path, **SFACE)[0], faces[0][0]):
+            area = one["facial_area"]  # DeepFace exchanges w and h of an array; of a square nobody can tell
+            assert (area["x"], area["y"]) == (0, 0)
+            assert area["w"] == area["h"] > 0
         assert_nothing_original([(faces[0][0]["face"] * 255).astype(np.uint8)], [person.enrolled])
         mixer.made.clear()
         for image, function in (

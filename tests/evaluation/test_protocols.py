@@ -74,7 +74,7 @@ def kinds(protocol: Protocol) -> dict[str, int]:
 def check(protocol: Protocol) -> None:
     """What holds of every protocol."""
     samples, pairs = protocol.samples, protocol.pairs
-    assert len({sample.path for sample in samples}) == len(samples)
+    assert len({sample.photo for sample in samples}) == len(samples)
     assert len({frozenset(pair) for pair in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)}) == len(
         pairs
     )
@@ -113,7 +113,7 @@ def test_a_limit_takes_as_many_pairs_of_each_kind_from_each_fold(lfw: Path) -> N
 
 def test_a_longer_look_contains_the_shorter_one(lfw: Path) -> None:
     short, longer = (lfw_protocol(lfw, limit=limit) for limit in (20, 60))
-    assert {sample.path for sample in short.samples} <= {sample.path for sample in longer.samples}
+    assert {sample.photo for sample in short.samples} <= {sample.photo for sample in longer.samples}
 
 
 def test_people_who_were_trained_on_are_left_out_of_everything(lfw: Path) -> None:
@@ -242,7 +242,7 @@ def test_people_follow_from_genuine_pairs(tmp_path: Path) -> None:
     )
     protocol = pairs_protocol(path)
     check(protocol)
-    assert {sample.path.name: sample.person for sample in protocol.samples} == {
+    assert {sample.photo.name: sample.person for sample in protocol.samples} == {
         "a.jpg": "a.jpg",
         "b.jpg": "a.jpg",
         "c.jpg": "a.jpg",

@@ -101,7 +101,7 @@ def test_photos_that_fail_are_told_apart(portraits: Path, tmp_path: Path, panel:
     from PIL import Image
 
     Image.new("RGB", (200, 200), "grey").save(empty)
-    plain = [Request(Sample(path, "x", sha256=path.name)) for path in (good.sample.path, broken, empty)]
+    plain = [Request(Sample(path, "x", sha256=path.name)) for path in (good.sample.photo, broken, empty)]
     table = Extractor(panel, EmbeddingStore(tmp_path / "cache")).table(plain, None, "photos")
     assert table.reasons["sface"].tolist() == ["", "unreadable_image", "no_face"]
     assert table.failures() == {"unreadable_image": 1, "no_face": 1}

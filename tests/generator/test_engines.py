@@ -145,6 +145,16 @@ def test_strips_leave_no_seam(
     assert np.array_equal(drawn, engine.draw(codes[:1], SIZE))
 
 
+def test_faces_are_drawn_in_float32_whatever_the_processor_prefers(weights: PublishedWeights) -> None:
+    """Without a hint OpenVINO 2026.4.1 computes in bfloat16 on processors that have it."""
+    import openvino
+
+    made = OpenVinoGenerator(weights)
+    made.prepare(SIZE)
+    (request,) = made._requests.values()
+    assert request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+
+
 def test_noise_maps_are_not_baked_into_the_compiled_graph(weights: PublishedWeights) -> None:
     """As constants they would make 225 MB out of 33 MB, to be read again for each face."""
     import openvino

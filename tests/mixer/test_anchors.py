@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.numpy import save_file
 from anonymix_plugin.cli import main
 from anonymix_plugin.errors import DamagedModelError, UsageError
 from anonymix_plugin.faces import YuNet, recogniser_crop
+from anonymix_plugin.files import safetensors_of
 from anonymix_plugin.generator import load_generator, pictures_of
 from anonymix_plugin.mixer.anchors import (
     SHIPPED,
@@ -25,6 +27,7 @@ from anonymix_plugin.mixer.anchors import (
 from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.policy import MixingPolicy
+from anonymix_plugin.mixer.subspace import IdentitySubspace
 from anonymix_plugin.mixer.weights import load_mixer_weights
 from anonymix_plugin.recognisers import load_recogniser
 from anonymix_plugin.values import Photo
@@ -94,6 +97,21 @@ def test_a_code_that_gives_no_direction_is_refused(code: np.ndarray) -> None:
 def test_a_recogniser_that_nothing_was_learned_for_is_refused() -> None:
     with pytest.raises(UsageError, match="facenet"):
         load_anchor_directions().anchor(KEY, "facenet", code_of(1))
+
+
+def test_arrays_in_any_order_of_memory_are_saved_as_they_are(tmp_path: Path) -> None:
+    """safetensors 0.8.0 writes the memory of Fortran-ordered arrays, and so other numbers."""
+    rows = np.random.default_rng(1).standard_normal((32, 128)).astype(np.float32)
+    turned = np.asfortranarray(rows)
+    AnchorDirections({"some": turned}, "of this mixer").save(tmp_path / "a.safetensors")
+    assert np.array_equal(safetensors_of((tmp_path / "a.safetensors").read_bytes())[0]["some"], rows)
+    IdentitySubspace(rows[0], turned).save(tmp_path / "s.safetensors", {})
+    saved = safetensors_of((tmp_path / "s.safetensors").read_bytes())[0]
+    assert np.array_equal(saved["subspace.directions"], rows)
+    whole = load_mixer_weights()
+    replace(whole, basis=np.asfortranarray(whole.basis)).save(tmp_path / "w.safetensors", {})
+    saved = safetensors_of((tmp_path / "w.safetensors").read_bytes())[0]
+    assert np.array_equal(saved["latent.basis"], whole.basis)
 
 
 def test_what_was_saved_is_read_again(tmp_path: Path) -> None:

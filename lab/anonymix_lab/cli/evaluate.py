@@ -38,6 +38,8 @@ class ProtocolName(StrEnum):
     LFW = "lfw"
     FOLDER = "folder"
     PAIRS = "pairs"
+    BIN = "bin"
+    REC = "rec"
 
 
 _ATTACKS = (
@@ -59,9 +61,12 @@ _MEASURE, _ATTACK, _OUTPUT = "What is measured", "Attacks and baselines", "Repor
 def evaluate(
     protocol: Annotated[
         ProtocolName,
-        typer.Argument(help="lfw: view 2. folder: one sub-folder for each person. pairs: a CSV file."),
+        typer.Argument(
+            help="lfw: view 2. folder: one sub-folder for each person. pairs: a CSV file. bin: a "
+            "verification set of InsightFace (lfw.bin). rec: MXNet's RecordIO (train.rec)."
+        ),
     ],
-    data: Annotated[Path, typer.Option(metavar="PATH", help="The data: a folder, or the CSV file.")],
+    data: Annotated[Path, typer.Option(metavar="PATH", help="The data: a folder, or the file.")],
     output: Annotated[
         Path,
         typer.Option(
@@ -90,8 +95,13 @@ def evaluate(
         ),
     ] = None,
     development_share: Annotated[
-        float, typer.Option(metavar="X", help="folder, pairs: share of the people for setting thresholds.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="All but lfw: share of the people for setting thresholds; .3, and 0 for bin.",
+            show_default=False,
+        ),
+    ] = None,
     matchers: Annotated[
         str,
         typer.Option(metavar="NAMES", help="Recognisers, with commas; PACKAGE.MODULE:FACTORY for one of your own."),
@@ -322,18 +332,30 @@ def _protocol(
     limit: int | None,
     exclude: frozenset[str],
     seed: int,
-    share: float,
+    share: float | None,
     folds: tuple[int, ...] | None,
 ) -> Protocol:
-    from anonymix_lab.data import folder_protocol, lfw_protocol, pairs_protocol
+    from anonymix_lab.data import (
+        folder_protocol,
+        lfw_protocol,
+        pairs_protocol,
+        records_protocol,
+        verification_protocol,
+    )
 
     if root is not None and name is not ProtocolName.PAIRS:
         raise UsageError("--root is for a CSV file of pairs", where=str(root), fix="leave it out")
     if name is ProtocolName.LFW:
         return lfw_protocol(data, limit=limit, exclude=exclude, folds=folds, seed=seed)
-    if name is ProtocolName.FOLDER:
-        return folder_protocol(data, limit=limit, exclude=exclude, seed=seed, development_share=share)
-    return pairs_protocol(data, root=root, limit=limit, exclude=exclude, seed=seed, development_share=share)
+    given: dict[str, Any] = {} if share is None else {"development_share": share}
+    if name is not ProtocolName.PAIRS:
+        reader = {
+            ProtocolName.FOLDER: folder_protocol,
+            ProtocolName.BIN: verification_protocol,
+            ProtocolName.REC: records_protocol,
+        }[name]
+        return reader(data, limit=limit, exclude=exclude, seed=seed, **given)
+    return pairs_protocol(data, root=root, limit=limit, exclude=exclude, seed=seed, **given)
 
 
 class _Progress:

@@ -8,7 +8,8 @@ from anonymix_lab.data._lfw import (
     parse_folds,
     require_folds,
 )
-from anonymix_lab.data._pairs_file import pairs_protocol
+from anonymix_lab.data._pairs_file import pairs_protocol, verification_protocol
+from anonymix_lab.data._records import records_protocol
 from anonymix_lab.data._values import Notice, Pairs, Protocol, Sample, read_names, without_idle
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "pairs_protocol",
     "parse_folds",
     "read_names",
+    "records_protocol",
     "require_folds",
+    "verification_protocol",
     "without_idle",
 ]

@@ -19,6 +19,7 @@ from anonymix_lab.data._values import (
     checked,
     excluded,
     photos_each,
+    require_share,
 )
 from anonymix_plugin.errors import UsageError
 
@@ -53,22 +54,56 @@ def folder_protocol(
         UsageError: There is no such folder, it holds nobody or one person, nobody has two photos, or the
             share is out of range.
     """
-    if not 0 <= development_share <= 0.8:
-        raise UsageError(f"a share of {development_share} can't be", where="development share", fix="use 0..0.8")
     found, notices = _samples(folder)
+    return drawn_protocol(
+        "folder",
+        folder,
+        found,
+        notices,
+        limit=limit,
+        exclude=exclude,
+        seed=seed,
+        development_share=development_share,
+    )
+
+
+def drawn_protocol(
+    name: str,
+    source: Path,
+    found: Sequence[Sample],
+    notices: list[Notice],
+    *,
+    limit: int | None,
+    exclude: Collection[str],
+    seed: int,
+    development_share: float,
+) -> Protocol:
+    """Divide people and draw pairs, as `folder_protocol` says.
+
+    Args:
+        name: Of the protocol.
+        source: What it was read from.
+        found: All photos.
+        notices: What was left out so far.
+        limit: As of `folder_protocol`.
+        exclude: As of `folder_protocol`.
+        seed: As of `folder_protocol`.
+        development_share: As of `folder_protocol`.
+    """
+    require_share(development_share)
     samples, more = excluded(found, exclude)
-    notices += more
+    notices = [*notices, *more]
     counts = photos_each(samples)
     if len(counts) < 2:
         raise UsageError(
             f"photos of {len(counts)} people are too few to compare",
-            where=str(folder),
+            where=str(source),
             fix="put the photos of each person in a folder of its own; two people are the least",
         )
     if max(counts.values()) < 2:
         raise UsageError(
             f"of none of the {len(counts)} people there are two photos, so that nobody can be recognised",
-            where=str(folder),
+            where=str(source),
             fix="add a second photo of at least one person",
         )
     if single := sorted(person for person, count in counts.items() if count == 1):
@@ -83,12 +118,12 @@ def folder_protocol(
     apart, tested = set(order[:kept_apart]), order[kept_apart:]
     fold = {person: number % min(_FOLDS, max(len(tested) // 2, 1)) for number, person in enumerate(tested)}
     under_test = [
-        Sample(sample.path, sample.person, fold[sample.person]) for sample in samples if sample.person not in apart
+        Sample(sample.photo, sample.person, fold[sample.person]) for sample in samples if sample.person not in apart
     ]
     return checked(
         Protocol(
-            name="folder",
-            title=folder.name or str(folder),
+            name=name,
+            title=source.name or str(source),
             samples=tuple(under_test),
             pairs=draw_pairs(under_test, limit or _MOST_PAIRS, random),
             development=tuple(sample for sample in samples if sample.person in apart),

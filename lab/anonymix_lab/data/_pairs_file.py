@@ -1,4 +1,4 @@
-"""A CSV file of pairs."""
+"""Files of pairs: CSV, and InsightFace's verification sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from anonymix_lab.data._values import Notice, Pairs, Protocol, Sample, checked, excluded
+from anonymix_lab.data._values import Notice, Pairs, Protocol, Sample, checked, excluded, require_share
+from anonymix_plugin.datasets import PackedPhoto, people_of, read_verification_set
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.files import require_regular
 
@@ -19,12 +20,14 @@ _NO: Final = frozenset({"0", "false", "no", "different", "impostor"})
 _NEEDED: Final = ("first", "second", "same")
 _FORM: Final = "a header first,second,same (and fold, if wanted), then one pair a line: a.jpg,b.jpg,1"
 
+Photo = Path | PackedPhoto
+
 
 @dataclass
 class _Row:
     line: int
-    first: Path
-    second: Path
+    first: Photo
+    second: Photo
     same: bool
     fold: str
 
@@ -56,10 +59,72 @@ def pairs_protocol(
         UsageError: The file can't be read, has no such header, no pairs that can be used, or contradicts
             itself: a pair is impostor although genuine pairs connect its photos.
     """
-    if not 0 <= development_share <= 0.8:
-        raise UsageError(f"a share of {development_share} can't be", where="development share", fix="use 0..0.8")
+    require_share(development_share)
     rows, notices = _read(path, root or path.parent)
-    person = _people(rows, root or path.parent)
+    return _protocol("pairs", path, rows, notices, root or path.parent, limit, exclude, seed, development_share)
+
+
+def verification_protocol(
+    path: Path,
+    *,
+    limit: int | None = None,
+    exclude: Collection[str] = (),
+    seed: int = 1,
+    development_share: float = 0.0,
+) -> Protocol:
+    """Read a verification set of InsightFace, such as `lfw.bin`.
+
+    Folds are ten runs of its pairs, as InsightFace's own script has them. Who is one person follows from the
+    genuine pairs and from equal photos; a person is called after the first photo: "lfw.bin[12]".
+
+    Args:
+        path: The file.
+        limit: As of `pairs_protocol`.
+        exclude: As of `pairs_protocol`.
+        seed: As of `pairs_protocol`.
+        development_share: As of `pairs_protocol`. With 0, as by default, all pairs are tested, and thresholds
+            are those known of the recogniser: the impostor pairs of such sets join most people.
+
+    Raises:
+        UsageError: It is no such file, or contradicts itself as of `pairs_protocol`.
+    """
+    require_share(development_share)
+    found = read_verification_set(path)
+    _, digests = people_of(found)
+    first: dict[str, PackedPhoto] = {}
+    photos = [first.setdefault(digest, photo) for digest, photo in zip(digests, found.photos, strict=True)]
+    rows: list[_Row] = []
+    repeated: list[_Row] = []
+    equal: list[_Row] = []
+    seen: set[tuple[frozenset[PackedPhoto], bool]] = set()
+    for pair, same in enumerate(found.same):
+        row = _Row(pair, photos[2 * pair], photos[2 * pair + 1], same, f"{10 * pair // len(found.same)}")
+        name = (frozenset((photos[2 * pair], photos[2 * pair + 1])), same)
+        (repeated if name in seen else equal if row.first == row.second else rows).append(row)
+        seen.add(name)
+    notices = [
+        Notice.of(kind, what, [f"pair {row.line}" for row in cases])
+        for kind, what, cases in (
+            ("repeated_pair", "pairs that stand in the file before; left out", repeated),
+            ("identical_pair", "pairs of identical files; left out", equal),
+        )
+        if cases
+    ]
+    return _protocol("bin", path, rows, notices, path.parent, limit, exclude, seed, development_share)
+
+
+def _protocol(
+    name: str,
+    path: Path,
+    rows: list[_Row],
+    notices: list[Notice],
+    root: Path,
+    limit: int | None,
+    exclude: Collection[str],
+    seed: int,
+    development_share: float,
+) -> Protocol:
+    person = _people(rows, root)
     contradictions = [row for row in rows if not row.same and person[row.first] == person[row.second]]
     if contradictions:
         row = contradictions[0]
@@ -87,7 +152,7 @@ def pairs_protocol(
     tested = _drawn(tested, limit, random)
     names = {row.fold for row in tested}
     folds = {name: number for number, name in enumerate(sorted(names))}
-    samples: dict[Path, int] = {}
+    samples: dict[Photo, int] = {}
     listed: list[Sample] = []
     fold_of: dict[str, int] = {}  # a person stays in the fold where it is met first
     for row in tested:
@@ -102,10 +167,10 @@ def pairs_protocol(
     if len(kept) < len(listed):
         out = np.array([sample.person in exclude for sample in listed])
         pairs = pairs.picked(~(out[pairs.first] | out[pairs.second]))
-    spare = sorted({photo for photo, name in person.items() if name in apart and name not in exclude})
+    spare = sorted((photo for photo, who in person.items() if who in apart and who not in exclude), key=str)
     return checked(
         Protocol(
-            name="pairs",
+            name=name,
             title=path.name,
             samples=tuple(listed),
             pairs=pairs,
@@ -144,11 +209,12 @@ def _read(path: Path, root: Path) -> tuple[list[_Row], list[Notice]]:
         if same not in _YES | _NO or not first or not second:
             bad.append(f"line {line}")
             continue
-        row = _Row(line, root / first, root / second, same in _YES, (fields.get("fold") or "").strip())
-        if absent := [photo for photo in (row.first, row.second) if not photo.is_file()]:
+        photos = (root / first, root / second)
+        if absent := [photo for photo in photos if not photo.is_file()]:
             missing.append(f"line {line}: {absent[0]}")
             continue
-        name = frozenset((row.first, row.second))
+        row = _Row(line, *photos, same in _YES, (fields.get("fold") or "").strip())
+        name = frozenset(photos)
         if seen.get(name) == row.same:
             repeated.append(f"line {line}")
             continue
@@ -188,11 +254,11 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise UsageError("the pairs can't be read", where=str(path), fix=_FORM) from error
 
 
-def _people(rows: list[_Row], root: Path) -> dict[Path, str]:
+def _people(rows: list[_Row], root: Path) -> dict[Photo, str]:
     """Who is on each photo: the genuine pairs connect photos (union-find)."""
-    parent: dict[Path, Path] = {}
+    parent: dict[Photo, Photo] = {}
 
-    def find(photo: Path) -> Path:
+    def find(photo: Photo) -> Photo:
         parent.setdefault(photo, photo)
         while parent[photo] != photo:
             parent[photo] = photo = parent[parent[photo]]
@@ -205,5 +271,7 @@ def _people(rows: list[_Row], root: Path) -> dict[Path, str]:
     return {photo: _name(find(photo), root) for photo in list(parent)}
 
 
-def _name(photo: Path, root: Path) -> str:
+def _name(photo: Photo, root: Path) -> str:
+    if isinstance(photo, PackedPhoto):
+        return photo.name
     return (photo.relative_to(root) if photo.is_relative_to(root) else photo).as_posix()

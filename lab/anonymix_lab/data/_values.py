@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from anonymix_plugin.datasets import PackedPhoto
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.files import content_of
+from anonymix_plugin.images import default_limits
 
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -48,16 +50,27 @@ class Sample:
     """A photo of a person.
 
     Attributes:
-        path: The file.
+        photo: The file, or the place in the file of a data set.
         person: Who is on it; the subject id of the evaluation's keys.
         fold: Which fold the person belongs to, from 0. People of different folds are different people.
-        sha256: Of the file, 64 hex digits; "" before `checked` has read it.
+        sha256: Of the encoded photo, 64 hex digits; "" before `checked` has read it.
     """
 
-    path: Path
+    photo: Path | PackedPhoto
     person: str
     fold: int = 0
     sha256: str = ""
+
+    @property
+    def source(self) -> Path | bytes:
+        """The photo as `decode_photo` takes it: a path, or the bytes of an image file.
+
+        Raises:
+            UnreadableImageError: It lies in a data set, and can't be read any more, or is too large.
+        """
+        if isinstance(self.photo, PackedPhoto):
+            return self.photo.read(default_limits().max_bytes)
+        return self.photo
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +107,7 @@ class Protocol:
     """What is to be compared.
 
     Attributes:
-        name: "lfw", "folder" or "pairs".
+        name: "lfw", "folder", "pairs", "bin" or "rec".
         title: What it is called in a report.
         samples: Photos under test.
         pairs: Comparisons between them.
@@ -151,7 +164,7 @@ def checked(protocol: Protocol, progress: Callable[[int, int], None] = lambda *_
     everything = (*protocol.samples, *protocol.development)
     hashed = []
     for number, sample in enumerate(everything, 1):
-        hashed.append(replace(sample, sha256=_hash(sample.path)))
+        hashed.append(replace(sample, sha256=_hash(sample)))
         progress(number, len(everything))
     samples, development = hashed[: len(protocol.samples)], hashed[len(protocol.samples) :]
     notices = [*protocol.notices, *_duplicates(samples)]
@@ -162,7 +175,7 @@ def checked(protocol: Protocol, progress: Callable[[int, int], None] = lambda *_
             Notice.of(
                 "development_under_test",
                 "files of the development set are under test, too; left out of the development set",
-                [str(sample.path) for sample in shared],
+                [str(sample.photo) for sample in shared],
             )
         )
     names = np.array([sample.sha256 for sample in samples])
@@ -174,7 +187,7 @@ def checked(protocol: Protocol, progress: Callable[[int, int], None] = lambda *_
                 "identical_pair",
                 "pairs of identical files; left out",
                 [
-                    f"{samples[a].path} = {samples[b].path}"
+                    f"{samples[a].photo} = {samples[b].photo}"
                     for a, b in zip(pairs.first[identical], pairs.second[identical], strict=True)
                 ],
             )
@@ -221,6 +234,16 @@ def excluded(samples: Sequence[Sample], names: Collection[str]) -> tuple[list[Sa
     return kept, notices
 
 
+def require_share(share: float) -> None:
+    """Refuse a share of the people for development that is out of range.
+
+    Raises:
+        UsageError: It is below 0 or above .8.
+    """
+    if not 0 <= share <= 0.8:
+        raise UsageError(f"a share of {share} can't be", where="development share", fix="use 0..0.8")
+
+
 def read_names(path: Path) -> frozenset[str]:
     """Read a list of people: one name a line, empty lines and lines that begin with # don't count.
 
@@ -257,7 +280,7 @@ def _duplicates(samples: Sequence[Sample]) -> list[Notice]:
     ):
         if groups:
             notices.append(
-                Notice.of(kind, what, [" = ".join(str(sample.path) for sample in group) for group in groups])
+                Notice.of(kind, what, [" = ".join(str(sample.photo) for sample in group) for group in groups])
             )
     return notices
 
@@ -266,13 +289,17 @@ def _account(notices: Sequence[Notice]) -> str:
     return "".join(f"; {notice.count} × {notice.what}" for notice in notices)
 
 
-def _hash(path: Path) -> str:
+def _hash(sample: Sample) -> str:
+    if isinstance(sample.photo, PackedPhoto):
+        return hashlib.sha256(sample.photo.read(sample.photo.size)).hexdigest()
     try:
-        with path.open("rb") as stream:
+        with sample.photo.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(
-            f"a photo can't be read: {error.strerror}", where=str(path), fix="check the path and permissions"
+            f"a photo can't be read: {error.strerror}",
+            where=str(sample.photo),
+            fix="check the path and permissions",
         ) from error
 
 

@@ -287,7 +287,7 @@ def seconds_a_face(protection: Protection, protocol: Protocol) -> float | None:
     for number, sample in enumerate(protocol.samples[: _TIMED + 1]):
         started = time.perf_counter()
         try:
-            protection.protect(sample.path, KeyName(OWN, sample.person))
+            protection.protect(sample.source, KeyName(OWN, sample.person))
         except PhotoError:
             continue
         seconds = time.perf_counter() - started

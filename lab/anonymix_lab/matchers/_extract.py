@@ -183,10 +183,10 @@ class Extractor:
         started = time.perf_counter()
         try:
             if request.key is None or protection is None:
-                photo, seconds = decode_photo(request.sample.path), 0.0
+                photo, seconds = decode_photo(request.sample.source), 0.0
             else:
-                pixels = protection.protect(request.sample.path, request.key)
-                photo = Photo(pixels, f"{protection.name} of {request.sample.path.name}")
+                pixels = protection.protect(request.sample.source, request.key)
+                photo = Photo(pixels, f"{protection.name} of {request.sample.photo.name}")
                 seconds = time.perf_counter() - started
             answers = self.panel.look(photo, names, "largest" if seconds else self.choice)
         except PhotoError as error:

@@ -26,7 +26,7 @@ class MixerProtection:
         chosen = "" if mixer.face_policy == "largest" else f" {mixer.face_policy}"
         self.fingerprint = f"{mixer.fingerprint}{chosen} keys {seed}"
 
-    def protect(self, photo: Path, key: KeyName) -> Pixels:
+    def protect(self, photo: Path | bytes, key: KeyName) -> Pixels:
         """See `Protection.protect`."""
         face = self._mixer.protect(photo, subject=key.subject, scope=key.scope, version=key.version)
         return face.pixels

@@ -27,7 +27,7 @@ class _Plain(ABC):
     def __init__(self, detector: Detector, faces: FacePolicy) -> None:
         self._detector, self._faces = detector, faces
 
-    def protect(self, photo: Path, key: KeyName) -> Pixels:  # noqa: ARG002 - there is none
+    def protect(self, photo: Path | bytes, key: KeyName) -> Pixels:  # noqa: ARG002 - there is none
         """See `Protection.protect`."""
         picture = decode_photo(photo)
         face = select_faces(self._detector.detect(picture), self._faces, picture)[0]

@@ -60,7 +60,7 @@ class LayerSwap:
         weights = f"{encoder.sha256} {generator.weights_hash()}"
         self.fingerprint = f"layer swap {truncation} {weights} {faces} keys {seed}"
 
-    def protect(self, photo: Path, key: KeyName) -> Pixels:
+    def protect(self, photo: Path | bytes, key: KeyName) -> Pixels:
         """See `Protection.protect`."""
         picture = decode_photo(photo)
         face = select_faces(self._detector.detect(picture), self._faces, picture)[0]

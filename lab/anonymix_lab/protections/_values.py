@@ -50,11 +50,11 @@ class Protection(Protocol):
     @property
     def keyed(self) -> bool: ...
 
-    def protect(self, photo: Path, key: KeyName) -> Pixels:
+    def protect(self, photo: Path | bytes, key: KeyName) -> Pixels:
         """Protect a photo.
 
         Args:
-            photo: The file.
+            photo: The path, or the bytes, of an image file.
             key: Under which key.
 
         Returns:

@@ -17,6 +17,7 @@ from anonymix_plugin.errors import NoFaceError
 from anonymix_plugin.faces import Detector, ffhq_crop
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.values import Photo, Pixels
+from anonymix_plugin.words import shown
 
 
 class ReEncoding:
@@ -63,12 +64,12 @@ class _ReDrawn:
         self.keyed = inner.keyed
         self.fingerprint = f"re-encoded {encoder.sha256} {generator.weights_hash()} of {inner.fingerprint}"
 
-    def protect(self, photo: Path, key: KeyName) -> Pixels:
+    def protect(self, photo: Path | bytes, key: KeyName) -> Pixels:
         """See `Protection.protect`."""
         picture = Photo(self._inner.protect(photo, key), "protected")
         faces = self._detector.detect(picture)
         if not faces:
-            raise NoFaceError("no face was found", where=photo.name)
+            raise NoFaceError("no face was found", where=shown(photo))
         styles = self._encoder.encode(ffhq_crop(faces[0], 256)[None])
         with torch.inference_mode():
             drawn = self._generator.synthesise(to_w_plus(self._generator, torch.from_numpy(styles)), 512)

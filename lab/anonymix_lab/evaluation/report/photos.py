@@ -35,12 +35,12 @@ def contact_sheet(protocol: Protocol, protection: Protection, people: int = _PEO
         own, renewed = KeyName("own", a.person), KeyName("own", a.person, 2)
         try:
             pictures = (
-                ("photo", decode_photo(a.path).pixels),
-                ("another photo", decode_photo(b.path).pixels),
-                ("its key", protection.protect(a.path, own)),
-                ("the same key", protection.protect(b.path, own)),
-                ("renewed key", protection.protect(b.path, renewed)),
-                ("another application", protection.protect(b.path, KeyName("elsewhere", a.person))),
+                ("photo", decode_photo(a.source).pixels),
+                ("another photo", decode_photo(b.source).pixels),
+                ("its key", protection.protect(a.source, own)),
+                ("the same key", protection.protect(b.source, own)),
+                ("renewed key", protection.protect(b.source, renewed)),
+                ("another application", protection.protect(b.source, KeyName("elsewhere", a.person))),
             )
         except PhotoError:
             continue  # counted among the failures already
