@@ -246,7 +246,7 @@ class Anonymixer:
         whose = KeyChoice(subject, scope, version, enrol)
         if isinstance(image, list | tuple):
             whose.look_up(self._keystore)
-            if image and whose.enrol and whose.subject is not None:
+            if image and whose.enrol:
                 return [self._production.enrolled(image, whose, channel_order)] * len(image)
             return [self._protect(one, whose, channel_order, most=1)[0] for one in image]
         return self._protect(image, whose, channel_order, most=1)[0]

@@ -25,10 +25,9 @@ from anonymix_adapters.errors import AdapterError, asked_to_stop, in_words
 from anonymix_adapters.interceptor import FaceMixer, KeyUse
 from anonymix_adapters.protocol import Adapter, Answer, Rehearsal
 from anonymix_adapters.registry import load
-from anonymix_adapters.renewal import Renewal, keep_original, renew, sealed_original
+from anonymix_adapters.renewal import Photos, Renewal, keep_original, renew, sealed_original
 from anonymix_keystore import EnrolmentInfo, KeyFileUnlock, Keystore, KeystoreError
 from anonymix_plugin.errors import AnonymixError, UsageError
-from anonymix_plugin.images import PhotoSource
 
 GENUINE: Final = 0.95
 """Least share of genuine probes that must be accepted."""
@@ -82,6 +81,7 @@ class DrillReport:
         date: When (UTC), ISO 8601.
         steps: The steps, in order.
         failures: What went wrong on the way, in words.
+        guided: Whether the keystore kept sealed references, so that probes were guided.
     """
 
     adapter: str
@@ -93,6 +93,7 @@ class DrillReport:
     date: str
     steps: tuple[Step, ...]
     failures: tuple[str, ...] = field(default=())
+    guided: bool = False
 
     @property
     def passed(self) -> bool:
@@ -108,7 +109,8 @@ class DrillReport:
         versions = ", ".join(f"{name} {version}" for name, version in self.sdks.items()) or "no package"
         lines = [
             f"Breach drill of {self.adapter} ({versions}), {self.people} people, keys: {self.keys}",
-            f"  mixer {self.fingerprint}, {self.date}, enrolled again from {self.renewed_from}",
+            f"  mixer {self.fingerprint}, {self.date}, enrolled again from {self.renewed_from}"
+            + (", probes guided by sealed references" if self.guided else ""),
         ]
         for step in self.steps:
             mark = "ok  " if step.passed else "FAIL"
@@ -154,6 +156,7 @@ def drill(
     *,
     keys: KeyUse = "own",
     originals: bool = False,
+    references: bool = False,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> DrillReport:
@@ -165,6 +168,7 @@ def drill(
         people: Who takes part; the second photo is the probe and, unless `originals`, the new photo.
         keys: "own" or "gallery".
         originals: Enrol again from originals sealed in the keystore, which must be switched on and unlocked.
+        references: Keep sealed references, so that probes are guided. The second secret must be unlocked.
         options: For the adapter's `rehearse`.
         progress: Called with a step's name, how many are done, and of how many.
 
@@ -175,10 +179,13 @@ def drill(
     store = mixer.keystore
     if not isinstance(store, Keystore):
         raise AdapterError("a drill needs a Keystore of its own", where=adapter.NAME)
+    guided = references and keys == "own"  # a gallery key is nobody's, and has no reference
     failures: list[str] = []
     with ExitStack() as stack:
         with _making_ready(adapter, options or {}):
             stage = stack.enter_context(adapter.rehearse(mixer, keys=keys, **(options or {})))
+            if references:
+                store.references.enable(stage.interceptor.scope(stage.collection), reason="drill")
             run = _Run(stage, people, progress, originals=originals)
         try:
             run.before()
@@ -195,13 +202,14 @@ def drill(
     return DrillReport(
         adapter=adapter.NAME,
         sdks={sdk.module: sdk.installed() for sdk in adapter.SDKS},
-        fingerprint=mixer.fingerprint,
+        fingerprint=str(getattr(mixer, "guided_fingerprint", "")) if guided else mixer.fingerprint,
         keys=keys,
         people=len(people),
         renewed_from="sealed originals" if originals else "new photos",
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         steps=tuple(run.steps),
         failures=(*failures, *run.failures),
+        guided=guided,
     )
 
 
@@ -269,7 +277,7 @@ class _Run:
             time.perf_counter() - started,
             at_least=1.0,
         )
-        photo: Callable[[EnrolmentInfo], PhotoSource | None]
+        photo: Callable[[EnrolmentInfo], Photos | None]
         photo = sealed_original(stage.interceptor) if self._originals else (lambda item: new[item.subject])
         started = time.perf_counter()
         done = renew(
@@ -383,8 +391,11 @@ def _allowed(chance: float, of: int) -> int:
 
 
 @contextmanager
-def temporary_mixer(*, originals: bool = False) -> Iterator[FaceMixer]:
+def temporary_mixer(*, second_secret: bool = False) -> Iterator[FaceMixer]:
     """The default mixer over a keystore that lives as long as the block.
+
+    Args:
+        second_secret: Whether it may keep sealed originals and references.
 
     Raises:
         ModelError: Weights are missing or damaged.
@@ -394,7 +405,7 @@ def temporary_mixer(*, originals: bool = False) -> Iterator[FaceMixer]:
     with tempfile.TemporaryDirectory() as folder:
         unlock = KeyFileUnlock.generate(Path(folder) / "drill.key")
         with Keystore.create(Path(folder) / "drill.db", unlock, actor="drill") as store:
-            if originals:
+            if second_secret:
                 store.originals.enable(KeyFileUnlock.generate(Path(folder) / "originals.key"))
             with Anonymixer(store) as mixer:
                 yield mixer
@@ -407,6 +418,7 @@ def run(
     people: int = 20,
     keys: KeyUse = "own",
     originals: bool = False,
+    references: bool = False,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> DrillReport:
@@ -418,6 +430,7 @@ def run(
         people: How many people.
         keys: "own" or "gallery".
         originals: Enrol again from sealed originals.
+        references: Keep sealed references, so that probes are guided.
         options: For the adapter's `rehearse`.
         progress: As for `drill`.
 
@@ -429,12 +442,21 @@ def run(
     taking_part = people_in(photos, people)
     for sdk in chosen.SDKS:
         sdk.check()
-    with temporary_mixer(originals=originals) as mixer:
+    with temporary_mixer(second_secret=originals or references) as mixer:
         # Names that no record of a real application has.
         run_id = secrets.token_hex(3)
         named = [Person(f"drill-{run_id}-{it.name}", it.enrolled, it.probe) for it in taking_part]
         try:
-            return drill(chosen, mixer, named, keys=keys, originals=originals, options=options, progress=progress)
+            return drill(
+                chosen,
+                mixer,
+                named,
+                keys=keys,
+                originals=originals,
+                references=references,
+                options=options,
+                progress=progress,
+            )
         except SystemExit as error:
             raise AdapterError(
                 f"a package behind it tried to end the process, with exit code {error.code or 0}",

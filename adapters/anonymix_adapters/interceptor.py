@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from anonymix_adapters.errors import AdapterError, EnrolmentError, SubjectNeededError, kind_in_words
 from anonymix_keystore import EnrolmentInfo
 from anonymix_plugin.claims import Claim, claimed, current_claim, current_notes
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.guiding import KeepsReferences
 from anonymix_plugin.images import ChannelOrder, PhotoSource
 from anonymix_plugin.values import CancelableFace
 
@@ -103,6 +104,28 @@ class Whose:
     scope: str
     gallery: bool
     enrol: bool = False
+
+
+class _Notes(list[tuple["Interceptor", CancelableFace, Whose]]):
+    """What was protected inside a block; and the one face that an enrolment from several photos hands on."""
+
+    def __init__(
+        self, interceptor: Interceptor | None = None, face: CancelableFace | None = None, whose: Whose | None = None
+    ):
+        super().__init__()
+        self._interceptor, self._face, self._whose = interceptor, face, whose
+
+    def again(self) -> _Notes:
+        """Empty notes of a block inside, with the same face."""
+        return _Notes(self._interceptor, self._face, self._whose)
+
+    def entry_for(self, interceptor: Interceptor, whose: Whose) -> CancelableFace | None:
+        """The face that stands for all photos of this enrolment, if it is this interceptor's and this person's."""
+        meant = self._whose
+        if self._interceptor is not interceptor or meant is None or not whose.enrol:
+            return None
+        same = (whose.scope, whose.gallery) == (meant.scope, meant.gallery)
+        return self._face if same and _same(whose.subject or "", meant.subject or "") else None
 
 
 class Interceptor:
@@ -236,6 +259,9 @@ class Interceptor:
 
     def _noted(self, face: CancelableFace, whose: Whose) -> CancelableFace:
         notes = current_notes()
+        if isinstance(notes, _Notes) and (entry := notes.entry_for(self, whose)) is not None:
+            # Where the face was found stays this photo's: adapters answer with it.
+            face = replace(entry, box=face.box, source=face.source)
         if notes is not None:
             notes.append((self, face, whose))
         return face
@@ -252,6 +278,54 @@ class Interceptor:
     ) -> CancelableFace:
         """`protect` in a thread of its own, so that an event loop goes on meanwhile."""
         return self._noted(await asyncio.to_thread(self._made, image, whose, channel_order), whose)
+
+    @contextmanager
+    def together(
+        self,
+        subject: str,
+        photos: Sequence[PhotoSource],
+        *,
+        collection: str = "",
+        channel_order: ChannelOrder = "rgb",
+    ) -> Iterator[CancelableFace]:
+        """Enrol a subject from several photos: enrolling calls inside hand on one face, drawn from all.
+
+            with interceptor_of(client).together("alice", [one, two, three]):
+                client.index_faces(CollectionId="staff", Image={"Bytes": one}, ExternalImageId="alice")
+
+        The photo that a call inside carries has to be usable itself. Where the scope keeps references, the
+        mean of the photos becomes the subject's.
+
+        Args:
+            subject: Whose face they show.
+            photos: One or more.
+            collection: The back end's collection, where the scope depends on it.
+            channel_order: Order of the channels of arrays.
+
+        Yields:
+            The face; its `left_out` tells which photos look like somebody else.
+
+        Raises:
+            DifferentPeopleError: No majority of the photos shows one person.
+            PhotoError, KeystoreError: As for `protect`.
+            UsageError: Another person is named around the block.
+        """
+        whose = self.whose(argument=subject, collection=collection, enrol=True)
+        face = self._of_several(photos, whose, channel_order)
+        with claimed(Claim(subject, enrol=True), _Notes(self, face, whose)):
+            yield face
+
+    def _of_several(self, photos: Sequence[PhotoSource], whose: Whose, channel_order: ChannelOrder) -> CancelableFace:
+        several: Any = self.mixer.protect(
+            list(photos),
+            subject=None if whose.gallery else whose.subject,
+            scope=whose.scope,
+            enrol=True,
+            channel_order=channel_order,
+        )
+        if not several:
+            raise UsageError("no photo is given", where=self.adapter, fix="give one or more of the person")
+        return cast("CancelableFace", several[0])
 
     # --- records ----------------------------------------------------------------------------------
 
@@ -351,6 +425,8 @@ class Interceptor:
         collection: str,
         external_id: str | Callable[[], str],
         undo: Callable[[], object] | None = None,
+        photos: Sequence[PhotoSource] = (),
+        channel_order: ChannelOrder = "rgb",
     ) -> Iterator[None]:
         """Enrol in the host's own code, with a library that knows nothing of names.
 
@@ -365,6 +441,9 @@ class Interceptor:
             collection: The host's collection.
             external_id: The entry's id there; or a function that returns it, which is called at the end.
             undo: Deletes the entry, if it can't be written down (its key was rotated meanwhile).
+            photos: Several photos of the person, from whose mean the entry is drawn, whichever of them the
+                library is handed inside; see `together`.
+            channel_order: Order of the channels of arrays among them.
 
         Raises:
             EnrolmentError: No face went through this interceptor inside the block, or faces of several keys, or of
@@ -373,7 +452,7 @@ class Interceptor:
             KeystoreError: The entry can't be written down.
         """
         _ = self.registry
-        made: list[tuple[Interceptor, CancelableFace, Whose]] = []
+        made = self._notes(subject, photos, collection, channel_order)
         done = False
         try:
             with claimed(Claim(subject, enrol=True), made):
@@ -395,6 +474,15 @@ class Interceptor:
             if done and undo is not None:
                 self.roll_back(undo, error)
             raise
+
+    def _notes(
+        self, subject: str, photos: Sequence[PhotoSource], collection: str, channel_order: ChannelOrder
+    ) -> _Notes:
+        if not photos:
+            outer = current_notes()  # of `together` around it
+            return outer.again() if isinstance(outer, _Notes) else _Notes()
+        whose = self.whose(argument=subject, collection=collection, enrol=True)
+        return _Notes(self, self._of_several(photos, whose, channel_order), whose)
 
     def roll_back(self, undo: Callable[[], object], cause: Exception) -> None:
         """Delete an entry that could not be recorded.
@@ -423,7 +511,11 @@ class Interceptor:
 
     def due(self, collection: str | None = None) -> list[EnrolmentInfo]:
         """The records that leave work: entries to delete, subjects to enrol again."""
-        found = self.registry.due(fingerprint=self.mixer.fingerprint)
+        names = {"fingerprint": self.mixer.fingerprint}
+        if isinstance(self.registry, KeepsReferences):
+            # Faces of subjects with a sealed reference have another fingerprint, and are as up to date.
+            names["guided_fingerprint"] = str(getattr(self.mixer, "guided_fingerprint", ""))
+        found = self.registry.due(**names)
         return [item for item in found if self._mine(item, collection)]
 
     def removed(self, entry: EnrolmentInfo) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from PIL import Image
 
 from anonymix_adapters.errors import AdapterError, in_words
 from anonymix_adapters.interceptor import Interceptor, Whose
-from anonymix_keystore import EnrolmentInfo, Keystore
+from anonymix_keystore import EnrolmentInfo, Keystore, Originals
 from anonymix_plugin.images import ChannelOrder, PhotoSource, decode_photo
 
 LABEL = "adapter"
+
+Photos: TypeAlias = PhotoSource | list[PhotoSource]
+"""A photo of a subject, or a list of several."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ def renew(
     *,
     delete: Callable[[EnrolmentInfo], object],
     enrol: Callable[[EnrolmentInfo, PhotoSource], object] | None = None,
-    photo: Callable[[EnrolmentInfo], PhotoSource | None] | None = None,
+    photo: Callable[[EnrolmentInfo], Photos | None] | None = None,
     collection: str | None = None,
 ) -> Renewal:
     """Delete outdated entries from the back end, then enrol their subjects again.
@@ -49,8 +54,10 @@ def renew(
         delete: Deletes an entry from the back end; one that is gone must be no error.
         enrol: Enrols a subject from a photo through the protected client, and has it recorded. None
             only deletes.
-        photo: A photo of the subject: a new one, or `sealed_original`. None, or a function that returns
-            None, leaves the subject to be enrolled later.
+        photo: A photo of the subject, or a list of several: new ones, or `sealed_original`. None, or a
+            function that returns None, leaves the subject to be enrolled later. Of several, `enrol` is given
+            the first, and the entry is drawn from all (`Interceptor.together`). Where the scope keeps references,
+            the new key version gets its own.
         collection: This collection alone.
     """
     deleted, enrolled, failures = [], [], []
@@ -71,9 +78,11 @@ def renew(
         if enrol is None or photo is None:
             break
         try:
-            picture = photo(item)
-            if picture is not None:
-                enrol(item, picture)
+            pictures = _several(photo(item))
+            if pictures:
+                several = interceptor.together(item.subject, pictures, collection=item.collection)
+                with several if len(pictures) > 1 else nullcontext():
+                    enrol(item, pictures[0])
                 enrolled.append(item.subject)
         except Exception as error:  # noqa: BLE001 - as above
             failures.append((item.subject, item.external_id, in_words(error)))
@@ -81,9 +90,15 @@ def renew(
 
 
 def keep_original(
-    interceptor: Interceptor, photo: PhotoSource, whose: Whose, *, channel_order: ChannelOrder = "rgb"
+    interceptor: Interceptor,
+    photo: Photos,
+    whose: Whose,
+    *,
+    channel_order: ChannelOrder = "rgb",
 ) -> None:
-    """Seal the photo of an enrolment in the keystore, so that a rotation needs no new one.
+    """Seal the photo of an enrolment, or several, in the keystore, so that a rotation needs no new one.
+
+    Those that were kept before are erased.
 
     Off unless it is called, and unless the store's originals were enabled and unlocked: whoever gets both
     secrets has the faces themselves.
@@ -94,22 +109,41 @@ def keep_original(
     """
     if whose.subject is None:
         raise AdapterError("an original needs a subject", where=interceptor.adapter, fix="name it")
-    stream = io.BytesIO()
-    pixels = decode_photo(photo, channel_order=channel_order).pixels
-    Image.fromarray(pixels).save(stream, "JPEG", quality=95)
-    _store(interceptor).originals.keep(whose.subject, stream.getvalue(), scope=whose.scope, label=LABEL)
+    photos = _several(photo)
+    originals, subject, scope = _store(interceptor).originals, whose.subject, whose.scope
+    before = set(_labels(originals, subject, scope))
+    labels = [LABEL if number == 0 else f"{LABEL} {number + 1}" for number in range(len(photos))]
+    for label, one in zip(labels, photos, strict=True):
+        stream = io.BytesIO()
+        pixels = decode_photo(one, channel_order=channel_order).pixels
+        Image.fromarray(pixels).save(stream, "JPEG", quality=95)
+        originals.keep(subject, stream.getvalue(), scope=scope, label=label)
+    for label in before - set(labels):
+        originals.drop(subject, scope=scope, label=label)
 
 
-def sealed_original(interceptor: Interceptor) -> Callable[[EnrolmentInfo], PhotoSource | None]:
-    """For `renew`: the sealed original of each subject, None where none is kept."""
+def sealed_original(interceptor: Interceptor) -> Callable[[EnrolmentInfo], Photos | None]:
+    """For `renew`: the sealed original of each subject, or a list of several, None where none is kept."""
     originals = _store(interceptor).originals
 
-    def photo(item: EnrolmentInfo) -> PhotoSource | None:
-        if LABEL not in originals.labels(item.subject, scope=item.scope):
-            return None
-        return originals.read(item.subject, scope=item.scope, label=LABEL)
+    def photo(item: EnrolmentInfo) -> Photos | None:
+        labels = _labels(originals, item.subject, item.scope)
+        found: list[PhotoSource] = [originals.read(item.subject, scope=item.scope, label=label) for label in labels]
+        return found if len(found) > 1 else next(iter(found), None)
 
     return photo
+
+
+def _several(photo: Photos | None) -> list[PhotoSource]:
+    if photo is None:
+        return []
+    return photo if isinstance(photo, list) else [photo]
+
+
+def _labels(originals: Originals, subject: str, scope: str) -> list[str]:
+    """The labels of the originals that this module kept, in the order of the photos."""
+    found = [label for label in originals.labels(subject, scope=scope) if label.split(" ")[0] == LABEL]
+    return sorted(found, key=lambda label: int(label.removeprefix(LABEL) or 1))
 
 
 def _store(interceptor: Interceptor) -> Keystore:

@@ -41,6 +41,9 @@ def drill(
     originals: Annotated[
         bool, typer.Option("--originals", help="Enrol again from sealed originals, not from new photos.")
     ] = False,
+    references: Annotated[
+        bool, typer.Option("--references", help="Keep sealed references: probes are guided by them.")
+    ] = False,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="For the adapter, an endpoint say."),
@@ -67,6 +70,7 @@ def drill(
             people=people,
             keys=keys.value,
             originals=originals,
+            references=references,
             options=_options(option or []),
             progress=lambda name, done, of: status.update(f"{name}: {done} of {of}"),
         )

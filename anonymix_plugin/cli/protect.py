@@ -97,7 +97,7 @@ def protect(
     ] = False,
     together: Annotated[
         bool,
-        typer.Option("--together", help="With --enrol: one face from all photos of a subject, drawn from their mean."),
+        typer.Option("--together", help="Enrol: one face from all photos of a subject, drawn from their mean."),
     ] = False,
     gallery: GalleryOption = False,
     version: VersionOption = None,
@@ -156,8 +156,8 @@ def protect(
         jobs = jobs_for(photos, subject, recursive=recursive)
     if enrol and (gallery or version is not None):
         raise UsageError("--enrol issues a first key to a subject", fix="leave --gallery and --version out")
-    if together and not enrol:
-        raise UsageError("--together is for enrolments", fix="add --enrol")
+    if together and not (enrol or gallery):
+        raise UsageError("--together is for enrolments", fix="add --enrol, or --gallery")
     mixing.check()
     if output.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"} and not output.is_dir():
         raise UsageError("the output is a folder, and this looks like a file", where=str(output), fix="-o FOLDER")

@@ -110,18 +110,20 @@ class Bulk(Base):
         """All jobs, the first one first; those that can be resumed have no end."""
         return tuple(_jobs.infos(self._core))
 
-    def report(self, job: int, *, fingerprint: str | None = None) -> RotationReport:
+    def report(
+        self, job: int, *, fingerprint: str | None = None, guided_fingerprint: str | None = None
+    ) -> RotationReport:
         """A report on a job and the work that keys leave in back ends, as of now.
 
         Args:
             job: Number of the job.
             fingerprint: Mixer fingerprint in use; entries made with another are due, too.
+            guided_fingerprint: The fingerprint of the same mixer's guided faces.
 
         Raises:
             InvalidRequestError: There is no such job.
         """
-        fingerprint = _asked.maybe(_asked.text, fingerprint, "fingerprint")
-        return report(self._core, _asked.whole(job, "job"), fingerprint)
+        return report(self._core, _asked.whole(job, "job"), _fingerprints(fingerprint, guided_fingerprint))
 
     # --- enrolments -------------------------------------------------------------------------------
 
@@ -209,9 +211,15 @@ class Bulk(Base):
 
     def enrolments(self, scope: str | None = None) -> Iterator[EnrolmentInfo]:
         """All enrolment records, page by page."""
-        return _enrolments.walk(self._core, scope=scope, fingerprint=None, due=False)
+        return _enrolments.walk(self._core, scope=scope, fingerprints=None, due=False)
 
-    def due(self, scope: str | None = None, *, fingerprint: str | None = None) -> Iterator[EnrolmentInfo]:
+    def due(
+        self,
+        scope: str | None = None,
+        *,
+        fingerprint: str | None = None,
+        guided_fingerprint: str | None = None,
+    ) -> Iterator[EnrolmentInfo]:
         """The work list: entries to delete from back ends and subjects to enrol again.
 
         It is worked out from the records, so it can be left and taken up at any time: adapters call
@@ -220,9 +228,18 @@ class Bulk(Base):
         Args:
             scope: This scope alone.
             fingerprint: Mixer fingerprint in use; entries made with another are due, too.
+            guided_fingerprint: The fingerprint of the same mixer's guided faces.
         """
-        fingerprint = _asked.maybe(_asked.text, fingerprint, "fingerprint")
-        return _enrolments.walk(self._core, scope=scope, fingerprint=fingerprint, due=True)
+        fingerprints = _fingerprints(fingerprint, guided_fingerprint)
+        return _enrolments.walk(self._core, scope=scope, fingerprints=fingerprints, due=True)
+
+
+def _fingerprints(plain: str | None, guided: str | None) -> frozenset[str] | None:
+    """The fingerprints that entries may have, or ``None`` for any."""
+    plain = _asked.maybe(_asked.text, plain, "fingerprint")
+    guided = _asked.maybe(_asked.text, guided, "guided_fingerprint")
+    named = frozenset(name for name in (plain, guided) if name is not None)
+    return named or None
 
 
 def _steps(batch: int, progress: Callable[[Progress], None] | None) -> tuple[int, Callable[[Progress], None] | None]:

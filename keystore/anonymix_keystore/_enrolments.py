@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -167,7 +167,7 @@ def mark_removed(change: Change, entry: str) -> bool:
     return True
 
 
-def walk(core: Core, *, scope: str | None, fingerprint: str | None, due: bool) -> Iterator[EnrolmentInfo]:
+def walk(core: Core, *, scope: str | None, fingerprints: Container[str] | None, due: bool) -> Iterator[EnrolmentInfo]:
     """All records, or those that are due, page by page; each page is read afresh."""
     with core.lock:
         wanted = None if scope is None else find_scope(core.db, core.keys, checked(scope, "scope"))
@@ -178,7 +178,7 @@ def walk(core: Core, *, scope: str | None, fingerprint: str | None, due: bool) -
     def page(db: Database, keys: KeyRing, after: EnrolmentInfo | None) -> list[EnrolmentInfo]:
         entry = b"" if after is None else bytes.fromhex(after.entry)
         records = db.rows(f"{_JOINED} > ?{condition} ORDER BY e.entry LIMIT ?", (entry, PAGE))
-        return [_info(keys, raw, fingerprint, db.where) for raw in records]
+        return [_info(keys, raw, fingerprints, db.where) for raw in records]
 
     for item in core.pages(page, None):
         if item.delete or item.enrol or not due:
@@ -192,10 +192,10 @@ def find(core: Core, adapter: str, collection: str, external_id: str) -> Enrolme
         return None if raw is None else _info(keys, raw, None, db.where)
 
 
-def _info(keys: KeyRing, raw: tuple[Any, ...], fingerprint: str | None, where: str) -> EnrolmentInfo:
+def _info(keys: KeyRing, raw: tuple[Any, ...], fingerprints: Container[str] | None, where: str) -> EnrolmentInfo:
     row, _ = ENROLMENTS.check(keys, raw[:_WIDTH], where)
     head, key = _holder(keys, raw, where)
-    return info(keys, row, head, key, fingerprint=fingerprint, where=where)
+    return info(keys, row, head, key, fingerprints=fingerprints, where=where)
 
 
 def _holder(keys: KeyRing, raw: tuple[Any, ...], where: str) -> tuple[Head, Key]:
@@ -206,13 +206,15 @@ def _holder(keys: KeyRing, raw: tuple[Any, ...], where: str) -> tuple[Head, Key]
     return head, key
 
 
-def info(keys: KeyRing, row: Enrolment, head: Head, key: Key, *, fingerprint: str | None, where: str) -> EnrolmentInfo:
+def info(
+    keys: KeyRing, row: Enrolment, head: Head, key: Key, *, fingerprints: Container[str] | None, where: str
+) -> EnrolmentInfo:
     """What may be shown of a record, and what is due."""
     detail = _detail(keys, row, where)
     why = ""
     if head.active != row.version:
         why = State(key.state).public.value
-    elif fingerprint is not None and fingerprint != row.fingerprint:
+    elif fingerprints is not None and row.fingerprint not in fingerprints:
         why = "mixer"
     return EnrolmentInfo(
         entry=row.entry.hex(),

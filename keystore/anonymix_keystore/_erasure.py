@@ -185,7 +185,7 @@ class _Erased:
         key_record = db.row(f"{KEYS.select} WHERE tag = ? AND version = ?", (row.holder, row.version))
         head, _ = HEADS.check(ring, head_record or (None,), db.where)
         key, _ = KEYS.check(ring, key_record or (None,), db.where)
-        return info(ring, row, head, key, fingerprint=None, where=db.where)
+        return info(ring, row, head, key, fingerprints=None, where=db.where)
 
     def write(self, reason: str) -> None:
         """Put it on record."""

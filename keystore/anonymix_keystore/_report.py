@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 
 from anonymix_keystore import _enrolments, _jobs
@@ -73,14 +74,14 @@ class RotationReport:
         return "\n".join(lines)
 
 
-def report(core: Core, number: int, fingerprint: str | None) -> RotationReport:
+def report(core: Core, number: int, fingerprints: Container[str] | None) -> RotationReport:
     """Report on a job."""
     found = [info for info in _jobs.infos(core) if info.job == number]
     if not found:
         raise InvalidRequestError(f"there is no job {number}")
     delete: Counter[tuple[str, str]] = Counter()
     enrol: Counter[tuple[str, str]] = Counter()
-    for item in _enrolments.walk(core, scope=found[0].scope, fingerprint=fingerprint, due=True):
+    for item in _enrolments.walk(core, scope=found[0].scope, fingerprints=fingerprints, due=True):
         place = (item.adapter, item.collection)
         delete[place] += item.delete
         enrol[place] += item.enrol

@@ -203,3 +203,16 @@ def test_an_entry_is_looked_up_however_many_there_are(store: Keystore) -> None:
     assert not any("SCAN" in row[-1] for row in plan)
     for other in ({"adapter": "y"}, {"collection": "d"}, {"external_id": 41}):
         assert store.enrolment(**{"adapter": "x", "collection": "c", "external_id": 0, **other}) is None
+
+
+def test_entries_of_guided_and_unguided_faces_of_one_mixer_are_up_to_date(store: Keystore) -> None:
+    version = store.issue("alice").version
+    for entry, made in (("plain", "f"), ("guided", "g"), ("old", "h")):
+        store.record_enrolment(
+            "alice", adapter="x", collection=entry, external_id=entry, version=version, fingerprint=made
+        )
+    names = {"fingerprint": "f", "guided_fingerprint": "g"}
+    assert {item.external_id: item.why for item in store.due(**names)} == {"old": "mixer"}
+    assert {item.external_id for item in store.due(fingerprint="f")} == {"guided", "old"}
+    job = store.rewrap_all().job
+    assert {work.collection for work in store.report(job, **names).work} == {"old"}

@@ -168,6 +168,7 @@ PARAMETERS: dict[str, tuple[str, Right]] = {
     "accept_rollback": ("text", lambda s: ""),
     "adapter": ("text", lambda s: "x"),
     "fingerprint": ("text", lambda s: "f"),
+    "guided_fingerprint": ("text", lambda s: "g"),
     "subspace": ("text", lambda s: "s"),
     "key": ("key", lambda s: s.store.issue(f"k{secrets.token_hex(8)}")),
     "entry": ("text", lambda s: "00" * 32),

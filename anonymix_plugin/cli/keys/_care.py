@@ -99,6 +99,10 @@ def due(
     scope: ScopeFilter = None,
     *,
     fingerprint: Annotated[str | None, typer.Option(help="The mixer's fingerprint in use.", show_default=False)] = None,
+    guided_fingerprint: Annotated[
+        str | None,
+        typer.Option(help="The fingerprint of its guided faces.", show_default=False),
+    ] = None,
     unused_days: Annotated[
         float, typer.Option("--unused-days", min=1, help="Retention limit in days since the last use.")
     ] = RETENTION.days,
@@ -109,7 +113,7 @@ def due(
 ) -> None:
     """List what is due: entries to delete, subjects to enrol again or to forget, jobs to resume."""
     with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
-        work = list(store.due(scope, fingerprint=fingerprint))
+        work = list(store.due(scope, fingerprint=fingerprint, guided_fingerprint=guided_fingerprint))
         unused = list(store.unused_since(days_of(unused_days, "--unused-days"), scope))
         jobs = [job for job in store.jobs() if job.finished is None]
     if as_json:

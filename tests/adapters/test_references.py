@@ -1,0 +1,141 @@
+"""Adapters where subjects are enrolled from several photos, and where a scope keeps sealed references."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from remembering import RememberingMixer
+
+from anonymix_adapters import opencv as opencv_adapter
+from anonymix_adapters.candidates import search_candidates
+from anonymix_adapters.conformance import Person
+from anonymix_adapters.drill import drill
+from anonymix_adapters.interceptor import Interceptor
+from anonymix_adapters.renewal import keep_original, renew, sealed_original
+from anonymix_keystore import EnrolmentInfo, KeyFileUnlock, Keystore
+from anonymix_plugin import Anonymixer, CancelableFace, DifferentPeopleError, UsageError, anonymixer
+from anonymix_plugin.images import PhotoSource
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystore]:
+    folder = tmp_path_factory.mktemp("references")
+    unlock = KeyFileUnlock.generate(folder / "unlock.key")
+    with Keystore.create(folder / "keystore.db", unlock) as made:
+        made.originals.enable(KeyFileUnlock.generate(folder / "second.key"))
+        made.references.enable("door")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def mixer(store: Keystore, adapter_mixer: RememberingMixer) -> Iterator[Anonymixer]:
+    """A mixer of the parts that the other tests have compiled, over a store that keeps references."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(anonymixer, "assemble", lambda options: adapter_mixer._mixer._parts)
+        with Anonymixer(store) as made:
+            yield made
+
+
+def same(one: CancelableFace, other: CancelableFace) -> bool:
+    return one.pixels.tobytes() == other.pixels.tobytes()
+
+
+@pytest.mark.parametrize("scope", ["default", "door"])
+def test_calls_inside_hand_on_one_face_from_all_photos(mixer: Anonymixer, londoners: list[Person], scope: str) -> None:
+    interceptor, other = (Interceptor(mixer, name, scope=scope) for name in ("one", "other"))
+    mine: list[PhotoSource] = [londoners[0].enrolled, londoners[0].probe]
+    with interceptor.together("zoe", [*mine, londoners[1].enrolled]) as entry:
+        assert (entry.photos, entry.left_out, entry.guided) == (2, (2,), scope == "door")
+        found = [interceptor.protect(photo, interceptor.whose(argument="zoe")) for photo in mine]
+        found.append(asyncio.run(interceptor.protect_async(mine[1], interceptor.whose())))
+        assert all(same(face, entry) for face in found)
+        assert found[0].box != found[1].box  # where the face was is each photo's own
+        assert found[1].source == str(mine[1])
+        assert not same(other.protect(mine[0], other.whose(argument="zoe")), entry) or scope == "door"
+        with pytest.raises(UsageError, match="two different people"):
+            interceptor.whose(argument="yan")
+    after = interceptor.protect(mine[0], interceptor.whose(argument="zoe"))
+    assert same(after, entry) == (scope == "door")
+
+
+def test_photos_of_different_people_enrol_nobody(mixer: Anonymixer, londoners: list[Person]) -> None:
+    interceptor = Interceptor(mixer, "x")
+    photos: list[PhotoSource] = [londoners[0].enrolled, londoners[1].enrolled]
+    with pytest.raises(DifferentPeopleError), interceptor.together("xeno", photos):
+        pytest.fail("the block was entered")
+    with pytest.raises(UsageError, match="no photo"), interceptor.together("xeno", []):
+        pytest.fail("the block was entered")
+
+
+@pytest.mark.parametrize("keys", ["own", "gallery"])
+def test_a_hosts_own_enrolment_takes_several_photos(mixer: Anonymixer, londoners: list[Person], keys: str) -> None:
+    interceptor = Interceptor(mixer, "host", keys=keys, scope=f"host {keys}")  # type: ignore[arg-type]
+    photos: list[PhotoSource] = [londoners[0].enrolled, londoners[0].probe]
+    made: list[CancelableFace] = []
+    with interceptor.enrolment("wim", collection="c", external_id=lambda: "wim-1", photos=photos):
+        made.append(interceptor.protect(photos[1], interceptor.whose()))
+    assert made[0].photos == 2
+    (record,) = interceptor.entries("c")
+    assert (record.external_id, record.gallery) == ("wim-1", keys == "gallery")
+    single = interceptor.protect(photos[1], interceptor.whose(argument="wim"))
+    assert single.photos == 1
+    assert not same(single, made[0])
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_renewal_from_several_photos_makes_entry_and_reference_again(
+    mixer: Anonymixer, store: Keystore, londoners: list[Person], sealed: bool
+) -> None:
+    subject, collection = f"vic {sealed}", f"c {sealed}"
+    interceptor = Interceptor(mixer, "renewing", scope="door")
+    photos: list[PhotoSource] = [londoners[0].enrolled, londoners[0].probe]
+    held: dict[str, CancelableFace] = {}
+
+    def enrol(item: EnrolmentInfo, photo: PhotoSource) -> None:
+        name = f"{item.subject} {item.current_version}"
+        with interceptor.enrolment(item.subject, collection=collection, external_id=name):
+            held[name] = interceptor.protect(photo, interceptor.whose())
+
+    with interceptor.enrolment(subject, collection=collection, external_id=f"{subject} 1", photos=photos):
+        held[f"{subject} 1"] = interceptor.protect(photos[0], interceptor.whose())
+    if sealed:
+        keep_original(interceptor, [*photos, photos[0]], interceptor.whose(argument=subject))
+        keep_original(interceptor, photos, interceptor.whose(argument=subject))
+        assert store.originals.labels(subject, scope="door") == ("adapter", "adapter 2")
+    assert interceptor.due(collection) == []  # a guided entry is up to date
+    store.rotate(subject, "door", reason="breach")
+    photo = sealed_original(interceptor) if sealed else (lambda _: photos)
+    done = renew(
+        interceptor, delete=lambda item: held.pop(item.external_id), enrol=enrol, photo=photo, collection=collection
+    )
+    assert (done.enrolled, done.failures) == ((subject,), ())
+    (entry,) = held.values()
+    assert (entry.photos, entry.guided, entry.key_version) == (2, True, 2)
+    probe = interceptor.protect(photos[0], interceptor.whose(argument=subject))
+    assert probe.guided
+    assert interceptor.due(collection) == []
+
+
+def test_a_drill_passes_with_probes_that_are_guided(mixer: Anonymixer, londoners: list[Person], tmp_path: Path) -> None:
+    people = [Person(f"guided drill {it.name}", it.enrolled, it.probe) for it in londoners[:3]]
+    report = drill(opencv_adapter, mixer, people, originals=True, references=True)
+    assert report.passed, report.to_text()
+    assert report.guided
+    assert report.fingerprint == mixer.guided_fingerprint
+    assert "guided by sealed references" in report.to_text()
+    steps = {step.name: step.count for step in report.steps}
+    assert steps["impostors accepted, who claim to be the next person"] == 0
+
+
+def test_a_search_over_candidates_is_guided_by_each_ones_reference(
+    mixer: Anonymixer, store: Keystore, londoners: list[Person]
+) -> None:
+    with opencv_adapter.rehearse(mixer, scope="door") as stage:
+        for person in londoners[:3]:
+            stage.enrol(f"candidate {person.name}", person.enrolled)
+        names = [f"candidate {person.name}" for person in londoners[:3]]
+        found = search_candidates(stage.verify, londoners[1].probe, names)
+    assert found.subject == names[1]
