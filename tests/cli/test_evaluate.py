@@ -38,7 +38,14 @@ def made(portraits: Path, model: Callable[[str], Path], tmp_path_factory: pytest
     arguments = [
         *("evaluate", "pairs", "--data", folder / "pairs.csv", "--root", portraits, "-o", folder / "out"),
         *("--cache", folder / "cache", "--matchers", "sface", "--baselines", "blur", "--baseline-pairs", "6"),
-        *("--attacks", "direct,with-key,linkage", "--replicates", "20", "--groups", folder / "groups.csv"),
+        *(
+            "--attacks",
+            "direct,with-key,linkage,references",
+            "--replicates",
+            "20",
+            "--groups",
+            folder / "groups.csv",
+        ),
         *("--require", "psr>=.5", "--require", "eer-unprotected<=.2"),
     ]
     (folder / "code").write_text(str(main([str(argument) for argument in arguments])))
@@ -50,7 +57,9 @@ def test_it_ends_well_and_its_json_meets_the_schema(made: Path) -> None:
     report = Report.model_validate_json((made / "out" / "metrics.json").read_text())
     assert report.protocol.people == 4
     assert {notice.kind: notice.count for notice in report.protocol.notices} == {"missing_photo": 1}
-    assert {part.scenario for part in report.two_class} == {"unprotected", "own-key", "claimed", "one-key"}
+    assert {part.scenario for part in report.two_class} == {
+        *("unprotected", "own-key", "claimed", "one-key", "guided", "guided-one-key", "references")
+    }
     assert [part.holds for part in report.requirements] == [True, True]
     assert {part.name for part in report.protections} == {"anonymix", "blur"}
     assert report.groups

@@ -19,7 +19,7 @@ import pytest
 from anonymix_lab.data import Protocol, pairs_protocol
 from anonymix_lab.evaluation.attacks import Direct, KeyGuessing, Linkage, WithKey
 from anonymix_lab.evaluation.report.schema import Report
-from anonymix_lab.evaluation.requirements import DEFAULTS, parse
+from anonymix_lab.evaluation.requirements import DEFAULTS, GUIDED_DEFAULTS, parse
 from anonymix_lab.evaluation.run import MixerFacts, Settings, evaluate
 from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, load_matchers
 from anonymix_lab.protections import KeyName
@@ -71,6 +71,26 @@ class Imitation:
         other, smile = chosen
         name = f"{self._people[other % len(self._people)]}_{'smiling' if smile else 'neutral'}.jpg"
         return pixels_of(self._london / name)
+
+
+class GuidedImitation:
+    """Shows the other face of whom a photo claims to be; if it heeds the photo, to that person alone."""
+
+    title, keyed = "Guided imitation", True
+
+    def __init__(self, london: Path, *, heeds: bool) -> None:
+        self.name, self.fingerprint = "anonymix", f"guided imitation {heeds}"
+        self._people = sorted({path.name[:3] for path in london.glob("*_neutral.jpg")})
+        self._london, self._heeds = london, heeds
+
+    def protect(self, photo: Path, key: KeyName) -> Pixels:
+        enrolled = None if key.enrolled is None else key.enrolled.photo
+        assert isinstance(enrolled, Path)
+        person, claimed = (self._people.index(path.name[:3]) for path in (photo, enrolled))
+        stranger = self._heeds and person != claimed
+        shown = self._people[(3 if stranger else 1) * PEOPLE + (person if stranger else claimed)]
+        smile = "smiling" if "smiling" in photo.name else "neutral"
+        return pixels_of(self._london / f"{shown}_{smile}.jpg")
 
 
 def _key(code: int) -> tuple[int, int]:
@@ -127,8 +147,14 @@ def measure(
     store = EmbeddingStore(tmp_path_factory.mktemp("cache"))
     known: dict[str, Report] = {}
 
-    def run(choose: Callable[..., tuple[int, bool] | None]) -> Report:
-        name = choose.__name__
+    def run(choose: Callable[..., tuple[int, bool] | None], *, heeds: bool | None = None) -> Report:
+        name = f"{choose.__name__} {heeds}"
+        rules = (
+            *DEFAULTS,
+            *(() if heeds is None else GUIDED_DEFAULTS),
+            "eer-own<=.05",
+            "eer-unprotected<=.01",
+        )
         if choose is not is_the_identity and len(list(portraits.glob("*_neutral.jpg"))) < 10 * PEOPLE:
             pytest.skip("needs a hundred people to show in the place of ten: the London set")
         if name not in known:
@@ -140,7 +166,8 @@ def measure(
                 Settings(shared_keys=1, replicates=40),
                 facts=MixerFacts(name, "fast"),
                 attacks=lambda _: [Direct(), WithKey(), KeyGuessing(), Linkage()],
-                requirements=[parse(rule) for rule in (*DEFAULTS, "eer-own<=.05", "eer-unprotected<=.01")],
+                requirements=[parse(rule) for rule in rules],
+                guided=None if heeds is None else GuidedImitation(portraits, heeds=heeds),
             ).report
         return known[name]
 
@@ -153,6 +180,12 @@ def failed(report: Report) -> set[str]:
 
 def two(report: Report, scenario: str) -> float:
     value = next(part.eer.value for part in report.two_class if part.scenario == scenario)
+    assert value is not None
+    return value
+
+
+def metric(report: Report, name: str) -> float:
+    value = next(part.measured.value for part in report.requirements if part.metric == name)
     assert value is not None
     return value
 
@@ -217,6 +250,24 @@ def test_a_photo_that_is_ignored_is_caught_under_one_key_alone(measure: Callable
     assert two(report, "own-key") == 0  # the keys did all the work: an EER of zero means nothing here
     assert two(report, "one-key") == pytest.approx(0.5, abs=0.05)
     assert two(report, "claimed") > 0.2  # whoever claims to be somebody gets that person's face
+
+
+def test_a_reference_that_is_drawn_whoever_comes_is_caught_by_strangers_who_claim(
+    measure: Callable[..., Report],
+) -> None:
+    report = measure(works, heeds=False)
+    assert failed(report) == {"eer-guided", "strangers-guided"}
+    assert metric(report, "strangers-guided") == 1
+    assert two(report, "guided") == pytest.approx(0.5, abs=0.05)
+    assert two(report, "guided-one-key") == pytest.approx(0.5, abs=0.05)
+    assert two(report, "claimed") == 0  # without references it works: nothing else would have told
+
+
+def test_a_reference_that_only_its_owner_gains_by_passes(measure: Callable[..., Report]) -> None:
+    report = measure(works, heeds=True)
+    assert failed(report) <= {"strangers-guided"}  # one of 45 studio photos may be above a threshold of the street
+    assert two(report, "guided") == 0
+    assert metric(report, "strangers-guided") < 0.1
 
 
 def test_figures_of_a_seen_matcher_count_only_where_there_is_no_other(measure: Callable[..., Report]) -> None:

@@ -52,6 +52,7 @@ _ATTACKS = (
     "preimage",
     "with-key",
     "key-guessing",
+    "references",
 )
 _BASELINES = ("blur", "pixelation", "swap", "refine")
 _MEASURE, _ATTACK, _OUTPUT = "What is measured", "Attacks and baselines", "Report"
@@ -130,6 +131,13 @@ def evaluate(
     scopes: Annotated[
         bool,
         typer.Option(help="Also mix probes under the keys of another application.", rich_help_panel=_MEASURE),
+    ] = True,
+    references: Annotated[
+        bool,
+        typer.Option(
+            help="Also enrol each pair's first person with a reference, and guide the second photo by it.",
+            rich_help_panel=_MEASURE,
+        ),
     ] = True,
     seed: Annotated[
         int, typer.Option(min=0, help="Of sampling, bootstrap and attackers.", rich_help_panel=_MEASURE)
@@ -220,14 +228,15 @@ def evaluate(
     """
     from rich.console import Console
 
-    from anonymix_lab.evaluation.requirements import DEFAULTS, parse, read_requirements
+    from anonymix_lab.evaluation.requirements import DEFAULTS, GUIDED_DEFAULTS, parse, read_requirements
     from anonymix_plugin.files import make_folder
 
     console = Console(stderr=True, highlight=False)
     # What can be refused without loading anything comes first.
     rules = [parse(text) for text in require or ()]
     rules += read_requirements(requirements) if requirements else []
-    rules = rules or [parse(text, given=False) for text in DEFAULTS]
+    shown = (*DEFAULTS, *(GUIDED_DEFAULTS if references and method is Method.FAST else ()))
+    rules = rules or [parse(text, given=False) for text in shown]
     wanted_attacks = _names(attacks, _ATTACKS, "attacks")
     wanted_baselines = _names(baselines, _BASELINES, "baselines")
     matcher_names = [name.strip() for name in matchers.split(",") if name.strip()]
@@ -271,6 +280,7 @@ def evaluate(
                 shared_keys=shared_keys,
                 claimed=claimed,
                 scopes=scopes,
+                references=references,
                 seed=seed,
                 key_seed=key_seed,
                 replicates=replicates,
@@ -425,19 +435,21 @@ def _print(console: Console, report: Report, output: Path) -> None:
         "EER unprotected",
         "EER one key",
         "EER a key each",
+        "EER guided",
         "own photo does not match",
         "old = new key",
     ):
         table.add_column(heading, justify="left" if heading == "matcher" else "right")
     eers = {(part.scenario, part.matcher): part.eer for part in report.two_class}
     for line in (line for line in report.protections if line.name == "anonymix"):
-        plain = eers.get(("unprotected", line.matcher))
+        plain, guided = (eers.get((scenario, line.matcher)) for scenario in ("unprotected", "guided"))
         table.add_row(
             line.matcher,
             "yes" if line.seen_by_mixer else "no",
             _percent(plain.value if plain else None),
             _percent(line.eer_one_key.value),
             _percent(line.eer_own_key.value),
+            _percent(guided.value if guided else None),
             _percent(line.psr.value),
             _percent(line.renewal.value),
         )

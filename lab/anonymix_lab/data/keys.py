@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from anonymix_keystore import KeyState, SubjectKey
+from anonymix_keystore import KeyState, OutdatedReferenceError, SubjectKey
 
 SHARED_SCOPE = "everybody"
+
+GUIDED_SCOPE = "guided"
+"""A scope whose name ends like this keeps references."""
+
+
+class SeededReferences:
+    """References in memory: what the sealed ones of a keystore are to the mixer."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], tuple[bytes, Mapping[str, str]]] = {}
+
+    def enabled(self, scope: str = "default") -> bool:
+        """Whether a scope keeps references."""
+        return scope.endswith(GUIDED_SCOPE)
+
+    def keep(self, key: SubjectKey, data: bytes, *, fingerprint: str, subspace: str) -> None:
+        """Keep a reference."""
+        bound = MappingProxyType({"fingerprint": fingerprint, "subspace": subspace})
+        self._kept[key.scope, key.subject] = data, bound
+
+    def read(self, key: SubjectKey, *, fingerprint: str, subspace: str) -> bytes | None:
+        """Return a reference, None where there is none.
+
+        Raises:
+            OutdatedReferenceError: It was made for another mixer.
+        """
+        data, bound = self._kept.get((key.scope, key.subject), (None, {}))
+        if data is not None and bound != {"fingerprint": fingerprint, "subspace": subspace}:
+            raise OutdatedReferenceError("the reference was made for another mixer")
+        return data
 
 
 class SeededKeys:
@@ -24,6 +56,7 @@ class SeededKeys:
 
     def __init__(self, seed: int) -> None:
         self._seed = hashlib.sha256(f"anonymix evaluation {seed}".encode()).digest()
+        self.references = SeededReferences()
 
     def at(self, subject: str, version: int, scope: str = "default") -> SubjectKey:
         """Return the key of a version."""

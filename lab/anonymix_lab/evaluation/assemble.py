@@ -17,6 +17,7 @@ from anonymix_lab.evaluation.attacks import (
     PreImageSearch,
     RecordMultiplicity,
     ReEncoding,
+    References,
     Regression,
     Student,
     WithKey,
@@ -27,9 +28,10 @@ from anonymix_lab.evaluation.report.photos import contact_sheet
 from anonymix_lab.evaluation.report.schema import Report
 from anonymix_lab.evaluation.requirements import Requirement
 from anonymix_lab.evaluation.run import MixerFacts, Settings, evaluate
-from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, load_matchers
+from anonymix_lab.matchers import CodeMatcher, EmbeddingStore, Extractor, Panel, load_matchers
 from anonymix_lab.protections import (
     Blur,
+    GuidedProtection,
     LayerSwap,
     MixerProtection,
     Pixelation,
@@ -43,6 +45,7 @@ from anonymix_plugin.generator import Engine
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 from anonymix_plugin.mixer.weights import SHIPPED, MixerWeights, load_mixer_weights
 from anonymix_plugin.models import locate, weights_hash
+from anonymix_plugin.recognisers import load_recogniser
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,7 @@ class Choice:
     shared_keys: int
     claimed: bool
     scopes: bool
+    references: bool
     seed: int
     key_seed: int
     replicates: int
@@ -106,6 +110,11 @@ def run_choice(choice: Choice, progress: Callable[[str, int, int], None], step: 
         faces=faces,
     ) as mixer:
         protection = MixerProtection(mixer, choice.key_seed)
+        guided = reader = None
+        if choice.references and mixer.guided_fingerprint:
+            guided = GuidedProtection(mixer, choice.key_seed)
+            codes = CodeMatcher(load_recogniser("arcface-mbf"), load_recogniser("sface"), _weights(choice).subspace)
+            reader = Extractor(Panel([codes], detector, identity), store, choice.workers, faces, progress)
         baselines = [_baseline(name, mixer, detector, keys, choice) for name in choice.baselines]
 
         def attacks(on: Protection) -> list[Attack]:
@@ -130,6 +139,8 @@ def run_choice(choice: Choice, progress: Callable[[str, int, int], None], step: 
             attacks=attacks,
             requirements=choice.rules,
             groups=choice.groups,
+            guided=guided,
+            reader=reader,
             step=step,
         )
         report = result.report
@@ -172,6 +183,7 @@ def _attacks(on: Protection, mixer: Anonymixer, detector: Detector, choice: Choi
     generator = mixer.generator
     makers: dict[str, Callable[[], Attack]] = {
         "direct": Direct,
+        "references": References,
         "regression": Regression,
         "student": Student,
         "multiplicity": RecordMultiplicity,

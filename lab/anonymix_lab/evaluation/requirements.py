@@ -23,6 +23,11 @@ METRICS: Final = MappingProxyType(
         "eer": "equal error rate, one key for everybody",
         "eer-own": "equal error rate, a key each",
         "eer-claimed": "equal error rate, impostors under the claimed person’s key",
+        "eer-guided": "equal error rate, guided by the claimed person’s reference, a key each",
+        "eer-guided-one-key": "the same, one key for everybody",
+        "strangers-guided": "strangers accepted who claim a person with a reference, a key each, at the "
+        "frozen threshold of FMR .1 %",
+        "refused-guided": "genuine claims refused there",
         "eer-unprotected": "equal error rate of the photos as they are",
         "auc": "area under the curve, one key for everybody",
         "fmr": "false match rate, one key for everybody, at the frozen threshold of FMR .1 %",
@@ -41,6 +46,9 @@ METRICS: Final = MappingProxyType(
 
 DEFAULTS: Final = ("eer<=.05", "psr>=.99", "renewal<=.05", "d-sys<=.2", "inversion<=.05", "failures<=.01")
 """Shown where the user sets nothing; they have no say in the exit code."""
+
+GUIDED_DEFAULTS: Final = ("eer-guided<=.02", "strangers-guided<=.02")
+"""Shown besides where references are measured: a mixer that draws the reference whoever comes fails both."""
 
 
 @dataclass(frozen=True)
@@ -158,10 +166,10 @@ def _two(scenario: str, field: str) -> Callable[[Report, str], Figure]:
     return measure
 
 
-def _point(sources: Sequence[str], field: str) -> Callable[[Report, str], Figure]:
+def _point(sources: Sequence[str], field: str, scenario: str = "one-key") -> Callable[[Report, str], Figure]:
     def measure(report: Report, matcher: str) -> Figure:
         for part in report.two_class:
-            if (part.scenario, part.matcher) == ("one-key", matcher):
+            if (part.scenario, part.matcher) == (scenario, matcher):
                 for point in part.points:
                     if point.target_fmr == 0.001 and point.source in sources:
                         figure: Figure = getattr(point, field)
@@ -232,6 +240,10 @@ _MEASURES: Final[dict[str, Callable[[Report, str], Figure]]] = {
     "eer": _two("one-key", "eer"),
     "eer-own": _two("own-key", "eer"),
     "eer-claimed": _two("claimed", "eer"),
+    "eer-guided": _two("guided", "eer"),
+    "eer-guided-one-key": _two("guided-one-key", "eer"),
+    "strangers-guided": _point(("development", "published"), "fmr", "guided"),
+    "refused-guided": _point(("development", "published"), "fnmr", "guided"),
     "eer-unprotected": _two("unprotected", "eer"),
     "auc": _two("one-key", "auc"),
     "fmr": _point(("development", "published"), "fmr"),

@@ -28,7 +28,7 @@ from anonymix_lab.evaluation.requirements import Requirement, check_requirements
 from anonymix_lab.evaluation.scenarios import OWN, Drawn, Measured, draw, measure_scenarios
 from anonymix_lab.evaluation.traits import diversity, group_parts, traits
 from anonymix_lab.machine import machine, versions
-from anonymix_lab.matchers import Extractor, Request
+from anonymix_lab.matchers import CODE, Extractor, Request
 from anonymix_lab.metrics.thresholds import Frozen, freeze
 from anonymix_lab.protections import KeyName, Protection
 from anonymix_plugin import __version__
@@ -121,6 +121,8 @@ def evaluate(
     attacks: AttackMaker = lambda _: (),
     requirements: Sequence[Requirement] = (),
     groups: Mapping[str, Sequence[str]] | None = None,
+    guided: Protection | None = None,
+    reader: Extractor | None = None,
     step: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Measure everything.
@@ -135,6 +137,8 @@ def evaluate(
         attacks: From a protection to the attacks on it.
         requirements: To be held.
         groups: Person -> labels.
+        guided: Makes faces by references; None leaves those scenarios out.
+        reader: Reads the codes that references are made of, under the name `CODE`; None leaves them out.
         step: Told what is being computed.
 
     Raises:
@@ -150,6 +154,7 @@ def evaluate(
         table = extractor.table([Request(sample) for sample in development], None, "development photos")
     people = [sample.person for sample in development]
     frozen = {matcher: freeze(matcher, table, people) for matcher in matchers}
+    codes_frozen: dict[str, dict[float, Frozen]] = {}
     drawn = draw(
         protocol,
         protection,
@@ -157,9 +162,18 @@ def evaluate(
         shared_keys=settings.shared_keys,
         claimed=settings.claimed,
         scopes=settings.scopes,
+        guided=guided,
+        reader=reader,
     )
+    if reader is not None:
+        read = None
+        if development:
+            read = reader.table([Request(sample) for sample in development], None, "codes of development photos")
+        codes_frozen = {CODE: freeze(CODE, read, people)}
     step("error rates and their intervals")
-    measured = measure_scenarios(protocol, drawn, matchers, frozen, seed=settings.seed, replicates=settings.replicates)
+    measured = measure_scenarios(
+        protocol, drawn, matchers, frozen | codes_frozen, seed=settings.seed, replicates=settings.replicates
+    )
     attack_results: list[AttackPart] = []
     lines: list[ProtectionPart] = []
     failures = _failures(drawn, protection)
@@ -264,6 +278,12 @@ def _failures(drawn: Drawn, protection: Protection) -> list[FailurePart]:
         ("renewed", drawn.renewed),
         ("another application", drawn.elsewhere),
         ("claimed", drawn.claimed),
+        *(
+            (f"guided, {keys}, {what}", faces)
+            for keys, claims in (("a key each", drawn.guided), ("one key", drawn.guided_shared))
+            if claims is not None
+            for what, faces in (("enrolled", claims.entries), ("claims", claims.probes))
+        ),
     ):
         if len(table):
             parts.append(

@@ -2,8 +2,10 @@
 
 from anonymix_lab.matchers._extract import Extractor, Request, Table
 from anonymix_lab.matchers._matchers import (
+    CODE,
     TRAIT_NAMES,
     TRAITS,
+    CodeMatcher,
     Matcher,
     Panel,
     RecogniserMatcher,
@@ -12,8 +14,10 @@ from anonymix_lab.matchers._matchers import (
 from anonymix_lab.matchers._store import EmbeddingStore, Entry
 
 __all__ = [
+    "CODE",
     "TRAITS",
     "TRAIT_NAMES",
+    "CodeMatcher",
     "EmbeddingStore",
     "Entry",
     "Extractor",

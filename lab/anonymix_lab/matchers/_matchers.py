@@ -12,6 +12,7 @@ import numpy as np
 
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import Detector, FaceChoice, meant_face, recogniser_crop
+from anonymix_plugin.mixer.subspace import IdentitySubspace, joint_embedding
 from anonymix_plugin.models import weights_hash
 from anonymix_plugin.recognisers import Recogniser, load_recogniser
 from anonymix_plugin.values import Face, Floats, Photo
@@ -30,6 +31,9 @@ TRAIT_NAMES = (
     "detector_score",
     *(f"{point}_{axis}" for point in ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right") for axis in "xy"),
 )
+
+CODE = "code"
+"""Name of the matcher that is no recogniser: the mixer's own codes of photos."""
 
 _VERSION = "1"
 
@@ -85,6 +89,33 @@ class RecogniserMatcher:
             return None
         embedding: Floats = self._recogniser.embed(self._recogniser.crop(face)[None])[0]
         return embedding
+
+
+class CodeMatcher:
+    """Codes of photos, as the mixer reads them: what references are made of.
+
+    Args:
+        arcface: The mixer's first recogniser.
+        sface: Its second one.
+        subspace: The mixer's.
+    """
+
+    seen_by_mixer = True
+    name = CODE
+
+    def __init__(self, arcface: Recogniser, sface: Recogniser, subspace: IdentitySubspace) -> None:
+        self._arcface, self._sface, self._subspace = arcface, sface, subspace
+        self.dim = subspace.dims
+        weights = f"{weights_hash(arcface.name)} {weights_hash(sface.name)}"
+        self.identity = f"{CODE} {weights} {subspace.sha256()}"
+
+    def embed_photo(self, photo: Photo, face: Face | None) -> Floats | None:  # noqa: ARG002 - the face knows it
+        """See `Matcher.embed_photo`."""
+        if face is None:
+            return None
+        crop = recogniser_crop(face)[None]
+        joint = joint_embedding(self._arcface.embed(crop), self._sface.embed(crop))
+        return np.asarray(self._subspace.project(joint)[0], np.float32)
 
 
 @dataclass(frozen=True, eq=False)

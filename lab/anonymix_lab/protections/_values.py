@@ -6,28 +6,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from anonymix_lab.data import Sample
 from anonymix_lab.data.keys import SHARED_SCOPE
 from anonymix_plugin.values import Pixels
 
 
 @dataclass(frozen=True)
 class KeyName:
-    """Which of the evaluation's keys. The key itself stays with the key source.
+    """Which of the evaluation's keys, and which reference. Both stay with the key source.
 
     Attributes:
-        scope: "own", "elsewhere", "everybody 1", ...
+        scope: "own", "elsewhere", "everybody 1", "guided", ...
         subject: Whose.
         version: 1, 2, ...
+        enrolled: What the subject's reference was made from; None where there is none.
     """
 
     scope: str
     subject: str
     version: int = 1
+    enrolled: Sample | None = None
 
     def canonical(self) -> str:
         """A text that two names share if and only if they name the same key."""
         owner = "" if self.scope.startswith(SHARED_SCOPE) else self.subject
-        return f"{self.scope}\0{owner}\0{self.version}"
+        reference = "" if self.enrolled is None else f"\0reference {self.enrolled.sha256}"
+        return f"{self.scope}\0{owner}\0{self.version}{reference}"
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ side.
 from anonymix_lab.evaluation.attacks._linkage import Linkage
 from anonymix_lab.evaluation.attacks._preimage import PreImageSearch
 from anonymix_lab.evaluation.attacks._reencode import ReEncoding
+from anonymix_lab.evaluation.attacks._references import References
 from anonymix_lab.evaluation.attacks._regression import RecordMultiplicity, Regression
 from anonymix_lab.evaluation.attacks._simple import Direct, KeyGuessing, WithKey
 from anonymix_lab.evaluation.attacks._student import Student
@@ -24,6 +25,7 @@ ATTACKS = {
     "preimage": "Search through the generator for a photo that gives the stolen template",
     "with-key": "Protecting a known photo with the stolen key, and comparing (by design possible)",
     "key-guessing": "Protecting a known photo under a guessed key",
+    "references": "Regression from stolen references to original embeddings, with and without templates",
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "PreImageSearch",
     "ReEncoding",
     "RecordMultiplicity",
+    "References",
     "Regression",
     "Student",
     "WithKey",

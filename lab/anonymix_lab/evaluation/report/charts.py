@@ -49,13 +49,17 @@ _SHORT: Final = {
     "unprotected": "unprotected",
     "own-key": "a key each",
     "claimed": "claimed key",
+    "guided": "guided, a key each",
     "one-key": "one key",
+    "guided-one-key": "guided, one key",
 }
 _LINES: Final = (
     ("unprotected", _SOFT, ":"),
     ("own-key", _BRAND, "-"),
     ("claimed", _MIXED, "--"),
+    ("guided", _GOOD, "-"),
     ("one-key", _BAD, "-"),
+    ("guided-one-key", _GOOD, "--"),
 )
 
 

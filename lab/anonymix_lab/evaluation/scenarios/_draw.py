@@ -9,14 +9,31 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_lab.data import Protocol
-from anonymix_lab.data.keys import SHARED_SCOPE
+from anonymix_lab.data.keys import GUIDED_SCOPE, SHARED_SCOPE
 from anonymix_lab.matchers import Extractor, Request, Table
 from anonymix_lab.protections import KeyName, Protection
 
 Integers = npt.NDArray[np.int64]
 
 OWN: Final = "own"
+GUIDED: Final = GUIDED_SCOPE
 ELSEWHERE: Final = "elsewhere"
+
+
+@dataclass(frozen=True, eq=False)
+class Claims:
+    """What becomes of the pairs where the keystore keeps references, one row a pair.
+
+    The first photo of a pair enrols its person. The second one claims to be that person, whoever is on it: it
+    is protected under that person's key and by that person's reference.
+
+    Attributes:
+        entries: The enrolled faces.
+        probes: The faces that claim.
+    """
+
+    entries: Table
+    probes: Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +50,9 @@ class Drawn:
         elsewhere: Those under the key of another scope.
         claims: (k,) which impostor pairs have a probe under the claimed person's key.
         claimed: Those probes.
+        guided: The pairs guided by references, a key each; None where that was not asked for.
+        guided_shared: The same under the shared key of their fold.
+        codes: The n samples' codes, under the name `CODE`; None without references.
     """
 
     original: Table
@@ -44,6 +64,9 @@ class Drawn:
     elsewhere: Table
     claims: Integers
     claimed: Table
+    guided: Claims | None = None
+    guided_shared: Claims | None = None
+    codes: Table | None = None
 
 
 def draw(
@@ -54,6 +77,8 @@ def draw(
     shared_keys: int,
     claimed: bool = True,
     scopes: bool = True,
+    guided: Protection | None = None,
+    reader: Extractor | None = None,
 ) -> Drawn:
     """Get everything that the scenarios need.
 
@@ -64,6 +89,8 @@ def draw(
         shared_keys: How many keys for everybody: fold f is under number f mod `shared_keys`.
         claimed: Whether impostors' probes are also drawn under the claimed person's key.
         scopes: Whether probes are also drawn under the keys of another application.
+        guided: Makes faces by references; None leaves those scenarios out.
+        reader: Reads the codes that references are made of; None leaves them out.
     """
     samples = protocol.samples
     title = protection.title
@@ -104,7 +131,44 @@ def draw(
         protection,
         f"{title}: impostors who claim to be somebody",
     )
-    return Drawn(original, own, shared, number, again, renewed, elsewhere, claims, probe)
+    claimants = None if guided is None else _claims(protocol, guided, extractor, None)
+    shared_claimants = None if guided is None else _claims(protocol, guided, extractor, shared_keys)
+    codes = None
+    if reader is not None:
+        codes = reader.table([Request(sample) for sample in samples], None, "codes of photos")
+    return Drawn(
+        original,
+        own,
+        shared,
+        number,
+        again,
+        renewed,
+        elsewhere,
+        claims,
+        probe,
+        claimants,
+        shared_claimants,
+        codes,
+    )
+
+
+def _claims(protocol: Protocol, guided: Protection, extractor: Extractor, shared_keys: int | None) -> Claims:
+    samples, pairs = protocol.samples, protocol.pairs
+    names = []
+    for first in pairs.first:
+        sample = samples[int(first)]
+        scope = GUIDED if shared_keys is None else f"{SHARED_SCOPE} {sample.fold % shared_keys + 1} {GUIDED}"
+        names.append(KeyName(scope, sample.person, enrolled=sample))
+    keys = "a key each" if shared_keys is None else "one key for everybody"
+    entries, probes = (
+        extractor.table(
+            [Request(samples[int(row)], name) for row, name in zip(rows, names, strict=True)],
+            guided,
+            f"{guided.title}: {keys}, {what}",
+        )
+        for rows, what in ((pairs.first, "enrolled"), (pairs.second, "claims"))
+    )
+    return Claims(entries, probes)
 
 
 def probes(protocol: Protocol) -> Integers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -26,7 +26,7 @@ from anonymix_lab.evaluation.scenarios._compare import (
     scores_of,
 )
 from anonymix_lab.evaluation.scenarios._draw import Drawn
-from anonymix_lab.matchers import Table
+from anonymix_lab.matchers import CODE, Table
 from anonymix_lab.metrics.curves import WeightedRates, accuracy_of_folds, det_points
 from anonymix_lab.metrics.error_rates import threshold_at_fmr
 from anonymix_lab.metrics.intervals import Interval, Resampler, share_interval
@@ -149,6 +149,15 @@ def measure_scenarios(
             comparisons, scores = _claimed(drawn, matcher, listed)
             two.append(_two_class(ground, "claimed", matcher, comparisons, scores, np.zeros(0), np.zeros(0, np.int64)))
             kept.append(ScoreSet("claimed", matcher, comparisons, scores))
+        for scenario, claims in (("guided", drawn.guided), ("guided-one-key", drawn.guided_shared)):
+            if claims is None:
+                continue
+            row = np.arange(len(listed))
+            scores = scores_of(claims.entries, claims.probes, matcher, row, row)
+            # Under one key for everybody, a pair's key is that of the fold of its first photo.
+            comparisons = listed if scenario == "guided" else replace(listed, key=first_key)
+            two.append(_two_class(ground, scenario, matcher, comparisons, scores, np.zeros(0), np.zeros(0, np.int64)))
+            kept.append(ScoreSet(scenario, matcher, comparisons, scores))
         for scenario, left, right, comparisons in _apart(ground, drawn):
             scores = scores_of(left, right, matcher, comparisons.first, comparisons.second)
             one.append(_one_class(ground, scenario, matcher, comparisons, scores))
@@ -157,6 +166,11 @@ def measure_scenarios(
                 part = _linkability(ground, scenario, matcher, comparisons, scores)
                 if part is not None:
                     links.append(part)
+    if drawn.codes is not None and CODE in frozen:
+        scores = scores_of(drawn.codes, drawn.codes, CODE, listed.first, listed.second)
+        between = scores_of(drawn.codes, drawn.codes, CODE, *cross)
+        two.append(_two_class(ground, "references", CODE, listed, scores, between, folds[cross[0]]))
+        kept.append(ScoreSet("references", CODE, listed, scores))
     return Measured(tuple(two), tuple(one), tuple(links), tuple(kept))
 
 
