@@ -15,6 +15,7 @@ from anonymix_plugin.words import clean, shown
 _EXTRAS: Final = {
     "dlib": "dlib",
     "h5py": "torch",
+    "pillow_heif": "heif",
     "onnx": "torch",
     "torch": "torch",
     "jinja2": "lab",

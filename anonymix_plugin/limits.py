@@ -22,7 +22,8 @@ class ImageLimits:
         max_bytes: Largest encoded image, in bytes; does not apply to arrays and PIL images.
         max_pixels: Largest width x height, in pixels. Decoding takes at most 18 bytes for each (of JPEG and
             PNG 11), besides up to three copies of the file. A JPEG file of up to four times as many pixels is
-            decoded 2, 4 or 8 times smaller, within the same memory; other files are refused.
+            decoded 2, 4 or 8 times smaller, within the same memory, and a JPEG 2000 file at half the size;
+            so is one in a single piece that would need more memory. Other files are refused.
         max_side: Longest side, in pixels, of what is decoded.
         min_side: Shortest side, in pixels.
         max_faces: Most faces that are read in one photo, under the policy "all"; a photo of more is refused.
@@ -100,29 +101,40 @@ class ImageLimits:
                 fix="save it again with smaller tiles, or in strips",
             )
 
-    def shrinking(self, width: int, height: int, held: float, where: str) -> int:
+    def shrinking(
+        self, width: int, height: int, where: str, *, held: float = 0, working: float = 0, most: int = 8
+    ) -> int:
         """How many times smaller a decoder that can shrink has to make a picture: 1, 2, 4 or 8.
 
         Args:
             width: Pixels, as stored.
             height: Pixels, as stored.
-            held: Bytes that the decoder keeps for each stored pixel, however small the picture becomes.
             where: The image's name, for messages.
+            held: Bytes that the decoder keeps for each stored pixel, however small the picture becomes.
+            working: Bytes that it keeps for each decoded pixel, beside the picture itself.
+            most: How many times smaller it can make the picture.
 
         Raises:
             ImageTooLargeError, ImageTooSmallError, UnreadableImageError: As for `check_size`; no size fits.
         """
         stored = width * height
-        if self.holds(width, height) or stored >= _MOST_STORED * self.max_pixels:
+        each = _BYTES_OF_PICTURE + working
+        if self.holds(width, height) and (not working or each * stored <= _BYTES * self.max_pixels):
             self.check_size(width, height, where)
             return 1
-        for times in (2, 4, 8):
+        for times in (2, 4, 8) if stored < _MOST_STORED * self.max_pixels else ():
             small = (-(-width // times), -(-height // times))
-            needed = held * stored + _BYTES_OF_PICTURE * small[0] * small[1]
-            if self.holds(*small) and min(small) >= self.min_side and needed <= _BYTES * self.max_pixels:
+            needed = held * stored + each * small[0] * small[1]
+            fits = self.holds(*small) and min(small) >= self.min_side and needed <= _BYTES * self.max_pixels
+            if times <= most and fits:
                 return times
         self.check_size(width, height, where)
-        return 1
+        raise ImageTooLargeError(
+            f"unpacking its {width:,} x {height:,} pixels takes more memory than is allowed",
+            where=where,
+            fix="save it in tiles or as JPEG, or raise max_pixels under [limits] in the configuration file,"
+            " or in ImageLimits",
+        )
 
     def holds(self, width: int, height: int) -> bool:
         """Whether an image of `width` x `height` pixels is small enough."""

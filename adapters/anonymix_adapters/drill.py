@@ -28,6 +28,7 @@ from anonymix_adapters.registry import load
 from anonymix_adapters.renewal import Photos, Renewal, keep_original, renew, sealed_original
 from anonymix_keystore import EnrolmentInfo, KeyFileUnlock, Keystore, KeystoreError
 from anonymix_plugin.errors import AnonymixError, UsageError
+from anonymix_plugin.images import PHOTO_SUFFIXES
 
 GENUINE: Final = 0.95
 """Least share of genuine probes that must be accepted."""
@@ -41,7 +42,6 @@ one person's under two keys, for one person, rounded up (docs/results.md)."""
 
 _LUCK: Final = 1e-3  # a step fails where chance alone would let as many match less often than this
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 Progress = Callable[[str, int, int], None]
 
@@ -135,7 +135,7 @@ def people_in(folder: Path, count: int) -> list[Person]:
         raise UsageError("this is no folder", where=str(folder), fix="give a folder of photos, two a person")
     photos: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES and path.is_file():
+        if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file():
             inner = path.parent.relative_to(folder).as_posix()
             name = inner if inner != "." else path.stem.rpartition("_")[0] or path.stem
             photos.setdefault(name, []).append(path)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.images import PHOTO_SUFFIXES
 from anonymix_plugin.words import shown
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -134,7 +134,7 @@ def _images(folder: Path, *, recursive: bool) -> Iterator[Path]:
             # A link to a folder could lead round in a circle.
             if recursive and not entry.is_symlink():
                 yield from _images(entry, recursive=True)
-        elif entry.suffix.lower() in _SUFFIXES:
+        elif entry.suffix.lower() in PHOTO_SUFFIXES:
             yield entry
 
 

@@ -13,8 +13,14 @@ from anonymix_plugin.images._arrays import ChannelOrder, pixels_from_array
 from anonymix_plugin.images._containers import examine
 from anonymix_plugin.images._default_limits import default_limits
 from anonymix_plugin.images._marker import marker_of_pillow
+from anonymix_plugin.images._orientation import parts_of
 from anonymix_plugin.images._pillow import decode_container, image_to_pixels, refuse
-from anonymix_plugin.images._pillow_files import orientation_of, refuse_other_pictures, unread_jpeg
+from anonymix_plugin.images._pillow_files import (
+    orientation_of,
+    profile_of,
+    refuse_other_pictures,
+    unread_jpeg,
+)
 from anonymix_plugin.images._sources import EncodedSource, read_source
 from anonymix_plugin.limits import ImageLimits
 from anonymix_plugin.pool import DECODING
@@ -38,19 +44,21 @@ def decode_photo(
     from the header and checked before any pixel is decoded; metadata never reach the decoder. Nothing
     global is changed, so that threads may decode at the same time.
 
-    A file of several pictures (an animation, a TIFF file of several pages, a series of shots in one JPEG
-    file) is refused, because nobody said which one is the photo; so is camera raw, whose first picture is a
-    preview. Thumbnails, masks, depth and gain maps are no further pictures.
+    A file of several pictures (an animation, a TIFF file of several pages, a sequence) is refused, because
+    nobody said which one is the photo; so is camera raw, whose first picture is a preview. Of several shots
+    in a JPEG file the first counts, of a HEIF file the primary item. Thumbnails, masks, depth and gain maps
+    are no further pictures.
 
-    The photo is turned as its EXIF says, or if that does not say it, as its XMP does. A PIL image is turned,
+    The photo is turned as its EXIF says, or if that does not say it, as its XMP does; a HEIF or AVIF file as
+    its own properties say. Colours become sRGB by the file's profile. A PIL image is turned,
     too: whoever turns one by hand has to remove the field as well, as `PIL.ImageOps.exif_transpose` does.
 
     Args:
         source: A path (text is always a path, an address is never fetched), the bytes of an image file, a
             file object opened in binary mode (read from where it stands), a PIL image (of several frames
             the current one, if `seek` chose it), or a numpy array: (height, width), (height, width, 3) or
-            (height, width, 4) of uint8, uint16, or float in 0..1. Files may be JPEG, PNG, WebP, BMP, TIFF
-            or GIF, with any colours that have a way to RGB.
+            (height, width, 4) of uint8, uint16, or float in 0..1. Files may be JPEG, PNG, HEIC, AVIF,
+            JPEG 2000, WebP, BMP, TIFF or GIF, with any colours that have a way to RGB.
         limits: How big and how small the image may be; None takes the limits of the configuration file.
         channel_order: Order of the channels of a numpy array: "rgb", or "bgr" as OpenCV has it.
         allow_protected: Take an image that is marked as a cancelable face, too.
@@ -66,6 +74,7 @@ def decode_photo(
         BadArrayError: An array of the wrong shape, dtype or range, or with NaN or infinity.
         AlreadyProtectedError: The image is marked as a cancelable face. The marker lies in the metadata:
             it does not survive a program that strips them, and arrays carry none.
+        MissingPackageError: A HEIC file, without the extra [heif].
         UsageError: The source is of another type, or the options do not fit it.
     """
     limits = limits or default_limits()
@@ -96,7 +105,7 @@ def _from_pillow(image: Image.Image, limits: ImageLimits, *, allow_protected: bo
     try:
         with DECODING.taken(image.width * image.height):
             image.load()
-            pixels = image_to_pixels(image, where)
+            pixels = image_to_pixels(image, where, profile_of(image))
     except PhotoError:
         raise
     except Exception as error:  # noqa: BLE001 - see decode_container
@@ -122,10 +131,11 @@ def _already_protected(where: str) -> AlreadyProtectedError:
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
     if not 2 <= orientation <= 8:
         return pixels
-    if orientation >= 5:  # 5..8 are stored with rows and columns exchanged
+    exchanged, columns, rows = parts_of(orientation)
+    if exchanged:
         pixels = pixels.transpose(1, 0, 2)
-    if orientation in {2, 3, 6, 7}:
+    if columns:
         pixels = pixels[:, ::-1]
-    if orientation in {3, 4, 7, 8}:
+    if rows:
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)

@@ -32,6 +32,23 @@ def orientation(exif: Exif, xmp: bytes = b"") -> int:
     return found if 1 <= found <= 8 else 1
 
 
+def parts_of(value: int) -> tuple[bool, bool, bool]:
+    """Whether rows and columns are exchanged, then the columns turned round, then the rows, for 1..8."""
+    return value >= 5, value in {2, 3, 6, 7}, value in {3, 4, 7, 8}
+
+
+_WHOLE: Final = {parts_of(value): value for value in range(1, 9)}
+
+
+def compose(first: int, second: int) -> int:
+    """The one orientation, 1..8, that does what two do one after the other."""
+    exchanged, columns, rows = parts_of(first)
+    again, *turned = parts_of(second)
+    if again:
+        columns, rows = rows, columns
+    return _WHOLE[exchanged != again, columns != turned[0], rows != turned[1]]
+
+
 def jpeg_xmp(segment: bytes) -> bytes:
     """The XMP packet in the body of a JPEG's APP1 segment, or b""."""
     return segment.removeprefix(_XMP_HEAD) if segment.startswith(_XMP_HEAD) else b""

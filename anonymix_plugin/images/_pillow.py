@@ -9,18 +9,27 @@ from typing import Any, Final, NoReturn
 import numpy as np
 import numpy.typing as npt
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    ImageFile,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
 
-from anonymix_plugin.errors import BadArrayError, ImageTooLargeError, PhotoError, UnreadableImageError
+from anonymix_plugin.errors import (
+    BadArrayError,
+    ImageTooLargeError,
+    MissingPackageError,
+    PhotoError,
+    UnreadableImageError,
+    naming_extras,
+)
 from anonymix_plugin.images._arrays import BACKGROUND, TRANSPARENT, sixteen_to_eight, unit_to_eight
+from anonymix_plugin.images._colours import to_srgb
 from anonymix_plugin.images._containers import Container, truncated
 from anonymix_plugin.limits import ImageLimits
 from anonymix_plugin.pool import DECODING
@@ -53,17 +62,27 @@ class _StrictPng(PngImagePlugin.PngImageFile):
         return part
 
 
+def _heif(stream: io.BytesIO) -> Image.Image:
+    # Not its plug-in for Pillow, which gives a black picture where the host tolerates truncated images.
+    with naming_extras():
+        import pillow_heif
+    return pillow_heif.open_heif(stream.getvalue(), convert_hdr_to_8bit=True).to_pillow()
+
+
 _BAND: Final = 1 << 22  # pixels that are converted at once
 
 # The classes are called directly. Image.open would pick among all registered decoders, and would check
 # for bombs by way of a global limit and of warnings, which depend on what the host has set.
-_DECODERS: Final[dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]]] = {
+_DECODERS: Final[dict[str, Callable[[io.BytesIO], Image.Image]]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": _StrictPng,
     "WEBP": WebPImagePlugin.WebPImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    "HEIF": _heif,
 }
 
 
@@ -89,31 +108,43 @@ def decode_container(container: Container, limits: ImageLimits, where: str) -> t
         ImageTooSmallError: It is below the limits.
     """
     times = 1
-    if container.shrinks:
-        times = limits.shrinking(container.width, container.height, container.held, where)
+    if container.shrinks > 1 or container.working:
+        times = limits.shrinking(
+            container.width,
+            container.height,
+            where,
+            held=container.held,
+            working=container.working,
+            most=container.shrinks,
+        )
     else:
         limits.check_size(container.width, container.height, where)
-    limits.check_block(*container.block, where)
+    limits.check_block(-(-container.block[0] // times), -(-container.block[1] // times), where)
     with DECODING.taken(container.width * container.height // times**2):
-        pixels = _decoded(container.kind, container.data, times, limits, where)
+        pixels = _decoded(container, container.data, times, limits, where)
         if container.unended:
             longer = container.data[:-2] + _AFTER_THE_SCAN + container.data[-2:]
-            if not np.array_equal(pixels, _decoded(container.kind, longer, times, limits, where)):
+            if not np.array_equal(pixels, _decoded(container, longer, times, limits, where)):
                 raise truncated(container.kind, where)
     return pixels, times
 
 
-def _decoded(kind: str, data: bytes, times: int, limits: ImageLimits, where: str) -> Pixels:
+def _decoded(container: Container, data: bytes, times: int, limits: ImageLimits, where: str) -> Pixels:
     stream = _StrictBytes(data)
     try:
-        with _DECODERS[kind](stream) as image:
-            if times > 1:
-                image.draft(None, (image.width // times, image.height // times))
-            limits.check_size(image.width, image.height, where)
-            stream.decoding = True
+        with _DECODERS[container.kind](stream) as image:
+            if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+                image.reduce = times.bit_length() - 1  # its decoder looks behind the end, which was checked
+            else:
+                if times > 1:
+                    image.draft(None, (image.width // times, image.height // times))
+                limits.check_size(image.width, image.height, where)
+                stream.decoding = True
             image.load()
-            return image_to_pixels(image, where)
-    except PhotoError:
+            limits.check_size(image.width, image.height, where)
+            shown = image if container.crop is None else image.crop(container.crop)
+            return image_to_pixels(shown, where, container.profile)
+    except (PhotoError, MissingPackageError):
         raise
     # Hostile data makes decoders fail in every imaginable way, and each of them means the same.
     except Exception as error:  # noqa: BLE001
@@ -139,51 +170,61 @@ def refuse(error: Exception, where: str) -> NoReturn:
     ) from error
 
 
-def image_to_pixels(image: Image.Image, where: str) -> Pixels:
+def image_to_pixels(image: Image.Image, where: str, profile: bytes = b"") -> Pixels:
     """A loaded PIL image of any mode as (height, width, 3) uint8 RGB in memory of its own.
 
-    Transparency is laid over a neutral grey. Colour profiles are not applied: faces are found and
-    recognised just as well without, and profiles are a known way into decoders.
+    Transparency is laid over a neutral grey; colours become sRGB.
+
+    Args:
+        image: The image.
+        where: Its name, for messages.
+        profile: The ICC profile of its colours, or b"" for sRGB; one that does not fit is left out.
 
     Raises:
         UnreadableImageError: Its values have no known range, or it is transparent everywhere.
     """
+    image = _eight_bits(image, where)
     mode = image.mode
-    if mode.startswith("I;16"):
-        return _grey(sixteen_to_eight(np.asarray(image)))
-    if mode == "I":
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65_535:
-            raise UnreadableImageError(
-                "its 32-bit values have no known range", where=where, fix="convert it to 8 or 16 bits"
-            )
-        return _grey(sixteen_to_eight(values))
-    if mode == "F":
-        try:
-            return _grey(unit_to_eight(np.asarray(image), where))
-        except BadArrayError as error:
-            raise UnreadableImageError(error.what, where=where, fix="convert it to 8 bits") from None
-    if mode == "RGB" and not image.has_transparency_data and image.width * image.height <= _BAND:
+    convert = to_srgb(profile, mode) if profile else None
+    clear = image.has_transparency_data
+    if mode == "RGB" and not convert and not clear and image.width * image.height <= _BAND:
         return np.array(image)
     # In bands: copies of a large image in several forms at once would take more memory than its decoder.
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _BAND // image.width)
-    seen = not image.has_transparency_data
+    seen = not clear
     for top in range(0, image.height, rows):
         whole = rows >= image.height
         band = image if whole else image.crop((0, top, image.width, min(top + rows, image.height)))
-        if image.has_transparency_data:
-            band = band.convert("RGBA")
-            alpha = band.getchannel("A")
+        alpha = band.convert("RGBA").getchannel("A") if clear else None
+        if convert:
+            band = convert(band)
+        elif band.mode != "RGB":
+            band = band.convert("RGBA" if clear else "RGB").convert("RGB")
+        if alpha is not None:
             seen = seen or alpha.getbbox() is not None
             flat = Image.new("RGB", band.size, (BACKGROUND,) * 3)
             flat.paste(band, mask=alpha)
             band = flat
-        pixels[top : top + rows] = np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
+        pixels[top : top + rows] = np.asarray(band)
     if not seen:
         raise UnreadableImageError(TRANSPARENT, where=where, fix='leave alpha out: image.convert("RGB")')
     return pixels
 
 
-def _grey(values: npt.NDArray[Any]) -> Pixels:
-    return np.repeat(values[:, :, None], 3, axis=2)
+def _eight_bits(image: Image.Image, where: str) -> Image.Image:
+    """An image of 16 or 32 bits for each pixel as one of 8, and every other one as it is."""
+    mode = image.mode
+    if not (mode in {"I", "F"} or mode.startswith("I;16")):
+        return image
+    values: npt.NDArray[Any] = np.asarray(image)
+    if mode == "F":
+        try:
+            return Image.fromarray(unit_to_eight(values, where))
+        except BadArrayError as error:
+            raise UnreadableImageError(error.what, where=where, fix="convert it to 8 bits") from None
+    if mode == "I" and (values.min() < 0 or values.max() > 65_535):
+        raise UnreadableImageError(
+            "its 32-bit values have no known range", where=where, fix="convert it to 8 or 16 bits"
+        )
+    return Image.fromarray(sixteen_to_eight(values))

@@ -14,8 +14,8 @@ from anonymix_plugin.images._exif import ORIENTATION, Exif, parse_exif
 from anonymix_plugin.images._orientation import PROFILES, XMP_KEYWORD, from_texts, orientation
 from anonymix_plugin.limits import ImageLimits
 
-_WITH_EXTRAS: Final = frozenset({"TIFF", "MPO"})
-"""Formats in which a further picture may be a thumbnail, a mask or a map of the first one."""
+_WITH_FIRST: Final = frozenset({"MPO", "HEIF"})
+"""Formats in which one picture is the photo, and the image stands at that one."""
 
 
 def refuse_other_pictures(image: Image.Image, limits: ImageLimits, where: str) -> None:
@@ -32,12 +32,13 @@ def refuse_other_pictures(image: Image.Image, limits: ImageLimits, where: str) -
         camera_raw_of(fields, where)
         limits.check_block(_whole(fields.get(322)), _whole(fields.get(323)), where)
     try:
-        chosen = not getattr(image, "is_animated", False) or image.tell() > 0
+        several_ = getattr(image, "is_animated", False) and image.format not in _WITH_FIRST
+        chosen = not several_ or image.tell() > 0
     except Exception:  # noqa: BLE001 - some formats look for further frames only now; what fails shows none
         return
     if chosen:
         return
-    file = _file_behind(image, limits) if image.format in _WITH_EXTRAS else None
+    file = _file_behind(image, limits) if image.format == "TIFF" else None
     if file is None:
         raise several(image.format or "image", 0, where)
     examine(file, where)
@@ -48,6 +49,12 @@ def unread_jpeg(image: Image.Image, limits: ImageLimits) -> bytes | None:
     if image.format not in {"JPEG", "MPO"} or limits.holds(image.width, image.height):
         return None
     return _file_behind(image, limits)
+
+
+def profile_of(image: Image.Image) -> bytes:
+    """The ICC profile that a PIL image carries along, or b""."""
+    profile = image.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) else b""
 
 
 def orientation_of(image: Image.Image) -> int:

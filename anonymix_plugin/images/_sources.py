@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Final, TypeAlias
 
 from anonymix_keystore import is_live
 from anonymix_plugin.errors import AnonymixError, UnreadableImageError, UsageError
@@ -14,6 +14,33 @@ from anonymix_plugin.words import is_plausible_path, scheme_of, shown, text_of
 
 EncodedSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """A path, the bytes of an image file, or a file object opened in binary mode."""
+
+PHOTO_SUFFIXES: Final = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".webp",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".avif",
+        ".jp2",
+        ".j2k",
+        ".j2c",
+        ".jpc",
+        ".jpf",
+        ".jpx",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+    ]
+)
+"""How the names of photos end, in lower case: what is taken from a folder. A file is read by its content."""
 
 
 def read_source(source: EncodedSource, limits: ImageLimits) -> tuple[bytes, str]:

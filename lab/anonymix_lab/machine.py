@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,19 @@ def machine() -> dict[str, str | int]:
         "processor": named[0] if named else platform.processor(),
         "cores": len(affinity(0)) if affinity is not None else os.cpu_count() or 1,
     }
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process has held."""
+    # Linux hands the peak that getrusage tells down from the process that started this one.
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        import resource  # Windows has none
+
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

@@ -6,19 +6,13 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
+from heif_files import gradient, heif
 from PIL import Image
 
 from anonymix_plugin.values import CancelableFace, Pixels
 
 Encode = Callable[..., bytes]
-
-
-def gradient(width: int = 60, height: int = 44) -> Pixels:
-    """Smooth, so that lossy formats keep it, and different at every corner, so that no turn goes unseen."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([255 * x // width, 255 * y // height, 40 + 90 * (x + y) // (width + height)], -1).astype(np.uint8)
 
 
 @pytest.fixture
@@ -55,6 +49,12 @@ def files(encode: Encode) -> dict[str, bytes]:
         "tiff deflate": encode(image, "TIFF", compression="tiff_adobe_deflate"),
         "tiff lzw": encode(image, "TIFF", compression="tiff_lzw"),
         "gif": encode(image, "GIF"),
+        "heic": heif(image, quality=95, chroma=444),
+        "heic of tiles": heif(Image.fromarray(gradient(160, 130)), tile_size=64),
+        "avif": encode(image, "AVIF", quality=95, subsampling="4:4:4"),
+        "jpeg 2000": encode(image, "JPEG2000"),
+        "jpeg 2000 stream": encode(image, "JPEG2000", no_jp2=True),
+        "jpeg 2000 of tiles": encode(image, "JPEG2000", tile_size=(32, 32)),
     }
 
 

@@ -30,6 +30,12 @@ NAMES = [
     "tiff deflate",
     "tiff lzw",
     "gif",
+    "heic",
+    "heic of tiles",
+    "avif",
+    "jpeg 2000",
+    "jpeg 2000 stream",
+    "jpeg 2000 of tiles",
 ]
 SAME_FILES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -246,8 +252,7 @@ def test_senseless_limits_are_refused(wrong):
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
-        (b"\0\0\0\x18ftypavif\0\0\0\0", "AVIF"),
+        (b"\xff\x0a\0\0", "JPEG XL"),
         (b"%PDF-1.7", "PDF"),
         (b"MM\0+\0\x08\0\0", "BigTIFF"),
         (b"\0\0\1\0\1\0", "ICO"),

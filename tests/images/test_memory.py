@@ -13,11 +13,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from heif_files import heif
 from PIL import Image
 from tiff_files import tiff
 
 from anonymix_plugin.errors import ImageTooLargeError, UnreadableImageError
 from anonymix_plugin.images import ImageLimits, decode_photo
+from anonymix_plugin.images._colours import profile_of_cicp
 
 SIDE = 3000
 LIMIT = 18  # bytes a pixel, as `ImageLimits.max_pixels` says, beside what does not grow with the picture
@@ -88,9 +90,39 @@ def test_no_format_takes_more_memory_for_a_pixel_than_the_limits_say(tmp_path):
         "tiff 16 bits": encoded(Image.fromarray(np.zeros((SIDE, SIDE), np.uint16)), "TIFF", compression="tiff_lzw"),
         "tiff float": encoded(Image.fromarray(np.zeros((SIDE, SIDE), np.float32)), "TIFF", compression="tiff_lzw"),
     }
-    for name, (peak, said) in peaks(files, tmp_path, 64_000_000).items():
+    files |= {
+        "heic": heif(flat, enc_params={"preset": "ultrafast"}),
+        "avif": encoded(clear, "AVIF", speed=10),
+        "jpeg 2000 of tiles": encoded(flat, "JPEG2000", tile_size=(512, 512)),
+        "png with a profile": encoded(flat, "PNG", compress_level=1, icc_profile=profile_of_cicp(12, 13)),
+    }
+    hold_to_the_limit(files, tmp_path)
+
+
+@pytest.mark.long
+def test_grain_takes_no_more_memory_than_a_flat_picture(tmp_path):
+    grain = np.random.default_rng(1).integers(0, 24, (SIDE, SIDE, 3), np.uint8)
+    files = {
+        "heic": heif(grain, chroma=444, enc_params={"preset": "ultrafast"}),
+        "heic of tiles": heif(grain, tile_size=512, enc_params={"preset": "ultrafast"}),
+        "avif": encoded(Image.fromarray(grain), "AVIF", speed=10, subsampling="4:4:4"),
+        "jpeg 2000 of tiles": encoded(Image.fromarray(grain), "JPEG2000", tile_size=(1024, 1024)),
+    }
+    hold_to_the_limit(files, tmp_path)
+
+
+def hold_to_the_limit(files: dict[str, bytes], folder: Path) -> None:
+    for name, (peak, said) in peaks(files, folder, 64_000_000).items():
         assert said == f"({SIDE}, {SIDE}, 3)", name
         assert peak < LIMIT * SIDE * SIDE + FIXED, (name, peak / SIDE**2)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_jpeg_2000_in_one_piece_is_decoded_smaller_where_it_would_take_more_memory(mode, tmp_path):
+    flat = Image.new(mode, (SIDE, SIDE), (10, 20, 30, 40)[: len(mode)])
+    found = peaks({"photo": encoded(flat, "JPEG2000")}, tmp_path, SIDE * SIDE)["photo"]
+    assert found[1] == str((SIDE // 2, SIDE // 2, 3))
+    assert found[0] < LIMIT * SIDE * SIDE + FIXED
 
 
 def tiled(side: int, tile: tuple[int, int], *, name_offsets_as: int = 324) -> bytes:

@@ -169,12 +169,14 @@ def other(portraits: Path) -> Image.Image:
     return Image.open(portraits / "002_neutral.jpg").convert("RGB")
 
 
-def test_a_jpeg_of_several_shots_is_refused(encode, shot, other):
+def test_of_a_jpeg_of_several_shots_the_first_is_the_photo(encode, shot, other):
     data = multi_picture(encode, shot, other)
-    with pytest.raises(UnreadableImageError, match="2 pages or frames"):
-        decode_photo(data)
-    with Image.open(io.BytesIO(data)) as image, pytest.raises(UnreadableImageError, match="2 pages"):
-        decode_photo(image)
+    alone = decode_photo(encode(shot, "JPEG")).pixels
+    assert np.array_equal(decode_photo(data).pixels, alone)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(decode_photo(image).pixels, alone)
+        image.seek(1)
+        assert not np.array_equal(decode_photo(image).pixels, alone)
 
 
 def test_previews_and_maps_within_a_jpeg_are_no_further_shots(encode, shot, other):

@@ -12,7 +12,7 @@ class Container:
     """An image file, examined but not decoded.
 
     Attributes:
-        kind: "JPEG", "PNG", "WEBP", "GIF", "BMP" or "TIFF".
+        kind: "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF" or "JPEG2000".
         width: Pixels, as stored, before the orientation is applied.
         height: Pixels, as stored.
         data: The lean copy for the decoder.
@@ -20,10 +20,13 @@ class Container:
         marker: The raw marker of a cancelable face, or None.
         block: Width and height of the largest piece that the decoder unpacks at once, where it may be
             larger than the image.
-        shrinks: Whether the decoder can make the picture 2, 4 or 8 times smaller while it decodes.
+        shrinks: How many times smaller the decoder can make the picture, at most: 1, 2, 4 or 8.
         held: Bytes that the decoder holds for each stored pixel until it is done, however small the picture.
+        working: Bytes that it holds for each decoded pixel, beside the picture itself, where they are many.
         unended: Whether the mark at the end of the file is missing, so that it is to be found out whether
             the pixels are all there.
+        crop: Left, top, right and bottom of what is to be shown of the stored pixels; None for all of them.
+        profile: The ICC profile of the colours, or b"" for sRGB.
     """
 
     kind: str
@@ -33,9 +36,12 @@ class Container:
     orientation: int = 1
     marker: bytes | None = None
     block: tuple[int, int] = (0, 0)
-    shrinks: bool = False
+    shrinks: int = 1
     held: float = 0
+    working: float = 0
     unended: bool = False
+    crop: tuple[int, int, int, int] | None = None
+    profile: bytes = b""
 
 
 def truncated(kind: str, where: str) -> UnreadableImageError:

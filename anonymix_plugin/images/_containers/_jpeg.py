@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from anonymix_plugin.errors import UnreadableImageError
-from anonymix_plugin.images._containers._container import Container, damaged, several, truncated
-from anonymix_plugin.images._exif import byte_order, first_directory, parse_exif
+from anonymix_plugin.images._containers._container import Container, damaged, truncated
+from anonymix_plugin.images._exif import parse_exif
 from anonymix_plugin.images._marker_text import from_user_comment
 from anonymix_plugin.images._orientation import jpeg_xmp, orientation
 
@@ -23,18 +21,12 @@ _WITHOUT_BODY = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 # Honest progressive files have about ten scans; each one costs the decoder a pass over all pixels.
 _MAX_SCANS = 100
-_MPF = b"MPF\0"
-_MP_ENTRIES: Final = 0xB002
-_MP_THUMBNAILS: Final = frozenset({0x010001, 0x010002})
-# What belongs to a picture is named in its XMP: gain maps of high dynamic range, depth maps.
-_BELONGS: Final = re.compile(rb"hdrgm:|HDRGainMap|apple:photo:\d+:aux:|Semantic=.(?:GainMap|Depth|Confidence)")
-_GAIN_MAP: Final = b"urn:iso:std:iso:ts:21496"
+_ICC: Final = b"ICC_PROFILE\0"
 
 
 @dataclass(frozen=True)
 class _Segment:
     code: int
-    at: int  # where its marker lies
     body: bytes
     whole: bytes  # marker, length and body, and after a scan header the scan itself
     ended: bool = True  # of a scan: whether a marker follows
@@ -89,12 +81,16 @@ class _Frame:
 
 
 def examine_jpeg(data: bytes, where: str) -> Container:
-    """Reads the frame header and EXIF, and leaves out all metadata and what follows the image."""
+    """Reads the frame header and EXIF, and leaves out all metadata and what follows the image.
+
+    Of a file of several pictures (CIPA DC-007) the first is taken, which every program shows; that is the
+    primary one, and what follows are previews, gain and depth maps, or further shots.
+    """
     lean = [b"\xff\xd8"]
     frame: _Frame | None = None
     scans: list[bytes] = []
     exif = xmp = b""
-    index = 0
+    profile: list[bytes] = []
     ended = True
     for segment in _segments(data, where):
         if segment.code in _FRAMES:
@@ -104,8 +100,8 @@ def examine_jpeg(data: bytes, where: str) -> Container:
         elif segment.code == 0xE1:
             exif = exif or (segment.body if segment.body.startswith(b"Exif\0\0") else b"")
             xmp = xmp or jpeg_xmp(segment.body)
-        elif segment.code == 0xE2 and segment.body.startswith(_MPF):
-            index = index or segment.at + 4 + len(_MPF)
+        elif segment.code == 0xE2 and segment.body.startswith(_ICC):
+            profile.append(segment.body[len(_ICC) :])
         elif segment.code == _SCAN:
             scans.append(segment.body)
             ended = segment.ended
@@ -117,8 +113,6 @@ def examine_jpeg(data: bytes, where: str) -> Container:
         raise damaged("JPEG", "it holds no image", where)
     if not ended and not frame.complete:
         raise truncated("JPEG", where)
-    if index and not _BELONGS.search(xmp):
-        _refuse_pictures(data[index:], frame.size, where)
     lean.append(b"\xff\xd9")
     found = parse_exif(exif)
     return Container(
@@ -127,50 +121,18 @@ def examine_jpeg(data: bytes, where: str) -> Container:
         b"".join(lean),
         orientation=orientation(found, xmp),
         marker=from_user_comment(found.user_comment),
-        shrinks=frame.code in _BY_COSINES,
+        shrinks=8 if frame.code in _BY_COSINES else 1,
         held=frame.held,
         unended=not ended,
+        profile=_joined(profile),
     )
 
 
-def _refuse_pictures(data: bytes, size: tuple[int, int], where: str) -> None:
-    """Refuses a multi-picture file (CIPA DC-007) in which another picture may be the photo.
-
-    Args:
-        data: The file from behind the name of the index on; the index counts from there.
-        size: Of the first picture.
-        where: The file's name, for messages.
-    """
-    order = byte_order(data)
-    try:
-        entries = {entry.tag: entry for entry in first_directory(data, order)} if order else {}
-    except ValueError:
-        return  # a damaged index names no picture
-    listed = entries.get(_MP_ENTRIES)
-    if listed is None or listed.start + listed.length > len(data):
-        return
-    count = 1
-    for at in range(listed.start + 16, listed.start + listed.length - 15, 16):
-        kind, length, start = struct.unpack_from(order + "III", data, at)
-        if kind & 0xFFFFFF not in _MP_THUMBNAILS:
-            count += _as_large(data[start : start + length], size)
-    if count > 1:
-        raise several("JPEG", count, where)
-
-
-def _as_large(data: bytes, size: tuple[int, int]) -> bool:
-    """Whether a picture is in colour, more than half as wide and high, and belongs to no other one."""
-    try:
-        for segment in _segments(data, "") if data.startswith(b"\xff\xd8") else ():
-            if _BELONGS.search(jpeg_xmp(segment.body)) or segment.body.startswith(_GAIN_MAP):
-                return False
-            if segment.code in _FRAMES and len(segment.body) >= 6:
-                frame = _Frame(segment.code, segment.body, [])
-                half = all(2 * one > other for one, other in zip(frame.size, size, strict=True))
-                return half and frame.components > 1
-    except UnreadableImageError:
-        pass
-    return False
+def _joined(parts: list[bytes]) -> bytes:
+    """The colour profile whose parts are numbered from 1 on (ICC.1:2022, annex B); b"" if one is missing."""
+    numbered = {part[0]: part[2:] for part in parts if len(part) > 2}
+    whole = sorted(numbered) == list(range(1, len(numbered) + 1))
+    return b"".join(numbered[number] for number in sorted(numbered)) if whole else b""
 
 
 def _segments(data: bytes, where: str) -> Iterator[_Segment]:
@@ -197,8 +159,8 @@ def _segments(data: bytes, where: str) -> Iterator[_Segment]:
         if code == _SCAN:
             match = _SCAN_END.search(data, body_end)
             if match is None:  # of the mark, half may be there
-                yield _Segment(code, at, data[at + 4 : body_end], data[at:].rstrip(b"\xff"), ended=False)
+                yield _Segment(code, data[at + 4 : body_end], data[at:].rstrip(b"\xff"), ended=False)
                 return
             end = match.start()
-        yield _Segment(code, at, data[at + 4 : body_end], data[at:end])
+        yield _Segment(code, data[at + 4 : body_end], data[at:end])
         at = end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
+from anonymix_plugin.images._colours import profile_of_cicp
 from anonymix_plugin.images._containers._container import Container, damaged, several, truncated
 from anonymix_plugin.images._exif import parse_exif
 from anonymix_plugin.images._marker_text import from_itxt, from_text, from_user_comment
@@ -12,13 +13,14 @@ from anonymix_plugin.images._orientation import from_texts, orientation, png_tex
 
 _KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _TEXTS = {b"tEXt": from_text, b"iTXt": from_itxt}
+_MAX_PROFILE = 1 << 20
 _TEXT_KINDS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 
 
 def examine_png(data: bytes, where: str) -> Container:
     """Keeps header, palette, transparency and the image, and checks every checksum."""
     lean = [data[:8]]
-    exif = xmp = profile = b""
+    exif = xmp = profile = colours = named = b""
     marker: bytes | None = None
     header = b""
     pixels = False
@@ -29,6 +31,10 @@ def examine_png(data: bytes, where: str) -> Container:
             header = body
         elif kind == b"eXIf":
             exif = exif or body
+        elif kind == b"iCCP":
+            colours = colours or _profile(body)
+        elif kind == b"cICP":
+            named = profile_of_cicp(*body[:2]) if len(body) == 4 else b""
         elif kind == b"acTL" and int.from_bytes(body[:4], "big") > 1:
             raise several("PNG", int.from_bytes(body[:4], "big"), where)
         elif kind in _TEXT_KINDS:
@@ -51,7 +57,19 @@ def examine_png(data: bytes, where: str) -> Container:
         b"".join(lean),
         orientation=orientation(found, xmp),
         marker=from_user_comment(found.user_comment) if marker is None else marker,
+        profile=named or colours,
     )
+
+
+def _profile(body: bytes) -> bytes:
+    """The colour profile in a chunk iCCP; b"" where it can't be unpacked or is huge."""
+    packed = body.partition(b"\0")[2][1:]  # behind the name, the method
+    unpacking = zlib.decompressobj()
+    try:
+        profile = unpacking.decompress(packed, _MAX_PROFILE)
+    except zlib.error:
+        return b""
+    return profile if unpacking.eof else b""
 
 
 def _chunks(data: bytes, where: str) -> Iterator[tuple[bytes, bytes, bytes]]:

@@ -10,11 +10,14 @@ from anonymix_plugin.errors import UnreadableImageError
 from anonymix_plugin.images._containers._bmp import examine_bmp
 from anonymix_plugin.images._containers._container import Container, camera_raw
 from anonymix_plugin.images._containers._gif import examine_gif
+from anonymix_plugin.images._containers._heif import examine_heif
 from anonymix_plugin.images._containers._jpeg import examine_jpeg
+from anonymix_plugin.images._containers._jpeg2000 import examine_jpeg2000
 from anonymix_plugin.images._containers._png import examine_png
 from anonymix_plugin.images._containers._tiff import examine_tiff
 from anonymix_plugin.images._containers._webp import examine_webp
 
+_PICTURE_BRANDS: Final = (b"hei", b"hev", b"mif1", b"msf1", b"miaf", b"MiHE", b"avi")
 _EXAMINERS: Final[tuple[tuple[bytes, int, Callable[[bytes, str], Container]], ...]] = (
     (b"\xff\xd8\xff", 0, examine_jpeg),
     (b"\x89PNG\r\n\x1a\n", 0, examine_png),
@@ -24,18 +27,14 @@ _EXAMINERS: Final[tuple[tuple[bytes, int, Callable[[bytes, str], Container]], ..
     (b"II*\0", 0, examine_tiff),
     (b"MM\0*", 0, examine_tiff),
     (b"BM", 0, examine_bmp),
+    *((b"ftyp" + brand, 4, examine_heif) for brand in _PICTURE_BRANDS),
+    (b"\0\0\0\x0cjP  ", 0, examine_jpeg2000),
+    (b"\xff\x4f\xff\x51", 0, examine_jpeg2000),
 )
 
 _KNOWN_OTHERS: Final = (
-    (b"ftyphei", 4, "HEIC"),
-    (b"ftyphev", 4, "HEIC"),
-    (b"ftypmif1", 4, "HEIF"),
-    (b"ftypmsf1", 4, "HEIF"),
-    (b"ftypavi", 4, "AVIF"),
     (b"\0\0\0\x0cJXL ", 0, "JPEG XL"),
     (b"\xff\x0a", 0, "JPEG XL"),
-    (b"\0\0\0\x0cjP  ", 0, "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", 0, "JPEG 2000"),
     (b"II+\0", 0, "BigTIFF"),
     (b"MM\0+", 0, "BigTIFF"),
     (b"%PDF", 0, "PDF"),
@@ -102,7 +101,7 @@ def examine(data: bytes, where: str) -> Container:
         where: Its name, for messages.
 
     Raises:
-        UnreadableImageError: Not a JPEG, PNG, WebP, GIF, BMP or TIFF file, or a damaged one.
+        UnreadableImageError: Of none of the formats that are read, or damaged.
     """
     for magic, at, examiner in _EXAMINERS:
         if data.startswith(magic, at):
@@ -127,5 +126,7 @@ def _no_picture(data: bytes, where: str) -> UnreadableImageError:
         if begin.match(head):
             return UnreadableImageError(what, where=where, fix=cure)
     return UnreadableImageError(
-        "this is not an image in a supported format", where=where, fix="use JPEG, PNG, WebP, BMP, TIFF or GIF"
+        "this is not an image in a supported format",
+        where=where,
+        fix="use JPEG, PNG, HEIC, AVIF, JPEG 2000, WebP, BMP, TIFF or GIF",
     )

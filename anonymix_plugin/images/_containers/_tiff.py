@@ -23,6 +23,7 @@ from anonymix_plugin.images._orientation import orientation
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 256, 257, 258, 262
 _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 277, 322, 323, 339
 _NEW_KIND, _OLD_KIND, _SUB_DIRECTORIES, _XMP, _DNG_VERSION = 254, 255, 330, 700, 50706
+_PROFILE: Final = 34675
 _OFFSETS = {273: 279, 324: 325}  # strips and tiles: the field with offsets and the one with byte counts
 _SINGLE = frozenset({_WIDTH, _HEIGHT, 259, _PHOTOMETRIC, 266, 277, 278, 284, 317, 322, 323})
 _LISTS = frozenset({_BITS, 273, 279, 320, 324, 325, 338, 339, 347, 529, 530, 531, 532})
@@ -65,16 +66,21 @@ def examine_tiff(data: bytes, where: str) -> Container:
     _check_segments(data, kept, order, where)
     _refuse_colour_floats(data, kept, order, where)
     found = parse_exif(data)
-    xmp = entries.get(_XMP)
+    xmp, profile = (_content(data, entries.get(tag)) for tag in (_XMP, _PROFILE))
     return Container(
         "TIFF",
         width,
         height,
         _with_directory(data, [kept[tag].raw for tag in sorted(kept)], order),
-        orientation=orientation(found, b"" if xmp is None else data[xmp.start : xmp.start + xmp.length]),
+        orientation=orientation(found, xmp),
         marker=from_user_comment(found.user_comment),
         block=_block(data, kept, (width, height), order, where),
+        profile=profile,
     )
+
+
+def _content(data: bytes, entry: Entry | None) -> bytes:
+    return b"" if entry is None or entry.length < 0 else data[entry.start : entry.start + entry.length]
 
 
 def camera_raw_of(fields: Mapping[int, object], where: str) -> None:

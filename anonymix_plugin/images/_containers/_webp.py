@@ -17,7 +17,7 @@ def examine_webp(data: bytes, where: str) -> Container:
         raise truncated("WebP", where)
     lean = data[:total]
     size: tuple[int, int] | None = None
-    exif = xmp = b""
+    exif = xmp = profile = b""
     frames = 0
     at = 12
     while at + 8 <= total:
@@ -32,6 +32,8 @@ def examine_webp(data: bytes, where: str) -> Container:
             exif = exif or lean[at + 8 : body_end]
         elif kind == b"XMP ":
             xmp = xmp or lean[at + 8 : body_end]
+        elif kind == b"ICCP":
+            profile = profile or lean[at + 8 : body_end]
         frames += kind == b"ANMF"
         at = body_end + (length & 1)
     if size is None:
@@ -40,7 +42,12 @@ def examine_webp(data: bytes, where: str) -> Container:
         raise several("WebP", frames, where)
     found = parse_exif(exif)
     return Container(
-        "WEBP", *size, lean, orientation=orientation(found, xmp), marker=from_user_comment(found.user_comment)
+        "WEBP",
+        *size,
+        lean,
+        orientation=orientation(found, xmp),
+        marker=from_user_comment(found.user_comment),
+        profile=profile,
     )
 
 

@@ -13,22 +13,14 @@ from anonymix_plugin.errors import AnonymixError
 
 # Runs in a process of its own; argv: photo, policy, engine, how many faces.
 _CHILD = """
-import json, resource, sys, time
+import json, sys, time
 begun = time.perf_counter()
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.production import PhotoRequest
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 imported = time.perf_counter()
-
-def peak():
-    # Linux hands the peak that getrusage tells down from the process that started this one.
-    try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        scale = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+from anonymix_lab.machine import peak_memory
 
 photo, policy, engine, faces = sys.argv[1:]
 policy = MixingPolicy(attributes=AttributePolicy(policy))
@@ -39,12 +31,12 @@ with Anonymixer(SeededKeys(1), policy=policy, engine=engine) as mixer:
     parts = {"import": imported - begun, "open": opened - imported, "first": first - opened}
     parts["cpu"] = time.process_time()
     print(json.dumps(parts), flush=True)
-    resident = [peak()]
+    resident = [peak_memory()]
     stream = mixer.protect_stream(PhotoRequest(photo, "bench") for _ in range(int(faces)))
     for outcome in stream:
         if outcome.error is not None:
             raise outcome.error
-    resident.append(peak())
+    resident.append(peak_memory())
 print(json.dumps({"resident": resident, "torch": "torch" in sys.modules}), flush=True)
 """
 

@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 
 from anonymix_lab.data._values import (
-    SUFFIXES,
     Notice,
     Pairs,
     Protocol,
@@ -22,6 +21,7 @@ from anonymix_lab.data._values import (
     require_share,
 )
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.images import PHOTO_SUFFIXES
 
 _FOLDS: Final = 5
 _MOST_PAIRS: Final = 6000
@@ -196,7 +196,7 @@ def _samples(folder: Path) -> tuple[list[Sample], list[Notice]]:
         photos: list[Path] = []
         for path in sorted(child.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
-                (photos if path.suffix.lower() in SUFFIXES else other).append(path)
+                (photos if path.suffix.lower() in PHOTO_SUFFIXES else other).append(path)
         if not photos:
             empty.append(str(child))
         samples += (Sample(path, child.name) for path in photos)

@@ -11,12 +11,10 @@ import numpy.typing as npt
 from anonymix_lab.training.pairs import pair_path
 from anonymix_plugin.errors import PhotoError, UsageError
 from anonymix_plugin.faces import Detector, FacePolicy, recogniser_crop, select_faces
-from anonymix_plugin.images import decode_photo
+from anonymix_plugin.images import PHOTO_SUFFIXES, decode_photo
 from anonymix_plugin.mixer.subspace import joint_embedding
 from anonymix_plugin.recognisers import Recogniser
 from anonymix_plugin.values import Floats
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 class Embedder:
@@ -75,7 +73,7 @@ def people_of(folder: Path) -> tuple[list[Path], npt.NDArray[np.int64]]:
     paths, who = [], []
     for number, person in enumerate(people):
         for photo in sorted(person.iterdir()):
-            if photo.suffix.lower() in IMAGE_SUFFIXES:
+            if photo.suffix.lower() in PHOTO_SUFFIXES:
                 paths.append(photo)
                 who.append(number)
     if not paths:
