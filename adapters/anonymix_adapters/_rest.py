@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
@@ -22,6 +20,7 @@ from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
     import httpx
+    import tenacity
 
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 _WORDS: Final = 300
@@ -34,6 +33,7 @@ class Reply(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 
+T = TypeVar("T")
 R = TypeVar("R", bound=Reply)
 R_co = TypeVar("R_co", bound=Reply, covariant=True)
 
@@ -63,12 +63,14 @@ class Failure:
         again: Whether the call may be sent again. "yes": it was turned down before anything was done.
             "if idempotent": perhaps it was done, so only calls that change nothing by being done twice.
         after: Seconds that the API asks to wait.
+        status: HTTP status, 0 where no answer came.
     """
 
     what: str
     reason: str = ""
     again: Literal["no", "yes", "if idempotent"] = "no"
     after: float | None = None
+    status: int = 0
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,28 @@ class RetryPolicy:
         if self.attempts < 1 or self.timeout <= 0 or min(self.pause, self.longest) < 0:
             raise UsageError("a retry policy needs a try and times that are not negative", where=repr(self))
 
+    def run(self, once: Callable[[], T | Failure], *, idempotent: bool) -> T | Failure:
+        """Call a function until it succeeds or may not be called again; its last answer."""
+        import tenacity
+
+        grows = tenacity.wait_exponential(multiplier=self.pause) + tenacity.wait_random(0, self.pause)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            return min(max(grows(state), _answer(state).after or 0.0), self.longest)
+
+        def again(answer: T | Failure) -> bool:
+            return isinstance(answer, Failure) and (
+                answer.again == "yes" or (idempotent and answer.again == "if idempotent")
+            )
+
+        tries = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self.attempts),
+            wait=wait,
+            retry=tenacity.retry_if_result(again),
+            retry_error_callback=_answer,
+        )
+        return tries(once)
+
 
 class RestClient:
     """Base of the REST clients. Safe to use from many threads.
@@ -168,6 +192,7 @@ class RestClient:
         insecure_http: bool = False,
     ) -> None:
         self.SDK.load()
+        replace(self.SDK, module="tenacity", distributions=("tenacity",), tested=">=9,<10").load()
         import httpx
 
         parts = urlsplit(url)
@@ -252,31 +277,27 @@ class RestClient:
         request = self._request(call)
         if self._around is not None:
             self._vouch(self._around, call, request)
-        for attempt in range(1, self._retry.attempts + 1):
-            last = attempt == self._retry.attempts
+
+        def once() -> httpx.Response | Failure:
             try:
                 response = send(self._http, request)
             except httpx.ConnectError as error:  # nothing arrived
-                failure, status = Failure(f"can't be reached: {error}", again="yes"), 0
+                return Failure(f"can't be reached: {error}", again="yes")
             except httpx.HTTPError as error:
                 # Its text alone: the exception itself holds the request, and with it the API key.
-                failure = Failure(f"{type(error).__name__} {error}".strip(), again="if idempotent")
-                status = 0
-            else:
-                verdict = self._failure(response)
-                if verdict is None:
-                    return self._read(call, response)
-                failure, status = verdict, response.status_code
-            again = failure.again == "yes" or (failure.again == "if idempotent" and call.idempotent)
-            if last or not again:
-                raise ApiError(
-                    f"{call.name}: {self._told(call, failure.what)}",
-                    where=self.NAME,
-                    status=status,
-                    reason=self._told(call, failure.reason),
-                ) from None
-            self._rest(attempt, failure.after)
-        raise AssertionError("unreachable")
+                return Failure(f"{type(error).__name__} {error}".strip(), again="if idempotent")
+            failure = self._failure(response)
+            return response if failure is None else replace(failure, status=response.status_code)
+
+        answer = self._retry.run(once, idempotent=call.idempotent)
+        if isinstance(answer, Failure):
+            raise ApiError(
+                f"{call.name}: {self._told(call, answer.what)}",
+                where=self.NAME,
+                status=answer.status,
+                reason=self._told(call, answer.reason),
+            )
+        return self._read(call, answer)
 
     def _vouch(self, around: Around, call: Call[Any], request: httpx.Request) -> None:
         """Note a request as the adapter's own, once each of its pictures is known to be."""
@@ -299,10 +320,6 @@ class RestClient:
     def _secrets(self) -> Iterable[str]:
         """Keys and tokens that no message may hold."""
         return ()
-
-    def _rest(self, attempt: int, asked: float | None) -> None:
-        pause = self._retry.pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-        time.sleep(min(max(pause, asked or 0.0), self._retry.longest))
 
     def _request(self, call: Call[Any]) -> httpx.Request:
         files = {name: ("face.jpg", data, "image/jpeg") for name, data in self._files(call).items()}
@@ -339,6 +356,10 @@ class RestClient:
                 where=f"{self.NAME} {place}".strip(),
                 status=response.status_code,
             ) from None
+
+
+def _answer(state: tenacity.RetryCallState) -> Any:
+    return state.outcome.result() if state.outcome is not None else None
 
 
 def _signed(request: httpx.Request, body: bytes) -> bytes:

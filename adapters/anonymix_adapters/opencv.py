@@ -15,13 +15,13 @@ import hashlib
 import hmac
 import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache
 
 from anonymix_adapters.errors import BypassError
 from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule
@@ -100,7 +100,7 @@ class ProtectedFaceRecognizerSF(StandIn):
         self._detector = finder()
         self._lock = threading.Lock()  # OpenCV's networks hold the buffers of the call in hand
         self._secret = secrets.token_bytes(32)
-        self._given: OrderedDict[bytes, None] = OrderedDict()
+        self._given: LRUCache[bytes, None] = LRUCache(_KEPT)
 
     def alignCrop(  # noqa: N802
         self,
@@ -144,9 +144,6 @@ class ProtectedFaceRecognizerSF(StandIn):
         seal = self._sealed(crop)
         with self._lock:
             self._given[seal] = None
-            self._given.move_to_end(seal)
-            if len(self._given) > _KEPT:
-                self._given.popitem(last=False)
         return ProtectedCrop.of(crop, seal)
 
     def feature(

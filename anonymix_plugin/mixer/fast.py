@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
+from cachetools import LRUCache
 
 from anonymix_plugin.errors import DamagedModelError, UsageError
 from anonymix_plugin.generator import Generator, LayerGroups, styles_of
@@ -70,7 +70,7 @@ class FastMixer:
         self._map = IdentityMap(weights.person, weights.bend, weights.removed)
         self._spans = _spans(weights)
         self._counts = _counts(generator.layers, weights.identity_end)
-        self._cache: OrderedDict[bytes, _KeyParts] = OrderedDict()
+        self._cache: LRUCache[bytes, _KeyParts] = LRUCache(_CACHED_KEYS)
         self._lock = threading.Lock()
 
     def mix(self, person: Matrix, schedule: KeySchedule, key_name: bytes, kept: Floats | None = None) -> Floats:
@@ -124,13 +124,10 @@ class FastMixer:
         name = hashlib.sha256(key_name).digest()
         with self._lock:
             if (parts := self._cache.get(name)) is not None:
-                self._cache.move_to_end(name)
                 return parts
         parts = self._derive(schedule)
         with self._lock:
             self._cache[name] = parts
-            while len(self._cache) > _CACHED_KEYS:
-                self._cache.popitem(last=False)
         return parts
 
     def _derive(self, schedule: KeySchedule) -> _KeyParts:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from cachetools import FIFOCache
 
 from anonymix_adapters._rest_interceptor import CloudInterceptor
 from anonymix_adapters._rest_pictures import Fetch, draw, encoded, fetched, refused
@@ -76,7 +77,7 @@ class Routes:
 
     def __init__(self, interceptor: CloudInterceptor, fetch: Fetch | None) -> None:
         self.interceptor, self._fetch = interceptor, fetch
-        self._ids: OrderedDict[str, None] = OrderedDict()
+        self._ids: FIFOCache[str, None] = FIFOCache(_IDS)
         self._lock = Lock()
 
     def plan(self, method: str, url: str, content_type: str, body: Any) -> Plan:
@@ -152,8 +153,6 @@ class Routes:
     def _remember(self, names: Iterable[str]) -> None:
         with self._lock:
             self._ids.update(dict.fromkeys(names))
-            while len(self._ids) > _IDS:
-                self._ids.popitem(last=False)
 
     def _check_ids(self, content: Mapping[str, Any]) -> None:
         names = [value for key, value in content.items() if key in {"faceId", "faceId1", "faceId2"}]

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
+from cachetools import FIFOCache
 
 from anonymix_adapters.errors import BypassError
 from anonymix_adapters.interceptor import Interceptor, Whose
@@ -103,7 +104,7 @@ class Given:
         self._crops: OrderedDict[bytes, _Entry] = OrderedDict()
         self._shapes: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
         self._thumbs: list[Array] = []
-        self._vectors: OrderedDict[bytes, None] = OrderedDict()
+        self._vectors: FIFOCache[bytes, None] = FIFOCache(_VECTORS)
 
     # --- crops ------------------------------------------------------------------------------------
 
@@ -207,8 +208,6 @@ class Given:
         digest = _digest(np.asarray(vector, np.float64))
         with self._lock:
             self._vectors[digest] = None
-            while len(self._vectors) > _VECTORS:
-                self._vectors.popitem(last=False)
 
     def gave_vector(self, vector: Any) -> bool:
         """Whether an embedding was given out, unchanged."""

@@ -6,11 +6,12 @@ tokens it had made, of which face: only those may be compared, searched for and 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 from threading import Lock
 from typing import Any, ClassVar, Final
+
+from cachetools import FIFOCache
 
 from anonymix_adapters._rest import Call, Send
 from anonymix_adapters._rest_front import Front, put_in_front
@@ -83,7 +84,7 @@ class _Front(Front):
 
     def __init__(self, interceptor: CloudInterceptor, fetch: Fetch | None = None) -> None:
         super().__init__(interceptor, fetch)
-        self._made: OrderedDict[str, tuple[CancelableFace, Whose] | None] = OrderedDict()
+        self._made: FIFOCache[str, tuple[CancelableFace, Whose] | None] = FIFOCache(_TOKENS)
         self._lock = Lock()
 
     def passed(self, given: Any) -> Any | None:
@@ -189,8 +190,6 @@ class _Front(Front):
         with self._lock:
             for item in found:
                 self._made[item.face_token] = (light, whose)
-            while len(self._made) > _TOKENS:
-                self._made.popitem(last=False)
 
     def _origin(self, token: str) -> tuple[CancelableFace, Whose] | None:
         """The face that a token was made of; None where only its record is known.
