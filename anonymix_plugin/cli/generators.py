@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+
+from anonymix_plugin.cli.report import print_json
 
 app = typer.Typer(no_args_is_help=True, help="Look at StyleGAN2 checkpoints of your own.")
 
@@ -33,7 +34,7 @@ def inspect(
 
     found = inspect_checkpoint(file, mixer_weights)
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        print_json(asdict(found))
         return
     inputs, layers = found.style_inputs, found.layers
     rows = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, get_args
@@ -13,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from anonymix_plugin.cli.report import print_json
 from anonymix_plugin.errors import DamagedModelError, UsageError
 from anonymix_plugin.models import (
     REGISTRY,
@@ -62,7 +62,7 @@ def progress_bar() -> Iterator[Any]:
 def list_models(as_json: _Json = False) -> None:
     """Show all models, their licences, and whether they are on this machine."""
     if as_json:
-        _print_json([_described(item) for item in REGISTRY.values()])
+        print_json([_described(item) for item in REGISTRY.values()])
         return
     table = Table(_model_column(), "role", "needed for", "MB", "here", "licence", title="Models")
     for item in REGISTRY.values():
@@ -87,7 +87,7 @@ def pull_models(
     with progress_bar() as show:
         results = pull(wanted, progress=show)
     if as_json:
-        _print_json([{"name": r.name, "status": r.status, "folder": str(r.folder)} for r in results])
+        print_json([{"name": r.name, "status": r.status, "folder": str(r.folder)} for r in results])
         return
     console = Console()
     words = {
@@ -112,7 +112,7 @@ def verify_models(names: _Names = None, as_json: _Json = False) -> None:
     """
     found = verify(names or None)
     if as_json:
-        _print_json([_as_json(item) for item in found])
+        print_json([_as_json(item) for item in found])
     else:
         colours = {"ok": "green", "missing": "yellow" if names else "dim", "damaged": "bold red"}
         table = Table(_model_column(), Column("file", overflow="fold"), "state", title="Weights on this machine")
@@ -179,7 +179,3 @@ def _print_restrictions(console: Console, items: list[ModelEntry]) -> None:
         console.print("[bold yellow]Restrictions of use")
     for text, names in about.items():
         console.print(f"  [bold]{', '.join(names)}[/]: {escape(text)}", highlight=False)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))

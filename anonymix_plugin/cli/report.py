@@ -107,13 +107,13 @@ def show_fault(fault: Fault, *, as_json: bool) -> None:
         console.print(Text.assemble(("What to do: ", "bold"), printable(fault.fix)), soft_wrap=True)
 
 
-def print_json(value: Any) -> None:
-    """Print JSON on standard output."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print JSON on standard output; times and paths are written as texts."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
     try:
         text.encode()
     except UnicodeEncodeError:  # a file name that is no text; escaped, it still leads back to the file
-        text = json.dumps(value, indent=2)
+        text = json.dumps(value, indent=indent, default=str)
     typer.echo(text)
 
 

@@ -27,7 +27,8 @@ from anonymix_plugin.cli.keys._app import (
     days_of,
 )
 from anonymix_plugin.cli.keys._opening import open_keystore
-from anonymix_plugin.cli.keys._output import confirm, print_json, progress_bar, say
+from anonymix_plugin.cli.keys._output import confirm, progress_bar, say
+from anonymix_plugin.cli.report import print_json
 from anonymix_plugin.errors import UsageError
 
 _MOST_FACTS = 300

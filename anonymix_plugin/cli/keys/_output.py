@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -15,11 +14,8 @@ from rich.table import Table
 
 from anonymix_keystore import KeyInfo, Progress
 from anonymix_plugin.cli.keys import _opening
+from anonymix_plugin.cli.report import print_json
 from anonymix_plugin.errors import UsageError
-
-
-def print_json(content: object) -> None:
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
 def _described(info: KeyInfo) -> dict[str, object]:

@@ -24,7 +24,8 @@ from anonymix_plugin.cli.keys._app import (
     app,
 )
 from anonymix_plugin.cli.keys._opening import new_unlock, open_keystore, second_passphrase
-from anonymix_plugin.cli.keys._output import confirm, print_json, say
+from anonymix_plugin.cli.keys._output import confirm, say
+from anonymix_plugin.cli.report import print_json
 from anonymix_plugin.errors import UsageError
 
 scopes = typer.Typer(no_args_is_help=True, help="Say what a scope keeps of its subjects.")

@@ -36,7 +36,8 @@ from anonymix_plugin.cli.keys._opening import (
     read_line,
     second_passphrase,
 )
-from anonymix_plugin.cli.keys._output import print_json, say
+from anonymix_plugin.cli.keys._output import say
+from anonymix_plugin.cli.report import print_json
 from anonymix_plugin.unlocking import ANCHOR_VARIABLE, passphrase_in, unlock_for
 
 NEW_PASSPHRASE_VARIABLE = "ANONYMIX_NEW_PASSPHRASE"  # noqa: S105 - a name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import typer
 
 from anonymix_lab.cli._common import write_json
 from anonymix_plugin.cli.options import EngineName, EngineOption, Policy, takes_photos
+from anonymix_plugin.cli.report import print_json
 from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def bench(
     content = result.as_json()
     write_json(output, content)
     if as_json:
-        typer.echo(json.dumps(content))
+        print_json(content, indent=None)
         return
     for table in _tables(result):
         Console().print(table)

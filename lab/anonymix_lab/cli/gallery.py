@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from anonymix_plugin.cli.options import takes_photos
+from anonymix_plugin.cli.report import print_json
 
 
 @takes_photos
@@ -46,4 +46,4 @@ def gallery(
             output,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
-    typer.echo(json.dumps(asdict(figures), indent=2))
+    print_json(asdict(figures))

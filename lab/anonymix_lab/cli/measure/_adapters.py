@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from anonymix_lab.cli.measure._app import app
 from anonymix_plugin.cli.options import takes_photos
-from anonymix_plugin.cli.report import printable
+from anonymix_plugin.cli.report import print_json, printable
 from anonymix_plugin.words import clean
 
 
@@ -47,6 +46,6 @@ def adapters(
                 failed += 1
                 typer.echo(printable(f"{name}: {clean(in_words(error))}"), err=True)
                 continue
-            typer.echo(json.dumps(asdict(found)))
+            print_json(asdict(found), indent=None)
     if failed:
         raise typer.Exit(1)

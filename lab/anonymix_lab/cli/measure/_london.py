@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from anonymix_lab.cli._common import bars, staged, write_json
 from anonymix_lab.cli.measure._app import app
 from anonymix_lab.machine import machine
 from anonymix_plugin.cli.options import RefinementOption, takes_photos
+from anonymix_plugin.cli.report import print_json
 
 if TYPE_CHECKING:
     from anonymix_lab.studies.london import LondonFigures, MatcherFigures, Recalibrated
@@ -78,7 +78,7 @@ def london(
     }
     write_json(output, content)
     if as_json:
-        typer.echo(json.dumps(content))
+        print_json(content, indent=None)
         return
     Console().print(_table(result, f"policy {settings.attributes}, method {result.method}", output))
 
