@@ -21,8 +21,8 @@ class ReferenceBook(Protocol):
         """Whether a scope keeps references."""
         ...
 
-    def keep(self, key: SubjectKey, data: bytes, *, fingerprint: str, subspace: str) -> None:
-        """Seal a reference for a key's version."""
+    def keep(self, key: SubjectKey, data: bytes, *, fingerprint: str, subspace: str, replace: bool = ...) -> bool:
+        """Seal a reference for a key's version; False if it has one for this mixer and keeps that."""
         ...
 
     def read(self, key: SubjectKey, *, fingerprint: str, subspace: str) -> bytes | None:
@@ -100,7 +100,8 @@ class Guide:
             if not book.enabled(key.scope):
                 return None
             data = person.astype("<f8").tobytes()
-            book.keep(key, data, **named)
+            if not book.keep(key, data, **named, replace=again):
+                data = book.read(key, **named)  # another enrolment was faster
         return None if data is None else guided(person, _code(data, len(person)), bound.curve)
 
 

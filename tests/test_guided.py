@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,12 +34,14 @@ from anonymix_plugin import (
 )
 from anonymix_plugin.generator import load_generator
 from anonymix_plugin.guiding import Guide, GuideSettings
+from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.reader import Stopwatch
 from anonymix_plugin.recognisers import load_recogniser
 from anonymix_plugin.values import ReadFace
 from anonymix_plugin.verification import Verifier
 
 WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface")
+VECTORS = json.loads((Path(__file__).parent / "mixer" / "vectors.json").read_text())
 SHIPPED = "80ef121d"  # what the mixer is called in the tables of the docs
 
 
@@ -128,6 +132,14 @@ def seeing_codes(mixer: Anonymixer) -> Iterator[list[np.ndarray]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(method, "code", noting)
         yield seen
+
+
+@pytest.mark.parametrize("vector", VECTORS["mix"], ids=lambda vector: f"axis {vector['axis']}")
+def test_codes_are_mixed_as_the_vectors_say(mixer: Anonymixer, vector: dict[str, Any]) -> None:
+    key = bytes.fromhex(vector["key"])
+    read = ReadFace(None, np.eye(32)[vector["axis"]], None, None, None)  # type: ignore[arg-type]
+    code = mixer._parts.method.code(read, KeySchedule(key), key)
+    assert np.allclose(code[[0, 8, 22], :4], vector["w_plus"], atol=2e-4)
 
 
 def test_without_references_all_is_as_it_was_byte_for_byte(
@@ -310,3 +322,23 @@ def test_a_reference_of_another_length_is_refused(store: Keystore) -> None:
     store.references.keep(key, b"short", fingerprint="f", subspace="s")
     with pytest.raises(DamagedModelError, match="5 bytes"):
         Guide(settings, store).turned(np.eye(32)[0], key, enrol=False)
+
+
+def test_of_two_enrolments_at_once_both_are_drawn_by_the_first_ones_reference(store: Keystore) -> None:
+    key, first, second = store.issue("xena", "door"), np.eye(32)[0], np.eye(32)[1]
+    guide = Guide(GuideSettings(GuidingCurve(), "f", "s"), store)
+    keep = type(store.references).keep
+
+    def slower(book: object, *arguments: object, **names: object) -> bool:
+        """Another process enrols between the look and the keeping."""
+        keep(store.references, key, first.astype("<f8").tobytes(), fingerprint="f", subspace="s")
+        return keep(book, *arguments, **names)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(store.references), "keep", slower)
+        drawn = guide.turned(second, key, enrol=True)
+    assert drawn is not None
+    assert drawn @ first == pytest.approx(-0.5)
+    again = guide.turned(second, key, enrol=True, again=True)
+    assert again is not None
+    assert np.allclose(again, second)

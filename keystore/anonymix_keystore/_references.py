@@ -120,14 +120,19 @@ class References:
 
     # --- references -------------------------------------------------------------------------------
 
-    def keep(self, key: SubjectKey, data: bytes, *, fingerprint: str, subspace: str) -> None:
-        """Seal a reference over the one that the key's version has.
+    def keep(self, key: SubjectKey, data: bytes, *, fingerprint: str, subspace: str, replace: bool = True) -> bool:
+        """Seal a reference for a key's version.
 
         Args:
             key: The subject's active key, as the store handed it out.
             data: The reference, 1 to 4,096 bytes; the keystore does not look into it.
             fingerprint: Mixer fingerprint that it belongs to.
             subspace: Hash of the identity subspace that its numbers belong to.
+            replace: Whether it takes the place of one that the version has for this mixer. One that was made
+                for another mixer is always replaced.
+
+        Returns:
+            Whether it was kept.
 
         Raises:
             OriginalsError: The scope keeps no references, or the second root key is locked.
@@ -137,6 +142,7 @@ class References:
         who, data = self._who(key), _asked.data(data, "data", MOST_BYTES)
         fingerprint = _asked.text(fingerprint, "fingerprint", empty=False)
         subspace = _asked.text(subspace, "subspace", empty=False)
+        replace = _asked.flag(replace, "replace")
         with self._core.change() as change:
             if _switch(change.db, change.keys, who.scope) is None:
                 raise OriginalsError(
@@ -147,17 +153,20 @@ class References:
             head, _ = _lifecycle.need_head(change.db, change.keys, who)
             if key.version != head.active:
                 raise _lifecycle.not_active(change, who, head, key.version)
+            found = _find(change.db, change.keys, who, key.version)
+            if found is not None and not replace and found[0].fingerprint == fingerprint:
+                return False
             place = _Place(who, head.scope, key.version, fingerprint, subspace)
             store_id = change.keys.store_id
             sealed = seal(self._key(change.db, key), data, place.context(store_id))
             row = Reference(who.tag, key.version, change.now, fingerprint, sealed)
-            found = _find(change.db, change.keys, who, key.version)
             if found is None:
                 change.insert(REFERENCES, row)
             else:
                 change.update_all(REFERENCES, [(row, found[1])])
                 change.erased = True
             change.note("keep-reference", keys=[[head.alias.hex(), key.version, key.version]])
+        return True
 
     def read(self, key: SubjectKey, *, fingerprint: str, subspace: str) -> bytes | None:
         """Open the reference of a key's version.

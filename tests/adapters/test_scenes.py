@@ -14,7 +14,7 @@ from anonymix_adapters import Interceptor
 from anonymix_adapters import opencv as adapter
 from anonymix_adapters.candidates import search_candidates
 from anonymix_adapters.conformance import Person
-from anonymix_adapters.scenes import Scene, protect_frames, protect_scene
+from anonymix_adapters.scenes import Scene, cut_faces, protect_frames, protect_scene
 from anonymix_keystore import Keystore, KeystoreError
 from anonymix_plugin import UsageError
 from anonymix_plugin.faces import YuNet, recogniser_crop
@@ -133,6 +133,24 @@ def test_a_video_keeps_each_persons_identity(interceptor: Interceptor, londoners
         assert len(tracks) == 1
     left = np.stack([embedded(scene.pixels)[0][1] for scene in scenes])
     assert (left @ left.T).min() > THRESHOLD  # the same stranger's face in all frames
+
+
+def test_one_persons_faces_are_cut_out_of_scenes_and_enrolled_together(
+    interceptor: Interceptor, group: Pixels, londoners: list[Person]
+) -> None:
+    wanted = londoners[1]
+    mirrored = np.ascontiguousarray(group[:, ::-1])
+    by_place = names_by_place(londoners)
+
+    def name(face: Face) -> str | None:
+        return by_place(face)  # type: ignore[operator, no-any-return]
+
+    faces = cut_faces([group, mirrored, group[:, :380]], subject=wanted.name, whose=name)
+    assert len(faces) == 2  # the last one shows another person alone
+    with interceptor.together(wanted.name, faces) as entry:
+        assert (entry.photos, entry.left_out) == (2, ())
+        assert interceptor.protect(faces[0], interceptor.whose()).pixels.tobytes() == entry.pixels.tobytes()
+    assert cut_faces([group], subject="nobody", whose=name) == []
 
 
 def test_candidates_are_tried_one_by_one_with_their_own_keys(

@@ -181,6 +181,7 @@ PARAMETERS: dict[str, tuple[str, Right]] = {
     "cache_size": ("whole", lambda s: 10),
     "cache_age": ("number", lambda s: 1.0),
     "busy_timeout": ("number", lambda s: 1.0),
+    "replace": ("flag", lambda s: True),
     "gallery": ("flag", lambda s: False),
     "accept_clock": ("flag", lambda s: False),
     "accept_most": ("flag", lambda s: False),

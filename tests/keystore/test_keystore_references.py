@@ -127,6 +127,16 @@ def test_a_reference_is_for_one_mixer_and_one_subspace(keeping: Keystore) -> Non
     assert keeping.references.read(key, fingerprint="mixer two", subspace="subspace two") == b"new"
 
 
+def test_of_two_who_enrol_at_once_the_first_ones_reference_stays(keeping: Keystore) -> None:
+    key = keeping.issue("alice")
+    assert keeping.references.keep(key, CODE, **MIXER, replace=False)
+    assert not keeping.references.keep(key, b"second", **MIXER, replace=False)
+    assert keeping.references.read(key, **MIXER) == CODE
+    other = {**MIXER, "fingerprint": "mixer two"}
+    assert keeping.references.keep(key, b"third", **other, replace=False)  # of another mixer, none is left
+    assert keeping.references.read(key, **other) == b"third"
+
+
 def test_a_reference_opens_with_the_keys_own_material_alone(keeping: Keystore) -> None:
     key = enrolled(keeping)
     forged = SubjectKey(key.subject, key.scope, key.version, key.state, bytes(32))

@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from anonymix_keystore import KeyFileUnlock, Keystore
+from anonymix_plugin.guiding import Guide, GuideSettings
+from anonymix_plugin.mixer.guide import GuidingCurve
 
 Figures = dict[str, float]
 
@@ -25,10 +28,12 @@ TARGETS: dict[str, tuple[float, bool]] = {
     "cached_p50_us": (20.0, True),
     "uncached_p50_us": (1_000.0, True),
     "uncached_p99_us": (5_000.0, True),
+    "guided_p50_us": (1_000.0, True),
     "rotate_keys_per_s": (10_000.0, False),
 }
 SAMPLES = 5_000
 BATCH = 1_000
+REFERENCES = 200
 
 
 def percentiles(call: Callable[[int], object], numbers: Sequence[int]) -> tuple[float, float]:
@@ -123,6 +128,7 @@ def measure(folder: Path, subjects: int) -> Figures:
         figures["uncached_p50_us"], figures["uncached_p99_us"] = percentiles(look, numbers)
         percentiles(look, few)
         figures["cached_p50_us"], figures["cached_p99_us"] = percentiles(look, few)
+        figures |= _guided(store, folder, [f"subject-{number}" for number in numbers[:REFERENCES]])
         before = memory_mib()
         peak = before
 
@@ -138,6 +144,24 @@ def measure(folder: Path, subjects: int) -> Figures:
         figures["rotate_memory_growth_mib"] = peak - before
     figures.update(raw(folder, subjects, numbers))
     return figures
+
+
+def _guided(store: Keystore, folder: Path, subjects: Sequence[str]) -> Figures:
+    """What guiding adds to a face: reading the sealed reference, and turning the code by it."""
+    store.originals.enable(KeyFileUnlock.generate(folder / "second"))
+    store.references.enable(reason="benchmark")
+    guide = Guide(GuideSettings(GuidingCurve(), "fingerprint", "subspace"), store)
+    numbers = np.random.default_rng(7).standard_normal((len(subjects), 32))
+    codes = list(numbers / np.linalg.norm(numbers, axis=1, keepdims=True))
+    keys = [store.current(subject) for subject in subjects]
+    for key, code in zip(keys, codes, strict=True):
+        guide.turned(code, key, enrol=True)
+
+    def probe(number: int) -> object:
+        return guide.turned(codes[(number + 1) % len(codes)], keys[number % len(keys)], enrol=False)
+
+    median, tail = percentiles(probe, range(1000))
+    return {"guided_p50_us": median, "guided_p99_us": tail}
 
 
 def verdict(name: str, value: float) -> str:
