@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from anonymix_adapters._rest import Call, RestClient, Send
+from anonymix_adapters._rest import Call, Reply, RestClient, Send
 from anonymix_adapters._rest_interceptor import CloudInterceptor
 from anonymix_adapters._rest_pictures import Fetch, Url, draw, fetched, refused, upload
 from anonymix_adapters._wire import sending
@@ -31,10 +31,18 @@ class Front:
     """
 
     passes: ClassVar[frozenset[str]] = frozenset()
-    limit: ClassVar[ImageLimit] = ImageLimit()
+    replies: ClassVar[Mapping[str, type[Reply]]] = {}
+    """What answers are read as, by call, where no client says so."""
+    limit: ImageLimit = ImageLimit()
 
     def __init__(self, interceptor: CloudInterceptor, fetch: Fetch | None = None) -> None:
         self.interceptor, self._fetch = interceptor, fetch
+
+    @classmethod
+    def behind(cls, interceptor: CloudInterceptor, *, collection: str, fetch: Fetch | None = None) -> Self:
+        """What stands in a server in front of the API; `collection` counts where the API names none."""
+        del collection
+        return cls(interceptor, fetch)
 
     def __call__(self, call: Call[Any], send: Send) -> Any:
         """Make a call through the mixer."""

@@ -522,6 +522,23 @@ class Interceptor:
         """Write down that an entry was deleted from the back end."""
         self.registry.mark_removed(entry.entry)
 
+    def renamed(self, entry: EnrolmentInfo, subject: str) -> None:
+        """Write down that the back end calls an entry's person otherwise now.
+
+        It is for entries under a gallery key: a key of one's own belongs to its subject.
+        """
+        self.removed(entry)
+        self.registry.record_enrolment(
+            subject,
+            entry.scope,
+            adapter=entry.adapter,
+            collection=entry.collection,
+            external_id=entry.external_id,
+            version=entry.version,
+            fingerprint=entry.fingerprint,
+            gallery=entry.gallery,
+        )
+
     def forget_entry(self, collection: str, external_id: str) -> bool:
         """Write down that an entry was deleted, by its id in the back end; False if none was recorded."""
         found = self.entry(collection, external_id)

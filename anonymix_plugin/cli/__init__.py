@@ -48,6 +48,10 @@ COMMANDS: Final[Mapping[str, LazyCommand]] = {
         "anonymix_plugin.cli.models:app", "List, fetch and check the weights that Anonymix uses.", _CARE
     ),
     "drill": LazyCommand("anonymix_plugin.cli.drill:drill", "Rehearse a breach in front of one back end.", _CARE),
+    # By its name, as adapters import the plug-in and never the other way.
+    "gateway": LazyCommand(
+        "anonymix_adapters.gateway.command:app", "Stand in front of a recogniser's API, as a server.", _FACES
+    ),
     "generators": LazyCommand(
         "anonymix_plugin.cli.generators:app", "Look at StyleGAN2 checkpoints of your own.", _CARE
     ),

@@ -30,7 +30,8 @@ def adapter_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystore
 
 
 SERVICES = {
-    f"test_{name}.py" for name in ("clouds", "azure", "compreface", "facepp", "luxand", "rekognition", "tencent")
+    f"test_{name}.py"
+    for name in ("clouds", "azure", "compreface", "facepp", "gateway_services", "luxand", "rekognition", "tencent")
 }
 
 

@@ -8,7 +8,15 @@ Example:
 """
 
 from anonymix_adapters._rest import ApiError, RetryPolicy
-from anonymix_adapters.compreface._adapter import LIMIT, NAME, SDKS, interceptor_of, protect, unprotect
+from anonymix_adapters.compreface._adapter import (
+    LIMIT,
+    NAME,
+    SDKS,
+    CompreFaceFront,
+    interceptor_of,
+    protect,
+    unprotect,
+)
 from anonymix_adapters.compreface._client import (
     Box,
     Compared,
@@ -33,6 +41,7 @@ __all__ = [
     "Box",
     "Compared",
     "CompreFace",
+    "CompreFaceFront",
     "Deleted",
     "Example",
     "Examples",

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, Literal, Self
 from urllib.parse import quote
 
-from anonymix_adapters._rest import Call, Send
+from anonymix_adapters._rest import Call, Reply, Send
 from anonymix_adapters._rest_front import Front, put_in_front
 from anonymix_adapters._rest_interceptor import CloudInterceptor, FieldRule
-from anonymix_adapters._rest_pictures import refused
-from anonymix_adapters.compreface._client import CompreFace, Example, Examples
+from anonymix_adapters._rest_pictures import Fetch, refused
+from anonymix_adapters.compreface._client import (
+    CompreFace,
+    Deleted,
+    Example,
+    Examples,
+    Removed,
+    Subject,
+    Updated,
+)
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import BackEndError
 from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
@@ -67,16 +76,31 @@ def unprotect(target: CompreFace) -> CompreFace:
 def install(target: CompreFace, interceptor: CloudInterceptor, *, detect: Detection = "refuse") -> CompreFace:
     """`protect`, with an interceptor that is there already."""
     collection = getattr(target, "collection", "")
-    return put_in_front(target, CompreFace, _Front(interceptor, collection, detect))
+    return put_in_front(target, CompreFace, CompreFaceFront(interceptor, collection, detect))
 
 
-class _Front(Front):
-    passes: ClassVar[frozenset[str]] = frozenset({"faces", "subjects"})
+class CompreFaceFront(Front):
+    passes: ClassVar[frozenset[str]] = frozenset({"faces", "subjects", "picture", "add_subject"})
+    replies: ClassVar[Mapping[str, type[Reply]]] = {
+        "add_face": Example,
+        "faces": Examples,
+        "delete_face": Example,
+        "delete_many": Removed,
+        "delete_faces": Deleted,
+        "delete_subject": Subject,
+        "rename_subject": Updated,
+    }
     limit = LIMIT
 
     def __init__(self, interceptor: CloudInterceptor, collection: str, detect: Detection) -> None:
         super().__init__(interceptor)
         self._collection, self._detect = collection, detect
+
+    @classmethod
+    def behind(cls, interceptor: CloudInterceptor, *, collection: str, fetch: Fetch | None = None) -> Self:
+        """See `Front.behind`."""
+        del fetch  # CompreFace takes no addresses
+        return cls(interceptor, collection, "protect")
 
     def _on_add_face(self, call: Call[Any], send: Send) -> Any:
         whose = self.interceptor.whose_call(call.query["subject"], collection=self._collection, enrol=True)
@@ -111,14 +135,35 @@ class _Front(Front):
             self.interceptor.forget_entry(self._collection, answer.image_id)
         return answer
 
+    def _on_delete_many(self, call: Call[Any], send: Send) -> Any:
+        answer: Removed = send(call)
+        for example in answer.items:
+            self.interceptor.forget_entry(self._collection, example.image_id)
+        return answer
+
+    def _on_rename_subject(self, call: Call[Any], send: Send) -> Any:
+        """Rename, and write the examples down under the new name; their key is the gallery's either way."""
+        old, new = call.about["subject"], call.fields["subject"]
+        if self.interceptor.keys == "own":
+            raise refused(
+                self.interceptor, "renaming", "would part a person from their key", "enrol under the new name"
+            )
+        names = self._examples(send, old)
+        answer: Updated = send(call)
+        kept = names & self._examples(send, new)
+        for entry in self.interceptor.entries(self._collection):
+            if entry.external_id in kept and entry.subject != new:
+                self.interceptor.renamed(entry, new)
+        return answer
+
     def _on_delete_faces(self, call: Call[Any], send: Send) -> Any:
-        return self._deleted(call, send, call.query["subject"])
+        return self._deleted(call, send, call.query.get("subject"))
 
     def _on_delete_subject(self, call: Call[Any], send: Send) -> Any:
         return self._deleted(call, send, call.about["subject"])
 
-    def _deleted(self, call: Call[Any], send: Send, subject: str) -> Any:
-        """Delete what CompreFace keeps of one of its subjects, and write down what it no longer lists.
+    def _deleted(self, call: Call[Any], send: Send, subject: str | None) -> Any:
+        """Delete what CompreFace keeps of a subject, or of all, and write down what it no longer lists.
 
         Records name people, who may be called otherwise at CompreFace by now: the examples' ids count.
         """
@@ -128,11 +173,11 @@ class _Front(Front):
             self.interceptor.forget_entry(self._collection, name)
         return answer
 
-    def _examples(self, send: Send, subject: str) -> set[str]:
+    def _examples(self, send: Send, subject: str | None) -> set[str]:
         found: set[str] = set()
         page, pages = 0, 1
         while page < pages:
-            query = {"page": str(page), "size": "100", "subject": subject}
+            query = {"page": str(page), "size": "100"} | ({} if subject is None else {"subject": subject})
             answer: Examples = send(Call("faces", Examples, "GET", "recognition/faces", query=query))
             found |= {example.image_id for example in answer.faces}
             page, pages = page + 1, answer.total_pages

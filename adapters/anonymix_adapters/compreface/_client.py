@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from anonymix_adapters._rest import Call, Failure, Reply, RestClient, RetryPolicy, by_status
 from anonymix_adapters._rest_pictures import Upload
@@ -65,6 +65,23 @@ class Deleted(Reply):
     """How many were deleted."""
 
     deleted: int
+
+
+class Removed(Reply):
+    """The examples that were deleted."""
+
+    items: list[Example]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"items": value} if isinstance(value, list) else value
+
+
+class Updated(Reply):
+    """Whether a name was changed."""
+
+    updated: bool = False
 
 
 class Guess(Reply):

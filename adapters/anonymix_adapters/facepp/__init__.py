@@ -9,7 +9,15 @@ Example:
 
 from anonymix_adapters._rest import ApiError, RetryPolicy
 from anonymix_adapters._rest_pictures import Url
-from anonymix_adapters.facepp._adapter import LIMIT, NAME, SDKS, interceptor_of, protect, unprotect
+from anonymix_adapters.facepp._adapter import (
+    LIMIT,
+    NAME,
+    SDKS,
+    FacePlusPlusFront,
+    interceptor_of,
+    protect,
+    unprotect,
+)
 from anonymix_adapters.facepp._client import (
     Added,
     Compared,
@@ -34,6 +42,7 @@ __all__ = [
     "Detected",
     "DetectedFace",
     "FacePlusPlus",
+    "FacePlusPlusFront",
     "FaceSet",
     "FaceToken",
     "Known",

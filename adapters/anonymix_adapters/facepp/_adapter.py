@@ -6,20 +6,29 @@ tokens it had made, of which face: only those may be compared, searched for and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from threading import Lock
 from typing import Any, ClassVar, Final
 
 from cachetools import FIFOCache
 
-from anonymix_adapters._rest import Call, Send
+from anonymix_adapters._rest import Call, Reply, Send
 from anonymix_adapters._rest_front import Front, put_in_front
 from anonymix_adapters._rest_interceptor import CloudInterceptor, Entry, FieldRule
 from anonymix_adapters._rest_pictures import Fetch, refused
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import BackEndError, BypassError, SubjectNeededError
-from anonymix_adapters.facepp._client import Added, DetectedFace, FacePlusPlus, FaceSet, FaceToken
+from anonymix_adapters.facepp._client import (
+    Added,
+    Compared,
+    Detected,
+    DetectedFace,
+    FacePlusPlus,
+    FaceSet,
+    FaceToken,
+    Searched,
+)
 from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule, Whose
 from anonymix_adapters.wrapping import interceptor_of, unwrap
 from anonymix_plugin.errors import UsageError
@@ -75,11 +84,19 @@ def unprotect(target: FacePlusPlus) -> FacePlusPlus:
 
 def install(target: FacePlusPlus, interceptor: CloudInterceptor, *, fetch: Fetch | None = None) -> FacePlusPlus:
     """`protect`, with an interceptor that is there already."""
-    return put_in_front(target, FacePlusPlus, _Front(interceptor, fetch))
+    return put_in_front(target, FacePlusPlus, FacePlusPlusFront(interceptor, fetch))
 
 
-class _Front(Front):
+class FacePlusPlusFront(Front):
     passes: ClassVar[frozenset[str]] = frozenset({"create", "getdetail", "face"})
+    replies: ClassVar[Mapping[str, type[Reply]]] = {
+        "detect": Detected,
+        "compare": Compared,
+        "search": Searched,
+        "addface": Added,
+        "removeface": Added,
+        "delete": FaceSet,
+    }
     limit = LIMIT
 
     def __init__(self, interceptor: CloudInterceptor, fetch: Fetch | None = None) -> None:
@@ -116,7 +133,11 @@ class _Front(Front):
                 where=NAME,
                 fix="give the subject's id, or protect with field='label' if a user_id is no subject's id",
             )
-        return send(call)
+        answer = send(call)
+        if origin is not None and origin[1].subject is None and name is not None:  # under the gallery key
+            with self._lock:
+                self._made[call.fields["face_token"]] = (origin[0], replace(origin[1], subject=name))
+        return answer
 
     def _on_addface(self, call: Call[Any], send: Send) -> Any:
         collection = call.fields["outer_id"]

@@ -9,7 +9,7 @@ Example:
 
 from anonymix_adapters._rest import ApiError, RetryPolicy
 from anonymix_adapters._rest_pictures import Url
-from anonymix_adapters.luxand._adapter import LIMIT, NAME, SDKS, interceptor_of, protect, unprotect
+from anonymix_adapters.luxand._adapter import LIMIT, NAME, SDKS, LuxandFront, interceptor_of, protect, unprotect
 from anonymix_adapters.luxand._client import (
     Face,
     Luxand,
@@ -30,6 +30,7 @@ __all__ = [
     "ApiError",
     "Face",
     "Luxand",
+    "LuxandFront",
     "Match",
     "Matches",
     "People",

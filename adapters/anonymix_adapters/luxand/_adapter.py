@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
-from anonymix_adapters._rest import Call, Send
+from anonymix_adapters._rest import Call, Reply, Send
 from anonymix_adapters._rest_front import Front, put_in_front
 from anonymix_adapters._rest_interceptor import CloudInterceptor, FieldRule
 from anonymix_adapters._rest_pictures import Fetch
 from anonymix_adapters.encoding import ImageLimit
 from anonymix_adapters.errors import BackEndError
 from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule, Whose
-from anonymix_adapters.luxand._client import Face, Luxand, Person, Status
+from anonymix_adapters.luxand._client import Face, Luxand, Matches, People, Person, Status
 from anonymix_adapters.wrapping import interceptor_of, unwrap
 
 __all__ = ["COLLECTION", "LIMIT", "NAME", "SDKS", "install", "interceptor_of", "protect", "unprotect"]
@@ -66,11 +67,19 @@ def unprotect(target: Luxand) -> Luxand:
 
 def install(target: Luxand, interceptor: CloudInterceptor, *, fetch: Fetch | None = None) -> Luxand:
     """`protect`, with an interceptor that is there already."""
-    return put_in_front(target, Luxand, _Front(interceptor, fetch))
+    return put_in_front(target, Luxand, LuxandFront(interceptor, fetch))
 
 
-class _Front(Front):
+class LuxandFront(Front):
     passes: ClassVar[frozenset[str]] = frozenset({"person", "people"})
+    replies: ClassVar[Mapping[str, type[Reply]]] = {
+        "add_person": Person,
+        "add_face": Face,
+        "delete_person": Status,
+        "delete_face": Status,
+        "people": People,
+        "search": Matches,
+    }
     limit = LIMIT
 
     def _on_add_person(self, call: Call[Any], send: Send) -> Any:

@@ -1,0 +1,161 @@
+"""What comes back from the back end: no original, and nothing that would mislead."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from anonymix_adapters.gateway.pictures import holds_a_picture, starts_as_a_picture
+from anonymix_adapters.gateway.problems import ProblemError
+from anonymix_adapters.gateway.profile import Profile
+from anonymix_plugin.errors import AnonymixError
+from anonymix_plugin.images import read_marker
+
+Box = tuple[float, float, float, float]
+
+_PASSED: Final = {"retry-after", "x-request-id", "x-ratelimit-limit", "x-ratelimit-remaining"}
+_SHARED: Final = "*"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the back end.
+
+    Attributes:
+        status: HTTP status.
+        media_type: Of the body.
+        body: The body.
+        headers: Those that are passed back.
+    """
+
+    status: int
+    media_type: str
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of an answer that are passed back."""
+    return {name.lower(): value for name, value in headers.items() if name.lower() in _PASSED}
+
+
+def checked(profile: Profile, answer: Answer, boxes: Mapping[str, Box]) -> Answer:
+    """An answer as the caller gets it: boxes in the photo's coordinates, no picture but cancelable faces.
+
+    Args:
+        profile: Of the API.
+        answer: The back end's.
+        boxes: Where the face is in the photo, by the picture's name in the call.
+
+    Raises:
+        ProblemError: It holds a picture that is not known to be a cancelable face, or can't be looked at.
+    """
+    if not answer.body:
+        return answer
+    if starts_as_a_picture(answer.body):
+        _cancelable(answer.body)
+        return answer
+    try:
+        content = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        if answer.status >= 400:  # an error page of something in between; it may quote the request
+            body = json.dumps({"message": f"the back end answered with status {answer.status}"}).encode()
+            return Answer(answer.status, "application/json", body, answer.headers)
+        raise ProblemError(
+            502, "the back end's answer is neither JSON nor a picture; it is not passed on", code="back_end"
+        ) from None
+    _check(content)
+    changed = _without(content, set(profile.drop)) if profile.drop else content
+    if boxes:
+        changed = _put_back(changed, boxes, _SHARED)
+    if changed == content:
+        return Answer(answer.status, "application/json", answer.body, answer.headers)
+    return Answer(answer.status, "application/json", json.dumps(changed).encode(), answer.headers)
+
+
+def _cancelable(picture: bytes) -> None:
+    try:
+        marker = read_marker(picture)
+    except AnonymixError:
+        marker = None
+    if marker is None:
+        raise ProblemError(
+            502,
+            "the back end answered with a picture that is no cancelable face; it is not passed on",
+            code="original_in_answer",
+            fix="delete pictures that were enrolled past the gateway",
+        )
+
+
+def _check(value: Any) -> None:
+    if isinstance(value, str):
+        if holds_a_picture(value):
+            text = re.sub(r"\s+", "", value.partition(",")[2] if value[:5].lower() == "data:" else value)
+            try:
+                data = base64.b64decode(text.translate(str.maketrans("-_", "+/")), validate=True)
+            except (binascii.Error, ValueError):
+                data = b""
+            _cancelable(data)
+    elif isinstance(value, dict):
+        for each in value.values():
+            _check(each)
+    elif isinstance(value, list):
+        for each in value:
+            _check(each)
+
+
+def _without(value: Any, names: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(each, names) for key, each in value.items() if key not in names}
+    if isinstance(value, list):
+        return [_without(each, names) for each in value]
+    return value
+
+
+_SHAPES: Final[Sequence[tuple[str, str, str, str]]] = (
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("left", "top", "width", "height"),
+    ("left", "top", "right", "bottom"),
+    ("x", "y", "w", "h"),
+)
+"""How APIs write a box: corners, or a corner with width and height."""
+
+_SIDES: Final = (
+    (("source_image_face", "faces1", "img1"), 0),
+    (("face_matches", "faces2", "img2"), 1),
+)
+"""Fields of answers to a comparison that speak of the first photo, and of the second."""
+
+
+def _put_back(value: Any, boxes: Mapping[str, Box], which: str) -> Any:
+    """Put the box of the photo's face in the place of the one in its cancelable face.
+
+    A picture that goes up holds one face, which fills it; so each box of an answer is that face's.
+    """
+    names = list(boxes)
+    if isinstance(value, list):
+        return [_put_back(each, boxes, which) for each in value]
+    if not isinstance(value, dict):
+        return value
+    for shape in _SHAPES:
+        if all(isinstance(value.get(name), int | float) for name in shape):
+            if which in boxes or len(names) == 1:
+                return value | _written(shape, boxes.get(which, boxes[names[0]]))
+            return value
+    changed = {}
+    for key, each in value.items():
+        side = next((at for keys, at in _SIDES if key in keys), None)
+        inner = names[side] if side is not None and len(names) > side else which
+        changed[key] = _put_back(each, boxes, inner)
+    return changed
+
+
+def _written(shape: tuple[str, str, str, str], box: Box) -> dict[str, int]:
+    x0, y0, x1, y1 = (round(each) for each in box)
+    values = (x0, y0, x1 - x0, y1 - y0) if shape[2] in {"width", "w"} else (x0, y0, x1, y1)
+    return dict(zip(shape, values, strict=True))

@@ -1,0 +1,248 @@
+"""The gateway as an ASGI application: limits, callers, problem documents, figures, and an end in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
+
+from anonymix_adapters.gateway.metrics import Metrics
+from anonymix_adapters.gateway.problems import MEDIA_TYPE, ProblemError, problem
+from anonymix_adapters.gateway.proxy import Proxy, Rights
+from anonymix_adapters.gateway.reading import Received
+from anonymix_adapters.gateway.tokens import PREFIX, Token, Tokens
+from anonymix_adapters.gateway.workers import Workers
+
+log: Final = logging.getLogger("anonymix.gateway")
+_HEADERS: Final = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the gateway takes.
+
+    Attributes:
+        body: Bytes of a request.
+        seconds: Until a body must have arrived.
+        threads: Requests worked on at once.
+        waiting: Requests that may wait besides.
+        rate: Requests a second and caller, over ten seconds; 0 for any number.
+    """
+
+    body: int = 12 * 1024 * 1024
+    seconds: float = 20.0
+    threads: int = 8
+    waiting: int = 32
+    rate: float = 0.0
+
+
+class Rate:
+    """How many requests a caller may make, as a bucket that fills again.
+
+    Args:
+        rate: Requests a second; 0 for any number.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._most = rate, max(1.0, rate * 10)
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def take(self, who: str) -> None:
+        """Count a request.
+
+        Raises:
+            ProblemError: It is one too many.
+        """
+        if not self._rate:
+            return
+        now = time.monotonic()
+        left, then = self._left.get(who, (self._most, now))
+        left = min(self._most, left + (now - then) * self._rate)
+        if left < 1:
+            raise ProblemError(
+                429,
+                "this caller asks too often",
+                code="rate",
+                retry_after=max(1, round((1 - left) / self._rate)),
+            )
+        self._left[who] = (left - 1, now)
+        if len(self._left) > 10_000:
+            self._left.pop(next(iter(self._left)))
+
+
+async def body_of(request: Request, limits: Limits) -> bytes:
+    """The body of a request, within the limits.
+
+    Raises:
+        ProblemError: It is too large, or did not arrive in time.
+    """
+    too_large = ProblemError(
+        413, f"a request has at most {limits.body} bytes", code="too_large", fix="send a smaller photo"
+    )
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length[:20]) > limits.body:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limits.body:
+                    raise too_large
+    except TimeoutError:
+        raise ProblemError(408, "the body did not arrive in time", code="slow") from None
+    return bytes(body)
+
+
+def problem_response(error: BaseException) -> Response:
+    """An error as an answer."""
+    document = problem(error)
+    headers = dict(_HEADERS)
+    retry = getattr(error, "retry_after", None)
+    if retry is not None or document["status"] == 503:
+        headers["retry-after"] = str(retry or 2)
+    if document["status"] in {408, 413}:  # the rest of the body is not waited for
+        headers["connection"] = "close"
+    if document["status"] == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(json.dumps(document), document["status"], headers, MEDIA_TYPE)
+
+
+class Callers:
+    """Who calls, and what they may.
+
+    Args:
+        tokens: Where tokens are; None where everybody who reaches the gateway may use the proxy.
+    """
+
+    def __init__(self, tokens: Tokens | None) -> None:
+        self.tokens = tokens
+
+    def of(self, secret: str) -> Token:
+        """The token that was shown.
+
+        Raises:
+            ProblemError: There is none, or it is not valid.
+        """
+        found = self.tokens.find(secret) if self.tokens is not None and secret else None
+        if found is None:
+            raise ProblemError(
+                401,
+                "a valid token is needed",
+                code="unauthorised",
+                fix="make one by `anonymix gateway tokens create`, and send it as Authorization: Bearer ...",
+            )
+        return found
+
+    def rights(self, proxy: Proxy, request: Received, scope: str) -> Rights:
+        """What a caller may do through the proxy."""
+        if self.tokens is None:
+            return Rights()
+        shown = [request.header("authorization").removeprefix("Bearer ").strip()]
+        # A client that can't be changed has one place for a secret: that of the back end's own.
+        shown += [request.header(name) for name in proxy.profile.credentials.headers]
+        token = self.of(next((each for each in shown if each.startswith(PREFIX)), ""))
+        allowed = token.may
+        return Rights(token.id, allowed("probe", scope), allowed("enrol", scope), allowed("name", scope))
+
+
+class Gateway:
+    """The proxy as an ASGI application, with what others add to it.
+
+    Args:
+        proxy: The proxy; None for the HTTP API alone.
+        callers: Who may.
+        limits: What is taken.
+        scope: Scope of keys that tokens are asked about.
+        more: Routes before the proxy's: the API, the page.
+    """
+
+    def __init__(
+        self,
+        proxy: Proxy | None,
+        callers: Callers,
+        limits: Limits | None = None,
+        *,
+        scope: str = "default",
+        more: Callable[[Gateway], list[BaseRoute]] = lambda _: [],
+    ) -> None:
+        self.proxy, self.callers, self.scope = proxy, callers, scope
+        self.limits = limits or Limits()
+        self.workers = Workers(self.limits.threads, self.limits.waiting)
+        self.metrics, self.rate = Metrics(), Rate(self.limits.rate)
+        methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+        routes: list[BaseRoute] = [
+            *more(self),
+            Route("/{path:path}", self._passed, methods=methods),
+        ]
+        self.app: ASGIApp = Starlette(
+            routes=routes, lifespan=self._life, exception_handlers={Exception: self._unforeseen}
+        )
+
+    @asynccontextmanager
+    async def _life(self, _: Starlette) -> AsyncIterator[None]:
+        yield
+        await self.workers.end()
+        if self.proxy is not None:
+            self.proxy.close()
+
+    async def _unforeseen(self, _: Request, error: Exception) -> Response:
+        log.error(json.dumps({"event": "unforeseen", "error": type(error).__name__}))
+        return problem_response(error)
+
+    async def _passed(self, request: Request) -> Response:
+        """One request through the proxy."""
+        start, who = time.monotonic(), ""
+        call = "unknown"
+        try:
+            if self.proxy is None:
+                raise ProblemError(404, "this gateway has no back end", code="no_upstream", fix="see /v1/docs")
+            received = await self.received(request)
+            found = self.proxy.profile.route(received.method, received.path)
+            call = found[0].call if found else "unknown"
+            rights = self.callers.rights(self.proxy, received, self.scope)
+            who = rights.who
+            self.rate.take(who or (request.client.host if request.client else ""))
+            proxy = self.proxy
+            answer = await self.workers.run(lambda: proxy.answer(received, rights))
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except Exception as error:  # noqa: BLE001 - every error becomes a problem document
+            response = problem_response(error)
+            code = problem(error)["code"]
+        else:
+            code = ""
+            headers = {**_HEADERS, **answer.headers}
+            response = Response(answer.body, answer.status, headers, answer.media_type)
+        self.metrics.request(call, response.status_code, code, time.monotonic() - start)
+        self.told(call, response.status_code, code, who, time.monotonic() - start)
+        return response
+
+    async def received(self, request: Request) -> Received:
+        """A request as the rest of the gateway takes it."""
+        headers = tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in request.headers.raw)
+        body = await body_of(request, self.limits)
+        path = request.scope.get("raw_path") or request.scope["path"].encode()
+        query = request.scope.get("query_string", b"").decode("latin-1")
+        return Received(request.method, path.decode("latin-1").split("?")[0], query, headers, body)
+
+    def told(self, call: str, status: int, code: str, who: str, seconds: float) -> None:
+        """One line of the log; it holds no photo, no name, no token."""
+        line: dict[str, Any] = {
+            "event": "request",
+            "call": call,
+            "status": status,
+            "ms": round(seconds * 1000),
+        }
+        log.info(json.dumps(line | ({"problem": code} if code else {}) | ({"token": who} if who else {})))

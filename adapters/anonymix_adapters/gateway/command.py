@@ -1,0 +1,272 @@
+"""`anonymix gateway`: the gateway as a command, and its tokens."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from anonymix_plugin.errors import ConfigurationError, UsageError, naming_extras
+
+app = typer.Typer(help="Stand in front of a recogniser's API: a client changes its address, and nothing else.")
+tokens_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the tokens of callers.")
+app.add_typer(tokens_app, name="tokens")
+
+_ENV: Final = "ANONYMIX_GATEWAY_"
+
+
+class Keys(StrEnum):
+    """Whose keys are used."""
+
+    GALLERY = "gallery"
+    OWN = "own"
+
+
+class WhoCalls(StrEnum):
+    """Who may use the proxy."""
+
+    TOKENS = "tokens"
+    ANYONE = "anyone"
+
+
+class Right(StrEnum):
+    """What a token is good for."""
+
+    PROBE = "probe"
+    ENROL = "enrol"
+    NAME = "name"
+    ADMINISTER = "administer"
+    AUDIT = "audit"
+
+
+def _from_file(context: typer.Context, file: Path | None) -> Path | None:
+    """Take options from a TOML file; those of the environment and the command line count before them."""
+    if file is None:
+        return None
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"can't be read: {type(error).__name__}", where=str(file)) from None
+    known = {str(each.name) for each in context.command.params}
+    given = {name.replace("-", "_"): value for name, value in content.items()}
+    unknown = sorted(given.keys() - known)
+    if unknown:
+        raise ConfigurationError(
+            "there is no such option", where=f"{file} {unknown[0]}", fix="see anonymix gateway --help"
+        )
+    context.default_map = {**(context.default_map or {}), **given}
+    return file
+
+
+TokensOption = Annotated[
+    Path | None,
+    typer.Option("--tokens", envvar=f"{_ENV}TOKENS", metavar="FILE", help="File of the tokens.", show_default=False),
+]
+
+
+@app.callback(invoke_without_command=True)
+def gateway(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            envvar=f"{_ENV}CONFIG",
+            metavar="FILE",
+            is_eager=True,
+            callback=_from_file,
+            help="TOML file with any of these options.",
+        ),
+    ] = None,
+    upstream: Annotated[
+        str, typer.Option(envvar=f"{_ENV}UPSTREAM", metavar="URL", help="Address of the recogniser's API.")
+    ] = "",
+    profile: Annotated[
+        str,
+        typer.Option(
+            envvar=f"{_ENV}PROFILE",
+            metavar="NAME|FILE",
+            help="compreface, facepp, luxand, deepface-api, or a file.",
+        ),
+    ] = "compreface",
+    keys: Annotated[
+        Keys, typer.Option(envvar=f"{_ENV}KEYS", help="One gallery key for 1:N search, or a key each.")
+    ] = Keys.GALLERY,
+    scope: Annotated[
+        str,
+        typer.Option(envvar=f"{_ENV}SCOPE", help="Scope of the keys; {collection} stands for the API's collection."),
+    ] = "default",
+    collection: Annotated[
+        str,
+        typer.Option(envvar=f"{_ENV}COLLECTION", help="The collection in records, where the API names none."),
+    ] = "default",
+    host: Annotated[str, typer.Option(envvar=f"{_ENV}HOST", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar=f"{_ENV}PORT", min=1, max=65535, help="Where to listen.")] = 8081,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(envvar=f"{_ENV}TLS_CERTIFICATE", metavar="FILE", help="Certificates, PEM.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar=f"{_ENV}TLS_KEY", metavar="FILE", help="Private key, PEM.")
+    ] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(envvar=f"{_ENV}CLIENT_CA", metavar="FILE", help="Ask clients for certificates of these issuers."),
+    ] = None,
+    insecure_http: Annotated[
+        bool, typer.Option("--insecure-http", help="Listen beyond this machine without TLS.")
+    ] = False,
+    insecure_upstream: Annotated[
+        bool, typer.Option("--insecure-upstream", help="Send to another machine over plain http.")
+    ] = False,
+    upstream_secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--upstream-secret",
+            metavar="NAME=VARIABLE",
+            help="A credential of the API, from an environment variable; callers show tokens in its place.",
+        ),
+    ] = None,
+    callers: Annotated[
+        WhoCalls | None,
+        typer.Option(
+            envvar=f"{_ENV}CALLERS",
+            help="Who may use the proxy; on this machine anyone by default, else tokens.",
+        ),
+    ] = None,
+    tokens: TokensOption = None,
+    metrics_port: Annotated[
+        int,
+        typer.Option(envvar=f"{_ENV}METRICS_PORT", min=0, max=65535, help="Figures on this machine; 0 for none."),
+    ] = 0,
+    max_body: Annotated[int, typer.Option(envvar=f"{_ENV}MAX_BODY", min=1, help="Bytes of a request.")] = 12_582_912,
+    threads: Annotated[int, typer.Option(envvar=f"{_ENV}THREADS", min=1, help="Requests at once.")] = 8,
+    waiting: Annotated[
+        int,
+        typer.Option(envvar=f"{_ENV}WAITING", min=0, help="Requests that may wait; more are answered with 503."),
+    ] = 32,
+    rate: Annotated[
+        float,
+        typer.Option(envvar=f"{_ENV}RATE", min=0, help="Requests a second and caller; 0 for any number."),
+    ] = 0.0,
+    timeout: Annotated[
+        float, typer.Option(envvar=f"{_ENV}TIMEOUT", min=0.1, help="Seconds to wait for the API.")
+    ] = 10.0,
+    keystore: Annotated[
+        Path | None, typer.Option(envvar="ANONYMIX_KEYSTORE", metavar="PATH", help="The keystore's file.")
+    ] = None,
+    passphrase_fd: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Read the passphrase from this file descriptor.")
+    ] = None,
+) -> None:
+    """Stand in front of a recogniser's API.
+
+    Every photo of a request becomes a cancelable face before a byte goes up. Requests that are not understood
+    are refused. Without --upstream only the HTTP API /v1 is served.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    del config
+    from anonymix_adapters.gateway.serving import Listening
+
+    with_tokens = callers is WhoCalls.TOKENS
+    listening = Listening(host, port, tls_certificate, tls_key, client_ca, insecure_http, metrics_port)
+    if callers is None:
+        with_tokens = not listening.local
+    listening.check(tokens=with_tokens)
+    with naming_extras():
+        from anonymix_adapters.gateway.app import Callers, Gateway, Limits
+        from anonymix_adapters.gateway.profile import load_profile
+        from anonymix_adapters.gateway.proxy import Proxy
+        from anonymix_adapters.gateway.serving import serve
+        from anonymix_adapters.gateway.tokens import Tokens
+        from anonymix_plugin.anonymixer import Anonymixer
+    from anonymix_plugin.cli.keys import open_keystore
+
+    known = load_profile(profile)
+    kept = Tokens(_tokens_file(tokens))
+    limits = Limits(max_body, threads=threads, waiting=waiting, rate=rate)
+    with open_keystore(keystore, passphrase_fd) as store, Anonymixer(store) as mixer:
+        proxy = None
+        if upstream:
+            proxy = Proxy(
+                known,
+                upstream,
+                mixer,
+                keys=keys.value,
+                scope=(lambda name: scope.replace("{collection}", name)) if "{collection}" in scope else scope,
+                collection=collection,
+                timeout=timeout,
+                insecure_http=insecure_upstream,
+                secrets=_secrets(upstream_secret or []),
+            )
+        made = Gateway(proxy, Callers(kept if with_tokens else None), limits, scope=scope)
+        typer.echo(f"listening on {'https' if tls_certificate else 'http'}://{host}:{port}", err=True)
+        serve(made, listening)
+
+
+def _secrets(given: list[str]) -> dict[str, str]:
+    found = {}
+    for item in given:
+        name, equals, variable = item.partition("=")
+        if not equals or not os.environ.get(variable):
+            raise UsageError(
+                "the variable of an upstream's credential is not set",
+                where=f"--upstream-secret {name}",
+                fix="give NAME=VARIABLE, and set the variable",
+            )
+        found[name] = os.environ[variable]
+    return found
+
+
+def _tokens_file(given: Path | None) -> Path:
+    from anonymix_plugin.cli.keys import default_keystore
+
+    return given or default_keystore().with_name("gateway-tokens.json")
+
+
+@tokens_app.command("create")
+def create(
+    right: Annotated[list[Right], typer.Option("--right", help="What it is good for; give it again for more.")],
+    note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    scope: Annotated[list[str] | None, typer.Option(help="For these scopes alone.")] = None,
+    days: Annotated[float | None, typer.Option(min=0, max=36_500, help="How long it is good.")] = None,
+    tokens: TokensOption = None,
+) -> None:
+    """Make a token, and print it this once."""
+    from anonymix_adapters.gateway.tokens import Tokens
+
+    secret, made = Tokens(_tokens_file(tokens)).create(
+        [each.value for each in right],
+        note=note,
+        scopes=scope or (),
+        lifetime=None if days is None else timedelta(days=days),
+    )
+    typer.echo(secret)
+    typer.echo(f"token {made.id}: keep it now, it is not shown again", err=True)
+
+
+@tokens_app.command("list")
+def list_(tokens: TokensOption = None) -> None:
+    """List tokens: ids and rights, never the tokens."""
+    from anonymix_adapters.gateway.tokens import Tokens
+
+    for each in Tokens(_tokens_file(tokens)).all():
+        scopes = ",".join(each.scopes) or "all scopes"
+        ended = " ended" if each.ended else ""
+        typer.echo(f"{each.id}  {','.join(each.rights)}  {scopes}  {each.created}{ended}  {each.note}")
+
+
+@tokens_app.command("revoke")
+def revoke(
+    token: Annotated[str, typer.Argument(metavar="ID", help="Its id, as `list` shows it.")],
+    tokens: TokensOption = None,
+) -> None:
+    """Revoke a token; running gateways honour it at the next request."""
+    from anonymix_adapters.gateway.tokens import Tokens
+
+    Tokens(_tokens_file(tokens)).revoke(token)

@@ -1,0 +1,392 @@
+"""One request on its way through: understood, mixed, written again, sent, and its answer looked at."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlsplit
+
+from pydantic import ValidationError
+
+from anonymix_adapters._rest import Call, Reply
+from anonymix_adapters._rest_interceptor import CloudInterceptor
+from anonymix_adapters._rest_pictures import Fetch, Url
+from anonymix_adapters._wire import check_values, current, not_ours
+from anonymix_adapters.errors import AdapterError, BackEndError
+from anonymix_adapters.gateway.answers import Answer, checked, passed_headers
+from anonymix_adapters.gateway.front import AnyReply, at, filled, front_of
+from anonymix_adapters.gateway.problems import ProblemError, refused
+from anonymix_adapters.gateway.profile import Profile, Route
+from anonymix_adapters.gateway.reading import Given, Received, Understood, understand
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
+from anonymix_plugin.values import CancelableFace
+
+if TYPE_CHECKING:
+    import httpx2
+
+_LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
+_LONGEST_ANSWER: Final = 32 * 1024 * 1024
+SUBJECT_HEADER: Final = "anonymix-subject"
+
+_drawn: ContextVar[list[CancelableFace] | None] = ContextVar("anonymix_gateway_drawn", default=None)
+
+
+class _Watched:
+    """A mixer that notes which faces it drew in the request at hand."""
+
+    def __init__(self, mixer: FaceMixer) -> None:
+        self._mixer = mixer
+
+    @property
+    def fingerprint(self) -> str:
+        return self._mixer.fingerprint
+
+    @property
+    def keystore(self) -> Any:
+        return self._mixer.keystore
+
+    def protect(self, image: Any, **how: Any) -> CancelableFace:
+        face = self._mixer.protect(image, **how)
+        drawn = _drawn.get()
+        if drawn is not None:
+            drawn.append(face)
+        return face
+
+
+@contextmanager
+def _noting() -> Iterator[list[CancelableFace]]:
+    drawn: list[CancelableFace] = []
+    token = _drawn.set(drawn)
+    try:
+        yield drawn
+    finally:
+        _drawn.reset(token)
+
+
+class UpstreamRefusedError(BackEndError):
+    """The back end said no. Its answer is passed back.
+
+    Args:
+        answer: What it said.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"the back end answered with status {answer.status}")
+        self.answer = answer
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What a caller may do through the proxy.
+
+    Attributes:
+        who: The token's id, for logs; "" for nobody.
+        probe: May compare, search and ask.
+        enrol: May enrol, change and delete.
+        name: May say whose face it is by the header `Anonymix-Subject`.
+    """
+
+    who: str = ""
+    probe: bool = True
+    enrol: bool = True
+    name: bool = False
+
+
+class Proxy:
+    """Stands between clients of an API and the API. Safe to use from many threads.
+
+    Args:
+        profile: The API.
+        upstream: Its address; plain http is refused but for this machine, unless `insecure_http`.
+        mixer: Makes the cancelable faces.
+        keys: "gallery": one key for all of a scope, which 1:N search needs. "own": a key each; then every
+            request with a photo must name the subject.
+        scope: Scope of the keys, or a function of the collection.
+        collection: What the collection is called in records where the API names none.
+        fetch: Fetches photos by address; None refuses addresses.
+        timeout: Seconds for connecting, and for the back end's silence.
+        insecure_http: Allow plain http to another machine.
+        secrets: Credentials of the back end by header or field; they take the place of a caller's own.
+        transport: How requests are sent; for tests.
+
+    Raises:
+        AdapterError: The address is no http(s) URL, or plain http to another machine.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        upstream: str,
+        mixer: FaceMixer,
+        *,
+        keys: KeyUse = "gallery",
+        scope: ScopeRule = "default",
+        collection: str = "default",
+        fetch: Fetch | None = None,
+        timeout: float = 10.0,
+        insecure_http: bool = False,
+        secrets: Mapping[str, str] | None = None,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        import httpx2
+
+        parts = urlsplit(upstream)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username:
+            raise AdapterError("the upstream is no http(s) URL", where="upstream", fix="e.g. http://host:8000")
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not insecure_http:
+            raise AdapterError(
+                "plain http would send keys and faces in the clear",
+                where="upstream",
+                fix="use https, or --insecure-upstream inside a network that you trust",
+            )
+        self.profile, self._secrets = profile, dict(secrets or {})
+        self._collection = profile.collection or collection
+        self.interceptor = CloudInterceptor(_Watched(mixer), profile.name, keys=keys, scope=scope)
+        self._front = front_of(profile, self.interceptor, self._collection, fetch)
+        self._replies: Mapping[str, type[Reply]] = getattr(self._front, "replies", {})
+        self._base, self._timeout = upstream.rstrip("/") + profile.base, httpx2.Timeout(timeout).as_dict()
+        # The transport itself: a client would follow proxies of the environment, and log addresses with names.
+        self._transport = transport or httpx2.HTTPTransport(trust_env=False)
+
+    def close(self) -> None:
+        """Close the connections to the back end."""
+        self._transport.close()
+
+    def answer(self, request: Received, rights: Rights) -> Answer:
+        """Pass a request on, with cancelable faces in the place of its photos, and return the answer.
+
+        Raises:
+            ProblemError: It is refused, or the back end did not answer as it should.
+            AnonymixError, KeystoreError: The photo or the key can't be used.
+        """
+        understood = understand(self.profile, request)
+        route = understood.route
+        allowed = rights.probe if route.purpose in {"probe", "search", "read", "picture"} else rights.enrol
+        if not allowed:
+            raise refused(f"this token may not {route.purpose}", where=route.call, fix="make a token with that right")
+        claimed = request.header(SUBJECT_HEADER)
+        if claimed and not rights.name:
+            raise refused(
+                "this caller may not say whose face it is",
+                where=SUBJECT_HEADER,
+                fix="use a token with `name`",
+            )
+        call = self._call(understood, claimed or None)
+        exchange = _Exchange(self, understood, call)
+        with _noting() as drawn:
+            try:
+                self._front(call, exchange.send)
+            except UpstreamRefusedError as refusal:
+                return checked(self.profile, refusal.answer, {})
+        if exchange.answer is None:
+            raise ProblemError(502, "the back end was not asked", code="back_end")
+        photos = [name for name, given in understood.pictures.items() if given.kind != "token"]
+        boxes = {name: face.box for name, face in zip(photos, drawn, strict=False)}
+        return checked(self.profile, exchange.answer, boxes)
+
+    def _call(self, understood: Understood, subject: str | None) -> Call[Any]:
+        """The call of the adapter that a request stands for."""
+        route = understood.route
+        pictures = {name: self._photo(given) for name, given in understood.pictures.items()}
+        about = dict(understood.path)
+        if route.collection:
+            about["(collection)"] = understood.at(route.collection) or self._collection
+        named = understood.at(route.subject) if route.subject else None
+        if named is not None:
+            about["(subject)"] = named
+        call = Call(
+            route.call,
+            self._replies.get(route.call, AnyReply),
+            route.method,
+            _path(route, understood.path),
+            fields=understood.fields,
+            query=understood.query,
+            pictures=pictures,
+            about=about,
+            subject=subject,
+        )
+        if subject is None and named is None and pictures and route.entry and "{answer}" not in route.entry:
+            return replace(call, subject=self._of_entry(filled(route.entry, call), about))
+        return call
+
+    def _of_entry(self, entry: str, about: Mapping[str, str]) -> str | None:
+        """Whose the entry is that a request speaks of, by the records."""
+        found = self.interceptor.entry(about.get("(collection)", self._collection), entry)
+        return found.subject if found is not None else None
+
+    def _photo(self, given: Given) -> Any:
+        if given.kind == "url":
+            return Url(given.value)
+        if given.kind == "token":
+            from anonymix_adapters.facepp import FaceToken
+
+            return FaceToken(given.value)
+        return given.value
+
+
+def _path(route: Route, values: Mapping[str, str]) -> str:
+    path = route.path
+    for name, value in values.items():
+        if value in {".", ".."}:
+            raise refused("this is no id", where=f"path.{name}")
+        path = path.replace(f"{{{name}}}", quote(value, safe=""))
+    return path
+
+
+@dataclass
+class _Exchange:
+    """The requests that one request of a caller becomes: its own, and those that look and undo."""
+
+    proxy: Proxy
+    understood: Understood
+    call: Call[Any]
+    answer: Answer | None = field(default=None)
+
+    def send(self, call: Call[Any]) -> Any:
+        """Write a call again and send it; return what the adapter reads in the answer."""
+        own = call.name == self.call.name and self.answer is None
+        answer = self._exchanged(self._request(call, own=own))
+        if answer.status >= 300 or self._says_no(answer):
+            raise UpstreamRefusedError(answer)
+        if own:
+            self.answer = answer
+        if self.understood.route.answer == "picture" and own:
+            return AnyReply()
+        try:
+            return call.reply.model_validate_json(answer.body or b"{}")
+        except ValidationError:
+            raise ProblemError(
+                502,
+                "the back end's answer is not what the API's documentation says; nothing was written down",
+                where=call.name,
+                fix="look in the back end for an entry that no record names, and delete it"
+                if self.understood.route.purpose == "enrol"
+                else "",
+                code="back_end",
+            ) from None
+
+    def _says_no(self, answer: Answer) -> bool:
+        refusals = self.proxy.profile.refusals
+        if not refusals:
+            return False
+        try:
+            content = json.loads(answer.body or b"{}")
+        except ValueError:
+            return False
+        found = [(each, at(content, each.field)) for each in refusals if isinstance(content, dict)]
+        return any(value is not None and each.value in {None, str(value)} for each, value in found)
+
+    def _request(self, call: Call[Any], *, own: bool) -> httpx2.Request:
+        interceptor, understood = self.proxy.interceptor, self.understood
+        pictures = {name: self._checked(picture) for name, picture in call.pictures.items()}
+        query = {**call.query, **self._secret(understood.secret_query)}
+        secrets = self._secret(understood.secret_fields)
+        fields: dict[str, Any] = {**call.fields, **secrets}
+        check_values(interceptor, [call.path, dict(call.query), dict(call.fields)])
+        body = understood.body if own else ("form" if fields else None)
+        how: dict[str, Any] = {}
+        if body == "json":
+            how["json"] = self._in_json(call, pictures, secrets)
+        elif body == "list":
+            how["json"] = list(understood.ids)
+        elif body == "raw":
+            how["content"] = next(iter(pictures.values()))
+        elif body is not None or pictures:
+            files, texts = self._in_form(pictures)
+            how["data"] = {**fields, **texts} or None
+            how["files"] = files or None
+        headers = {"accept": "application/json, image/*", "user-agent": "anonymix-gateway"}
+        if body == "raw":
+            headers["content-type"] = "image/jpeg"
+        headers |= self._secret(understood.headers)
+        import httpx2
+
+        return httpx2.Request(
+            call.method,
+            self.proxy._base + call.path,
+            params=query or None,
+            headers=headers,
+            extensions={"timeout": self.proxy._timeout},
+            **how,
+        )
+
+    def _secret(self, given: Mapping[str, str]) -> dict[str, str]:
+        """A caller's credentials, with the gateway's own in their place where it has some."""
+        return {name: self.proxy._secrets.get(name, value) for name, value in given.items()}
+
+    def _checked(self, picture: Any) -> Any:
+        """A picture that may go up: one that the mixer drew for this very call, or a token of one."""
+        made = current(self.proxy.interceptor)
+        if isinstance(picture, bytes) and made is not None and made.knows(picture):
+            return picture
+        passed = self.proxy._front.passed(picture)
+        if passed is None or isinstance(picture, bytes):
+            raise not_ours(self.proxy.interceptor)
+        return passed
+
+    def _in_json(self, call: Call[Any], pictures: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[str, Any]:
+        typed = {name: self.understood.typed.get(name, value) for name, value in call.fields.items()}
+        for name, picture in pictures.items():
+            given = self.understood.pictures[name]
+            typed[given.place] = _text(given, picture)
+        return {**typed, **secrets}
+
+    def _in_form(self, pictures: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        files: dict[str, Any] = {}
+        texts: dict[str, str] = {}
+        for name, picture in pictures.items():
+            given, places = self.understood.pictures[name], self.understood.route.pictures[name]
+            if given.kind == "token":
+                texts[given.place] = picture.token
+            elif given.kind == "base64":
+                texts[given.place] = _text(given, picture)
+            else:  # a file, or one that was fetched
+                files[places.file] = ("face.jpg", picture, "image/jpeg")
+        return files, texts
+
+    def _exchanged(self, request: httpx2.Request) -> Answer:
+        import httpx2
+
+        where = self.call.name
+        try:
+            response = self.proxy._transport.handle_request(request)
+            try:
+                body = bytearray()
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > _LONGEST_ANSWER:
+                        raise ProblemError(502, "the back end's answer is too long", where=where, code="back_end")
+            finally:
+                response.close()
+        except httpx2.TimeoutException:
+            raise ProblemError(
+                504, "the back end took too long", where=where, code="back_end_timeout", retry_after=5
+            ) from None
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
+            raise ProblemError(
+                502,
+                f"the back end can't be reached or broke off ({type(error).__name__})",
+                where=where,
+                code="back_end",
+                retry_after=5,
+            ) from None
+        if 300 <= response.status_code < 400:
+            raise ProblemError(
+                502,
+                "the back end redirects; pictures go where they were sent, and nowhere else",
+                where=where,
+                fix="name the address that it redirects to as the upstream",
+                code="back_end_redirect",
+            )
+        media = response.headers.get("content-type", "application/json").split(";")[0].strip()
+        return Answer(response.status_code, media, bytes(body), passed_headers(response.headers))
+
+
+def _text(given: Given, picture: bytes) -> str:
+    text = base64.b64encode(picture).decode()
+    return f"data:image/jpeg;base64,{text}" if given.data_url else text

@@ -1,0 +1,58 @@
+"""Work in threads, never more at once than was allowed, and never more waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from anonymix_adapters.gateway.problems import ProblemError
+
+T = TypeVar("T")
+
+
+class Workers:
+    """A bounded queue in front of threads.
+
+    Args:
+        threads: How many requests are worked on at once.
+        waiting: How many more may wait.
+    """
+
+    def __init__(self, threads: int, waiting: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="anonymix-gateway")
+        self._most = threads + waiting
+        self.inside = 0
+        self.closing = False
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do work in a thread. What was taken is finished, whether or not its caller still waits.
+
+        Raises:
+            ProblemError: The queue is full, or the gateway is about to end.
+        """
+        if self.closing or self.inside >= self._most:
+            raise ProblemError(
+                503,
+                "the gateway is about to end" if self.closing else "too many requests wait already",
+                code="busy",
+                fix="try again after the seconds that Retry-After says",
+                retry_after=2,
+            )
+        self.inside += 1
+        context = contextvars.copy_context()
+        future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(work))
+        future.add_done_callback(self._left)
+        return await asyncio.shield(future)
+
+    def _left(self, done: asyncio.Future[T]) -> None:
+        self.inside -= 1
+        if not done.cancelled():
+            done.exception()  # it was told to the caller; if the caller is gone, nobody else is to be alarmed
+
+    async def end(self) -> None:
+        """Take nothing more, and finish what was taken."""
+        self.closing = True
+        await asyncio.to_thread(self._pool.shutdown, wait=True)

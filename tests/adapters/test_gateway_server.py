@@ -1,0 +1,235 @@
+"""The gateway on a socket: limits, callers, an end in good order, and what its log says."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from gateway_rig import served
+from recording_upstream import QuickMixer, Recording
+from typer.testing import CliRunner
+
+from anonymix_adapters.gateway import Callers, Gateway, Limits, Proxy, Tokens, load_profile
+from anonymix_adapters.gateway.command import app as command
+from anonymix_adapters.gateway.serving import Listening
+from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
+from anonymix_plugin.errors import ConfigurationError, UsageError
+
+PHOTO = Path(__file__).parents[1] / "people" / "alex_1.jpg"
+PATH = "/api/v1/recognition/recognize"
+
+
+class Slow(QuickMixer):
+    """Takes its time."""
+
+    seconds = 0.0
+
+    def protect(self, image: Any, **how: Any) -> Any:
+        time.sleep(self.seconds)
+        return super().protect(image, **how)
+
+
+class Rig:
+    """A gateway in front of a recording upstream."""
+
+    def __init__(self, keystore: Keystore, stack: ExitStack) -> None:
+        self.mixer, self.upstream = Slow(keystore), Recording(load_profile("compreface"))
+        self._stack = stack
+
+    def start(self, callers: Callers | None = None, **limits: Any) -> httpx2.Client:
+        self.proxy = Proxy(self.upstream.profile, "http://127.0.0.1:1", self.mixer, transport=self.upstream)
+        self.gateway = Gateway(self.proxy, callers or Callers(None), Limits(**limits))
+        url = self._stack.enter_context(served(self.gateway.app))
+        self.port = int(url.rsplit(":", 1)[1])
+        headers = {"x-api-key": "key-not-real"}
+        return self._stack.enter_context(httpx2.Client(base_url=url, headers=headers, timeout=30))
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    cheap = Argon2Cost(memory_kib=8_192, passes=1, lanes=1)
+    with (
+        Keystore.create(tmp_path / "keystore.db", PassphraseUnlock("swordfish", cost=cheap)) as store,
+        ExitStack() as stack,
+    ):
+        yield Rig(store, stack)
+
+
+def ask(client: httpx2.Client, **how: Any) -> httpx2.Response:
+    return client.post(PATH, files={"file": ("a.jpg", PHOTO.read_bytes())}, **how)
+
+
+def test_what_is_too_large_or_never_ends_is_refused(rig: Rig) -> None:
+    client = rig.start(body=100_000, seconds=0.5)
+    large = client.post(PATH, content=b"x" * 200_000, headers={"content-type": "image/jpeg"})
+    assert (large.status_code, large.json()["code"]) == (413, "too_large")
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield b"x" * 10_000
+
+    try:
+        answer = client.post(PATH, content=endless(), headers={"content-type": "image/jpeg"})
+        assert answer.status_code == 413
+    except httpx2.HTTPError:
+        pass  # the gateway hung up while the client was still writing
+    with socket.create_connection(("127.0.0.1", rig.port)) as slow:
+        head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: 5000\r\n\r\nabc"
+        slow.sendall(head.encode())
+        slow.settimeout(5)
+        assert b"408" in slow.recv(4096).split(b"\r\n")[0]
+    with socket.create_connection(("127.0.0.1", rig.port)) as gone:
+        gone.sendall(head.encode())
+    assert ask(client).status_code == 200
+    assert len(rig.upstream.received) == 1
+
+
+def test_beyond_the_queue_callers_are_told_when_to_come_again(rig: Rig) -> None:
+    client = rig.start(threads=1, waiting=1)
+    rig.mixer.seconds = 0.3
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: ask(client), range(6)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert refused
+    assert all(int(answer.headers["retry-after"]) > 0 and answer.json()["code"] == "busy" for answer in refused)
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert len(rig.upstream.received) == len(answers) - len(refused)
+
+
+def test_what_was_accepted_is_answered_when_the_gateway_ends(rig: Rig) -> None:
+    rig.start()
+    rig.mixer.seconds = 0.5
+    with ExitStack() as inner:
+        url = inner.enter_context(served(Gateway(rig.proxy, Callers(None)).app))
+        answers: list[int] = []
+
+        def call() -> None:
+            with httpx2.Client(base_url=url, headers={"x-api-key": "k"}, timeout=30) as client:
+                answers.append(ask(client).status_code)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        time.sleep(0.25)
+    thread.join()
+    assert answers == [200]
+
+
+def test_a_caller_who_asks_too_often_is_told_so(rig: Rig) -> None:
+    client = rig.start(rate=0.1)
+    assert [ask(client).status_code for _ in range(2)] == [200, 429]
+
+
+def test_logs_and_figures_hold_no_photo_name_or_token(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    client = rig.start()
+    with caplog.at_level(logging.INFO):
+        client.post(
+            "/api/v1/recognition/faces",
+            params={"subject": "Erika-Mustermann"},
+            files={"file": ("Erika.jpg", PHOTO.read_bytes())},
+        )
+        client.get("/api/v1/recognition/Erika-Mustermann")
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "anonymix.gateway"]
+    assert [(line["call"], line["status"]) for line in lines] == [("add_face", 200), ("unknown", 403)]
+    figures = rig.gateway.metrics.text().decode()
+    assert 'call="add_face"' in figures
+    said = "".join(record.getMessage() for record in caplog.records if f":{rig.port}" not in record.getMessage())
+    for text in (said, figures):
+        assert "Erika" not in text
+        assert "key-not-real" not in text
+
+
+def test_tokens_open_what_they_are_for(rig: Rig, tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path / "tokens.json")
+    client = rig.start(Callers(tokens))
+    assert ask(client).status_code == 401
+    reader, made = tokens.create(["probe"], note="door")
+    secret, writer = tokens.create(["probe", "enrol"], scopes=["default"])
+    elsewhere, _ = tokens.create(["probe", "enrol"], scopes=["other"])
+    late, _ = tokens.create(["probe"], lifetime=timedelta(0))
+    assert ask(client, headers={"authorization": f"Bearer {reader}"}).status_code == 200
+    assert ask(client, headers={"x-api-key": reader}).status_code == 200  # in the place of the API's own key
+    for bad in (elsewhere, late, "anx_wrong", "none"):
+        assert ask(client, headers={"authorization": f"Bearer {bad}"}).status_code in {401, 403}
+    enrol = {"params": {"subject": "alice"}, "files": {"file": ("a.jpg", PHOTO.read_bytes())}}
+    path = "/api/v1/recognition/faces"
+    assert client.post(path, headers={"authorization": f"Bearer {reader}"}, **enrol).status_code == 403
+    assert client.post(path, headers={"authorization": f"Bearer {secret}"}, **enrol).status_code == 200
+    tokens.revoke(made.id)
+    assert ask(client, headers={"authorization": f"Bearer {reader}"}).status_code == 401
+    kept = (tmp_path / "tokens.json").read_text()
+    assert secret not in kept
+    assert writer.digest in kept
+    assert (tmp_path / "tokens.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_file_of_tokens_that_others_read_or_that_is_damaged_opens_nothing(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path / "tokens.json")
+    secret, _ = tokens.create(["probe"])
+    (tmp_path / "tokens.json").chmod(0o644)
+    with pytest.raises(ConfigurationError, match="read by others"):
+        Tokens(tmp_path / "tokens.json").find(secret)
+    (tmp_path / "tokens.json").chmod(0o600)
+    (tmp_path / "tokens.json").write_text('{"tokens": [{}]}')
+    with pytest.raises(ConfigurationError, match="damaged"):
+        tokens.find(secret)
+    with pytest.raises(UsageError, match="no such right"):
+        tokens.create(["everything"])
+
+
+@pytest.mark.parametrize(
+    ("listening", "tokens"),
+    [
+        (Listening("192.0.2.1"), True),
+        (Listening("10.0.0.1", certificate=Path("c.pem"), key=Path("k.pem")), False),
+        (Listening("example.org"), True),
+        (Listening(certificate=Path("c.pem")), True),
+        (Listening(client_ca=Path("ca.pem")), True),
+    ],
+)
+def test_it_does_not_listen_where_it_is_not_safe(listening: Listening, tokens: bool) -> None:
+    with pytest.raises(UsageError):
+        listening.check(tokens=tokens)
+
+
+def test_it_listens_where_it_is_safe() -> None:
+    Listening("::1").check(tokens=False)
+    Listening("localhost").check(tokens=False)
+    Listening("192.0.2.1", certificate=Path("c.pem"), key=Path("k.pem")).check(tokens=True)
+    Listening("192.0.2.1", insecure=True).check(tokens=True)
+
+
+def test_tokens_are_made_listed_and_revoked_by_command(tmp_path: Path) -> None:
+    file = str(tmp_path / "tokens.json")
+    run = CliRunner()
+    made = run.invoke(command, ["tokens", "create", "--right", "probe", "--note", "door", "--tokens", file])
+    assert made.exit_code == 0
+    token = made.stdout.strip().splitlines()[0]
+    found = Tokens(Path(file)).find(token)
+    assert found is not None
+    listed = run.invoke(command, ["tokens", "list", "--tokens", file]).stdout
+    assert found.id in listed
+    assert token not in listed
+    assert run.invoke(command, ["tokens", "revoke", found.id, "--tokens", file]).exit_code == 0
+    assert Tokens(Path(file)).find(token) is None
+
+
+def test_options_come_from_a_file_and_unknown_ones_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('host = "192.0.2.1"\n')
+    refused = CliRunner().invoke(command, ["--config", str(file)])
+    assert isinstance(refused.exception, UsageError)
+    assert "192.0.2.1" in refused.exception.where
+    file.write_text("nonsense = 1\n")
+    refused = CliRunner().invoke(command, ["--config", str(file)])
+    assert isinstance(refused.exception, ConfigurationError)
