@@ -1,6 +1,6 @@
 """Pages of the documentation that are made from the program: its commands, and the table of adapters.
 
-python -m anonymix_lab.reference docs    # docs/commands.md; the table of adapters in docs and README
+python -m anonymix_lab.reference docs    # docs/commands.md; the tables of adapters and of the gateway
 
 A test makes them again and compares, so that a new option or adapter cannot be forgotten.
 """
@@ -17,12 +17,14 @@ from typing import Any, Final
 
 from typer.main import get_command
 
+from anonymix_adapters.gateway import PROFILES, load_profile
 from anonymix_adapters.registry import load, names
 from anonymix_plugin.cli import app
 from anonymix_plugin.cli.lazy import LazyGroup
 from anonymix_plugin.files import write_text
 
 _TABLE: Final = re.compile(r"(<!-- adapters -->\n).*?(<!-- /adapters -->)", re.DOTALL)
+_PROFILES: Final = re.compile(r"(<!-- profiles -->\n).*?(<!-- /profiles -->)", re.DOTALL)
 
 
 def command_reference() -> str:
@@ -50,7 +52,7 @@ def _commands(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str,
             yield from _commands(entry.load(name), (*words, name))
         return
     children = getattr(command, "commands", {})
-    if not children:
+    if not children or command.invoke_without_command:
         yield words, command
     for name in children:
         yield from _commands(children[name], (*words, name))
@@ -65,7 +67,7 @@ def _row(parameter: Any) -> str | None:
         value = "" if parameter.is_flag else " " + _cell(parameter.metavar or _kind(parameter))
         name = " ".join(f"`{option}{value}`" for option in (*parameter.opts, *parameter.secondary_opts))
     default = getattr(parameter.default, "value", parameter.default)
-    shown = "" if default in (None, False, [], ()) or callable(default) else f"`{default}`"
+    shown = "" if default in (None, False, "", [], ()) or callable(default) else f"`{default}`"
     if parameter.required:
         shown = "required"
     told = _cell(" ".join((getattr(parameter, "help", None) or "").split()))
@@ -97,12 +99,35 @@ def adapter_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def profile_tables() -> str:
+    """Return what the gateway's profiles know, route by route, Markdown."""
+    parts = []
+    for name in PROFILES:
+        profile = load_profile(name)
+        parts += [f"### `{name}`: {profile.title}", "", profile.deletes, ""]
+        parts += ["| route | purpose | photos | other fields |", "|---|---|---|---|"]
+        for route in profile.routes:
+            places = [
+                ", ".join(f"{way} `{field}`" for way in ("file", "base64", "token") if (field := getattr(each, way)))
+                for each in route.pictures.values()
+            ]
+            others = ", ".join(f"`{field}`" for field in (*route.query, *route.fields))
+            parts.append(
+                f"| {route.method} `{profile.base}{route.path}` | {route.purpose} | {'; '.join(places)} | {others} |"
+            )
+        parts.append("")
+    return "\n".join(parts)
+
+
 def pages(docs: Path, readme: Path) -> dict[Path, str]:
     """Return the text of every made page, by its path."""
     made = {docs / "commands.md": command_reference()}
     for path in (docs / "adapters.md", readme):
         text = path.read_text(encoding="utf-8")
         made[path] = _TABLE.sub(lambda found: found[1] + adapter_table() + found[2], text)
+    gateway = docs / "gateway.md"
+    text = gateway.read_text(encoding="utf-8")
+    made[gateway] = _PROFILES.sub(lambda found: found[1] + profile_tables() + found[2], text)
     return made
 
 
