@@ -67,7 +67,7 @@ def checked(profile: Profile, answer: Answer, boxes: Mapping[str, Box]) -> Answe
             body = json.dumps({"message": f"the back end answered with status {answer.status}"}).encode()
             return Answer(answer.status, "application/json", body, answer.headers)
         raise ProblemError(
-            502, "the back end's answer is neither JSON nor a picture; it is not passed on", code="back_end"
+            status=502, what="the back end's answer is neither JSON nor a picture; it is not passed on", code="back_end"
         ) from None
     _check(content)
     changed = _without(content, set(profile.drop)) if profile.drop else content
@@ -85,8 +85,8 @@ def _cancelable(picture: bytes) -> None:
         marker = None
     if marker is None:
         raise ProblemError(
-            502,
-            "the back end answered with a picture that is no cancelable face; it is not passed on",
+            status=502,
+            what="the back end answered with a picture that is no cancelable face; it is not passed on",
             code="original_in_answer",
             fix="delete pictures that were enrolled past the gateway",
         )

@@ -71,8 +71,8 @@ class Rate:
         left = min(self._most, left + (now - then) * self._rate)
         if left < 1:
             raise ProblemError(
-                429,
-                "this caller asks too often",
+                status=429,
+                what="this caller asks too often",
                 code="rate",
                 retry_after=max(1, round((1 - left) / self._rate)),
             )
@@ -88,7 +88,7 @@ async def body_of(request: Request, limits: Limits) -> bytes:
         ProblemError: It is too large, or did not arrive in time.
     """
     too_large = ProblemError(
-        413, f"a request has at most {limits.body} bytes", code="too_large", fix="send a smaller photo"
+        status=413, what=f"a request has at most {limits.body} bytes", code="too_large", fix="send a smaller photo"
     )
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length[:20]) > limits.body:
@@ -101,7 +101,7 @@ async def body_of(request: Request, limits: Limits) -> bytes:
                 if len(body) > limits.body:
                     raise too_large
     except TimeoutError:
-        raise ProblemError(408, "the body did not arrive in time", code="slow") from None
+        raise ProblemError(status=408, what="the body did not arrive in time", code="slow") from None
     return bytes(body)
 
 
@@ -138,8 +138,8 @@ class Callers:
         found = self.tokens.find(secret) if self.tokens is not None and secret else None
         if found is None:
             raise ProblemError(
-                401,
-                "a valid token is needed",
+                status=401,
+                what="a valid token is needed",
                 code="unauthorised",
                 fix="make one by `anonymix gateway tokens create`, and send it as Authorization: Bearer ...",
             )
@@ -207,7 +207,9 @@ class Gateway:
         call = "unknown"
         try:
             if self.proxy is None:
-                raise ProblemError(404, "this gateway has no back end", code="no_upstream", fix="see /v1/docs")
+                raise ProblemError(
+                    status=404, what="this gateway has no back end", code="no_upstream", fix="see /v1/docs"
+                )
             received = await self.received(request)
             found = self.proxy.profile.route(received.method, received.path)
             call = found[0].call if found else "unknown"

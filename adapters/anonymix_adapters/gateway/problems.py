@@ -36,8 +36,8 @@ class ProblemError(AnonymixError):
     """A request that gets a problem document as its answer; nothing of it was sent on.
 
     Args:
-        status: HTTP status.
         what: What was wrong.
+        status: HTTP status.
         code: Stable name.
         where: The field or route concerned.
         fix: What to do.
@@ -48,9 +48,9 @@ class ProblemError(AnonymixError):
 
     def __init__(
         self,
-        status: int,
         what: str,
         *,
+        status: int = 400,
         code: str = "request",
         where: str = "",
         fix: str = "",
@@ -62,12 +62,12 @@ class ProblemError(AnonymixError):
 
 def refused(what: str, *, where: str = "", fix: str = "", code: str = "refused") -> ProblemError:
     """A request that the gateway understands and does not pass on."""
-    return ProblemError(403, what, where=where, fix=fix, code=code)
+    return ProblemError(status=403, what=what, where=where, fix=fix, code=code)
 
 
 def malformed(what: str, *, where: str = "", fix: str = "") -> ProblemError:
     """A request that can't be understood."""
-    return ProblemError(400, what, where=where, fix=fix, code="malformed")
+    return ProblemError(status=400, what=what, where=where, fix=fix, code="malformed")
 
 
 def status_of(error: BaseException) -> int:  # noqa: PLR0911 - a table

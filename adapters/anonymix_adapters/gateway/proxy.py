@@ -72,12 +72,13 @@ class UpstreamRefusedError(BackEndError):
     """The back end said no. Its answer is passed back.
 
     Args:
+        what: As of all errors, and so are `where` and `fix`.
         answer: What it said.
     """
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(f"the back end answered with status {answer.status}")
-        self.answer = answer
+    def __init__(self, what: str, *, where: str = "", fix: str = "", answer: Answer | None = None) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.answer = answer or Answer(502, "application/json", b"")
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class Proxy:
             except UpstreamRefusedError as refusal:
                 return checked(self.profile, refusal.answer, {})
         if exchange.answer is None:
-            raise ProblemError(502, "the back end was not asked", code="back_end")
+            raise ProblemError(status=502, what="the back end was not asked", code="back_end")
         photos = [name for name, given in understood.pictures.items() if given.kind != "token"]
         boxes = {name: face.box for name, face in zip(photos, drawn, strict=False)}
         return checked(self.profile, exchange.answer, boxes)
@@ -252,7 +253,7 @@ class _Exchange:
         own = call.name == self.call.name and self.answer is None
         answer = self._exchanged(self._request(call, own=own))
         if answer.status >= 300 or self._says_no(answer):
-            raise UpstreamRefusedError(answer)
+            raise UpstreamRefusedError(f"the back end answered with status {answer.status}", answer=answer)
         if own:
             self.answer = answer
         if self.understood.route.answer == "picture" and own:
@@ -261,8 +262,8 @@ class _Exchange:
             return call.reply.model_validate_json(answer.body or b"{}")
         except ValidationError:
             raise ProblemError(
-                502,
-                "the back end's answer is not what the API's documentation says; nothing was written down",
+                status=502,
+                what="the back end's answer is not what the API's documentation says; nothing was written down",
                 where=call.name,
                 fix="look in the back end for an entry that no record names, and delete it"
                 if self.understood.route.purpose == "enrol"
@@ -360,25 +361,27 @@ class _Exchange:
                 for chunk in response.iter_bytes():
                     body += chunk
                     if len(body) > _LONGEST_ANSWER:
-                        raise ProblemError(502, "the back end's answer is too long", where=where, code="back_end")
+                        raise ProblemError(
+                            status=502, what="the back end's answer is too long", where=where, code="back_end"
+                        )
             finally:
                 response.close()
         except httpx2.TimeoutException:
             raise ProblemError(
-                504, "the back end took too long", where=where, code="back_end_timeout", retry_after=5
+                status=504, what="the back end took too long", where=where, code="back_end_timeout", retry_after=5
             ) from None
         except (httpx2.HTTPError, httpx2.StreamError) as error:
             raise ProblemError(
-                502,
-                f"the back end can't be reached or broke off ({type(error).__name__})",
+                status=502,
+                what=f"the back end can't be reached or broke off ({type(error).__name__})",
                 where=where,
                 code="back_end",
                 retry_after=5,
             ) from None
         if 300 <= response.status_code < 400:
             raise ProblemError(
-                502,
-                "the back end redirects; pictures go where they were sent, and nowhere else",
+                status=502,
+                what="the back end redirects; pictures go where they were sent, and nowhere else",
                 where=where,
                 fix="name the address that it redirects to as the upstream",
                 code="back_end_redirect",

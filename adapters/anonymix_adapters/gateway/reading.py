@@ -140,7 +140,7 @@ def understand(profile: Profile, request: Received) -> Understood:
     secret_query, query = _split(_pairs(request.query, "the query"), profile.credentials.query)
     texts = {name: _typed(value, route.query, name, "query") for name, value in query.items()}
     if request.header("content-encoding") not in {"", "identity"}:
-        raise ProblemError(415, "the body is compressed, which is not understood", code="encoding")
+        raise ProblemError(status=415, what="the body is compressed, which is not understood", code="encoding")
     body = _body_kind(route, request)
     fields: dict[str, Any] = {}
     files: dict[str, bytes] = {}
@@ -194,15 +194,15 @@ def _body_kind(route: Route, request: Received) -> Body | None:
     kinds = [kind for kind in _MEDIA.get(media, ()) if kind in route.bodies]
     if not kinds:
         raise ProblemError(
-            415,
-            "this route does not take such a body; nothing was sent",
+            status=415,
+            what="this route does not take such a body; nothing was sent",
             where=route.call,
             fix=f"send {', '.join(route.bodies)}",
             code="encoding",
         )
     charset = re.search(r"charset\s*=\s*\"?([\w-]+)", parameters, re.IGNORECASE)
     if charset and charset[1].lower() not in {"utf-8", "utf8", "us-ascii"}:
-        raise ProblemError(415, "texts must be UTF-8", where="content-type", code="encoding")
+        raise ProblemError(status=415, what="texts must be UTF-8", where="content-type", code="encoding")
     return kinds[0]
 
 
@@ -241,7 +241,7 @@ def _keep(part: Any, content: bytes, fields: dict[str, Any], files: dict[str, by
     unknown = [n for n in names if n not in _PART_HEADERS]
     binary = [v for n, v in part.headerlist if n == "Content-Transfer-Encoding" and v.lower() == "binary"]
     if unknown and not (binary and unknown == ["Content-Transfer-Encoding"]):
-        raise ProblemError(415, "a part has a header that is not understood", code="encoding")
+        raise ProblemError(status=415, what="a part has a header that is not understood", code="encoding")
     if part.name in fields or part.name in files:
         raise malformed("a field stands there twice; nothing was sent")
     if part.filename is not None:

@@ -35,8 +35,8 @@ class Workers:
         """
         if self.closing or self.inside >= self._most:
             raise ProblemError(
-                503,
-                "the gateway is about to end" if self.closing else "too many requests wait already",
+                status=503,
+                what="the gateway is about to end" if self.closing else "too many requests wait already",
                 code="busy",
                 fix="try again after the seconds that Retry-After says",
                 retry_after=2,
