@@ -11,7 +11,7 @@ import numpy as np
 from anonymix_plugin.errors import DifferentPeopleError, UsageError
 from anonymix_plugin.mixer.subspace import Matrix
 
-DOUBT: Final = 0.2
+DOUBT: Final = 0.3
 """Below this cosine to the middle photo's code, a photo counts as somebody else's."""
 
 

@@ -133,7 +133,7 @@ def test_the_command_names_what_is_missing_and_goes_on(
         return Missing
 
     monkeypatch.setattr("anonymix_adapters.registry.load", load)
-    monkeypatch.setattr("anonymix_adapters.drill.temporary_mixer", lambda: nullcontext(adapter_mixer))
+    monkeypatch.setattr("anonymix_adapters.drill.temporary_mixer", lambda **_: nullcontext(adapter_mixer))
     photos = str(portraits)
     assert (
         main(

@@ -16,6 +16,7 @@ from anonymix_adapters.drill import drill
 from anonymix_adapters.interceptor import Interceptor
 from anonymix_adapters.renewal import keep_original, renew, sealed_original
 from anonymix_keystore import EnrolmentInfo, KeyFileUnlock, Keystore
+from anonymix_lab.studies.adapters import measure
 from anonymix_plugin import Anonymixer, CancelableFace, DifferentPeopleError, UsageError, anonymixer
 from anonymix_plugin.images import PhotoSource
 
@@ -120,7 +121,7 @@ def test_a_renewal_from_several_photos_makes_entry_and_reference_again(
 
 
 def test_a_drill_passes_with_probes_that_are_guided(mixer: Anonymixer, londoners: list[Person], tmp_path: Path) -> None:
-    people = [Person(f"guided drill {it.name}", it.enrolled, it.probe) for it in londoners[:3]]
+    people = [Person(f"guided drill {it.name}", it.enrolled, it.probe) for it in londoners[:2]]
     report = drill(opencv_adapter, mixer, people, originals=True, references=True)
     assert report.passed, report.to_text()
     assert report.guided
@@ -128,6 +129,12 @@ def test_a_drill_passes_with_probes_that_are_guided(mixer: Anonymixer, londoners
     assert "guided by sealed references" in report.to_text()
     steps = {step.name: step.count for step in report.steps}
     assert steps["impostors accepted, who claim to be the next person"] == 0
+
+
+def test_what_is_measured_behind_an_adapter_can_be_guided(mixer: Anonymixer, londoners: list[Person]) -> None:
+    people = [Person(f"measured {it.name}", it.enrolled, it.probe) for it in londoners[:2]]
+    found = measure(opencv_adapter, mixer, people, claims=1, calls=1, references=True)
+    assert (found.guided, found.genuine, found.claiming) == (True, (2, 2), (0, 2))
 
 
 def test_a_search_over_candidates_is_guided_by_each_ones_reference(

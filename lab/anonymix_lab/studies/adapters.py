@@ -32,6 +32,7 @@ class Measured:
     Attributes:
         adapter: Its name.
         sdks: Versions of the packages behind it.
+        guided: Whether the keystore kept sealed references, so that probes were guided.
         refused: People of whom the back end took no picture, one with two faces, say; they are left out.
         genuine: Probes under the own key, against the own entry.
         claiming: Strangers under the claimed person's key, against that person's entry.
@@ -47,6 +48,7 @@ class Measured:
 
     adapter: str
     sdks: dict[str, str]
+    guided: bool
     refused: int
     genuine: tuple[int, int]
     claiming: tuple[int, int]
@@ -112,7 +114,13 @@ def _content(image: Any, order: ChannelOrder) -> bytes:
 
 
 def measure(
-    adapter: Adapter, mixer: FaceMixer, people: Sequence[Person], *, claims: int = 3, calls: int = 15
+    adapter: Adapter,
+    mixer: FaceMixer,
+    people: Sequence[Person],
+    *,
+    claims: int = 3,
+    calls: int = 15,
+    references: bool = False,
 ) -> Measured:
     """Measure one adapter.
 
@@ -122,6 +130,7 @@ def measure(
         people: Who takes part.
         claims: How many strangers claim to be each person.
         calls: How many calls are timed.
+        references: Keep sealed references, so that probes are guided; the second secret must be unlocked.
 
     Raises:
         Exception: Whatever the back end answers, where it refuses half of the people.
@@ -129,6 +138,8 @@ def measure(
     timed = mixer if isinstance(mixer, Timed) else Timed(mixer)
     asked = len(people)
     with adapter.rehearse(timed) as stage, adapter.rehearse(timed) as probes:
+        if references:
+            timed.keystore.references.enable(stage.interceptor.scope(stage.collection), reason="measuring")
         people = _enrolled(stage, probes, people)
         count = len(people)
         genuine = [stage.verify(it.name, it.probe) for it in people]
@@ -161,6 +172,7 @@ def measure(
     return Measured(
         adapter=adapter.NAME,
         sdks={sdk.module: sdk.installed() for sdk in adapter.SDKS},
+        guided=references,
         refused=asked - count,
         genuine=(_accepted(genuine), count),
         claiming=(_accepted(claiming), len(claiming)),

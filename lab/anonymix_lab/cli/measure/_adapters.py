@@ -21,6 +21,9 @@ def adapters(
     photos: Annotated[Path, typer.Option(metavar="DIR", help="Folder of photos, two a person.")],
     people: Annotated[int, typer.Option(help="How many people take part.", min=2)] = 40,
     claims: Annotated[int, typer.Option(help="How many strangers claim to be each person.", min=1)] = 3,
+    references: Annotated[
+        bool, typer.Option("--references", help="Keep sealed references: probes are guided by them.")
+    ] = False,
 ) -> None:
     """Measure accuracy and overhead of back ends behind their adapters; prints a line of JSON for each.
 
@@ -34,12 +37,12 @@ def adapters(
 
     taking_part = people_in(photos, people)
     failed = 0
-    with temporary_mixer() as mixer:
+    with temporary_mixer(second_secret=references) as mixer:
         timed = Timed(mixer)
         for name in names:
             adapter = load(name)
             try:
-                found = measure(adapter, timed, taking_part, claims=claims)
+                found = measure(adapter, timed, taking_part, claims=claims, references=references)
             except (Exception, SystemExit) as error:  # an SDK may raise whatever it likes
                 if asked_to_stop(error):
                     raise
