@@ -9,7 +9,7 @@ DATA ?= ../shared/data
 # Idle threads that spin steal the cores from the engine next door.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo docs test test-wheel test-long test-services test-crash soak test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-encoder clean help
+.PHONY: demo docs test test-wheel test-long test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -37,6 +37,16 @@ test: models             ## the default suite
 
 test-services: models    ## the adapters of commercial services, on local servers of their wire formats
 	$(BIN)/python -m pytest -m "services and not long" tests/adapters
+
+# node and npm: those that are there, else Debian's.
+SDK := out/sdk
+$(SDK)/.ready: tests/adapters/sdk/package.json
+	command -v npm > /dev/null || { apt-get update -q && apt-get install -q -y nodejs npm; }
+	mkdir -p $(SDK) && cp $< $(SDK)/ && npm install --prefix $(SDK) --ignore-scripts --no-audit --no-fund
+	touch $@
+
+test-gateway-sdk: models $(SDK)/.ready   ## CompreFace's official JavaScript SDK through the gateway, unchanged
+	SDK_FOLDER=$(abspath $(SDK)) $(BIN)/python -m pytest -m sdk tests/adapters
 
 # Recognisers whose packages ask for versions that exclude each other: one environment on top of ours, without
 # their dependencies. What can't be had is named, and its tests are skipped.
