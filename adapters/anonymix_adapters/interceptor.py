@@ -49,7 +49,10 @@ class FaceMixer(Protocol):
         enrol: bool = ...,
         channel_order: ChannelOrder = ...,
     ) -> CancelableFace:
-        """Turn a photo into a cancelable face, or raise."""
+        """Turn a photo into a cancelable face, or raise.
+
+        A list of photos with `enrol=True` gives a list of one and the same face, drawn from all of them.
+        """
         ...
 
 

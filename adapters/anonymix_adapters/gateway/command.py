@@ -186,11 +186,13 @@ def gateway(
         from anonymix_adapters.gateway.tokens import Tokens
         from anonymix_plugin.anonymixer import Anonymixer
     from anonymix_plugin.cli.keys import open_keystore
+    from anonymix_plugin.unlocking import unlock_references_without_asking
 
     known = load_profile(profile)
     kept = Tokens(_tokens_file(tokens))
     limits = Limits(max_body, threads=threads, waiting=waiting, rate=rate)
     with open_keystore(keystore, passphrase_fd) as store, Anonymixer(store) as mixer:
+        unlock_references_without_asking(store)
         proxy = None
         if upstream:
             proxy = Proxy(
