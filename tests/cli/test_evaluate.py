@@ -9,9 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from anonymix_lab.evaluation.report.schema import Report
+from anonymix_lab.evaluation.report.files import write_report
+from anonymix_lab.evaluation.report.schema import Figure, Report
+from anonymix_lab.evaluation.report.tables import tables
+from anonymix_lab.evaluation.scenarios import Measured
+from anonymix_lab.metrics.error_rates import eer
 from anonymix_plugin.cli import main
 
 Run = Callable[..., Any]
@@ -97,6 +102,74 @@ def test_scores_stand_in_tables_without_names(made: Path) -> None:
     assert {row["same"] for row in rows} == {"0", "1"}
     assert all(-1 <= float(row["score"]) <= 1 for row in rows)
     assert "neutral" not in (made / "out" / "scores" / "unprotected-sface.csv").read_text()
+
+
+def test_exported_scores_give_the_figures_of_the_report(made: Path) -> None:
+    report = Report.model_validate_json((made / "out" / "metrics.json").read_text())
+    out = made / "out" / "exchange"
+    for part in report.two_class:
+        name = f"{part.scenario}-{part.matcher}"
+        rows = np.loadtxt(out / "bob" / f"{name}.txt")
+        genuine, impostor = rows[rows[:, 0] == 1, 1], rows[rows[:, 0] == -1, 1]
+        assert (len(genuine), len(impostor)) == (part.genuine, part.impostor)
+        assert eer(genuine, impostor) == pytest.approx(part.eer.value, abs=1e-12)
+        assert np.array_equal(np.loadtxt(out / "pyeer" / "genuine" / f"{name}.txt", ndmin=1), genuine)
+        assert np.array_equal(np.loadtxt(out / "pyeer" / "impostor" / f"{name}.txt", ndmin=1), impostor)
+        assert (out / "det" / f"{name}.csv").read_text().startswith("threshold,fmr,fnmr\n")
+    assert len(list(out.rglob("*.*"))) == 4 * len(report.two_class)
+
+
+def test_tables_hold_the_figures_of_the_report(made: Path) -> None:
+    report = Report.model_validate_json((made / "out" / "metrics.json").read_text())
+    out = made / "out" / "tables"
+    told = json.loads((out / "tables.json").read_text())
+    assert told == tables(report)
+    for name, rows in told.items():
+        with (out / f"{name}.csv").open() as stream:
+            read = list(csv.DictReader(stream))
+        assert [list(row) for row in read] == [list(row) for row in rows]
+        assert [list(row.values()) for row in read] == [
+            ["" if value is None else str(value) for value in row.values()] for row in rows
+        ]
+    accuracy = {row["scenario"]: row for row in told["30136-accuracy"]}
+    assert set(accuracy) >= {"own-key", "claimed", "one-key"}
+    plain, one = (next(p for p in report.two_class if p.scenario == name) for name in ("unprotected", "one-key"))
+    assert plain.eer.value is not None
+    assert one.eer.value is not None
+    assert accuracy["one-key"]["eer_degradation"] == one.eer.value - plain.eer.value
+    assert {row["attack"] for row in told["30136-irreversibility"]} >= {"direct", "with-key"}
+    assert {row["scenario"] for row in told["30136-renewability"]} == {part.scenario for part in report.one_class}
+    failures = {(row["what"], row["reason"]): row for row in told["19795-1-failures"]}
+    assert failures["photos as they are", "any"]["failure_rate"] == 0
+    for row in told["19795-1-error-rates"]:
+        assert row["people"] == 4
+        assert row["fmr_by_rule_of_3"] == 3 / row["impostor_comparisons"]
+
+
+def test_groups_are_set_against_their_geometric_mean_and_failures_told_apart(made: Path) -> None:
+    report = Report.model_validate_json((made / "out" / "metrics.json").read_text())
+    first = next(part for part in report.groups if part.scenario == "one-key")
+    figures = [Figure(value=value, low=None, high=None) for value in (0.02, 0.08, 0.0)]
+    groups = tuple(first.model_copy(update={"label": f"{n}", "fmr": figures[n], "fnmr": figures[2]}) for n in (0, 1))
+    rows = tables(report.model_copy(update={"groups": groups}))["19795-10-groups"]
+    assert [row["fmr_to_geometric_mean"] for row in rows] == [pytest.approx(0.5), pytest.approx(2)]
+    assert [row["fnmr_to_geometric_mean"] for row in rows] == [None, None]
+    part = next(part for part in report.two_class if part.points)
+    point = part.points[0].model_copy(update={"fnmr": Figure(value=0.25, low=None, high=None)})
+    failed = part.model_copy(update={"genuine": 40, "failed_genuine": 4, "points": (point,)})
+    (row,) = tables(report.model_copy(update={"two_class": (failed,)}))["19795-1-error-rates"]
+    assert row["fnmr_of_answers"] == pytest.approx(6 / 36)
+
+
+def test_files_of_an_earlier_run_with_other_matchers_go(made: Path) -> None:
+    folder = made / "again"
+    report = Report.model_validate_json((made / "out" / "metrics.json").read_text())
+    for name in ("scores/own-key-facenet.csv", "exchange/bob/own-key-facenet.txt", "exchange/bob/of-mine.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    write_report(folder, report, Measured((), (), (), ()))
+    assert [path.name for path in folder.rglob("*.txt")] == ["of-mine.txt"]
+    assert not list((folder / "scores").iterdir())
 
 
 def test_bad_calls_are_refused_before_anything_is_loaded(run: Run, tmp_path: Path) -> None:

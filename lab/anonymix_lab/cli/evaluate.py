@@ -74,7 +74,7 @@ def evaluate(
             "--output",
             "-o",
             metavar="DIR",
-            help="Where index.html, metrics.json and scores/ go.",
+            help="Where index.html, metrics.json, tables/, scores/ and exchange/ go.",
             rich_help_panel=_OUTPUT,
         ),
     ] = Path("out/evaluation"),
