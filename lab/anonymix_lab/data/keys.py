@@ -27,10 +27,13 @@ class SeededReferences:
         """Whether a scope keeps references."""
         return scope.endswith(GUIDED_SCOPE)
 
-    def keep(self, key: SubjectKey, data: bytes, *, fingerprint: str, subspace: str) -> None:
-        """Keep a reference."""
+    def keep(self, key: SubjectKey, data: bytes, *, fingerprint: str, subspace: str, replace: bool = True) -> bool:
+        """Keep a reference; False if there is one for this mixer, and it is not to be replaced."""
         bound = MappingProxyType({"fingerprint": fingerprint, "subspace": subspace})
+        if not replace and self._kept.get((key.scope, key.subject), (b"", {}))[1] == bound:
+            return False
         self._kept[key.scope, key.subject] = data, bound
+        return True
 
     def read(self, key: SubjectKey, *, fingerprint: str, subspace: str) -> bytes | None:
         """Return a reference, None where there is none.
