@@ -35,13 +35,15 @@ class GuidingCurve:
         high: b, a cosine above `low`.
         floor: f, the cosine that all codes up to `low` are given, below 1.
 
+    The defaults were learned by `anonymix measure guiding`, on people of PINS and of folds 1 to 5 of LFW.
+
     Raises:
         UsageError: The numbers are not finite, or not -1 <= low < high <= 1 and -1 <= floor < 1.
     """
 
-    low: float = 0.2
-    high: float = 0.5
-    floor: float = -0.5
+    low: float = 0.25
+    high: float = 0.6
+    floor: float = -0.75
 
     def __post_init__(self) -> None:
         if not (-1 <= self.low < self.high <= 1 and -1 <= self.floor < 1):

@@ -85,11 +85,12 @@ def reference_generator(file: Path | None) -> Generator:
     return load_reference_generator() if file is None else load_stylegan2(file)
 
 
-def embedder(faces: FacePolicy = "largest") -> Embedder:
+def embedder(faces: FacePolicy = "largest", *, mirrored: bool = False) -> Embedder:
     """The detector and the recognisers of the mixer."""
     from anonymix_lab.training.embedding import Embedder
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.models import locate
     from anonymix_plugin.recognisers import load_recogniser
 
-    return Embedder(YuNet(locate("yunet")), load_recogniser("arcface-mbf"), load_recogniser("sface"), faces)
+    recognisers = load_recogniser("arcface-mbf"), load_recogniser("sface")
+    return Embedder(YuNet(locate("yunet")), *recognisers, faces, mirrored=mirrored)

@@ -18,13 +18,29 @@ from anonymix_plugin.values import Floats
 
 
 class Embedder:
-    """Photo to joint embedding, by the detector and the recognisers of the mixer."""
+    """Photo to joint embedding, by the detector and the recognisers of the mixer.
+
+    Args:
+        detector: Finds faces.
+        arcface: The first recogniser.
+        sface: The second one.
+        faces: Which of several faces.
+        mirrored: Whether the embedding is the mean of the face's and its mirror image's. The mixer reads photos
+            without.
+    """
 
     def __init__(
-        self, detector: Detector, arcface: Recogniser, sface: Recogniser, faces: FacePolicy = "largest"
+        self,
+        detector: Detector,
+        arcface: Recogniser,
+        sface: Recogniser,
+        faces: FacePolicy = "largest",
+        *,
+        mirrored: bool = False,
     ) -> None:
         self._detector, self._arcface, self._sface = detector, arcface, sface
         self._faces: FacePolicy = faces
+        self._mirrored = mirrored
 
     def embed(self, path: Path) -> Floats | None:
         """Return the joint embedding, (640,) float32, of one face; None where there is no face."""
@@ -33,8 +49,9 @@ class Embedder:
             face = select_faces(self._detector.detect(photo), self._faces, photo)[0]
         except PhotoError:
             return None
-        crop = recogniser_crop(face)[None]
-        joint: Floats = joint_embedding(self._arcface.embed(crop), self._sface.embed(crop))[0]
+        crop = recogniser_crop(face)
+        looks = np.stack([crop, crop[:, ::-1]] if self._mirrored else [crop])
+        joint: Floats = joint_embedding(self._arcface.embed(looks), self._sface.embed(looks)).mean(axis=0)
         return joint
 
 

@@ -1,6 +1,6 @@
 """`anonymix measure`: one door to everything that measures; `anonymix evaluate` proves, on a data set."""
 
-from anonymix_lab.cli.measure import _adapters, _formats, _keystore, _london, _studies, _thresholds
+from anonymix_lab.cli.measure import _adapters, _codes, _formats, _keystore, _london, _studies, _thresholds
 from anonymix_lab.cli.measure._app import app
 
 __all__ = ["app"]
@@ -9,6 +9,7 @@ _COMMANDS = (
     _london,
     _thresholds,
     _adapters,
+    _codes,
     _formats,
     _keystore,
     _studies,

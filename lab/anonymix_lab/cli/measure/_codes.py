@@ -1,0 +1,186 @@
+"""`anonymix measure codes | guiding`: the codes of people, and the curve that references guide them along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from anonymix_lab.cli._common import PAIRS, JsonFile, PairsFolder, PeopleFolder, bars, embedder, staged, write_json
+from anonymix_lab.cli.measure._app import app
+from anonymix_plugin.cli.options import takes_photos
+
+LfwFolder = Annotated[Path, typer.Option(help="Folder of Labeled Faces in the Wild.")]
+
+
+@app.command()
+@takes_photos
+def codes(
+    lfw: Annotated[Path, typer.Argument(metavar="LFW", help="Folder of Labeled Faces in the Wild.")],
+    folds: Annotated[
+        str, typer.Option(help="Folds of its view 2 to measure on: none that were learned from.")
+    ] = "6-10",
+    subspace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Of `anonymix train subspace`; the shipped one by default.", show_default=False
+        ),
+    ] = None,
+    enrolled: Annotated[str, typer.Option(help="From how many photos people are enrolled, separated by commas.")] = (
+        "1,2,3,5"
+    ),
+    mirrored: Annotated[
+        bool, typer.Option("--mirrored", help="Read each photo and its mirror image. The mixer does not.")
+    ] = False,
+    folder: PairsFolder = PAIRS,
+    output: JsonFile = None,
+) -> None:
+    """Measure how well codes alone tell people apart: no face that is drawn from them does better.
+
+    A pair of photos of one person is compared, and up to a million pairs of strangers. No face is drawn.
+    """
+    from dataclasses import asdict
+
+    import numpy as np
+    from rich.table import Table
+
+    from anonymix_lab.data import lfw_folds, parse_folds
+    from anonymix_lab.studies.codes import code_figures, code_pairs, enrolment_figures
+    from anonymix_lab.training.embedding import embed_files, people_of
+    from anonymix_plugin.errors import UsageError
+    from anonymix_plugin.mixer.subspace import IdentitySubspace
+    from anonymix_plugin.mixer.weights import load_mixer_weights
+
+    try:
+        counts = [int(word) for word in enrolled.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{enrolled!r} is no list of numbers", where="--enrolled", fix="1,2,3,5") from error
+    if min(counts) < 1:
+        raise UsageError("nobody is enrolled from no photo", where="--enrolled", fix="1,2,3,5")
+    chosen = parse_folds(folds)
+    passed = load_mixer_weights().subspace if subspace is None else IdentitySubspace.read(subspace)
+    if learned := sorted(set(chosen) & set(passed.lfw_folds)):
+        raise UsageError(f"the subspace was learned from fold {learned[0]}", where="--folds", fix="leave it out")
+    tested = {name for number in chosen for name in lfw_folds(lfw)[number - 1]}
+    paths, who = people_of(lfw / "images")
+    kept = np.array([path.parent.name in tested for path in paths])
+    everybody, who = [path for path, used in zip(paths, kept, strict=True) if used], who[kept]
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"codes-{'-'.join(map(str, chosen))}{'-mirrored' if mirrored else ''}.npy"
+    with bars() as bar:
+        report = staged(bar)
+        embeddings, seen = embed_files(
+            embedder("central", mirrored=mirrored),
+            everybody,
+            folder / name,
+            lambda done, total: report("photos", done, total),
+        )
+    read = np.zeros((len(everybody), passed.dims))
+    read[seen] = passed.project(embeddings[seen])
+    place = {path: row for row, path in enumerate(everybody)}
+    figures = []
+    for pairs in code_pairs(lfw, chosen):
+        rows = np.array([place[path] for path in pairs.paths])
+        figures.append(code_figures(pairs, read[rows], seen[rows]))
+    figures += enrolment_figures(read[seen], who[seen], counts)
+    table = Table("codes alone", "genuine", "EER", "FNMR at FMR 1 %", "at .1 %", "at .01 %")
+    for row in figures:
+        table.add_row(row.title, str(row.genuine), f"{row.eer:.4f}", *(f"{rate:.2%}" for rate in row.fnmr))
+    Console().print(table)
+    write_json(output, [asdict(row) for row in figures])
+
+
+@app.command()
+@takes_photos
+def guiding(
+    people: PeopleFolder,
+    lfw: LfwFolder,
+    folds: Annotated[str, typer.Option(help="Folds of its view 2 that are learned from.")] = "1-5",
+    keys: Annotated[int, typer.Option(help="Keys that faces are drawn under, nine faces each.", min=10)] = 150,
+    ridge: Annotated[float, typer.Option(help="Of the subspaces, as for `anonymix train subspace`.", min=0.0)] = 0.5,
+    mixer_weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of `anonymix train mapper` in the place of the shipped ones.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of keys and codes, which are for this alone.", min=0)] = 1,
+    folder: PairsFolder = PAIRS,
+    output: JsonFile = None,
+) -> None:
+    """Learn the curve that references guide codes along, and tell what it brings beside others.
+
+    Faces are drawn from codes at known angles; the angles between people's codes come from people whom their
+    subspace was not learned from. Nobody of the other folds takes part.
+    """
+    from dataclasses import asdict
+
+    import numpy as np
+    from rich.table import Table
+
+    from anonymix_lab.data import parse_folds
+    from anonymix_lab.studies.guiding import Prediction, best_curve, draw_answers, held_out_cosines
+    from anonymix_lab.training.street import embed_street
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.generator import load_generator
+    from anonymix_plugin.mixer.fast import FastMixer
+    from anonymix_plugin.mixer.guide import GuidingCurve
+    from anonymix_plugin.mixer.policy import MixingPolicy
+    from anonymix_plugin.mixer.subspace import IdentitySubspace, fit_subspace
+    from anonymix_plugin.mixer.weights import SHIPPED, load_mixer_weights
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.recognisers import load_recogniser
+    from anonymix_plugin.verification import THRESHOLDS
+
+    chosen = parse_folds(folds)
+    weights, generator = load_mixer_weights(mixer_weights or SHIPPED), load_generator()
+    dims = weights.subspace.dims
+    thresholds = {name: values["fmr-0.1%"] for name, values in THRESHOLDS.items()}
+
+    def fit(photos: np.ndarray, who: np.ndarray, others: np.ndarray) -> IdentitySubspace:
+        return fit_subspace(photos, who, dims=dims, ridge=ridge, population=others)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with bars() as bar:
+        report = staged(bar)
+        learned = embed_street(embedder(), embedder("central"), people, lfw, chosen, folder, report)
+        street = np.arange(len(learned.who)) >= learned.of_folder
+        cosines = held_out_cosines(learned.photos, learned.who, learned.others, fit, tested=street, seed=seed)
+        answers = draw_answers(
+            generator,
+            FastMixer(generator, weights, MixingPolicy()),
+            dims,
+            YuNet(locate("yunet")),
+            [load_recogniser(name) for name in thresholds],
+            keys=keys,
+            seed=seed,
+            progress=lambda done, total: report("faces", done, total),
+        )
+    prediction = Prediction(answers, cosines, thresholds)
+    tried = best_curve(prediction)
+    shown = [
+        ("not guided", None),
+        ("in use", GuidingCurve()),
+        *((f"{n}.", row[1]) for n, row in enumerate(tried[:5], 1)),
+    ]
+    table = Table(
+        "curve", "low, high, floor", "matcher", "EER", "genuine refused", "strangers accepted", "FNMR at FMR .1 %"
+    )
+    made = []
+    for title, curve in shown:
+        numbers = "" if curve is None else f"{curve.low:g}, {curve.high:g}, {curve.floor:g}"
+        for name, row in prediction.figures(curve).items():
+            rates = (f"{row.refused:.2%}", f"{row.accepted:.2%}", f"{row.fnmr:.2%}")
+            table.add_row(title, numbers, name, f"{row.eer:.4f}", *rates)
+            made.append({"curve": None if curve is None else curve.describe(), "matcher": name, **asdict(row)})
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{len(cosines.genuine)} genuine and {len(cosines.impostor)} other comparisons of codes; "
+        f"{len(answers.cosines)} of drawn faces. Refused and accepted: at thresholds for photos, FMR .1 %."
+    )
+    write_json(output, made)

@@ -1,0 +1,109 @@
+"""Codes are rated as they are, and a curve is found where one is known to be best."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from anonymix_lab.studies.codes import CodePairs, code_figures, enrolment_figures
+from anonymix_lab.studies.guiding import Answers, CodeCosines, Prediction, best_curve, held_out_cosines
+from anonymix_plugin.mixer.guide import GuidingCurve
+
+PEOPLE, PHOTOS, DIMS = 60, 8, 16
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def people() -> tuple[np.ndarray, np.ndarray]:
+    """Codes of people, and who is on each: photos of one person have a cosine of about .5."""
+    random = np.random.Generator(np.random.Philox(1))
+    who = np.repeat(np.arange(PEOPLE), PHOTOS)
+    return unit(random.standard_normal((PEOPLE, DIMS))[who] + random.standard_normal((len(who), DIMS))), who
+
+
+def test_codes_that_say_nothing_are_rated_as_chance_and_perfect_ones_as_faultless() -> None:
+    who = np.repeat(np.arange(PEOPLE), 2)
+    first = np.arange(0, len(who), 2)
+    pairs = CodePairs("pairs", (), who, first, first + 1)
+    seen = np.ones(len(who), np.bool_)
+    random = np.random.Generator(np.random.Philox(2))
+    assert code_figures(pairs, unit(random.standard_normal((len(who), DIMS))), seen).eer == pytest.approx(0.5, abs=0.1)
+    perfect = code_figures(pairs, unit(random.standard_normal((PEOPLE, DIMS)))[who], seen)
+    assert perfect.eer == 0
+    assert perfect.fnmr == (0, 0, 0)
+    assert perfect.genuine == PEOPLE
+
+
+def test_photos_without_a_face_are_in_no_comparison() -> None:
+    who = np.repeat(np.arange(4), 2)
+    pairs = CodePairs("pairs", (), who, np.arange(0, 8, 2), np.arange(1, 8, 2))
+    codes = np.eye(4)[who]
+    codes[0] = 0
+    assert code_figures(pairs, codes, np.arange(8) > 0).genuine == 3
+
+
+def test_the_mean_of_several_photos_is_refused_less(people: tuple[np.ndarray, np.ndarray]) -> None:
+    codes, who = people
+    one, three = enrolment_figures(codes, who, (1, 3))
+    assert one.genuine == three.genuine == PEOPLE * (PHOTOS - 3 - 0)
+    assert three.eer < one.eer
+    assert three.fnmr[1] < one.fnmr[1]
+
+
+def test_people_are_compared_by_subspaces_that_were_not_learned_from_them() -> None:
+    random = np.random.Generator(np.random.Philox(3))
+    who = np.repeat(np.arange(40), 3)
+    photos = unit(random.standard_normal((len(who), 640))).astype(np.float32)
+    learned: list[set[int]] = []
+
+    class Last:
+        def project(self, rows: np.ndarray) -> np.ndarray:
+            shown = {
+                int(who[np.flatnonzero((photos == row).all(axis=1))[0]]) for row in rows if (photos == row).all(1).any()
+            }
+            assert not shown & learned[-1]
+            return unit(rows[:, :DIMS].astype(np.float64))
+
+    def fit(some: np.ndarray, names: np.ndarray, more: np.ndarray) -> Last:
+        learned.append(set(names.tolist()))
+        return Last()
+
+    others = unit(random.standard_normal((20, 640))).astype(np.float32)
+    found = held_out_cosines(photos, who, others, fit, impostors=400)  # type: ignore[arg-type]
+    assert len(learned) == 4
+    assert len(found.genuine) == 40 * 3
+    assert len(found.impostor) > 300
+
+
+@pytest.fixture(scope="module")
+def prediction() -> Prediction:
+    """A recogniser that sees the cosine as it is, with noise, and codes of people that part at about .55."""
+    random = np.random.Generator(np.random.Philox(4))
+    at = np.linspace(-1, 1, 1200)
+    answers = Answers(at, {"plain": np.clip(at**3 + random.normal(0, 0.08, len(at)), -1, 1)})
+    cosines = CodeCosines(np.clip(random.normal(0.8, 0.1, 2000), -1, 1), np.clip(random.normal(0, 0.17, 20_000), -1, 1))
+    return Prediction(answers, cosines, {"plain": 0.2})
+
+
+def test_guiding_lets_fewer_strangers_pass_and_refuses_fewer_of_the_genuine(prediction: Prediction) -> None:
+    plain, guided = (prediction.figures(curve)["plain"] for curve in (None, GuidingCurve(0.3, 0.6, -0.5)))
+    assert guided.eer < plain.eer
+    assert guided.refused <= plain.refused
+    assert guided.accepted < plain.accepted
+
+
+def test_a_curve_that_ends_below_strangers_costs_the_low_false_match_rates(prediction: Prediction) -> None:
+    early, late = (prediction.figures(GuidingCurve(0.1, high, -0.5))["plain"] for high in (0.4, 0.65))
+    assert early.fnmr > 5 * late.fnmr + 0.2  # one stranger in a hundred is drawn as the reference itself
+
+
+def test_the_best_curve_comes_first_and_beats_none(prediction: Prediction) -> None:
+    tried = best_curve(prediction, lows=(0.1, 0.3), highs=(0.4, 0.6), floors=(0.0, -0.5))
+    assert len(tried) == 8
+    assert [cost for cost, _, _ in tried] == sorted(cost for cost, _, _ in tried)
+    plain = prediction.figures(None)["plain"]
+    assert tried[0][0] < plain.eer + plain.refused + 4 * plain.accepted + plain.fnmr
+    assert tried[0][1].high == 0.6
