@@ -45,7 +45,7 @@ class Names:
 
     Attributes:
         root: The output folder.
-        suffix: With the dot.
+        suffix: With the dot; "" for that of the photo.
     """
 
     root: Path
@@ -55,9 +55,10 @@ class Names:
     def allot(self, job: Job) -> Path:
         """The next free path for a face of a photo: `stem`, `stem-2`, `stem-3`, ..."""
         folder, stem = self.root / job.folder, job.stem
+        suffix = self.suffix or job.source.suffix
         number = 1
         while True:
-            path = folder / f"{stem if number == 1 else f'{stem}-{number}'}{self.suffix}"
+            path = folder / f"{stem if number == 1 else f'{stem}-{number}'}{suffix}"
             # Without case: on some file systems A.png and a.png are one file.
             name = str(path).casefold()
             if name not in self._taken:

@@ -29,7 +29,7 @@ from anonymix_plugin.cli.options import (
     takes_photos,
 )
 from anonymix_plugin.cli.report import EXIT_SOME_FAILED, Fault, fault_of, print_json, printable, show_fault
-from anonymix_plugin.errors import AnonymixError, DifferentPeopleError, OutputError, UsageError
+from anonymix_plugin.errors import AnonymixError, DifferentPeopleError, OutputError, PhotoError, UsageError
 
 if TYPE_CHECKING:
     from anonymix_keystore import Keystore
@@ -119,6 +119,14 @@ def protect(
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders within folders, too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
     format_: Annotated[Format, typer.Option("--format", help="Format of the files.")] = Format.PNG,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Photos in biometric records (ISO/IEC 19794-5 and 39794-5, DG2, ANSI/NIST-ITL): write the record"
+            " with the face in it.",
+        ),
+    ] = False,
     mixing: MixerChoice,
     accept_clock: ClockOption = False,
     keystore: KeystoreOption = None,
@@ -183,7 +191,16 @@ def protect(
         with _Progress(len(jobs)) as progress:
             progress.say("loading weights")
             with mixing.opened(store, progress.refining) as mixer:
-                run = _Run(mixer, scope, version, enrol, Names(output, _SUFFIXES[format_]), force, progress)
+                run = _Run(
+                    mixer,
+                    scope,
+                    version,
+                    enrol,
+                    Names(output, "" if record else _SUFFIXES[format_]),
+                    force,
+                    progress,
+                    record,
+                )
                 if together:
                     run.enrol_together(jobs)
                 else:
@@ -242,9 +259,10 @@ class _Run:
         names: Names,
         force: bool,
         progress: _Progress,
+        record: bool,
     ) -> None:
         self._mixer, self._scope, self._version, self._enrol = mixer, scope, version, enrol
-        self._names, self._force, self._progress = names, force, progress
+        self._names, self._force, self._progress, self._record = names, force, progress, record
         self._inputs: set[tuple[int, int]] = set()
         self.rows: list[_Row] = []
         self.stopped: Fault | None = None
@@ -340,7 +358,10 @@ class _Run:
                 continue
             try:
                 _make_folder(target.parent)
-                save_cancelable(face, target)
+                save_cancelable(face, target, record=job.source if self._record else None)
+            except PhotoError as error:
+                self.rows.append(_Row(job, self._scope, fault=fault_of(error)))
+                continue
             except OutputError as error:
                 fault = fault_of(error)
                 self._failed(job, fault)

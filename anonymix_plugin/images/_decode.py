@@ -58,7 +58,8 @@ def decode_photo(
             file object opened in binary mode (read from where it stands), a PIL image (of several frames
             the current one, if `seek` chose it), or a numpy array: (height, width), (height, width, 3) or
             (height, width, 4) of uint8, uint16, or float in 0..1. Files may be JPEG, PNG, HEIC, AVIF,
-            JPEG 2000, WebP, BMP, TIFF or GIF, with any colours that have a way to RGB.
+            JPEG 2000, WebP, BMP, TIFF or GIF, with any colours that have a way to RGB. A biometric
+            record (`records`) with one of them inside counts as that photo.
         limits: How big and how small the image may be; None takes the limits of the configuration file.
         channel_order: Order of the channels of a numpy array: "rgb", or "bgr" as OpenCV has it.
         allow_protected: Take an image that is marked as a cancelable face, too.

@@ -13,13 +13,17 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from anonymix_plugin.errors import OutputError, UsageError
+from anonymix_plugin.errors import OutputError, UnreadableImageError, UsageError
+from anonymix_plugin.images._default_limits import default_limits
 from anonymix_plugin.images._exif import DESCRIPTION, EXIF_IFD, SOFTWARE, USER_COMMENT
 from anonymix_plugin.images._marker import Marker
 from anonymix_plugin.images._marker_text import KEYWORD, to_user_comment
+from anonymix_plugin.images._sources import EncodedSource, read_source
+from anonymix_plugin.limits import ImageLimits
+from anonymix_plugin.records import find_record
 from anonymix_plugin.values import CancelableFace
 
-ImageFormat: TypeAlias = Literal["PNG", "JPEG", "WEBP"]
+ImageFormat: TypeAlias = Literal["PNG", "JPEG", "WEBP", "JPEG2000"]
 """Formats that cancelable faces are written in."""
 
 _SUFFIXES: Final[dict[str, ImageFormat]] = {
@@ -28,6 +32,7 @@ _SUFFIXES: Final[dict[str, ImageFormat]] = {
     ".jpeg": "JPEG",
     ".jpe": "JPEG",
     ".webp": "WEBP",
+    ".jp2": "JPEG2000",
 }
 _DESCRIPTION = "Anonymix cancelable face: not the face of the person photographed"
 _SOFTWARE = "anonymix"
@@ -46,7 +51,7 @@ def encode_cancelable(
 
     Args:
         face: The cancelable face, (height, width, 3) uint8 RGB.
-        format: "PNG" (lossless), "JPEG" or "WEBP"; case does not matter.
+        format: "PNG" (lossless), "JPEG", "WEBP" or "JPEG2000" (a tenth of the size); case does not matter.
         quality: 1..100, for JPEG and WebP.
 
     Returns:
@@ -68,6 +73,8 @@ def encode_cancelable(
         text = PngImagePlugin.PngInfo()
         text.add_text(KEYWORD, marker.decode("ascii"))
         options["pnginfo"] = text
+    elif kind == "JPEG2000":
+        options = {"quality_mode": "rates", "quality_layers": [10], "irreversible": True}
     else:
         options["quality"] = quality
     if kind == "JPEG":
@@ -77,7 +84,39 @@ def encode_cancelable(
         Image.fromarray(np.ascontiguousarray(pixels)).save(stream, kind, **options)
     except (OSError, ValueError, MemoryError) as error:
         raise OutputError(f"the face can't be encoded as {kind}: {error}", fix="use PNG") from error
-    return stream.getvalue()
+    return stream.getvalue() + (_exif_box(marker) if kind == "JPEG2000" else b"")
+
+
+def encode_record(face: CancelableFace, record: EncodedSource, *, limits: ImageLimits | None = None) -> bytes:
+    """Makes a biometric record anew, with a cancelable face in the place of the photo.
+
+    Records are those of ISO/IEC 19794-5 and 39794-5, data group 2 of ICAO 9303, and ANSI/NIST-ITL with one type
+    10. The face is coded as the photo was, and marked. What described the photo or the face in it (feature
+    points, pose, quality, device and the like) is left out or becomes "unspecified".
+
+    Args:
+        face: The cancelable face.
+        record: The record that the photo came from: a path, bytes, or a binary file object.
+        limits: How many bytes are read at most; None takes the limits of the configuration file.
+
+    Returns:
+        The new record.
+
+    Raises:
+        UnreadableImageError: No record, or a damaged one, or one that holds other biometrics as well.
+        OutputError: The encoder failed.
+    """
+    data, where = read_source(record, limits or default_limits())
+    found = find_record(data, where)
+    if found is None:
+        raise UnreadableImageError("this is no biometric record", where=where, fix="write the face as a picture")
+    picture = encode_cancelable(face, found.coding)
+    try:
+        return found.rebuild(picture, face.pixels.shape[1], face.pixels.shape[0])
+    except ValueError as error:
+        raise UnreadableImageError(
+            f"the biometric record can't be written back: {error}", where=where, fix="write the face as a picture"
+        ) from None
 
 
 def save_cancelable(
@@ -86,6 +125,7 @@ def save_cancelable(
     *,
     format: ImageFormat | None = None,  # noqa: A002 - as Pillow calls it
     quality: int = 95,
+    record: EncodedSource | None = None,
 ) -> None:
     """Writes a cancelable face to a file, whole or not at all.
 
@@ -98,18 +138,24 @@ def save_cancelable(
         path: Where to; an existing file is replaced.
         format: "PNG", "JPEG" or "WEBP"; None goes by the suffix of the path.
         quality: 1..100, for JPEG and WebP.
+        record: The biometric record that the photo came from: it is written anew with the face in it, whatever
+            the suffix, as by `encode_record`.
 
     Raises:
         UsageError: No such format, a suffix that names none, or as for `encode_cancelable`.
+        UnreadableImageError: As for `encode_record`.
         OutputError: The file could not be written: no such folder, no permission, no space.
     """
     target = Path(path)
     kind = format if format is not None else _SUFFIXES.get(target.suffix.lower())
-    if kind is None:
+    if record is not None:
+        data = encode_record(face, record)
+    elif kind is None:
         raise UsageError(
             f"the suffix {target.suffix!r} names no format", where=str(target), fix="use .png, .jpg or .webp"
         )
-    data = encode_cancelable(face, kind, quality=quality)
+    else:
+        data = encode_cancelable(face, kind, quality=quality)
     try:
         _write_whole(target, data)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
@@ -127,8 +173,14 @@ def save_cancelable(
 def _known_format(name: str) -> ImageFormat:
     kind = {"JPG": "JPEG"}.get(str(name).upper(), str(name).upper())
     if kind not in get_args(ImageFormat):
-        raise UsageError(f"there is no format {name!r} for cancelable faces", fix="use PNG, JPEG or WEBP")
+        raise UsageError(f"there is no format {name!r} for cancelable faces", fix="use PNG, JPEG, JPEG2000 or WEBP")
     return cast("ImageFormat", kind)
+
+
+def _exif_box(marker: bytes) -> bytes:
+    """A box with EXIF for the end of a JPEG 2000 file, into which Pillow writes none."""
+    body = b"JpgTiffExif->JP2" + _exif(marker).tobytes().removeprefix(b"Exif\0\0")
+    return (8 + len(body)).to_bytes(4, "big") + b"uuid" + body
 
 
 def _exif(marker: bytes) -> Image.Exif:

@@ -6,12 +6,14 @@ import _thread
 import errno
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -47,6 +49,47 @@ def files(folder: Path) -> list[str]:
     if not folder.exists():
         return []
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def as_record(photo: Path, path: Path) -> Path:
+    """A record of ISO/IEC 19794-5:2005 with a photo in it, and green eyes."""
+    picture = photo.read_bytes()
+    with Image.open(photo) as image:
+        about = struct.pack(">BBHHBBHH", 1, 0, *image.size, 1, 2, 7, 90)
+    block = struct.pack(">IHBBB", 32 + len(picture), 0, 2, 5, 7) + bytes(11) + about + picture
+    path.write_bytes(b"FAC\x00010\0" + struct.pack(">IH", 14 + len(block), 1) + block)
+    return path
+
+
+def test_a_record_comes_back_with_another_face_in_it(run, one: Path, out: Path, tmp_path: Path) -> None:
+    record = as_record(one, tmp_path / "passport.fac")
+    ended = run("protect", record, "--subject", "alice", "--record", "-o", out)
+    assert (ended.code, ended.err) == (0, "")
+    assert files(out) == ["passport.fac"]
+    new = (out / "passport.fac").read_bytes()
+    assert new.startswith(b"FAC\x00010\0")
+    assert new[20:23] == bytes(3)
+    assert one.read_bytes()[-2000:-1900] not in new
+    assert read_marker(out / "passport.fac").key_version == 1
+
+
+def test_a_photo_without_a_record_is_told_where_one_is_asked_for(run, one: Path, out: Path) -> None:
+    ended = run("protect", one, "--subject", "alice", "--record", "-o", out)
+    assert ended.code == 3
+    assert "no biometric record" in ended.out + ended.err
+    assert not files(out)
+
+
+def test_heic_without_its_extra_says_exactly_what_to_install(run, out: Path, one: Path, monkeypatch, tmp_path) -> None:
+    photo = tmp_path / "IMG_0001.HEIC"
+    with Image.open(one) as image:
+        pillow_heif.from_pillow(image.convert("RGB")).save(photo)
+    assert run("protect", photo, "--subject", "alice", "-o", out).code == 0
+    assert files(out) == ["IMG_0001.png"]
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    ended = run("protect", photo, "--subject", "alice", "-o", out / "again")
+    assert ended.code == 2
+    assert 'pip install "anonymix-plugin[heif]"' in ended.out + ended.err
 
 
 # --- photos in, faces out ---------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from anonymix_plugin.images._containers._jpeg2000 import examine_jpeg2000
 from anonymix_plugin.images._containers._png import examine_png
 from anonymix_plugin.images._containers._tiff import examine_tiff
 from anonymix_plugin.images._containers._webp import examine_webp
+from anonymix_plugin.records import find_record
 
 _PICTURE_BRANDS: Final = (b"hei", b"hev", b"mif1", b"msf1", b"miaf", b"MiHE", b"avi")
 _EXAMINERS: Final[tuple[tuple[bytes, int, Callable[[bytes, str], Container]], ...]] = (
@@ -97,12 +98,14 @@ def examine(data: bytes, where: str) -> Container:
     """Takes an encoded image apart.
 
     Args:
-        data: The whole file.
+        data: The whole file; of a biometric record the photo in it is examined.
         where: Its name, for messages.
 
     Raises:
         UnreadableImageError: Of none of the formats that are read, or damaged.
     """
+    record = find_record(data, where)
+    data = data if record is None else record.picture
     for magic, at, examiner in _EXAMINERS:
         if data.startswith(magic, at):
             return examiner(data, where)
