@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from leaks import COVERED, SECRET, Search, members, named, sources, words_of
 
@@ -17,6 +18,7 @@ from anonymix_keystore import KeystoreError
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import Anonymixer, AnonymixError, Outcome, PhotoRequest, UnreadableImageError, images
 from anonymix_plugin import verification as verification_module
+from anonymix_plugin.values import CancelableFace
 from anonymix_plugin.verification import Verifier
 from anonymix_plugin.words import clean, is_plausible_path, shown
 
@@ -62,7 +64,8 @@ def given(door: Callable[..., Any], parameter: str, source: Any) -> Any:
     value = PhotoRequest(source, "alice") if "PhotoRequest" in wanted else source
     arguments = {parameter: [value] if "Iterable" in wanted else value}
     taken = inspect.signature(door).parameters
-    usual = {"subject": "alice", "limits": images.ImageLimits()}
+    face = CancelableFace(np.zeros((8, 8, 3), np.uint8), (0.0, 0.0, 8.0, 8.0), "alice", "default", 1, "ab", "fast")
+    usual = {"subject": "alice", "limits": images.ImageLimits(), "face": face, "path": "face.png"}
     arguments |= {name: it for name, it in usual.items() if name in taken}
     for name, other in taken.items():
         if name not in arguments and other.default is other.empty and other.kind is not other.VAR_KEYWORD:
