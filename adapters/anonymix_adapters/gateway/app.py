@@ -165,6 +165,7 @@ class Gateway:
         callers: Who may.
         limits: What is taken.
         scope: Scope of keys that tokens are asked about.
+        api_callers: Who may use the HTTP API; the same by default.
         more: Routes before the proxy's: the API, the page.
     """
 
@@ -175,9 +176,11 @@ class Gateway:
         limits: Limits | None = None,
         *,
         scope: str = "default",
+        api_callers: Callers | None = None,
         more: Callable[[Gateway], list[BaseRoute]] = lambda _: [],
     ) -> None:
         self.proxy, self.callers, self.scope = proxy, callers, scope
+        self.api_callers = api_callers or callers
         self.limits = limits or Limits()
         self.workers = Workers(self.limits.threads, self.limits.waiting)
         self.metrics, self.rate = Metrics(), Rate(self.limits.rate)

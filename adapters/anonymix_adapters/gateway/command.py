@@ -179,6 +179,9 @@ def gateway(
         with_tokens = not listening.local
     listening.check(tokens=with_tokens)
     with naming_extras():
+        from starlette.routing import Mount
+
+        from anonymix_adapters.gateway.api import Api
         from anonymix_adapters.gateway.app import Callers, Gateway, Limits
         from anonymix_adapters.gateway.profile import load_profile
         from anonymix_adapters.gateway.proxy import Proxy
@@ -206,7 +209,14 @@ def gateway(
                 insecure_http=insecure_upstream,
                 secrets=_secrets(upstream_secret or []),
             )
-        made = Gateway(proxy, Callers(kept if with_tokens else None), limits, scope=scope)
+        made = Gateway(
+            proxy,
+            Callers(kept if with_tokens else None),
+            limits,
+            scope=scope,
+            api_callers=Callers(kept),
+            more=lambda it: [Mount("/v1", Api(it, mixer).app())],
+        )
         typer.echo(f"listening on {'https' if tls_certificate else 'http'}://{host}:{port}", err=True)
         serve(made, listening)
 

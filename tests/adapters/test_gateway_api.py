@@ -1,0 +1,171 @@
+"""The HTTP API /v1: tokens and scopes, problem documents, idempotency, streams, and what OpenAPI says of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from gateway_rig import served
+from recording_upstream import QuickMixer, is_problem
+from starlette.routing import Mount
+
+from anonymix_adapters.gateway import Callers, Gateway, Limits, Tokens
+from anonymix_adapters.gateway.api import Api
+from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
+from anonymix_plugin import read_marker
+
+PHOTO = base64.b64encode((Path(__file__).parents[1] / "people" / "alex_1.jpg").read_bytes()).decode()
+RIGHTS = ("probe", "enrol", "administer", "audit")
+
+
+class Rig:
+    """A gateway without a back end."""
+
+    def __init__(self, keystore: Keystore, tokens: Tokens, url: str) -> None:
+        self.keystore, self.tokens, self.url = keystore, tokens, url
+
+    def client(self, *rights: str, scopes: tuple[str, ...] = ()) -> httpx2.Client:
+        secret, self.token = self.tokens.create(rights or RIGHTS, scopes=scopes)
+        return httpx2.Client(base_url=f"{self.url}/v1/", headers={"authorization": f"Bearer {secret}"}, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    folder = tmp_path_factory.mktemp("api")
+    cheap = Argon2Cost(memory_kib=8_192, passes=1, lanes=1)
+    tokens = Tokens(folder / "tokens.json")
+    with Keystore.create(folder / "keystore.db", PassphraseUnlock("swordfish", cost=cheap)) as store:
+        gateway = Gateway(
+            None,
+            Callers(None),
+            Limits(body=2_000_000),
+            api_callers=Callers(tokens),
+            more=lambda it: [Mount("/v1", Api(it, QuickMixer(store)).app())],
+        )
+        with served(gateway.app) as url:
+            yield Rig(store, tokens, url)
+
+
+@pytest.fixture
+def api(rig: Rig) -> Iterator[httpx2.Client]:
+    with rig.client() as client:
+        yield client
+
+
+def refused(answer: httpx2.Response, status: int, code: str = "") -> None:
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert is_problem(document)
+    assert answer.status_code == document["status"] == status
+    assert code in {"", document["code"]}
+
+
+def enrolment(external_id: str, **changes: Any) -> dict[str, Any]:
+    return {"image": PHOTO, "subject": "alice", "collection": "door", "external_id": external_id} | changes
+
+
+def test_a_photo_comes_back_as_a_cancelable_face(api: httpx2.Client) -> None:
+    answer = api.post("protect", json={"image": PHOTO})
+    assert answer.status_code == 200
+    marker = read_marker(base64.b64decode(answer.json()["image"]))
+    assert marker is not None
+    refused(api.post("protect", json={"image": answer.json()["image"]}), 422, "already_protected")
+    refused(api.post("protect", json={"image": PHOTO, "subject": "nobody"}), 404, "unknown_subject")
+
+
+def test_an_enrolment_is_recorded_once_whatever_is_repeated(api: httpx2.Client, rig: Rig) -> None:
+    headers = {"Idempotency-Key": "one"}
+    first = api.post("enrol", json=enrolment("e1"), headers=headers)
+    again = api.post("enrol", json=enrolment("e1"), headers=headers)
+    assert (first.status_code, first.json()) == (again.status_code, again.json()) == (200, first.json())
+    refused(api.post("enrol", json=enrolment("e2"), headers=headers), 422, "idempotency")
+    assert [item.external_id for item in rig.keystore.enrolments()] == ["e1"]
+    assert api.get("due").json() == []
+    assert api.post("subjects/alice/rotate", json={"reason": "breach"}).json() == {"version": 2}
+    (due,) = api.get("due").json()
+    assert (due["subject"], due["external_id"], due["delete"], due["enrol"]) == ("alice", "e1", True, True)
+    assert {entry["version"] for entry in api.get("subjects").json() if entry["subject"] == "alice"} == {2}
+    assert api.post("subjects/alice/revoke").json() == {"versions": [2]}
+    receipt = api.delete("subjects/alice").json()
+    assert receipt["entries"] == [{"adapter": "api", "collection": "door", "external_id": "e1"}]
+    refused(api.delete("subjects/alice"), 404)
+    lines = api.get("audit").json()
+    assert any(rig.token.id in json.dumps(line) for line in lines)
+    assert api.get("audit", params={"after": len(lines) - 1}).json() == lines[-1:]
+
+
+def test_a_token_opens_what_it_is_for_and_no_more(rig: Rig) -> None:
+    with httpx2.Client(base_url=f"{rig.url}/v1/") as nobody:
+        refused(nobody.get("subjects"), 401)
+        refused(nobody.post("protect", json={"image": PHOTO}, headers={"authorization": "Bearer anx_x"}), 401)
+        assert nobody.get("livez").json() == {"status": "live"}
+        assert nobody.get("readyz").json() == {"status": "ready"}
+    with rig.client("probe", scopes=("here",)) as prober:
+        refused(prober.get("subjects"), 403, "right")
+        refused(prober.post("enrol", json=enrolment("e9")), 403, "right")
+        refused(prober.get("audit"), 403, "right")
+        refused(prober.post("protect", json={"image": PHOTO}), 403, "scope")
+        assert prober.post("protect", json={"image": PHOTO, "scope": "here"}).status_code == 200
+
+
+def test_photos_in_a_stream_are_answered_line_by_line(api: httpx2.Client) -> None:
+    lines = [
+        json.dumps({"id": 1, "image": PHOTO}),
+        "no JSON",
+        json.dumps({"id": 2, "image": "bm90aGluZw=="}),
+        json.dumps({"id": 3, "image": PHOTO, "more": 1}),
+        json.dumps({"id": 4, "image": PHOTO}),
+    ]
+    answer = api.post("protect-stream", content="\n".join(lines).encode())
+    assert answer.status_code == 200, answer.text
+    found = [json.loads(line) for line in answer.content.splitlines()]
+    assert [line["id"] for line in found] == [1, None, 2, 3, 4]
+    assert [is_problem(line["problem"]) if "problem" in line else "image" in line for line in found] == [True] * 5
+    assert ["problem" in line for line in found] == [False, True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"{", 422),
+        (b"[]", 422),
+        (b'{"image": 1}', 422),
+        (b'{"image": "%%%%"}', 400),
+        (b'{"image": "bm90aGluZw=="}', 422),
+        (b'{"image": "bm90aGluZw==", "unknown": 1}', 422),
+        (b'{"image": "bm90aGluZw==", "version": 1e400}', 422),
+        (b'{"image": "bm90aGluZw==", "subject": "", "scope": ""}', 422),
+        (b"[" * 5000, 400),
+        (b'"' + b"x" * 2_100_000 + b'"', 413),
+    ],
+)
+def test_bodies_that_make_no_sense_are_problem_documents(body: bytes, status: int, api: httpx2.Client) -> None:
+    refused(api.post("protect", content=body, headers={"content-type": "application/json"}), status)
+
+
+def test_unknown_routes_and_methods_are_problem_documents(api: httpx2.Client, rig: Rig) -> None:
+    refused(api.get("nothing"), 404)
+    refused(api.put("protect"), 405)
+    refused(httpx2.get(f"{rig.url}/api/v1/anything"), 404, "no_upstream")
+
+
+def test_openapi_says_what_there_is(api: httpx2.Client) -> None:
+    document = api.get("openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {
+        *("/protect", "/protect-stream", "/enrol", "/verify", "/subjects", "/subjects/{subject}"),
+        *("/subjects/{subject}/rotate", "/subjects/{subject}/revoke", "/gallery/rotate", "/due", "/audit"),
+        *("/livez", "/readyz"),
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["summary"].endswith("."), path
+            assert {"4XX", "5XX"} <= operation["responses"].keys()
+            assert "application/problem+json" in operation["responses"]["4XX"]["content"]
+            assert ("security" in operation) == (path not in {"/livez", "/readyz"})
