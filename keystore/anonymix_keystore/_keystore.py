@@ -256,6 +256,7 @@ class Keystore(Subjects, Bulk, Care):
 
     def close(self) -> None:
         """Forget all keys and close the file. Closing twice does nothing."""
+        self._originals.lock()
         self._core.close()
 
     def __enter__(self) -> Self:

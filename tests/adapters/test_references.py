@@ -131,6 +131,7 @@ def test_a_drill_passes_with_probes_that_are_guided(mixer: Anonymixer, londoners
     assert steps["impostors accepted, who claim to be the next person"] == 0
 
 
+@pytest.mark.long
 def test_what_is_measured_behind_an_adapter_can_be_guided(mixer: Anonymixer, londoners: list[Person]) -> None:
     people = [Person(f"measured {it.name}", it.enrolled, it.probe) for it in londoners[:2]]
     found = measure(opencv_adapter, mixer, people, claims=1, calls=1, references=True)

@@ -36,6 +36,13 @@ def test_originals_are_off_by_default(store: Keystore, second: KeyFileUnlock) ->
             attempt()
 
 
+def test_closing_forgets_the_second_root(store: Keystore, second: KeyFileUnlock) -> None:
+    store.originals.enable(second)
+    assert store.originals._opened is not None
+    store.close()
+    assert store.originals._opened is None
+
+
 def test_an_original_comes_back_whole(
     store: Keystore, second: KeyFileUnlock, path: Path, reopen: Callable[..., Keystore]
 ) -> None:
