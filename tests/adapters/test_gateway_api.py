@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,19 @@ def test_a_photo_comes_back_as_a_cancelable_face(api: httpx2.Client) -> None:
     assert marker is not None
     refused(api.post("protect", json={"image": answer.json()["image"]}), 422, "already_protected")
     refused(api.post("protect", json={"image": PHOTO, "subject": "nobody"}), 404, "unknown_subject")
+
+
+def test_the_log_names_the_token_and_nobody_else(
+    api: httpx2.Client, rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "anonymix.gateway"):
+        api.post("subjects/Erika/rotate", json={"reason": "breach"})
+        api.get("Erika")
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "anonymix.gateway"]
+    assert [(line["call"], line["status"], line.get("token")) for line in lines] == [
+        ("/v1/subjects/{subject}/rotate", 404, rig.token.id),
+        ("/v1/(unknown)", 404, None),
+    ]
 
 
 def test_an_enrolment_is_recorded_once_whatever_is_repeated(api: httpx2.Client, rig: Rig) -> None:

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
@@ -219,7 +220,7 @@ class Api:
         self._photos(app)
         self._keys(app)
         self._health(app)
-        return _Limited(app, self.gateway.limits.body)
+        return _Told(app, self.gateway)
 
     # --- photos -----------------------------------------------------------------------------------
 
@@ -425,8 +426,9 @@ class Api:
     # --- callers ----------------------------------------------------------------------------------
 
     def _needs(self, right: str) -> Any:
-        def caller(shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Token:
+        def caller(request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Token:
             token = self.gateway.api_callers.of(shown.credentials if shown else "")
+            request.state.token = token.id
             self.gateway.rate.take(token.id)
             if not token.may(right):
                 raise ProblemError(
@@ -444,32 +446,43 @@ class Api:
         return await self.gateway.workers.run(work)
 
 
-class _Limited:
-    """Ends requests whose body is too long; a stream is limited line by line."""
+class _Told:
+    """Ends requests whose body is too long (a stream is limited line by line), counts them, and logs them."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most = app, most
+    def __init__(self, app: ASGIApp, gateway: "Gateway") -> None:
+        self._app, self._gateway, self._most = app, gateway, gateway.limits.body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].endswith("/protect-stream"):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        taken = 0
+        start, status, taken = time.monotonic(), 499, 0
+        stream = scope["path"].endswith("/protect-stream")
         too_large = ProblemError(f"a request has at most {self._most} bytes", status=413, code="too_large")
 
         async def limited() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > self._most:
+            if taken > self._most and not stream:
                 raise too_large
             return message
 
+        async def seen(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length[:20]) > self._most:
-            await _as_problem(None, too_large)(scope, receive, send)
-            return
-        await self._app(scope, limited, send)
+        if not stream and (not length.isdigit() or int(length[:20]) > self._most):
+            await _as_problem(None, too_large)(scope, receive, seen)
+        else:
+            await self._app(scope, limited, seen)
+        route = getattr(scope.get("route"), "path", "")
+        call = f"/v1{route if route != '/v1' else '/(unknown)'}"
+        seconds, who = time.monotonic() - start, scope.get("state", {}).get("token", "")
+        self._gateway.metrics.request(call, status, "", seconds)
+        self._gateway.told(call, status, "", who, seconds)
 
 
 def _decoded(text: str) -> bytes:
