@@ -250,7 +250,7 @@ class SetCopier:
             self._refuse_taken(job.source, target)
             targets[job.source] = target
         if renamed := sum(target.name != path.name for path, target in targets.items()):
-            copied.notes.append(f"{renamed:,} files of formats that are not written are PNG files with .png added")
+            copied.notes.append(f"files of formats that are not written became PNG files, with .png added: {renamed:,}")
         gallery = self.keys is SetKeys.GALLERY
         items = (_Item(job.source, job.source, None if gallery else job.subject) for job in jobs)
         for item, face in self._faces(items, copied):
