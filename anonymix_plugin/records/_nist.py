@@ -17,6 +17,8 @@ BEGIN: Final = b"1.001:"
 _FILE, _GROUP, _RECORD, _UNIT = b"\x1c", b"\x1d", b"\x1e", b"\x1f"
 _TAGGED: Final = re.compile(rb"(\d{1,2})\.001:(\d{1,10})")
 _FIELD: Final = re.compile(rb"10\.(\d{3,9}):", re.DOTALL)
+_MOST_OF_FIRST: Final = 100_000
+_MOST_FIELDS: Final = 10_000
 _BINARY: Final = range(3, 9)
 _OF_TEXT: Final = frozenset({1, 2})
 _FACE: Final = 10
@@ -60,7 +62,7 @@ def read_nist(data: bytes) -> FaceRecord:
 def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and bytes of each record, in their order; the first one lists the types of the others."""
     first = _tagged(data, 0)
-    if first is None or first[0] != 1:
+    if first is None or first[0] != 1 or first[1] > _MOST_OF_FIRST:
         raise RecordError("it does not begin with a record of type 1")
     yield 1, data[: first[1]]
     at = first[1]
@@ -107,8 +109,8 @@ def _fields(body: bytes) -> dict[int, bytes]:
         number = int(match[1])
         stop = end if number == 999 else body.find(_GROUP, match.end(), end)
         stop = end if stop < 0 else stop
-        if number in found:
-            raise RecordError("a field is there twice")
+        if number in found or len(found) >= _MOST_FIELDS:
+            raise RecordError("a field is there twice, or there are absurdly many")
         found[number] = body[match.end() : stop]
         at = stop + 1
     return found

@@ -6,6 +6,7 @@ import io
 import re
 import struct
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -259,6 +260,56 @@ def test_a_jpeg_2000_too_large_for_memory_is_decoded_at_half_the_size(encode):
     assert (
         error_of(photo.pixels[:200, :300], cv2.resize(pixels[:400, :600], (300, 200), interpolation=cv2.INTER_AREA)) < 3
     )
+
+
+def with_box(data: bytes, name: bytes, content: bytes) -> bytes:
+    """A HEIF file in whose list of pictures a box has another content; places of data stay wrong."""
+    at, meta = data.index(name) - 4, data.index(b"meta") - 4
+    size = int.from_bytes(data[at : at + 4], "big")
+    outer = [meta] if name == b"iloc" else [meta, data.index(b"iprp") - 4]
+    out = bytearray(data)
+    for place in outer if name == b"ipma" else [meta]:
+        whole = int.from_bytes(data[place : place + 4], "big") - size + 8 + len(content)
+        out[place : place + 4] = whole.to_bytes(4, "big")
+    out[at : at + size] = (8 + len(content)).to_bytes(4, "big") + name + content
+    return bytes(out)
+
+
+EMPTY_PLACES = b"\0\0\0\0\0\0\xff\xff" + b"\0\1\0\0\xff\xff" * 65_535
+BOMBS = {
+    "places without end": lambda files: with_box(files["heic"], b"iloc", EMPTY_PLACES),
+    "properties without end": lambda files: with_box(
+        files["heic"], b"ipma", b"\0\0\0\0\0\1\0\0" + (b"\0\1\xff" + b"\1" * 255) * 65_536
+    ),
+    "markers without end": lambda files: (
+        files["jpeg 2000 stream"][: files["jpeg 2000 stream"].index(b"\xff\x52")] + b"\xff\x30" * 1_000_000
+    ),
+    "tile-parts without end": lambda files: (
+        files["jpeg 2000 stream"][: files["jpeg 2000 stream"].index(b"\xff\x90")]
+        + b"\xff\x90\0\x0a\0\0\0\0\0\x0e\0\1\xff\x93" * 300_000
+        + b"\xff\xd9"
+    ),
+    "units without end": lambda files: replaced_data(files["avif"], b"\x12\0" * 1_000_000),
+}
+
+
+def replaced_data(data: bytes, body: bytes) -> bytes:
+    """A HEIF file of one item with other data."""
+    start = data.index(b"mdat") + 4
+    iloc = data.index(b"iloc")
+    out = bytearray(data[:start] + body)
+    struct.pack_into(">I", out, start - 8, 8 + len(body))
+    struct.pack_into(">I", out, data.index(struct.pack(">I", start), iloc) + 4, len(body))
+    return bytes(out)
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_lists_without_end_are_refused_before_they_take_time(name, files):
+    data = BOMBS[name](files)
+    begun = time.process_time()
+    with pytest.raises(UnreadableImageError, match=r"absurdly long|too many"):
+        decode_photo(data)
+    assert time.process_time() - begun < 5, name
 
 
 FUZZED = ["heic", "heic of tiles", "avif", "jpeg 2000", "jpeg 2000 of tiles"]

@@ -159,7 +159,7 @@ def test_every_truncation_is_refused(name):
             decode_photo(data[:length])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     name=st.sampled_from(sorted(RECORDS)),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=4)), max_size=4),

@@ -17,6 +17,8 @@ _SEQUENCE: Final = 33
 _SLICES: Final = range(32)
 _SEQUENCE_HEADER: Final = 1
 _MOST: Final = 1024  # bytes of a header
+_MOST_OF_RECORD: Final = 1 << 16
+_MOST_UNITS: Final = 100_000  # of a picture; some may be empty
 
 
 class _Bits:
@@ -48,6 +50,8 @@ def hevc_parameters(record: bytes) -> tuple[bytes, tuple[int, int]]:
     Raises:
         ValueError: It is damaged, or names no size.
     """
+    if len(record) > _MOST_OF_RECORD:
+        raise ValueError("the decoder's configuration is absurdly long")
     cursor = Cursor(record)
     head = cursor.bytes(22)
     kept: list[bytes] = []
@@ -73,12 +77,14 @@ def hevc_slices(data: bytes, record: bytes) -> bytes:
     """
     size = (record[21] & 3) + 1
     cursor = Cursor(data)
-    kept = []
-    while cursor:
+    kept: list[bytes] = []
+    for _ in range(_MOST_UNITS):
+        if not cursor:
+            return b"".join(kept)
         unit = cursor.bytes(cursor.number(size))
         if unit and unit[0] >> 1 in _SLICES and _layer(unit) == 0:
             kept.append(len(unit).to_bytes(size, "big") + unit)
-    return b"".join(kept)
+    raise ValueError("it has too many units")
 
 
 def _layer(unit: bytes) -> int:
@@ -117,7 +123,9 @@ def av1_size(data: bytes) -> tuple[int, int]:
 
 def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
     cursor = Cursor(data)
-    while cursor:
+    for _ in range(_MOST_UNITS):
+        if not cursor:
+            return
         head = cursor.number(1)
         if head & 4:
             cursor.bytes(1)
@@ -129,6 +137,7 @@ def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
                 length |= (byte & 127) << shift
                 shift, more = shift + 7, bool(byte & 128) and shift < 49
         yield head >> 3 & 15, cursor.bytes(length)
+    raise ValueError("it has too many units")
 
 
 def _av1_sequence(body: bytes) -> tuple[int, int]:

@@ -25,6 +25,7 @@ _TRANSFORMS: Final = frozenset({b"clap", b"irot", b"imir"})
 _KEPT: Final = frozenset({b"hvcC", b"av1C", b"ispe", b"pixi", b"auxC"})
 _ALPHA: Final = frozenset({b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1"})
 _MOST_ITEMS: Final = 10_000
+_MOST_ENTRIES: Final = 100_000  # places, references or properties of all items together, however small each is
 
 
 @dataclass
@@ -104,6 +105,7 @@ def _examined(file: _File, primary: _Item, where: str) -> Container:
     for number, item in file.items.items():
         if set(item.of(b"auxl")) & wanted.keys() and _is_alpha(item):
             wanted = wanted | {number: item} | {tile: file.items[tile] for tile in item.of(b"dimg")}
+            _few(len(wanted) * len(tiles))
     lean, largest = _lean(file, wanted, codec, where)
     crop, orientation = _transforms(primary)
     colours = [*primary.all(b"colr"), *tiles[0].all(b"colr")]
@@ -176,6 +178,7 @@ def _read_places(content: Cursor, items: Mapping[int, _Item]) -> None:
     version, _ = content.full()
     sizes, more = content.number(1), content.number(1)
     offset_size, length_size, base_size = sizes >> 4, sizes & 15, more >> 4
+    total = 0
     index_size = more & 15 if version else 0
     for _ in range(content.number(4 if version == 2 else 2)):
         number = content.number(4 if version == 2 else 2)
@@ -183,7 +186,9 @@ def _read_places(content: Cursor, items: Mapping[int, _Item]) -> None:
         source = content.number(2)
         base = content.number(base_size)
         parts = []
-        for _ in range(content.number(2)):
+        count = content.number(2)
+        total = _few(total + count)
+        for _ in range(count):
             content.bytes(index_size)
             parts.append((place, base + content.number(offset_size), content.number(length_size)))
         if number in items:
@@ -194,15 +199,18 @@ def _read_places(content: Cursor, items: Mapping[int, _Item]) -> None:
 def _read_references(content: Cursor, items: Mapping[int, _Item]) -> None:
     version, _ = content.full()
     size = 4 if version else 2
+    total = 0
     for name, entry in boxes(content.data, content.at, content.end):
-        number = entry.number(size)
-        others = [entry.number(size) for _ in range(entry.number(2))]
+        number, count = entry.number(size), entry.number(2)
+        total = _few(total + count)
+        others = [entry.number(size) for _ in range(count)]
         if number in items:
             items[number].references.append((name, others))
 
 
 def _read_properties(content: Cursor, items: Mapping[int, _Item]) -> None:
     known: list[tuple[bytes, bytes]] = []
+    total = 0
     for name, inner in boxes(content.data, content.at, content.end):
         if name == b"ipco":
             known = [(kind, each.bytes(each.end - each.at)) for kind, each in boxes(inner.data, inner.at, inner.end)]
@@ -211,13 +219,22 @@ def _read_properties(content: Cursor, items: Mapping[int, _Item]) -> None:
             continue
         version, flags = inner.full()
         wide = flags & 1
-        for _ in range(inner.number(4)):
+        for _ in range(_few(inner.number(4))):
             item = items.get(inner.number(4 if version else 2))
-            for _ in range(inner.number(1)):
+            count = inner.number(1)
+            total = _few(total + count)
+            for _ in range(count):
                 index = inner.number(1 + wide)
                 essential, index = bool(index >> (7 + 8 * wide)), index & (0x7FFF if wide else 0x7F)
                 if item is not None and index:
                     item.properties.append((*known[index - 1], essential))
+
+
+def _few(count: int) -> int:
+    """The count itself, if it is no attack."""
+    if count > _MOST_ENTRIES:
+        raise ValueError("its lists are absurdly long")
+    return count
 
 
 def _is_alpha(item: _Item) -> bool:

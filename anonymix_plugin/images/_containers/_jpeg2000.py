@@ -25,6 +25,7 @@ _LEAST_TILE: Final = 4096  # pixels
 _LEAST_PRECINCT: Final = 1024
 _LEAST_BLOCK: Final = 64
 _MOST_LAYERS: Final = 100
+_MOST_MARKERS: Final = 200_000
 
 
 @dataclass
@@ -113,7 +114,7 @@ def _stream(data: bytes, start: int, where: str) -> _Stream:
     stream = _Stream()
     ends = 0  # where the tile-part ends, 0 in the main header
     at = start
-    while True:
+    for _ in range(_MOST_MARKERS):
         marker = int.from_bytes(data[at : at + 2], "big")
         if marker == _END:
             break
@@ -139,6 +140,8 @@ def _stream(data: bytes, start: int, where: str) -> _Stream:
         if not ends and marker != _COMMENT:
             stream.header.append(data[at : at + 2 + length])
         at += 2 + length
+    else:
+        raise ValueError("it has too many markers")
     if not (stream.components and stream.begin):
         raise ValueError("it holds no picture")
     stream.end = at + 2
