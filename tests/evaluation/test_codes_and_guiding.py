@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
 import numpy as np
 import pytest
 
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.studies.codes import CodePairs, code_figures, enrolment_figures
+from anonymix_lab.studies.enrolment import measure_enrolment
 from anonymix_lab.studies.guiding import Answers, CodeCosines, Prediction, best_curve, held_out_cosines
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.mixer.guide import GuidingCurve
 
 PEOPLE, PHOTOS, DIMS = 60, 8, 16
@@ -107,3 +114,48 @@ def test_the_best_curve_comes_first_and_beats_none(prediction: Prediction) -> No
     plain = prediction.figures(None)["plain"]
     assert tried[0][0] < plain.eer + plain.refused + 4 * plain.accepted + plain.fnmr
     assert tried[0][1].high == 0.6
+
+
+class Painter:
+    """In the place of a mixer and a panel: a face's only pixel says who is on it, and how noisy its code is."""
+
+    dims: ClassVar = {"plain": DIMS}
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str, int]] = []
+
+    def protect(self, image: Any, *, subject: str, scope: str, enrol: bool = False) -> Any:
+        photos = image if isinstance(image, tuple) else (image,)
+        self.calls.append((subject, scope, len(photos) if enrol else 0))
+        pixels = np.array([[[int(photos[0].parent.name), len(self.calls) % 256, len(photos)]]], np.uint8)
+        face = SimpleNamespace(pixels=pixels, source="drawn")
+        return [face] * len(photos) if isinstance(image, tuple) else face
+
+    def look(self, photo: Any, names: Any, choice: str) -> dict[str, np.ndarray]:
+        who, number, photos = (int(value) for value in photo.pixels[0, 0])
+        random = np.random.Generator(np.random.Philox(1000 * who + number))
+        centre = np.random.Generator(np.random.Philox(who)).standard_normal(DIMS)
+        return {"plain": unit((centre + random.standard_normal(DIMS) / np.sqrt(photos))[None])[0].astype(np.float32)}
+
+
+PHOTO_FILES = [[Path(f"{person}/{number}.jpg") for number in range(8)] for person in range(30)]
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_enrolment_from_several_photos_is_measured_on_other_photos_of_the_same_people(guided: bool) -> None:
+    painter = Painter()
+    one, five = measure_enrolment(PHOTO_FILES, painter, painter, (1, 5), {"plain": 0.3}, guided=guided)  # type: ignore[arg-type]
+    assert five.eer < one.eer
+    assert five.refused < one.refused
+    assert one.genuine == 90
+    assert one.impostor == (90 if guided else 29 * 90)
+    enrolled = [(subject, scope) for subject, scope, photos in painter.calls if photos]
+    assert len(enrolled) == len(set(enrolled)) == 60
+    assert {SeededKeys(1).references.enabled(scope) for _, scope in enrolled} == {guided}
+    claims = [subject for subject, _, photos in painter.calls if not photos]
+    assert len(claims) == (360 if guided else 90)
+
+
+def test_people_of_too_few_photos_are_not_enrolled() -> None:
+    with pytest.raises(UsageError, match="8 photos"):
+        measure_enrolment([files[:7] for files in PHOTO_FILES], None, Painter(), (5,), {"plain": 0.3})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""`anonymix measure codes | guiding`: the codes of people, and the curve that references guide them along."""
+"""`anonymix measure codes | guiding | enrolment`: codes of people, what guides them, and from how many photos."""
 
 from __future__ import annotations
 
@@ -53,12 +53,7 @@ def codes(
     from anonymix_plugin.mixer.subspace import IdentitySubspace
     from anonymix_plugin.mixer.weights import load_mixer_weights
 
-    try:
-        counts = [int(word) for word in enrolled.split(",")]
-    except ValueError as error:
-        raise UsageError(f"{enrolled!r} is no list of numbers", where="--enrolled", fix="1,2,3,5") from error
-    if min(counts) < 1:
-        raise UsageError("nobody is enrolled from no photo", where="--enrolled", fix="1,2,3,5")
+    counts = _counts(enrolled, "--enrolled")
     chosen = parse_folds(folds)
     passed = load_mixer_weights().subspace if subspace is None else IdentitySubspace.read(subspace)
     if learned := sorted(set(chosen) & set(passed.lfw_folds)):
@@ -184,3 +179,80 @@ def guiding(
         f"{len(answers.cosines)} of drawn faces. Refused and accepted: at thresholds for photos, FMR .1 %."
     )
     write_json(output, made)
+
+
+@app.command()
+@takes_photos
+def enrolment(
+    lfw: Annotated[Path, typer.Argument(metavar="LFW", help="Folder of Labeled Faces in the Wild.")],
+    folds: Annotated[str, typer.Option(help="Folds of its view 2 whose people are taken.")] = "6-10",
+    photos: Annotated[
+        str, typer.Option(help="From how many photos people are enrolled, separated by commas.")
+    ] = "1,2,3,5",
+    limit: Annotated[int, typer.Option(help="People at most, spread evenly.", min=2)] = 60,
+    references: Annotated[
+        bool, typer.Option("--references", help="Keep references, and guide probes by the claimed person's.")
+    ] = False,
+    output: JsonFile = None,
+) -> None:
+    """Measure enrolment from one photo and from several, under one key for everybody.
+
+    Three other photos of each person are probes; strangers are other people of the same number.
+    """
+    from dataclasses import asdict
+
+    import numpy as np
+    from rich.table import Table
+
+    from anonymix_lab.data import lfw_folds, parse_folds
+    from anonymix_lab.data.keys import SeededKeys
+    from anonymix_lab.matchers import Panel, load_matchers
+    from anonymix_lab.studies.enrolment import measure_enrolment
+    from anonymix_lab.training.embedding import people_of
+    from anonymix_plugin import Anonymixer
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.verification import THRESHOLDS
+
+    counts = _counts(photos, "--photos")
+    tested = {name for number in parse_folds(folds) for name in lfw_folds(lfw)[number - 1]}
+    paths, who = people_of(lfw / "images")
+    random = np.random.Generator(np.random.Philox(1))
+    groups = [
+        [paths[int(row)] for row in random.permutation(rows)]
+        for name in np.unique(who)
+        if len(rows := np.flatnonzero(who == name)) >= max(counts) + 3 and paths[rows[0]].parent.name in tested
+    ]
+    chosen = groups[:: max(1, -(-len(groups) // limit))]
+    thresholds = {name: values["fmr-0.1%"] for name, values in THRESHOLDS.items()}
+    with bars() as bar, Anonymixer(SeededKeys(1), faces="central") as mixer:
+        report = staged(bar)
+        figures = measure_enrolment(
+            chosen,
+            mixer,
+            Panel(load_matchers(list(thresholds)), YuNet(locate("yunet")), "yunet"),
+            counts,
+            thresholds,
+            guided=references,
+            progress=lambda done, total: report("faces", done, total),
+        )
+    table = Table("enrolled from", "matcher", "EER", "FNMR at FMR 1 %", "genuine refused", "strangers accepted")
+    for row in figures:
+        rates = (f"{row.fnmr:.1%}", f"{row.refused:.1%}", f"{row.accepted:.1%}")
+        table.add_row(str(row.photos), row.matcher, f"{row.eer:.4f}", *rates)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{figures[0].people} people, {figures[0].genuine} genuine and {figures[0].impostor} other comparisons. "
+        "Refused and accepted: at thresholds for photos, FMR .1 %."
+    )
+    write_json(output, [asdict(row) for row in figures])
+
+
+def _counts(text: str, option: str) -> list[int]:
+    from anonymix_plugin.errors import UsageError
+
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
+        raise UsageError(f"{text!r} is no list of numbers of photos", where=option, fix="1,2,3,5")
+    return [int(word) for word in words]
