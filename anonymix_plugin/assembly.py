@@ -14,7 +14,7 @@ from anonymix_plugin.generator import Engine, Generator, load_generator, load_re
 from anonymix_plugin.guiding import GuideSettings
 from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.fingerprint import fingerprint
-from anonymix_plugin.mixer.methods import FastMethod, Method, RefineMethod
+from anonymix_plugin.mixer.methods import FastMethod, Method
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
 from anonymix_plugin.models import load_checked, weights_hash
@@ -26,8 +26,8 @@ if TYPE_CHECKING:  # these import torch, which takes seconds and which the fast 
     from collections.abc import Callable
 
     from anonymix_plugin.encoder import Encoder
-    from anonymix_plugin.mixer.presets import PresetName
-    from anonymix_plugin.mixer.refine import RefineSettings, RefineStep
+    from anonymix_plugin.mixer.refine.presets import PresetName
+    from anonymix_plugin.mixer.refine.refiner import RefineSettings, RefineStep
 
 _RECOGNISERS = ("arcface-mbf", "sface")
 _RECOGNISER_THREADS = min(2, os.cpu_count() or 1)  # a third does nothing for networks of this size
@@ -136,12 +136,12 @@ def _refine_method(
     progress: Callable[[RefineStep], None] | None,
     generator: Path | None,
 ) -> Method:
-    from anonymix_plugin.mixer.anchors import load_anchor_directions
-    from anonymix_plugin.mixer.attributes import load_attribute_distance
-    from anonymix_plugin.mixer.presets import PRESETS, RefinePreset
-    from anonymix_plugin.mixer.refine import Refiner, RefineSettings
-    from anonymix_plugin.mixer.swap import LayerSwap
-    from anonymix_plugin.mixer.swap_method import SwapMethod
+    from anonymix_plugin.mixer.refine.anchors import load_anchor_directions
+    from anonymix_plugin.mixer.refine.attributes import load_attribute_distance
+    from anonymix_plugin.mixer.refine.methods import RefineMethod, SwapMethod
+    from anonymix_plugin.mixer.refine.presets import PRESETS, RefinePreset
+    from anonymix_plugin.mixer.refine.refiner import Refiner, RefineSettings
+    from anonymix_plugin.mixer.refine.swap import LayerSwap
 
     reference = _generator(generator, "torch", 0) if generator else load_reference_generator()
     size = min(512, max(reference.sizes))

@@ -14,8 +14,8 @@ from anonymix_plugin.mixer.policy import MixingPolicy
 from anonymix_plugin.quality import LEAST_QUALITY
 
 if TYPE_CHECKING:
-    from anonymix_plugin.mixer.presets import PresetName
-    from anonymix_plugin.mixer.refine import RefineSettings, RefineStep
+    from anonymix_plugin.mixer.refine.presets import PresetName
+    from anonymix_plugin.mixer.refine.refiner import RefineSettings, RefineStep
 
 MethodName = Literal["fast", "refine"]
 DetectorName = Literal["yunet", "scrfd-500m"]

@@ -20,7 +20,7 @@ from anonymix_plugin.encoder import EncoderNetwork, save_encoder
 from anonymix_plugin.errors import LowQualityError, UsageError
 from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.images import decode_photo
-from anonymix_plugin.mixer.refine import RefineSettings, RefineStep
+from anonymix_plugin.mixer.refine.refiner import RefineSettings, RefineStep
 from anonymix_plugin.models import locate
 from anonymix_plugin.options import GivenOptions, MixerOptions
 from anonymix_plugin.recognisers import load_recogniser

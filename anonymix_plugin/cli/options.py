@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anonymix_plugin.anonymixer import Anonymixer
     from anonymix_plugin.keys import KeySource
     from anonymix_plugin.mixer.policy import MixingPolicy
-    from anonymix_plugin.mixer.refine import RefineStep
+    from anonymix_plugin.mixer.refine.refiner import RefineStep
 
 # The choices are spelled out here once more: the modules that know them import torch, and a mistyped option
 # should be told at once.

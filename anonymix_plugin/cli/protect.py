@@ -34,7 +34,7 @@ from anonymix_plugin.errors import AnonymixError, DifferentPeopleError, OutputEr
 if TYPE_CHECKING:
     from anonymix_keystore import Keystore
     from anonymix_plugin.anonymixer import Anonymixer
-    from anonymix_plugin.mixer.refine import RefineStep
+    from anonymix_plugin.mixer.refine.refiner import RefineStep
     from anonymix_plugin.production import PhotoRequest
     from anonymix_plugin.values import CancelableFace
 

@@ -15,7 +15,7 @@ from anonymix_plugin.encoder import EncoderNetwork, as_input, load_encoder, save
 from anonymix_plugin.errors import BadArrayError, DamagedModelError
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.generator import load_generator
-from anonymix_plugin.mixer.attributes import LightAndColour
+from anonymix_plugin.mixer.refine.attributes import LightAndColour
 from anonymix_plugin.mixer.weights import load_mixer_weights
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser

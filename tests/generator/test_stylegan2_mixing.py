@@ -22,7 +22,7 @@ from anonymix_plugin.generator.stylegan2 import StyleGan2, load_stylegan2
 from anonymix_plugin.generator.stylegan2_openvino import OpenVinoStyleGan2
 from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.key_schedule import KeySchedule
-from anonymix_plugin.mixer.refine import RefineSettings
+from anonymix_plugin.mixer.refine.refiner import RefineSettings
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
 
 RANDOM = np.random.Generator(np.random.Philox(31))

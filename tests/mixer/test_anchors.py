@@ -18,15 +18,15 @@ from anonymix_plugin.errors import DamagedModelError, UsageError
 from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.files import safetensors_of
 from anonymix_plugin.generator import load_generator, pictures_of
-from anonymix_plugin.mixer.anchors import (
+from anonymix_plugin.mixer.fast import FastMixer
+from anonymix_plugin.mixer.key_schedule import KeySchedule
+from anonymix_plugin.mixer.policy import MixingPolicy
+from anonymix_plugin.mixer.refine.anchors import (
     SHIPPED,
     AnchorDirections,
     load_anchor_directions,
     reachable,
 )
-from anonymix_plugin.mixer.fast import FastMixer
-from anonymix_plugin.mixer.key_schedule import KeySchedule
-from anonymix_plugin.mixer.policy import MixingPolicy
 from anonymix_plugin.mixer.subspace import IdentitySubspace
 from anonymix_plugin.mixer.weights import load_mixer_weights
 from anonymix_plugin.recognisers import load_recogniser

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.mixer._augment import Augmentation, jitter, keyed_augmentations
-from anonymix_plugin.mixer.attributes import (
+from anonymix_plugin.mixer.key_schedule import KeySchedule
+from anonymix_plugin.mixer.refine._augment import Augmentation, jitter, keyed_augmentations
+from anonymix_plugin.mixer.refine.attributes import (
     AttributeDistance,
     LightAndColour,
     LightColourAndForm,
     load_attribute_distance,
     surroundings,
 )
-from anonymix_plugin.mixer.key_schedule import KeySchedule
-from anonymix_plugin.mixer.losses import (
+from anonymix_plugin.mixer.refine.losses import (
     anchor_loss,
     anonymity_loss,
     attribute_loss,

@@ -9,14 +9,14 @@ from mixer_toys import ToyGenerator, ToyRecogniser
 
 from anonymix_lab.studies.joint import JointRefiner, PersonPhoto
 from anonymix_plugin.errors import BadArrayError, UsageError
-from anonymix_plugin.mixer.attributes import LightAndColour
-from anonymix_plugin.mixer.inversion import InversionSettings, invert
 from anonymix_plugin.mixer.key_schedule import KeySchedule
-from anonymix_plugin.mixer.losses import identity_loss, pairwise_distance
-from anonymix_plugin.mixer.presets import PRESETS
-from anonymix_plugin.mixer.refine import Refiner, RefineSettings, RefineStep
-from anonymix_plugin.mixer.swap import LayerSwap
-from anonymix_plugin.mixer.swap_method import SwapMethod
+from anonymix_plugin.mixer.refine.attributes import LightAndColour
+from anonymix_plugin.mixer.refine.inversion import InversionSettings, invert
+from anonymix_plugin.mixer.refine.losses import identity_loss, pairwise_distance
+from anonymix_plugin.mixer.refine.methods import SwapMethod
+from anonymix_plugin.mixer.refine.presets import PRESETS
+from anonymix_plugin.mixer.refine.refiner import Refiner, RefineSettings, RefineStep
+from anonymix_plugin.mixer.refine.swap import LayerSwap
 from anonymix_plugin.values import Face, Photo, ReadFace
 
 KEY, OTHER = KeySchedule(bytes(range(32))), KeySchedule(bytes(32))

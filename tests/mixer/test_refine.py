@@ -17,11 +17,11 @@ from anonymix_plugin.errors import AnonymixError, BadArrayError, UsageError
 from anonymix_plugin.faces import RECOGNISER_TEMPLATE, YuNet, ffhq_crop, recogniser_crop, umeyama
 from anonymix_plugin.generator import MobileStyleGan, read_published
 from anonymix_plugin.images import decode_photo
-from anonymix_plugin.mixer._augment import Augmentation
-from anonymix_plugin.mixer.anchors import AnchorDirections
-from anonymix_plugin.mixer.attributes import load_attribute_distance
 from anonymix_plugin.mixer.key_schedule import KeySchedule
-from anonymix_plugin.mixer.refine import (
+from anonymix_plugin.mixer.refine._augment import Augmentation
+from anonymix_plugin.mixer.refine.anchors import AnchorDirections
+from anonymix_plugin.mixer.refine.attributes import load_attribute_distance
+from anonymix_plugin.mixer.refine.refiner import (
     MEAN_POINTS,
     RefinementError,
     Refiner,
@@ -29,7 +29,7 @@ from anonymix_plugin.mixer.refine import (
     RefineSettings,
     RefineStep,
 )
-from anonymix_plugin.mixer.resample import area_resize, area_weights, sample_crops
+from anonymix_plugin.mixer.refine.resample import area_resize, area_weights, sample_crops
 from anonymix_plugin.recognisers import torch_recogniser
 from anonymix_plugin.values import Face, Photo, Pixels
 

@@ -276,7 +276,7 @@ def _drain(mixer: Anonymixer, contents: Sequence[bytes]) -> None:
 
 
 def _refine(photo: Path, settings: BenchSettings, rounds: _Rounds) -> Refined:
-    from anonymix_plugin.mixer.refine import RefineSettings
+    from anonymix_plugin.mixer.refine.refiner import RefineSettings
 
     stamps: list[float] = []
     run = min(settings.refine_steps, REFINE_STEPS)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.mixer.losses import anonymity_loss, attribute_loss, pairwise_distance
-from anonymix_plugin.mixer.refine import Refiner, RefineStep
-from anonymix_plugin.mixer.resample import Matrix
+from anonymix_plugin.mixer.refine.losses import anonymity_loss, attribute_loss, pairwise_distance
+from anonymix_plugin.mixer.refine.refiner import Refiner, RefineStep
+from anonymix_plugin.mixer.refine.resample import Matrix
 from anonymix_plugin.values import Pixels
 
 

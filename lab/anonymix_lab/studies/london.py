@@ -40,7 +40,7 @@ from anonymix_plugin.values import Floats, Photo, Pixels
 from anonymix_plugin.verification import THRESHOLDS
 
 if TYPE_CHECKING:
-    from anonymix_plugin.mixer.presets import PresetName  # imports torch
+    from anonymix_plugin.mixer.refine.presets import PresetName  # imports torch
 
 Scores = npt.NDArray[np.float64]
 

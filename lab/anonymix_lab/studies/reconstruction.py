@@ -16,7 +16,7 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import Detector, ffhq_crop, recogniser_crop
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.images import decode_photo
-from anonymix_plugin.mixer.attributes import AttributeDistance
+from anonymix_plugin.mixer.refine.attributes import AttributeDistance
 from anonymix_plugin.recognisers import Recogniser
 from anonymix_plugin.values import Face, Floats, Photo, Pixels
 

@@ -13,10 +13,10 @@ from anonymix_lab.training.pairs import DRAWN_SIZE, to_pixels
 from anonymix_plugin.errors import PhotoError, UsageError
 from anonymix_plugin.faces import Detector, recogniser_crop, select_faces
 from anonymix_plugin.generator import Generator, pictures_of
-from anonymix_plugin.mixer.anchors import AnchorDirections, reachable
 from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.key_schedule import KEY_BYTES, KeySchedule
 from anonymix_plugin.mixer.policy import MixingPolicy
+from anonymix_plugin.mixer.refine.anchors import AnchorDirections, reachable
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.recognisers import Recogniser
 from anonymix_plugin.values import Floats, Photo

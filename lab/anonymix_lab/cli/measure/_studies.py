@@ -116,7 +116,7 @@ def encoder(
     from anonymix_plugin.encoder import load_encoder
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.generator import load_generator
-    from anonymix_plugin.mixer.attributes import load_attribute_distance
+    from anonymix_plugin.mixer.refine.attributes import load_attribute_distance
     from anonymix_plugin.mixer.weights import load_mixer_weights
     from anonymix_plugin.models import locate
     from anonymix_plugin.recognisers import load_recogniser

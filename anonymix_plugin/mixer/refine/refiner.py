@@ -23,12 +23,12 @@ from torch import nn
 from anonymix_plugin.errors import AnonymixError, BadArrayError, UsageError
 from anonymix_plugin.faces import RECOGNISER_TEMPLATE, Detector, umeyama
 from anonymix_plugin.generator import Generator
-from anonymix_plugin.mixer._augment import Augmentation, jitter, keyed_augmentations
-from anonymix_plugin.mixer.anchors import AnchorDirections
-from anonymix_plugin.mixer.attributes import AttributeDistance, LightAndColour
 from anonymix_plugin.mixer.key_schedule import KeySchedule
-from anonymix_plugin.mixer.losses import Anchor, anonymity_loss, attribute_loss, identity_loss, keyed_anchor
-from anonymix_plugin.mixer.resample import Matrix, sample_crops
+from anonymix_plugin.mixer.refine._augment import Augmentation, jitter, keyed_augmentations
+from anonymix_plugin.mixer.refine.anchors import AnchorDirections
+from anonymix_plugin.mixer.refine.attributes import AttributeDistance, LightAndColour
+from anonymix_plugin.mixer.refine.losses import Anchor, anonymity_loss, attribute_loss, identity_loss, keyed_anchor
+from anonymix_plugin.mixer.refine.resample import Matrix, sample_crops
 from anonymix_plugin.values import Photo, Pixels
 
 CROP: Final = 112

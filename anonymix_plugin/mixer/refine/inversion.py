@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from anonymix_plugin.errors import BadArrayError, UsageError
 from anonymix_plugin.generator import Generator
-from anonymix_plugin.mixer.attributes import AttributeDistance
-from anonymix_plugin.mixer.resample import area_resize
+from anonymix_plugin.mixer.refine.attributes import AttributeDistance
+from anonymix_plugin.mixer.refine.resample import area_resize
 from anonymix_plugin.values import Pixels
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from anonymix_plugin.mixer.resample import area_resize
+from anonymix_plugin.mixer.refine.resample import area_resize
 from anonymix_plugin.models import load_checked
 from anonymix_plugin.recognisers.onnx_file import read_onnx
 from anonymix_plugin.recognisers.onnx_torch import OnnxModule

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
-from anonymix_plugin.mixer.inversion import InversionSettings
-from anonymix_plugin.mixer.refine import RefineSettings
-from anonymix_plugin.mixer.swap import SwapScheme
+from anonymix_plugin.mixer.refine.inversion import InversionSettings
+from anonymix_plugin.mixer.refine.refiner import RefineSettings
+from anonymix_plugin.mixer.refine.swap import SwapScheme
 
 PresetName = Literal["anchored", "quick", "paper", "paper-code"]
 

@@ -1,0 +1,1 @@
+"""The refine method: optimisation on top of a mixed code. All of the mixer that needs torch is here."""
