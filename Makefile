@@ -1,6 +1,6 @@
 # One word per habit. Every target makes and reuses .venv/ by itself.
-# The first interpreter that can make an environment: 3.11, which the pinned versions are tested with, or a later one.
-PYTHON ?= $(shell for it in python3.11 python3.12 python3.13 python3; do \
+# The newest supported interpreter that can make an environment. An environment that is there keeps its own.
+PYTHON ?= $(shell for it in python3.13 python3.12 python3.11 python3; do \
 	"$$it" -c "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))" 2>/dev/null \
 	&& echo "$$it" && break; done)
 VENV := .venv
@@ -15,7 +15,7 @@ help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(VENV)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev --editable ".[lab]"
@@ -52,7 +52,7 @@ test-gateway-sdk: models $(SDK)/.ready   ## CompreFace's official JavaScript SDK
 # their dependencies. What can't be had is named, and its tests are skipped.
 ADAPTERS := .venv-adapters
 $(ADAPTERS)/.ready: $(VENV)/.ready tests/adapters/requirements.txt
-	$(PYTHON) -m venv $(ADAPTERS)
+	$(BIN)/python -m venv $(ADAPTERS)
 	$(BIN)/python tests/adapters/environment.py $(ADAPTERS) tests/adapters/requirements.txt
 	touch $@
 

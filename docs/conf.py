@@ -4,6 +4,7 @@ from importlib.metadata import version as installed
 
 project = "Anonymix"
 author = "the Anonymix authors"
+copyright = f"2026, {author}"  # noqa: A001 - Sphinx's name for it
 version = release = installed("anonymix-plugin")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

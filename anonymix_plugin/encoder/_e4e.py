@@ -13,6 +13,7 @@ import torch
 from anonymix_plugin.encoder._e4e_network import INPUT, E4eNetwork, Kind, shape_of
 from anonymix_plugin.encoder._encoder import Encoder, load_encoder
 from anonymix_plugin.errors import BadArrayError, CheckpointError
+from anonymix_plugin.generator import as_pictures
 from anonymix_plugin.generator.checkpoint import Array, CheckpointFile, Tensor, open_checkpoint, shown
 from anonymix_plugin.generator.protocol import LayerGroups
 from anonymix_plugin.generator.stylegan2 import stylegan2_layers
@@ -197,4 +198,4 @@ def _network(state: dict[str, Any], kind: Kind, where: str) -> E4eNetwork:
 def _as_input(crops: Pixels) -> torch.Tensor:
     if crops.shape[1:3] != (INPUT, INPUT):
         crops = np.stack([cv2.resize(crop, (INPUT, INPUT), interpolation=cv2.INTER_AREA) for crop in crops])
-    return torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return as_pictures(crops)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from anonymix_plugin.encoder._network import INPUT_SIZE, EncoderNetwork
 from anonymix_plugin.errors import BadArrayError, DamagedModelError
 from anonymix_plugin.files import content_of, safetensors_of
+from anonymix_plugin.generator import as_pictures
 from anonymix_plugin.values import Floats, Pixels
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "encoder.safetensors"
@@ -63,8 +64,7 @@ def as_input(crops: Pixels) -> torch.Tensor:
     if crops.shape[1:3] != (INPUT_SIZE, INPUT_SIZE):
         size = (INPUT_SIZE, INPUT_SIZE)
         crops = np.stack([cv2.resize(crop, size, interpolation=cv2.INTER_AREA) for crop in crops])
-    scaled = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-    return scaled.contiguous(memory_format=torch.channels_last)
+    return as_pictures(crops).contiguous(memory_format=torch.channels_last)
 
 
 def channels_last(network: EncoderNetwork) -> EncoderNetwork:

@@ -10,6 +10,7 @@ from anonymix_plugin.generator.protocol import (
     ArrayGenerator,
     Generator,
     LayerGroups,
+    as_pictures,
     pictures_of,
     styles_of,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "PublishedWeights",
     "StyleGan2",
     "TorchGenerator",
+    "as_pictures",
     "load_generator",
     "load_reference_generator",
     "load_stylegan2",

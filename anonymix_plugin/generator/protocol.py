@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.values import Floats
+from anonymix_plugin.values import Floats, Pixels
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,12 @@ class LayerGroups:
     @property
     def total(self) -> int:
         """Number of style inputs."""
-        return len(self.coarse) + len(self.identity) + len(self.fine)
+        return sum(self.counts)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Number of style inputs of each group."""
+        return len(self.coarse), len(self.identity), len(self.fine)
 
 
 @runtime_checkable
@@ -126,11 +131,18 @@ def pictures_of(generator: Generator, w_plus: Floats, size: int) -> Floats:
         return np.asarray(generator.synthesise(torch.from_numpy(w_plus), size).cpu().numpy(), np.float32)
 
 
+def as_pictures(pixels: Pixels) -> torch.Tensor:
+    """Scale photos as generators draw: (N, S, S, 3) uint8 to (N, 3, S, S) float32 in -1..1, channels last in memory."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 def check_codes(w_plus: Floats, layers: int, w_dim: int, size: int, sizes: tuple[int, ...]) -> None:
     """Refuse codes and sizes that a generator does not draw.
 
     Raises:
-        UsageError: They are.
+        UsageError: The generator has other codes, or does not draw this size.
     """
     if size not in sizes:
         raise UsageError(f"this generator draws {sizes} px, not {size}", where="size")

@@ -31,7 +31,7 @@ from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.values import Floats
 
 Matrix = npt.NDArray[np.float64]
-SHIPPED: Final = Path(__file__).parents[1] / "weights" / "anchors.safetensors"
+SHIPPED: Final = Path(__file__).parents[2] / "weights" / "anchors.safetensors"
 _ORTHONORMAL = 1e-4  # how far float32 rows may be from it
 
 

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from anonymix_plugin.errors import BadArrayError, UsageError
-from anonymix_plugin.generator import Generator
+from anonymix_plugin.generator import Generator, as_pictures
 from anonymix_plugin.mixer.refine.attributes import AttributeDistance
 from anonymix_plugin.mixer.refine.resample import area_resize
 from anonymix_plugin.values import Pixels
@@ -82,7 +82,7 @@ def invert(
     with torch.inference_mode(False), torch.enable_grad():
         code = guess.detach().clone()[None].requires_grad_()
         best, least = code.detach().clone(), float("inf")
-        target = torch.from_numpy(photo.transpose(2, 0, 1).copy())[None].float().to(code.device) / 127.5 - 1
+        target = as_pictures(photo[None]).contiguous().to(code.device)
         with torch.no_grad():
             wanted = perceptual.features(target)
         optimiser = torch.optim.Adam([code], lr=settings.learning_rate)

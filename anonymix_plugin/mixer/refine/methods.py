@@ -97,9 +97,7 @@ class SwapMethod:
         """
         if read.framed is None or read.kept is None:
             raise UsageError("the paper's method needs the photo's own code and its FFHQ framing")
-        layers = self._generator.layers
-        counts = [len(layers.coarse), len(layers.identity), len(layers.fine)]
-        guess = torch.from_numpy(np.repeat(read.kept.astype(np.float32), counts, axis=0))
+        guess = torch.from_numpy(np.repeat(read.kept.astype(np.float32), self._generator.layers.counts, axis=0))
         own = invert(self._generator, self._perceptual, guess, read.framed, self._inversion)
         return self._swap.mix(np.asarray(own.numpy(), np.float32), schedule)
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from anonymix_plugin.errors import AnonymixError, BadArrayError, UsageError
 from anonymix_plugin.faces import RECOGNISER_TEMPLATE, Detector, umeyama
-from anonymix_plugin.generator import Generator
+from anonymix_plugin.generator import Generator, as_pictures
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.refine._augment import Augmentation, jitter, keyed_augmentations
 from anonymix_plugin.mixer.refine.anchors import AnchorDirections
@@ -474,4 +474,4 @@ def _as_tensor(pixels: npt.NDArray[Any], where: str, *, least: int, most: int | 
             where=where,
             fix=f"pass a square uint8 RGB picture of {least} px{'' if most else ' or more'}",
         )
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None].float() / 127.5 - 1
+    return as_pictures(pixels[None]).contiguous()

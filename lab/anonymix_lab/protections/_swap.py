@@ -13,8 +13,8 @@ from anonymix_plugin.encoder import Encoder
 from anonymix_plugin.faces import Detector, FacePolicy, ffhq_crop, select_faces
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.images import decode_photo
-from anonymix_plugin.mixer import swap
 from anonymix_plugin.mixer.key_schedule import KeySchedule
+from anonymix_plugin.mixer.refine import swap
 from anonymix_plugin.values import Floats, Pixels
 
 _SIDE = 512

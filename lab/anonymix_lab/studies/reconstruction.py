@@ -14,7 +14,7 @@ from anonymix_lab.training.pairs import to_pixels, to_w_plus
 from anonymix_plugin.encoder import Encoder
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import Detector, ffhq_crop, recogniser_crop
-from anonymix_plugin.generator import Generator
+from anonymix_plugin.generator import Generator, as_pictures
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.mixer.refine.attributes import AttributeDistance
 from anonymix_plugin.recognisers import Recogniser
@@ -132,7 +132,7 @@ def _pixel(a: Pixels, b: Pixels) -> float:
 
 
 def _perceptual(attributes: AttributeDistance, a: Pixels, b: Pixels) -> float:
-    pictures = torch.from_numpy(np.stack([a, b])).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    pictures = as_pictures(np.stack([a, b]))
     with torch.inference_mode():
         features = attributes.features(pictures)
     return float((features[0] - features[1]).abs().mean())

@@ -65,8 +65,7 @@ def pair_codes(generator: Generator, centre: torch.Tensor, seed: int, number: in
 
 def to_w_plus(generator: Generator, styles: torch.Tensor) -> torch.Tensor:
     """Spread one style vector per group, (N, 3, w_dim), over the layers: (N, layers.total, w_dim)."""
-    counts = [len(generator.layers.coarse), len(generator.layers.identity), len(generator.layers.fine)]
-    return torch.repeat_interleave(styles, torch.tensor(counts), dim=1)
+    return torch.repeat_interleave(styles, torch.tensor(generator.layers.counts), dim=1)
 
 
 def to_pixels(image: torch.Tensor, size: int) -> npt.NDArray[np.uint8]:

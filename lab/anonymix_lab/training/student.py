@@ -34,10 +34,9 @@ from anonymix_lab.training.examples import (
 )
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import RECOGNISER_TEMPLATE, Detector, umeyama
-from anonymix_plugin.generator import ArrayGenerator
+from anonymix_plugin.generator import ArrayGenerator, as_pictures
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.recognisers import Recogniser
-from anonymix_plugin.values import Pixels
 
 CROP = 112
 _LANDMARK_JITTER = 0.012  # in sides of the picture: about as far as a detector's landmarks scatter
@@ -270,7 +269,7 @@ def train_head(
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * one_cycle(epoch * steps + number, epochs * steps, warm=0.3)
             picture = head(torch.from_numpy(examples.features[batch].astype(np.float32)))
-            loss = (picture - _as_tensor(examples.pictures[batch])).abs().mean()
+            loss = (picture - as_pictures(examples.pictures[batch])).abs().mean()
             if epoch >= recipe.pixel_epochs:
                 similarity = _similarity(picture, grid, recognisers, examples, batch)
                 loss = loss + torch.stack([1 - cosines.mean() for cosines in similarity.values()]).mean()
@@ -282,10 +281,6 @@ def train_head(
     save_file(head.state_dict(), output, about)
     state.unlink(missing_ok=True)
     return head
-
-
-def _as_tensor(pictures: Pixels) -> torch.Tensor:
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _similarity(
@@ -315,7 +310,7 @@ def _rate_head(
         for start in range(0, len(held), 10):
             batch = held[start : start + 10]
             picture = head(torch.from_numpy(examples.features[batch].astype(np.float32)))
-            missed = (picture - _as_tensor(examples.pictures[batch])).abs().mean(dim=(1, 2, 3)) * 127.5
+            missed = (picture - as_pictures(examples.pictures[batch])).abs().mean(dim=(1, 2, 3)) * 127.5
             figures.setdefault("pixels", []).extend(missed.tolist())
             for name, cosines in _similarity(picture, grid, recognisers, examples, batch).items():
                 figures.setdefault(name, []).extend(cosines.tolist())
