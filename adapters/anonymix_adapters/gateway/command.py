@@ -183,6 +183,7 @@ def gateway(
 
         from anonymix_adapters.gateway.api import Api
         from anonymix_adapters.gateway.app import Callers, Gateway, Limits
+        from anonymix_adapters.gateway.page import Page
         from anonymix_adapters.gateway.profile import load_profile
         from anonymix_adapters.gateway.proxy import Proxy
         from anonymix_adapters.gateway.serving import serve
@@ -215,7 +216,10 @@ def gateway(
             limits,
             scope=scope,
             api_callers=Callers(kept),
-            more=lambda it: [Mount("/v1", Api(it, mixer).app())],
+            more=lambda it: [
+                Mount("/v1", Api(it, mixer).app()),
+                *Page(it, mixer, scope=scope, secure=tls_certificate is not None).routes(),
+            ],
         )
         typer.echo(f"listening on {'https' if tls_certificate else 'http'}://{host}:{port}", err=True)
         serve(made, listening)

@@ -177,6 +177,20 @@ def understand(profile: Profile, request: Received) -> Understood:
     )
 
 
+def form_of(request: Received) -> tuple[dict[str, str], dict[str, bytes]]:
+    """The fields and files of a form, as strictly as everywhere.
+
+    Raises:
+        ProblemError: It is no form, or can't be read.
+    """
+    media = request.header("content-type").partition(";")[0].strip().lower()
+    if media == "application/x-www-form-urlencoded":
+        return _pairs(_ascii(request.body), "the body"), {}
+    if media == "multipart/form-data":
+        return _multipart(request)
+    raise malformed("this is no form", where="content-type")
+
+
 # --- bodies ---------------------------------------------------------------------------------------------
 
 

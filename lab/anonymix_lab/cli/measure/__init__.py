@@ -1,6 +1,6 @@
 """`anonymix measure`: one door to everything that measures; `anonymix evaluate` proves, on a data set."""
 
-from anonymix_lab.cli.measure import _adapters, _codes, _formats, _keystore, _london, _studies, _thresholds
+from anonymix_lab.cli.measure import _adapters, _codes, _formats, _gateway, _keystore, _london, _studies, _thresholds
 from anonymix_lab.cli.measure._app import app
 
 __all__ = ["app"]
@@ -11,6 +11,7 @@ _COMMANDS = (
     _adapters,
     _codes,
     _formats,
+    _gateway,
     _keystore,
     _studies,
 )  # imported to add them
