@@ -6,7 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from anonymix_plugin.errors import DamagedModelError, ModelError, UsageError
 from anonymix_plugin.faces import Detector, FacePolicy, Scrfd, YuNet
@@ -71,10 +71,11 @@ def assemble(options: MixerOptions) -> Parts:
         )
         arcface, sface = (future.result() for future in seeing)
         generator: Generator = drawing.result()
+    weights = _bound(weights, generator)
     size = min(512, max(generator.sizes)) if options.size is None else options.size
     if size not in generator.sizes:
         raise UsageError(f"faces are drawn at {generator.sizes} px, not {size}", where="size")
-    if encoder is not None and encoder.generator_hash != generator.weights_hash():
+    if encoder is not None and encoder.generator_hash not in _codes_of(generator):
         raise DamagedModelError(
             "the encoder's weights were learned for another generator",
             fix="train them for yours: anonymix train encoder",
@@ -120,12 +121,27 @@ def _encoder(path: Path | None) -> Encoder:
     return load_encoder() if path is None else load_own_encoder(path)
 
 
-def _generator(file: Path | None, engine: Engine, threads: int) -> Generator:
-    if file is None:
+def _generator(chosen: Path | Literal["small"] | None, engine: Engine, threads: int) -> Generator:
+    if chosen is None:
         return load_generator(engine, threads=threads)
+    if str(chosen) == "small":  # from the command line it comes as a path
+        return load_generator(engine, threads=threads, name="small")
     from anonymix_plugin.generator.stylegan2_engines import load_own_generator
 
-    return load_own_generator(file, engine, threads=threads)
+    return load_own_generator(Path(chosen), engine, threads=threads)
+
+
+def _codes_of(generator: Generator) -> set[str]:
+    """Hashes of the generators whose codes it draws: its own, and its teacher's where it was distilled."""
+    teacher: str | None = getattr(generator, "teacher", None)
+    return {generator.weights_hash()} | ({teacher} if teacher else set())
+
+
+def _bound(weights: MixerWeights, generator: Generator) -> MixerWeights:
+    """The mixer's weights, bound to a generator that was distilled from theirs and draws the same codes."""
+    if weights.generator_hash in _codes_of(generator):
+        return replace(weights, generator_hash=generator.weights_hash())
+    return weights
 
 
 def _refine_method(
@@ -134,7 +150,7 @@ def _refine_method(
     detector: Detector,
     refinement: RefineSettings | PresetName | None,
     progress: Callable[[RefineStep], None] | None,
-    generator: Path | None,
+    generator: Path | Literal["small"] | None,
 ) -> Method:
     from anonymix_plugin.mixer.refine.anchors import load_anchor_directions
     from anonymix_plugin.mixer.refine.attributes import load_attribute_distance

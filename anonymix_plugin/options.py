@@ -33,10 +33,12 @@ class MixerOptions:
         detector: "yunet" (permissive licence) or "scrfd-500m".
         engine: What draws: "auto" (the fastest that this machine's processor can run), "openvino", "torch"
             (the reference), or "cuda".
-        generator: A StyleGAN2 checkpoint of your own in the place of MobileStyleGAN; it needs mixer weights
-            that were learned for it, see docs/own-generator.md.
+        generator: "small": the generator that draws 256 px in a third of the time, see docs/performance.md.
+            Or a StyleGAN2 checkpoint of your own; it needs mixer weights that were learned for it, see
+            docs/own-generator.md. None takes MobileStyleGAN. Faces of two generators are two spaces of
+            templates.
         size: Side of the cancelable faces in pixels, one of the generator's sizes (512 or 1024 for
-            MobileStyleGAN); None takes 512, or what a smaller generator draws.
+            MobileStyleGAN, 128 or 256 for the small one); None takes 512, or what a smaller generator draws.
         limits: What is refused before decoding; None takes those of the configuration file.
         threads: CPU threads of the generator; 0 lets it decide.
         mixer_weights: Safetensors file made by `anonymix train mapper` for a generator of your own; None
@@ -56,7 +58,7 @@ class MixerOptions:
     faces: FacePolicy = "largest"
     detector: DetectorName = "yunet"
     engine: Engine = "auto"
-    generator: Path | None = None
+    generator: Path | Literal["small"] | None = None
     size: int | None = None
     limits: ImageLimits | None = None
     threads: int = 0
@@ -75,7 +77,7 @@ class GivenOptions(TypedDict, total=False):
     faces: FacePolicy
     detector: DetectorName
     engine: Engine
-    generator: Path | None
+    generator: Path | Literal["small"] | None
     size: int | None
     limits: ImageLimits | None
     threads: int

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anonymix_plugin.generator._load import Engine, load_generator, load_reference_generator
+from anonymix_plugin.generator._load import (
+    Engine,
+    GeneratorName,
+    load_generator,
+    load_reference_generator,
+)
 from anonymix_plugin.generator.openvino_engine import OpenVinoGenerator
 from anonymix_plugin.generator.protocol import (
     ArrayGenerator,
@@ -25,6 +30,7 @@ __all__ = [
     "ArrayGenerator",
     "Engine",
     "Generator",
+    "GeneratorName",
     "LayerGroups",
     "MobileStyleGan",
     "OpenVinoGenerator",

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from anonymix_plugin.generator import small_weights
 from anonymix_plugin.generator.openvino_graph import STRIPS, synthesis_graph
 from anonymix_plugin.generator.protocol import LayerGroups, check_codes
 from anonymix_plugin.generator.published_weights import LAYERS, NAME, SIZES, W_DIM, Z_DIM, PublishedWeights
+from anonymix_plugin.generator.small_graph import small_graph
+from anonymix_plugin.generator.small_weights import SmallWeights
 from anonymix_plugin.values import Floats
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ class OpenVinoGenerator:
         weights: The published weights.
         threads: CPU threads for one picture; 0 lets OpenVINO decide.
         precision: "f32"; others are for measuring only.
+        small: The small generator's learned weights; the large generator without.
         strips: Block -> in how many strips it is drawn; see `_openvino_graph`. It changes no byte.
 
     The graph of a size is built and compiled when it is first needed, in less than a second (`prepare`
@@ -38,9 +42,10 @@ class OpenVinoGenerator:
         *,
         threads: int = 0,
         precision: str = "f32",
+        small: SmallWeights | None = None,
         strips: Mapping[int, int] = STRIPS,
     ) -> None:
-        self._weights, self._strips = weights, strips
+        self._weights, self._small, self._strips = weights, small, strips
         self._options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
@@ -49,21 +54,22 @@ class OpenVinoGenerator:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._lock = threading.Lock()
         self._requests: dict[int, Any] = {}
-        self.name: str = NAME
+        self.name: str = NAME if small is None else small_weights.NAME
         self.z_dim: int = Z_DIM
         self.w_dim: int = W_DIM
         self.layers: LayerGroups = LAYERS
-        self.sizes: tuple[int, ...] = SIZES
+        self.sizes: tuple[int, ...] = SIZES if small is None else small_weights.SIZES
+        self.teacher: str | None = None if small is None else small.teacher
         self.engine = "openvino"
 
     def weights_hash(self) -> str:
         """Return the hash of the weights: an engine is not part of what a face depends on."""
-        return self._weights.sha256
+        return self._weights.sha256 if self._small is None else self._small.weights_hash()
 
-    def prepare(self, size: int = 512) -> None:
-        """Compile the graph of a size now."""
+    def prepare(self, size: int | None = None) -> None:
+        """Compile the graph of a size now; without one, of the usual one."""
         with self._lock:
-            self._request(size)
+            self._request(min(512, max(self.sizes)) if size is None else size)
 
     def map_arrays(self, z: Floats) -> Floats:
         """See `protocol.ArrayGenerator.map_arrays`."""
@@ -100,7 +106,10 @@ class OpenVinoGenerator:
     def _compile(self, size: int) -> Any:
         import openvino
 
-        graph = synthesis_graph(self._weights.synthesis, size, self._strips)
+        if self._small is None:
+            graph = synthesis_graph(self._weights.synthesis, size, self._strips)
+        else:
+            graph = small_graph(self._weights.synthesis, self._small, size)
         request = openvino.Core().compile_model(graph.model, "CPU", self._options).create_infer_request()
         for index, values in enumerate(graph.fixed, 1):
             request.set_input_tensor(index, openvino.Tensor(values))

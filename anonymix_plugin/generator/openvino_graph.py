@@ -102,33 +102,47 @@ class GraphBuilder:
 
     def picture(self) -> Node:
         """Build everything; returns the output."""
+        return self.blocks(BLOCKS)[0]
+
+    def blocks(self, count: int) -> tuple[Node, Node]:
+        """The stem and the first `count` blocks: features that wait for activation, and the noise for it."""
         weights, op = self._weights, self._op
-        x = op.multiply(_constant(op, weights.constant), self._modulation(weights.stem.modulation, 0))
-        x = self._convolution(x, weights.stem.weight, weights.stem.bias, _bands(weights.blocks[0]), pad=1)
-        noise = self._noise(weights.stem)
-        for index, block in enumerate(weights.blocks):
+        x = op.multiply(_constant(op, weights.constant), self.modulation(weights.stem.modulation, 0))
+        x = self.convolution(x, weights.stem.weight, weights.stem.bias, _bands(weights.blocks[0]), pad=1)
+        noise = self.noise(weights.stem)
+        for index, block in enumerate(weights.blocks[:count]):
             x, noise = self._block(index, block, x, noise)
-        return x
+        return x, noise
+
+    def convolved_once(self, index: int, x: Node, noise: Node, strip: Strip) -> Node:
+        """The first half of a block, up to its first convolution's bias."""
+        block, rows = self._weights.blocks[index], 4 << index
+        y = self._upsampled(
+            self._rows(x, strip.read, rows),
+            self._rows(noise, strip.read, rows),
+            self._band_scales(index, block),
+        )
+        return self._separable(y, block.conv1, None, strip)
 
     def _block(self, index: int, block: BlockWeights, x: Node, noise: Node) -> tuple[Node, Node]:
         op, last = self._op, index == BLOCKS - 1
         order = None if last else _bands(self._weights.blocks[index + 1])
         scales = self._band_scales(index, block)
-        inner = self._modulation(block.conv2.modulation, 3 + 3 * index)
-        noise1, noise2 = self._noise(block.conv1), self._noise(block.conv2)
-        head = self._modulation(self._weights.head_modulation, LAYERS.total - 1) if last else None
+        inner = self.modulation(block.conv2.modulation, 3 + 3 * index)
+        noise1, noise2 = self.noise(block.conv1), self.noise(block.conv2)
+        head = self.modulation(self._weights.head_modulation, LAYERS.total - 1) if last else None
         rows, parts = 4 << index, []  # rows that come in
         count = self._strips.get(index, 1)
         for start in range(0, rows, rows // count):
             end = start + rows // count
-            strip = _Strip(start, end, rows)
+            strip = Strip(start, end, rows)
             band_noise = self._rows(noise, strip.read, rows)
             y = self._upsampled(self._rows(x, strip.read, rows), band_noise, scales)
             y = self._separable(y, block.conv1, None, strip)
-            y = self._activated(y, self._rows(noise1, strip.middle, 2 * rows), inner)
+            y = self.activated(y, self._rows(noise1, strip.middle, 2 * rows), inner)
             y = self._separable(y, block.conv2, order, strip)
             if head is not None:
-                y = self._head(self._activated(y, self._rows(noise2, (2 * start, 2 * end), 2 * rows), head))
+                y = self._head(self.activated(y, self._rows(noise2, (2 * start, 2 * end), 2 * rows), head))
             parts.append(y)
         return (parts[0] if count == 1 else op.concat(parts, 2)), noise2
 
@@ -136,7 +150,7 @@ class GraphBuilder:
         """Activate, modulate and double the resolution by an inverse Haar transform."""
         op = self._op
         bands = op.split(x, _integers(op, 1), 4).outputs()
-        low, v, u, d = (self._activated(band, noise, scale) for band, scale in zip(bands, scales, strict=True))
+        low, v, u, d = (self.activated(band, noise, scale) for band, scale in zip(bands, scales, strict=True))
         return self._inverse_haar(low, v, u, d)
 
     def _inverse_haar(self, low: Node, v: Node, u: Node, d: Node) -> Node:
@@ -148,34 +162,39 @@ class GraphBuilder:
     def _head(self, x: Node) -> Node:
         weights, op = self._weights, self._op
         if self._size == 512:
-            return self._convolution(x, HAAR * weights.head_weight[:3], HAAR * weights.head_bias[:3], None)
+            return self.convolution(x, HAAR * weights.head_weight[:3], HAAR * weights.head_bias[:3], None)
         # For each colour the three detail bands stand side by side.
         order = np.concatenate([np.arange(3), *(3 + np.arange(3) * 3 + band for band in range(3))])
-        bands = self._convolution(x, HAAR * weights.head_weight, HAAR * weights.head_bias, order)
+        bands = self.convolution(x, HAAR * weights.head_weight, HAAR * weights.head_bias, order)
         return self._inverse_haar(*op.split(bands, _integers(op, 1), 4).outputs())
 
-    def _separable(self, x: Node, conv: ConvWeights, order: npt.NDArray[np.intp] | None, strip: _Strip) -> Node:
+    def _separable(self, x: Node, conv: ConvWeights, order: npt.NDArray[np.intp] | None, strip: Strip) -> Node:
+        return self.convolution(self.depthwise(x, conv, strip), conv.weight, conv.bias, order)
+
+    def depthwise(self, x: Node, conv: ConvWeights, strip: Strip) -> Node:
+        """Convolve each channel by itself."""
         op = self._op
         assert conv.depthwise is not None  # noqa: S101 - all but the stem are separable
         kernels = conv.depthwise[:, None]
         # At the picture's edge the convolution sees zeros, within it the rows that the strip took along.
-        x = op.group_convolution(x, _constant(op, kernels), [1, 1], [strip.top, 1], [strip.bottom, 1], [1, 1])
-        return self._convolution(x, conv.weight, conv.bias, order)
+        return op.group_convolution(x, _constant(op, kernels), [1, 1], [strip.top, 1], [strip.bottom, 1], [1, 1])
 
-    def _convolution(
+    def convolution(
         self, x: Node, weight: Floats, bias: Floats, order: npt.NDArray[np.intp] | None, *, pad: int = 0
     ) -> Node:
+        """Convolve, its outputs put into an order."""
         op = self._op
         if order is not None:
             weight, bias = weight[order], bias[order]
         x = op.convolution(x, _constant(op, weight), [1, 1], [pad, pad], [pad, pad], [1, 1])
         return op.add(x, _constant(op, bias.reshape(1, -1, 1, 1)))
 
-    def _activated(self, x: Node, noise: Node, scale: Node) -> Node:
+    def activated(self, x: Node, noise: Node, scale: Node) -> Node:
+        """Add the noise map, leaky ReLU, scale."""
         op = self._op
         return op.multiply(op.prelu(op.add(x, noise), _constant(op, np.array([SLOPE]))), scale)
 
-    def _modulation(self, values: Affine, layer: int) -> Node:
+    def modulation(self, values: Affine, layer: int) -> Node:
         """(1, C, 1, 1)."""
         return self._as_factors(self._affine(values, layer), len(values.bias))
 
@@ -199,7 +218,8 @@ class GraphBuilder:
     def _as_factors(self, values: Node, channels: int) -> Node:
         return self._op.reshape(values, _integers(self._op, [1, channels, 1, 1]), False)
 
-    def _noise(self, conv: ConvWeights) -> Node:
+    def noise(self, conv: ConvWeights) -> Node:
+        """The input of a noise map."""
         node = self._op.parameter(list(conv.noise.shape), np.float32, name=f"noise_{len(self._fixed)}")
         self._inputs.append(node)
         self._fixed.append(np.ascontiguousarray(conv.noise))
@@ -215,7 +235,7 @@ class GraphBuilder:
 
 
 @dataclass(frozen=True)
-class _Strip:
+class Strip:
     """Rows `start` to `end` of the `rows` that a block takes in."""
 
     start: int

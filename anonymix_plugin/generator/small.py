@@ -16,16 +16,27 @@ Style inputs 19 to 22, which belong to 512 px, are not used.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
 
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
+from anonymix_plugin.generator.protocol import LayerGroups, check_codes
 from anonymix_plugin.generator.published_weights import SLOPE, W_DIM
-
-FEATURES = 512  # channels of MobileStyleGAN at 64 px
-FIRST_STYLE = 13  # of the head: the first style input that MobileStyleGAN uses at 128 px
-WIDE, NARROW = 128, 64  # channels of the head at 64 and at 128 px
-COLOURS = 12  # four pixels of three colours
+from anonymix_plugin.generator.small_weights import (
+    COLOURS,
+    FEATURES,
+    FIRST_STYLE,
+    NAME,
+    NARROW,
+    SIZES,
+    STYLES,
+    WIDE,
+    SmallWeights,
+)
+from anonymix_plugin.values import Floats
 
 
 class SmallHead(nn.Module):
@@ -39,7 +50,7 @@ class SmallHead(nn.Module):
         self.first = nn.Conv2d(NARROW, NARROW, 3, padding=1)
         self.second = nn.Conv2d(NARROW, NARROW, 3, padding=1)
         self.leave = nn.Conv2d(NARROW, COLOURS, 3, padding=1)
-        self.affine = [nn.Linear(W_DIM, count) for count in (WIDE, WIDE, NARROW, NARROW, NARROW, COLOURS)]
+        self.affine = [nn.Linear(W_DIM, count) for count in STYLES]
         self.styles = nn.ModuleList(self.affine)
 
     def forward(self, features: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
@@ -61,3 +72,68 @@ class SmallHead(nn.Module):
         x = x + F.leaky_relu(self.first(x * first), SLOPE)
         x = x + F.leaky_relu(self.second(x * second), SLOPE)
         return F.pixel_shuffle(self.leave(x * leave) + colours, 2)
+
+
+class SmallGenerator(nn.Module):
+    """Meets `protocol.Generator` and `protocol.ArrayGenerator`; differentiable, frozen.
+
+    Args:
+        reference: The large generator.
+        weights: What was learned, for that generator.
+    """
+
+    name = NAME
+    sizes = SIZES
+    engine = "torch"
+
+    def __init__(self, reference: MobileStyleGan, weights: SmallWeights) -> None:
+        super().__init__()
+        self.large, self.head = reference, SmallHead()
+        self.head.load_state_dict({name: torch.from_numpy(value) for name, value in weights.tensors.items()})
+        self.requires_grad_(False).eval()
+        self.z_dim: int = reference.z_dim
+        self.w_dim: int = reference.w_dim
+        self.layers: LayerGroups = reference.layers
+        self.teacher = weights.teacher
+        self._hash = weights.weights_hash()
+
+    def weights_hash(self) -> str:
+        """Return the SHA-256 (hex) over the large generator's weights and what was learned."""
+        return self._hash
+
+    def map(self, z: torch.Tensor) -> torch.Tensor:
+        """Map Gaussian codes (N, 512) float32 to style vectors (N, 512) float32."""
+        return self.large.map(z)
+
+    def map_arrays(self, z: Floats) -> Floats:
+        """See `protocol.ArrayGenerator.map_arrays`."""
+        return self.large.map_arrays(z)
+
+    def draw(self, w_plus: Floats, size: int) -> Floats:
+        """See `protocol.ArrayGenerator.draw`. Codes are drawn one at a time: batches change nothing."""
+        check_codes(w_plus, self.layers.total, self.w_dim, size, self.sizes)
+        with torch.inference_mode():
+            codes = torch.from_numpy(np.ascontiguousarray(w_plus))
+            pictures = [self.synthesise(code[None], size).numpy() for code in codes]
+        return np.concatenate(pictures) if pictures else np.zeros((0, 3, size, size), np.float32)
+
+    def synthesise(self, w_plus: torch.Tensor, size: int = 256) -> torch.Tensor:
+        """Draw faces.
+
+        Args:
+            w_plus: (N, 23, 512) float32; style inputs 19 to 22 change nothing.
+            size: 256, or 128: exactly the 2x2 average.
+
+        Returns:
+            (N, 3, size, size) float32 RGB, nominally in [-1, 1].
+
+        Raises:
+            UsageError: If `size` or the shape of `w_plus` does not fit.
+        """
+        if size not in self.sizes:
+            raise UsageError(f"this generator draws {self.sizes} px, not {size}", where="size")
+        if w_plus.ndim != 3 or w_plus.shape[1:] != (self.layers.total, self.w_dim):
+            raise UsageError(f"a W+ code has shape (N, 23, 512), not {tuple(w_plus.shape)}", where="w_plus")
+        features = self.large.middle_channels(self.large.middle(w_plus), w_plus)
+        picture: torch.Tensor = self.head(features, w_plus[:, FIRST_STYLE : FIRST_STYLE + len(STYLES)])
+        return picture if size == max(self.sizes) else F.avg_pool2d(picture, 2)

@@ -16,6 +16,7 @@ import torch
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
 from anonymix_plugin.generator.protocol import LayerGroups, check_codes
+from anonymix_plugin.generator.small import SmallGenerator
 from anonymix_plugin.values import Floats
 
 Precision = Literal["float32", "float16"]
@@ -41,7 +42,7 @@ class TorchGenerator:
 
     def __init__(
         self,
-        reference: MobileStyleGan,
+        reference: MobileStyleGan | SmallGenerator,
         device: str = "cuda",
         *,
         batch: int = 16,
@@ -66,6 +67,7 @@ class TorchGenerator:
         self.w_dim: int = reference.w_dim
         self.layers: LayerGroups = reference.layers
         self.sizes: tuple[int, ...] = reference.sizes
+        self.teacher: str | None = getattr(reference, "teacher", None)
         self.engine = f"torch {self._device.type} {precision}"
 
     def weights_hash(self) -> str:

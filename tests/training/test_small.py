@@ -14,7 +14,8 @@ from anonymix_lab.training.examples import Landmarks
 from anonymix_lab.training.small import CodeSource, train_small
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator import MobileStyleGan, load_reference_generator
-from anonymix_plugin.generator.small import FIRST_STYLE, SmallHead
+from anonymix_plugin.generator.small import SmallHead
+from anonymix_plugin.generator.small_weights import FIRST_STYLE
 from anonymix_plugin.mixer.identity_map import IdentityMap
 from anonymix_plugin.mixer.weights import load_mixer_weights
 

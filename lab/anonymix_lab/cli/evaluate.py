@@ -15,6 +15,7 @@ from anonymix_plugin.cli.options import (
     DetectorName,
     EngineName,
     EngineOption,
+    GeneratorOption,
     Method,
     MethodOption,
     PolicyOption,
@@ -121,6 +122,7 @@ def evaluate(
     ] = None,
     method: MethodOption = Method.FAST,
     engine: EngineOption = EngineName.OPENVINO,
+    generator: GeneratorOption = None,
     shared_keys: Annotated[
         int, typer.Option(min=1, help="How many keys for everybody are tried.", rich_help_panel=_MEASURE)
     ] = 2,
@@ -277,6 +279,7 @@ def evaluate(
                 mixer_weights=mixer_weights,
                 method=method.value,
                 engine=engine.value,
+                generator=generator,
                 shared_keys=shared_keys,
                 claimed=claimed,
                 scopes=scopes,

@@ -60,6 +60,7 @@ class Choice:
     mixer_weights: Path | None
     method: str
     engine: str
+    generator: Path | None
     shared_keys: int
     claimed: bool
     scopes: bool
@@ -106,6 +107,7 @@ def run_choice(choice: Choice, progress: Callable[[str, int, int], None], step: 
         policy=policy,
         method=method,
         engine=engine,
+        generator=choice.generator,
         mixer_weights=choice.mixer_weights,
         faces=faces,
     ) as mixer:
@@ -175,7 +177,14 @@ def _baseline(
             raise ModelError("the layer swap needs an encoder for this generator", fix="leave swap out of --baselines")
         centre = _weights(choice).centre
         return LayerSwap(detector, encoder, mixer.generator, centre, keys, choice.key_seed, faces=faces)
-    refined = Anonymixer(keys, policy=mixer.policy, method="refine", mixer_weights=choice.mixer_weights, faces=faces)
+    refined = Anonymixer(
+        keys,
+        policy=mixer.policy,
+        method="refine",
+        generator=choice.generator,
+        mixer_weights=choice.mixer_weights,
+        faces=faces,
+    )
     return MixerProtection(refined, choice.key_seed, name="refine", title="Anonymix, refine method (paper)")
 
 

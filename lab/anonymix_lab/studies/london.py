@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -198,6 +198,7 @@ def london_figures(
     shared_keys: int = 2,
     seed: int = 1,
     policy: MixingPolicy | None = None,
+    generator: Path | Literal["small"] | None = None,
     refinement: PresetName | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> LondonFigures:
@@ -210,6 +211,7 @@ def london_figures(
         shared_keys: How many keys for everybody are tried.
         seed: Seed of all keys.
         policy: Mixing policy; the default one without it.
+        generator: As in `MixerOptions`.
         refinement: Preset of the refine method; the fast method without it.
         progress: Called with stage, done and total.
 
@@ -222,7 +224,9 @@ def london_figures(
     keys = [(f"{SHARED_SCOPE} {number + 1}", 1) for number in range(shared_keys)] + [("own", 1), ("own", 2)]
     sets: list[_Embedded] = []
     method: MethodName = "fast" if refinement is None else "refine"
-    with Anonymixer(SeededKeys(seed), policy=policy, method=method, refinement=refinement) as mixer:
+    with Anonymixer(
+        SeededKeys(seed), policy=policy, method=method, generator=generator, refinement=refinement
+    ) as mixer:
         fingerprint = mixer.fingerprint
         for scope, version in keys:
 

@@ -41,7 +41,8 @@ from anonymix_lab.training.pairs import to_pixels
 from anonymix_lab.training.whole import crop_grids, cut_finely
 from anonymix_plugin.files import whole_file
 from anonymix_plugin.generator import MobileStyleGan
-from anonymix_plugin.generator.small import FIRST_STYLE, SmallHead
+from anonymix_plugin.generator.small import SmallHead
+from anonymix_plugin.generator.small_weights import FIRST_STYLE
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.values import Floats
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from anonymix_lab.cli._common import bars, staged, write_json
 from anonymix_lab.cli.measure._app import app
 from anonymix_lab.machine import machine
-from anonymix_plugin.cli.options import RefinementOption, takes_photos
+from anonymix_plugin.cli.options import GeneratorOption, RefinementOption, takes_photos
 from anonymix_plugin.cli.report import print_json
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def london(
     person: Annotated[float | None, typer.Option(help="How far the person's code moves the face.")] = None,
     key: Annotated[float | None, typer.Option(help="Truncation of the key's synthetic code.")] = None,
     kept: Annotated[float | None, typer.Option(help="Share of the photo's own code that is kept.")] = None,
+    generator: GeneratorOption = None,
     refinement: RefinementOption = None,
     matchers: Annotated[
         str, typer.Option(metavar="NAMES", help="Recognisers of the registry, with commas.")
@@ -68,6 +69,7 @@ def london(
             shared_keys=shared_keys,
             seed=seed,
             policy=settings,
+            generator=generator,
             refinement=None if refinement is None else refinement.value,
             progress=staged(bar),
         )
