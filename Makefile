@@ -9,7 +9,7 @@ DATA ?= ../shared/data
 # Idle threads that spin steal the cores from the engine next door.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo docs test test-wheel test-long test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-encoder clean help
+.PHONY: demo docs test test-wheel test-long test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-small train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -143,6 +143,10 @@ train-mapper-gpu: models ## after train-mapper, on a GPU: tune the map on throug
 	$(BIN)/anonymix train mapper --start out/mixer.safetensors --subspace out/subspace.safetensors \
 	    --keyed-dims 40 --device cuda --steps 241 --seed 5 --work out/mapper-gpu -o out/mixer-whole.safetensors
 	$(BIN)/anonymix train anchors --mixer out/mixer-whole.safetensors -o out/anchors.safetensors
+
+train-small: models      ## make anonymix_plugin/weights/small.safetensors again (25 minutes, or 3 with DEVICE=cuda)
+	$(BIN)/anonymix train small-generator --minutes $(if $(DEVICE),3,25) $(if $(DEVICE),--device $(DEVICE)) \
+	    --work out/small -o out/small.safetensors
 
 train-encoder: models    ## make anonymix_plugin/weights/encoder.safetensors again (after train-mapper)
 	$(BIN)/anonymix train pairs --count 3500 --pairs out/pairs
