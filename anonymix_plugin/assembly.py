@@ -102,6 +102,7 @@ def assemble(options: MixerOptions) -> Parts:
             options.refinement,
             options.progress,
             options.generator,
+            "cuda" if options.engine == "cuda" else "cpu",
         )
     used = {"generator": generator.weights_hash(), "mixer": weights.sha256}
     used |= {name: weights_hash(name) for name in (*_RECOGNISERS, options.detector)}
@@ -151,7 +152,10 @@ def _refine_method(
     refinement: RefineSettings | PresetName | None,
     progress: Callable[[RefineStep], None] | None,
     generator: Path | Literal["small"] | None,
+    device: str,
 ) -> Method:
+    from torch import nn
+
     from anonymix_plugin.mixer.refine.anchors import load_anchor_directions
     from anonymix_plugin.mixer.refine.attributes import load_attribute_distance
     from anonymix_plugin.mixer.refine.methods import RefineMethod, SwapMethod
@@ -178,10 +182,12 @@ def _refine_method(
         preset = replace(preset, settings=replace(preset.settings, size=size, layers=layers))
     # Another mixer's faces reach other directions; its anchors are rotations into the whole space.
     directions = load_anchor_directions()
-    attributes = load_attribute_distance()
+    attributes = load_attribute_distance(device)
+    if isinstance(reference, nn.Module):  # every generator with gradients is one
+        reference.to(device)
     refiner = Refiner(
         reference,
-        {name: torch_recogniser(name) for name in _RECOGNISERS},
+        {name: torch_recogniser(name).to(device) for name in _RECOGNISERS},
         preset.settings,
         attributes=attributes,
         detector=detector,

@@ -121,8 +121,8 @@ class LightColourAndForm:
         return {**self._light.describe(), "attributes": "light-colour-and-form"}
 
 
-def load_attribute_distance() -> LightColourAndForm:
-    """The default: light, colour and the early maps of SFace.
+def load_attribute_distance(device: str = "cpu") -> LightColourAndForm:
+    """The default: light, colour and the early maps of SFace, on a torch device.
 
     Raises:
         MissingModelError: SFace's weights are not on this machine.
@@ -137,4 +137,4 @@ def load_attribute_distance() -> LightColourAndForm:
     weights = [weight for weight in model.graph.initializer if weight.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(weights)
-    return LightColourAndForm(OnnxModule(model).eval().requires_grad_(False))
+    return LightColourAndForm(OnnxModule(model).eval().requires_grad_(False).to(device))

@@ -80,7 +80,12 @@ def invert(
     if not square or photo.dtype.name != "uint8":
         raise BadArrayError(f"a photo is (S, S, 3) uint8, not {photo.shape} {photo.dtype}", where="photo")
     with torch.inference_mode(False), torch.enable_grad():
-        code = guess.detach().clone()[None].requires_grad_()
+        device = (
+            next((tensor.device for tensor in generator.parameters()), guess.device)
+            if isinstance(generator, torch.nn.Module)
+            else guess.device
+        )
+        code = guess.detach().to(device, copy=True)[None].requires_grad_()
         best, least = code.detach().clone(), float("inf")
         target = as_pictures(photo[None]).contiguous().to(code.device)
         with torch.no_grad():
@@ -102,4 +107,4 @@ def invert(
             optimiser.step()
             if progress is not None:
                 progress(step, value)
-    return best[0]
+    return best[0].to(guess.device)

@@ -201,7 +201,7 @@ class Refiner:
         UsageError: There is no recogniser or one that takes other crops or has no directions, or the layers
             or the size are not the generator's.
 
-    All of them must be on the device of the codes. Pass the generator on its torch engine.
+    All of them must be on one device, where the optimisation then runs. Pass the generator on its torch engine.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ class Refiner:
             UsageError: An anchor is missing or of another size, or the generator has no gradients.
             RefinementError: A loss or a gradient is not finite.
         """
-        code = self._checked(w_plus)
+        code = self._checked(w_plus).to(next((_device(one) for one in self._recognisers.values()), w_plus.device))
         with (
             torch.inference_mode(False),  # whatever the caller is in
             torch.enable_grad(),
@@ -307,7 +307,7 @@ class Refiner:
             code = code.clone()
             aim = self._aim(code, photo_crop, photo_attributes, anchors if self.settings.anchored else None)
             refined, losses, stopped = self._optimise(code, aim, schedule, progress)
-        return RefineResult(refined.reshape(w_plus.shape), losses, stopped)
+        return RefineResult(refined.reshape(w_plus.shape).to(w_plus.device), losses, stopped)
 
     def _optimise(
         self,

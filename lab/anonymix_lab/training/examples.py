@@ -117,11 +117,10 @@ class Landmarks:
         return np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
 
 
-def spread(generator: FeatureGenerator | Generator, styles: torch.Tensor) -> torch.Tensor:
-    """(N, 2 or 3, 512) style vectors -> (N, layers, 512): the second reaches to `SEEN_LAYERS`."""
+def spread(generator: FeatureGenerator | Generator, styles: torch.Tensor, end: int = SEEN_LAYERS) -> torch.Tensor:
+    """(N, 2 or 3, 512) style vectors -> (N, layers, 512): the second reaches to style input `end`."""
     coarse = len(generator.layers.coarse)
-    rest = generator.layers.total - SEEN_LAYERS
-    counts = torch.tensor([coarse, SEEN_LAYERS - coarse, rest], device=styles.device)
+    counts = torch.tensor([coarse, end - coarse, generator.layers.total - end], device=styles.device)
     last = styles[:, 2:] if styles.shape[1] > 2 else torch.zeros_like(styles[:, :1])
     return torch.repeat_interleave(torch.cat([styles[:, :2], last], dim=1), counts, dim=1)
 
@@ -215,6 +214,7 @@ def draw_landmarks(
     *,
     count: int,
     seed: int,
+    together: int = 1,
 ) -> Landmarks:
     """Draw the faces of `draw_examples` for their landmarks alone, or read what an earlier run found.
 
@@ -227,6 +227,7 @@ def draw_landmarks(
         progress: Called with done and total.
         count: How many faces.
         seed: Of the codes.
+        together: How many are drawn at once.
 
     Raises:
         UsageError: The folder holds examples of another count, seed, generator or map.
@@ -238,14 +239,15 @@ def draw_landmarks(
         with np.load(table, allow_pickle=False) as old:
             return Landmarks(old["codes"], old["landmarks"])
     codes, places = [], []
-    for number in range(count):
-        code, w_plus = _example(generator, weights, seed, number)
-        image = torch.from_numpy(drawer.draw(w_plus, DRAWN_SIZE)[0])
-        face = _middle_face(detector, to_pixels(image, DRAWN_SIZE), number)
-        if face is not None:
-            codes.append(code)
-            places.append(face.landmarks / DRAWN_SIZE)
-        progress(number + 1, count)
+    for first in range(0, count, together):
+        made = [_example(generator, weights, seed, number) for number in range(first, min(first + together, count))]
+        drawn = drawer.draw(np.concatenate([w_plus for _, w_plus in made]), DRAWN_SIZE)
+        for number, ((code, _), image) in enumerate(zip(made, drawn, strict=True), first):
+            face = _middle_face(detector, to_pixels(torch.from_numpy(image), DRAWN_SIZE), number)
+            if face is not None:
+                codes.append(code)
+                places.append(face.landmarks / DRAWN_SIZE)
+            progress(number + 1, count)
     found = {"codes": np.stack(codes), "landmarks": np.stack(places).astype(np.float32)}
     _save(table, **found)
     return Landmarks(found["codes"], found["landmarks"])

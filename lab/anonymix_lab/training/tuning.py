@@ -41,6 +41,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that torch users e
 
 from anonymix_lab.training.checkpoint import load_state, one_cycle, save_state
 from anonymix_lab.training.examples import GROUPS, SEEN_LAYERS, FeatureGenerator
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.mixer.identity_map import Bend
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.values import Floats
@@ -72,6 +73,10 @@ class TuningRecipe:
         margin: m of the loss.
         faithful: Weight of 1 - r in the loss.
         similarity: Mean cosine of two codes of a person, and its standard deviation.
+        street: Share of a key's people whose codes are those of photos (`StreetCodes`), 0..1; the others' are
+            drawn by `similarity`.
+        hard: Share of the pairs, the hardest ones, that make half of the loss; 1 leaves all pairs alike.
+        layers: How many of the generator's style inputs a person moves.
         dims: Dimensions into which one key turns people: as many as the subspace has. None means all of the
             keyed ones.
         keys: Least and greatest truncation of the keys' synthetic codes.
@@ -94,6 +99,9 @@ class TuningRecipe:
     margin: float = 0.07
     faithful: float = 2.0
     similarity: tuple[float, float] = (0.80, 0.11)
+    street: float = 0.0
+    hard: float = 1.0
+    layers: int = SEEN_LAYERS
     dims: int | None = 32
     keys: tuple[float, float] = (0.2, 0.6)
     keys_a_step: int = 1
@@ -119,6 +127,39 @@ def whole_recipe(*, steps: int, people: int, dims: int, seed: int) -> TuningReci
         dims=dims,
         seed=seed,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class StreetCodes:
+    """Codes of photos: how much photos of one person really differ.
+
+    Attributes:
+        codes: (N, dims) float32 of length 1, in the mixer's subspace.
+        who: (N,) int64, who is on each.
+    """
+
+    codes: Floats
+    who: npt.NDArray[np.int64]
+
+    def several(self, random: np.random.Generator, people: int, photos: int) -> Floats:
+        """Draw people and as many photos of each, (people * photos, dims) float32, person by person.
+
+        Raises:
+            UsageError: Fewer people have so many photos.
+        """
+        names, counts = np.unique(self.who, return_counts=True)
+        enough = names[counts >= photos]
+        if len(enough) < people:
+            raise UsageError(
+                f"{len(enough)} people have {photos} photos, too few for a step of {people}",
+                where="the codes of photos",
+                fix="lower the share of them, or the people a step",
+            )
+        rows = [
+            random.choice(np.flatnonzero(self.who == person), photos, replace=False)
+            for person in random.choice(enough, people, replace=False)
+        ]
+        return self.codes[np.concatenate(rows)] if rows else self.codes[:0]
 
 
 class CodeReader(Protocol):
@@ -172,8 +213,8 @@ class TunableMap(nn.Module):
     def _through(self, x: torch.Tensor) -> torch.Tensor:
         return F.silu(self.second(F.silu(self.first(x))))
 
-    def tuned(self, weights: MixerWeights, span: torch.Tensor) -> MixerWeights:
-        """The weights with this map in the place of the one that they had."""
+    def tuned(self, weights: MixerWeights, span: torch.Tensor, layers: int = SEEN_LAYERS) -> MixerWeights:
+        """The weights with this map, which moves the first `layers` style inputs, in place of their own."""
 
         def array(values: torch.Tensor) -> Floats:
             return values.detach().cpu().numpy().copy()
@@ -184,7 +225,7 @@ class TunableMap(nn.Module):
             person=array(self.linear),
             bend=Bend(self.scale, first, second, array(self.last.weight)),
             span=array(span),
-            identity_end=SEEN_LAYERS,
+            identity_end=layers,
         )
 
 
@@ -251,6 +292,8 @@ def tune(
     progress: Callable[[TuningStep], None],
     *,
     save_every: int = 25,
+    street: StreetCodes | None = None,
+    look: Callable[[int, Callable[[], MixerWeights]], None] | None = None,
 ) -> MixerWeights:
     """Tune the map, going on where an earlier run stopped.
 
@@ -262,13 +305,18 @@ def tune(
         folder: Where the state of the run (tuning.safetensors) and its log (tuning.jsonl) go.
         progress: Called after each step.
         save_every: Steps between states.
+        street: Codes of photos, where the recipe wants some.
+        look: Called after each step with its number and what makes weights of the map as it is.
 
     Returns:
         The tuned weights.
 
     Raises:
-        UsageError: The folder holds the state of a run with other settings.
+        UsageError: The folder holds the state of a run with other settings, or the recipe wants codes of
+            photos where there are none.
     """
+    if recipe.street and street is None:
+        raise UsageError("the recipe wants codes of photos", where="street", fix="give some, or a share of 0")
     torch.manual_seed(recipe.seed)
     device = reader.basis.device
     network = TunableMap(weights, recipe).to(device)
@@ -291,7 +339,7 @@ def tune(
         for step in range(done, recipe.steps):
             began = time.monotonic()
             random = np.random.Generator(np.random.Philox(key=recipe.seed, counter=step << 64))
-            keyed, synthetic = _batch(generator, weights, span, recipe, random, device)
+            keyed, synthetic = _batch(generator, weights, span, recipe, random, device, street)
             moved = network(keyed)
             if recipe.stretch[0] < recipe.stretch[1]:
                 moved = moved * random.uniform(*recipe.stretch)
@@ -307,7 +355,9 @@ def tune(
                 log.flush()
                 save_state(state, network, optimiser, step + 1, about)
             progress(entry)
-    return network.tuned(weights, span)
+            if look is not None:
+                look(step + 1, lambda: network.tuned(weights, span, recipe.layers))
+    return network.tuned(weights, span, recipe.layers)
 
 
 def visible(
@@ -355,10 +405,15 @@ def visible(
     return replace(weights, person=weights.person @ kept, bend=bend)
 
 
-def _keyed_codes(random: np.random.Generator, recipe: TuningRecipe, keyed: int) -> Floats:
+def _keyed_codes(
+    random: np.random.Generator, recipe: TuningRecipe, keyed: int, street: StreetCodes | None = None
+) -> Floats:
     """Codes of a batch in the dimensions into which one key turns people, (N, keyed) float32."""
     dims = keyed if recipe.dims is None else min(recipe.dims, keyed)
-    codes = some_codes(random, recipe.people, recipe.photos, dims, recipe.similarity)
+    real = round(recipe.street * recipe.people)
+    codes = some_codes(random, recipe.people - real, recipe.photos, dims, recipe.similarity)
+    if street is not None and real:
+        codes = np.concatenate([codes, street.several(random, real, recipe.photos)])
     turn = np.linalg.qr(random.standard_normal((keyed, dims)))[0]
     return np.asarray(codes @ turn.T, np.float32)
 
@@ -409,11 +464,12 @@ def _batch(
     recipe: TuningRecipe,
     random: np.random.Generator,
     device: torch.device,
+    street: StreetCodes | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Keyed codes (N, D) of a step, and the part of each that is its key's, (N or 1, 512) whitened."""
     keyed, synthetic = [], []
     for _ in range(recipe.keys_a_step):
-        keyed.append(torch.from_numpy(_keyed_codes(random, recipe, weights.keyed_dims)))
+        keyed.append(torch.from_numpy(_keyed_codes(random, recipe, weights.keyed_dims, street)))
         synthetic.append(_key_part(generator, weights, span, random, random.uniform(*recipe.keys), device))
     keys = torch.stack(synthetic)
     if len(synthetic) > 1:
@@ -455,8 +511,8 @@ def _rate(
         border = recipe.thresholds.get(name, _BORDER)
         same, others = cosines[pairs.same], cosines[pairs.others]
         losses.append(
-            F.softplus(recipe.slope * (border + recipe.margin - same)).mean()
-            + F.softplus(recipe.slope * (others - border + recipe.margin)).mean()
+            _hard_mean(F.softplus(recipe.slope * (border + recipe.margin - same)), recipe.hard)
+            + _hard_mean(F.softplus(recipe.slope * (others - border + recipe.margin)), recipe.hard)
             + recipe.faithful * (1 - torch.corrcoef(torch.stack([cosines[pairs.within], wanted]))[0, 1])
         )
         near[name], far[name] = _summary(same), _summary(others)
@@ -464,6 +520,14 @@ def _rate(
     loss = torch.stack(losses).sum() + recipe.length_weight * F.relu(length - recipe.length).square().mean()
     entry = TuningStep(step, float(loss.detach()), float(length.detach().mean()), near, far)
     return entry, loss
+
+
+def _hard_mean(losses: torch.Tensor, share: float) -> torch.Tensor:
+    """The mean of all losses and of the share of the greatest ones, half each; of all alone at a share of 1."""
+    if share >= 1:
+        return losses.mean()
+    hardest = torch.topk(losses, max(1, round(share * len(losses)))).values
+    return 0.5 * (losses.mean() + hardest.mean())
 
 
 def _summary(cosines: torch.Tensor) -> tuple[float, float]:

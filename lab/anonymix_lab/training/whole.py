@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
 from torch.utils.checkpoint import checkpoint
 
-from anonymix_lab.training.examples import Landmarks, spread
+from anonymix_lab.training.examples import SEEN_LAYERS, Landmarks, spread
 from anonymix_lab.training.student import CROP
 from anonymix_plugin.faces import RECOGNISER_TEMPLATE
 from anonymix_plugin.generator import Generator
@@ -43,6 +44,7 @@ class Disturbance:
         mirrored: Share of the crops.
         covered: Share of the crops of which a rectangle is grey.
         blurred: Share of the parts of a batch whose crops lose resolution.
+        wider: Greatest share by which a crop is wider than its recogniser's, as crops of boxes are.
         shaken: Of the factor on each channel of each of a recogniser's layers.
     """
 
@@ -53,6 +55,7 @@ class Disturbance:
     mirrored: float = 0.5
     covered: float = 0.15
     blurred: float = 0.3
+    wider: float = 0.0
     shaken: float = 0.05
 
 
@@ -67,6 +70,10 @@ class WholeReader(nn.Module):
         device: Where all of it runs.
         together: Faces drawn at once.
         disturbance: What `random` means.
+        layers: How many of the generator's style inputs a person moves.
+        half: Whether faces are drawn in bfloat16, laid out channels last.
+        again: Whether a part of a batch is drawn again on the way back. Without, memory holds what a whole
+            batch needs for its gradients, half a gigabyte a face (a quarter where `half`).
     """
 
     def __init__(
@@ -79,8 +86,16 @@ class WholeReader(nn.Module):
         *,
         together: int = 32,
         disturbance: Disturbance | None = None,
+        layers: int = SEEN_LAYERS,
+        half: bool = False,
+        again: bool = True,
     ) -> None:
         super().__init__()
+        self._moved, self._half, self._again = layers, half, again
+        if half and isinstance(generator, nn.Module):
+            for parameter in generator.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._generator, self.landmarks = generator, landmarks
         self._recognisers = dict(recognisers)
         self._together, self._disturbance = together, disturbance or Disturbance()
@@ -108,6 +123,11 @@ class WholeReader(nn.Module):
         if random is not None:
             places = places + random.normal(0, self._disturbance.landmarks, places.shape)
         grids = crop_grids(torch.from_numpy(places.astype(np.float32)).to(self._device))
+        if random is not None and self._disturbance.wider:
+            # The grid of a wider crop is the same grid, spread from its middle.
+            middle = grids.mean(dim=(1, 2), keepdim=True)
+            wider = 1 + random.uniform(0, self._disturbance.wider, (len(codes), 1, 1, 1))
+            grids = middle + (grids - middle) * torch.from_numpy(wider.astype(np.float32)).to(self._device)
         self._shake(random)
         parts = [
             self._part(some, grid, self._changes(len(some), random))
@@ -120,15 +140,17 @@ class WholeReader(nn.Module):
         return {name: torch.cat([part[name] for part in parts]) for name in self._recognisers}
 
     def _part(self, codes: torch.Tensor, grids: torch.Tensor, changes: _Changes | None) -> dict[str, torch.Tensor]:
-        if not torch.is_grad_enabled():
+        if not (self._again and torch.is_grad_enabled()):
             return self._read(codes, grids, changes)
         # Drawn again on the way back: what one face keeps for its gradient is half a gigabyte.
         read: dict[str, torch.Tensor] = checkpoint(self._read, codes, grids, changes, use_reentrant=False)
         return read
 
     def _read(self, codes: torch.Tensor, grids: torch.Tensor, changes: _Changes | None) -> dict[str, torch.Tensor]:
-        layers = spread(self._generator, self.centre + codes @ self.basis.T)
-        pictures = self._generator.synthesise(layers, _SIZE)
+        layers = spread(self._generator, self.centre + codes @ self.basis.T, self._moved)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            pictures = self._generator.synthesise(layers, _SIZE)
+        pictures = pictures.float()
         crops = cut_finely(pictures, grids)
         if changes is not None:
             crops = changes(crops)
@@ -193,7 +215,12 @@ class _Changes:
         return (crops * self.gain + self.light + self.noise) * self.seen
 
 
-def crop_grids(landmarks: torch.Tensor) -> torch.Tensor:
+def crop_grids(
+    landmarks: torch.Tensor,
+    template: npt.NDArray[np.float32] | None = None,
+    frame: tuple[int, int] = (CROP, CROP),
+    size: int = CROP,
+) -> torch.Tensor:
     """Where recognisers' crops take their pixels from.
 
     The least-squares similarity between two sets of points in the plane, in complex numbers: with both
@@ -201,23 +228,27 @@ def crop_grids(landmarks: torch.Tensor) -> torch.Tensor:
 
     Args:
         landmarks: (N, 5, 2) float32 in sides of the picture.
+        template: (5, 2), where they lie in the frame; the recognisers' own by default.
+        frame: Width and height of the part of the picture that is cut, in the template's pixels.
+        size: Side of the crop that it is stretched to.
 
     Returns:
-        (N, 224, 224, 2) float32 for `grid_sample`: twice as fine as the crop.
+        (N, 2 * size, 2 * size, 2) float32 for `grid_sample`: twice as fine as the crop.
     """
-    template = torch.from_numpy(np.asarray(RECOGNISER_TEMPLATE, np.float32)).to(landmarks.device)
-    there, here = torch.view_as_complex(template.contiguous()), torch.view_as_complex(landmarks.contiguous())
+    points = np.asarray(RECOGNISER_TEMPLATE if template is None else template, np.float32)
+    there = torch.view_as_complex(torch.from_numpy(points.copy()).to(landmarks.device))
+    here = torch.view_as_complex(landmarks.contiguous())
     middle, centre = there.mean(), here.mean(dim=1, keepdim=True)
     # From picture to crop; what is wanted is the way back.
     factor = ((here - centre).conj() * (there - middle)).sum(1) / (here - centre).abs().square().sum(1)
-    side = torch.arange(CROP * _FINER, device=landmarks.device, dtype=torch.float32)
-    side = (side + 0.5) / _FINER - 0.5
-    places = torch.complex(side[None, :].expand(len(side), -1), side[:, None].expand(-1, len(side)))
+    side = torch.arange(size * _FINER, device=landmarks.device, dtype=torch.float32)
+    across, down = ((side + 0.5) * length / (size * _FINER) - 0.5 for length in frame)
+    places = torch.complex(across[None, :].expand(len(side), -1), down[:, None].expand(-1, len(side)))
     found = (places - middle)[None] / factor[:, None, None] + centre[:, :, None]
     return torch.view_as_real(found) * 2 - 1
 
 
 def cut_finely(pictures: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
-    """Cut (N, 3, S, S) pictures by the grids of `crop_grids`: (N, 3, 112, 112) in -1..1."""
+    """Cut (N, 3, S, S) pictures by the grids of `crop_grids`: (N, 3, size, size) in -1..1."""
     fine = F.grid_sample(pictures.clamp(-1, 1), grids, align_corners=False, padding_mode="border")
     return F.avg_pool2d(fine, _FINER)

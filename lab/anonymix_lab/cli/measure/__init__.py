@@ -1,6 +1,16 @@
 """`anonymix measure`: one door to everything that measures; `anonymix evaluate` proves, on a data set."""
 
-from anonymix_lab.cli.measure import _adapters, _codes, _formats, _gateway, _keystore, _london, _studies, _thresholds
+from anonymix_lab.cli.measure import (
+    _adapters,
+    _codes,
+    _formats,
+    _gateway,
+    _gpu,
+    _keystore,
+    _london,
+    _studies,
+    _thresholds,
+)
 from anonymix_lab.cli.measure._app import app
 
 __all__ = ["app"]
@@ -13,5 +23,6 @@ _COMMANDS = (
     _formats,
     _gateway,
     _keystore,
+    _gpu,
     _studies,
 )  # imported to add them

@@ -1,0 +1,88 @@
+"""`anonymix measure gpu`: everything that a machine with a GPU is asked, within minutes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anonymix_lab.cli.measure._app import app
+
+_SHARED = Path("../shared/data")
+
+
+@app.command()
+def gpu(
+    carried: Annotated[
+        Path, typer.Option(help="Numbers that stand for photos, made by --prepare.", metavar="FILE")
+    ] = Path("out/gpu/carried.npz"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where results go.", metavar="DIR")] = Path("out/gpu"),
+    minutes: Annotated[float, typer.Option(help="Budget of all steps together.", min=0.1)] = 12.0,
+    steps: Annotated[
+        str, typer.Option(help="Which, in what order; a step may have a limit: engine:90,tune:300.")
+    ] = "engine,tune,small,refine,stream",
+    variants: Annotated[
+        str | None,
+        typer.Option(
+            help='Ways to tune, separated by semicolons, that share the time of the step "tune".',
+            show_default=False,
+        ),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Mixer weights that tuning goes on from; the shipped ones by default."),
+    ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Photos named PERSON_NUMBER for the steps refine and stream; the drawn people of the tests by "
+            "default.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help='"cuda", or "cpu" for a rehearsal.')] = "cuda",
+    rehearsal: Annotated[bool, typer.Option("--rehearsal", help="Counts so small that two cores do it.")] = False,
+    listing: Annotated[
+        bool, typer.Option("--list", help="List the weights and packages that the machine must be given.")
+    ] = False,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Make --carried, where the photos are, and end.")] = False,
+    lfw: Annotated[Path, typer.Option(help="For --prepare: Labeled Faces in the Wild.")] = _SHARED / "lfw",
+    people: Annotated[Path, typer.Option(help="For --prepare: a sub-folder of photos a person.")] = _SHARED / "pins",
+    london: Annotated[Path, typer.Option(help="For --prepare: photos to compare engines on.")] = _SHARED / "london",
+) -> None:
+    """Check and time engine `cuda`, tune the map, distil the small generator, refine, stream: in this order.
+
+    Each step saves its result as it ends, so that whatever is cut off leaves something. No network is used.
+    """
+    from anonymix_lab import gpu as steps_
+
+    if listing:
+        for file in steps_.needed_weights():
+            typer.echo(f"{file.path}  {file.size:,} bytes{'' if file.here else '  NOT HERE'}")
+        for package in steps_.needed_packages():
+            typer.echo(f"{package.name}  {package.version or 'NOT HERE'}")
+        return
+    if prepare:
+        steps_.prepare(london, lfw, people, carried.parent / "cache", typer.echo).save(carried)
+        typer.echo(f"{carried}")
+        return
+    named = [part.partition(":") for part in steps.split(",")]
+    settings = steps_.GpuSettings(
+        device=device,
+        minutes=minutes,
+        steps=tuple(name for name, _, _ in named),
+        limits={name: float(seconds) for name, _, seconds in named if seconds},
+        rehearsal=rehearsal,
+        start=start,
+        photos=photos,
+        **({} if variants is None else {"variants": tuple(part.strip() for part in variants.split(";"))}),
+    )
+    results = steps_.run_steps(settings, steps_.Carried.read(carried), output, typer.echo)
+    for result in results:
+        typer.echo(json.dumps(result.result, indent=1, default=float) if result.state == "done" else result.error)
+        typer.echo(f"{result.name}: {result.state}, {result.seconds:.0f} s")
+    if any(result.state == "failed" for result in results):
+        raise typer.Exit(1)

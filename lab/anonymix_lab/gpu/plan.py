@@ -1,0 +1,183 @@
+"""Steps one after the other within a budget of time, each of which saves its result at once."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from anonymix_lab.gpu.carried import Carried
+from anonymix_lab.machine import machine, versions
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.files import write_text
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class GpuSettings:
+    """What is to be done.
+
+    Attributes:
+        device: "cuda", or "cpu" for a rehearsal.
+        minutes: The budget of all steps together.
+        steps: Names of `STEPS` in the order in which they are done.
+        limits: Step -> seconds that it may take; the others share what is left by their usual weights.
+        rehearsal: Whether counts are so small that every line is gone through on two cores in a minute.
+        start: Mixer weights that tuning goes on from; None takes the shipped ones.
+        photos: Folder of photos named PERSON_NUMBER for whole photos; None takes the drawn people of the tests.
+        variants: Names of tuning variants (`learning.VARIANTS`) that share the time of the step.
+    """
+
+    device: str = "cuda"
+    minutes: float = 12.0
+    steps: tuple[str, ...] = ("engine", "tune", "small", "refine", "stream")
+    limits: Mapping[str, float] | None = None
+    rehearsal: bool = False
+    start: Path | None = None
+    photos: Path | None = None
+    variants: tuple[str, ...] = ("as before", "street, hard and wider")
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a step is given.
+
+    Attributes:
+        settings: What is to be done.
+        carried: The numbers that stand for photos.
+        folder: Where the step's files go.
+        until: When the step has to be done, in seconds of `time.monotonic`.
+        say: Told what happens.
+    """
+
+    settings: GpuSettings
+    carried: Carried
+    folder: Path
+    until: float
+    say: Progress
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.until - time.monotonic()
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What became of a step.
+
+    Attributes:
+        name: Which.
+        state: "done", "failed", or "left out" where too little time was left.
+        seconds: How long it took.
+        result: What it measured; of a failed one what it had measured until then is in its folder.
+        error: What went wrong, or "".
+    """
+
+    name: str
+    state: str
+    seconds: float
+    result: Mapping[str, Any]
+    error: str = ""
+
+
+def _engine(context: Context) -> dict[str, Any]:
+    from anonymix_lab.gpu.engine import check_engine
+
+    return check_engine(context)
+
+
+def _tune(context: Context) -> dict[str, Any]:
+    from anonymix_lab.gpu.learning import tune_map
+
+    return tune_map(context)
+
+
+def _small(context: Context) -> dict[str, Any]:
+    from anonymix_lab.gpu.learning import distil_small
+
+    return distil_small(context)
+
+
+def _refine(context: Context) -> dict[str, Any]:
+    from anonymix_lab.gpu.refining import compare_presets
+
+    return compare_presets(context)
+
+
+def _stream(context: Context) -> dict[str, Any]:
+    from anonymix_lab.gpu.streaming import measure_streams
+
+    return measure_streams(context)
+
+
+STEPS: Final[Mapping[str, tuple[Callable[[Context], dict[str, Any]], float, float]]] = {
+    "engine": (_engine, 0.12, 20),
+    "tune": (_tune, 0.42, 40),
+    "small": (_small, 0.22, 40),
+    "refine": (_refine, 0.14, 20),
+    "stream": (_stream, 0.10, 10),
+}
+"""Name -> the step, its usual share of the budget, and the seconds under which it is not begun."""
+
+
+def run_steps(settings: GpuSettings, carried: Carried, folder: Path, say: Progress) -> list[StepResult]:
+    """Do the steps in their order, each within its share of what is left.
+
+    Args:
+        settings: What is to be done.
+        carried: The numbers that stand for photos.
+        folder: FOLDER/STEP.json and the files of each step go here, as soon as it ends.
+        say: Told what happens.
+
+    Returns:
+        What became of each step. A step that fails does not stop the others.
+
+    Raises:
+        UsageError: There is no such step.
+    """
+    if unknown := [name for name in settings.steps if name not in STEPS]:
+        raise UsageError(f"no such step: {unknown[0]}", where="--steps", fix="known: " + ", ".join(STEPS))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "machine.json", json.dumps({**machine(), **versions(["torch", "numpy"])}, indent=1))
+    end = time.monotonic() + 60 * settings.minutes
+    results = []
+    for place, name in enumerate(settings.steps):
+        results.append(_run(name, settings.steps[place:], settings, carried, folder, end, say))
+        write_text(folder / f"{name}.json", json.dumps(asdict(results[-1]), indent=1, default=float))
+    return results
+
+
+def _run(
+    name: str,
+    rest: Sequence[str],
+    settings: GpuSettings,
+    carried: Carried,
+    folder: Path,
+    end: float,
+    say: Progress,
+) -> StepResult:
+    step, share, least = STEPS[name]
+    began = time.monotonic()
+    left = end - began
+    seconds = (settings.limits or {}).get(name, left * share / sum(STEPS[one][1] for one in rest))
+    seconds = min(seconds, left)
+    if seconds < least and not settings.rehearsal:
+        say(f"{name}: left out, {seconds:.0f} s are too few")
+        return StepResult(name, "left out", 0.0, {}, f"{seconds:.0f} s were left, {least:.0f} are needed")
+    own = folder / name
+    own.mkdir(parents=True, exist_ok=True)
+    say(f"{name}: {seconds:.0f} s")
+    try:
+        result = step(Context(settings, carried, own, began + seconds, say))
+    except Exception as error:  # noqa: BLE001 - one step's fault must not cost the others their time
+        write_text(own / "error.txt", traceback.format_exc())
+        say(f"{name}: failed, {type(error).__name__}: {error}")
+        return StepResult(name, "failed", time.monotonic() - began, {}, f"{type(error).__name__}: {error}")
+    say(f"{name}: done in {time.monotonic() - began:.0f} s")
+    return StepResult(name, "done", time.monotonic() - began, result)
