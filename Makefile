@@ -9,7 +9,9 @@ DATA ?= ../shared/data
 # Idle threads that spin steal the cores from the engine next door.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo docs test test-wheel test-long test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-small train-encoder clean help
+GPU_MINUTES ?= 12
+
+.PHONY: demo docs test test-wheel test-long test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-small gpu-check gpu-prepare gpu-rehearsal train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -147,6 +149,16 @@ train-mapper-gpu: models ## after train-mapper, on a GPU: tune the map on throug
 train-small: models      ## make anonymix_plugin/weights/small.safetensors again (25 minutes, or 3 with DEVICE=cuda)
 	$(BIN)/anonymix train small-generator --minutes $(if $(DEVICE),3,25) $(if $(DEVICE),--device $(DEVICE)) \
 	    --work out/small -o out/small.safetensors
+
+# Unattended, without a network: `anonymix measure gpu --list` names what the machine must be given.
+gpu-check:               ## on a machine with a GPU, after gpu-prepare elsewhere: all its steps in GPU_MINUTES
+	python3 -m anonymix_lab.gpu --minutes $(GPU_MINUTES) --carried out/gpu/carried.npz -o out/gpu
+
+gpu-prepare: models      ## where the photos are: the numbers that gpu-check reads, out/gpu/carried.npz
+	$(BIN)/anonymix measure gpu --prepare --lfw $(DATA)/lfw --people $(DATA)/pins --london $(DATA)/london
+
+gpu-rehearsal: models    ## every step of gpu-check with small counts on a CPU (minutes)
+	$(BIN)/python -m pytest -q -m long tests/gpu
 
 train-encoder: models    ## make anonymix_plugin/weights/encoder.safetensors again (after train-mapper)
 	$(BIN)/anonymix train pairs --count 3500 --pairs out/pairs

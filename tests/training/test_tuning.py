@@ -24,9 +24,11 @@ from anonymix_lab.training.checkpoint import load_state, one_cycle, save_state
 from anonymix_lab.training.examples import SEEN_LAYERS, Landmarks, draw_examples, draw_landmarks, spread
 from anonymix_lab.training.student import StudentRecipe, crop_grid, cut, train_head
 from anonymix_lab.training.tuning import (
+    StreetCodes,
     TunableMap,
     TuningRecipe,
     TuningStep,
+    _hard_mean,
     _keyed_codes,
     some_codes,
     tune,
@@ -278,3 +280,21 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
     assert 15 <= int(np.argmax(rates)) <= 25
     assert rates[0] < 0.1
     assert rates[-1] < 0.01
+
+
+def test_people_of_a_step_come_from_codes_of_photos_where_the_recipe_wants_it(tmp_path: Path) -> None:
+    rows = np.eye(DIMS, dtype=np.float32)[[0, 0, 1, 1, 2, 2, 3]]
+    street = StreetCodes(rows, np.array([0, 0, 1, 1, 2, 2, 3]))
+    some = street.several(np.random.Generator(np.random.Philox(1)), 3, 2)
+    np.testing.assert_array_equal(some[0::2], some[1::2])  # two photos of one person each
+    assert len(np.unique(some, axis=0)) == 3
+    with pytest.raises(UsageError, match="3 people have 2 photos"):
+        street.several(np.random.Generator(np.random.Philox(1)), 4, 2)
+    with pytest.raises(UsageError, match="codes of photos"):
+        run(tmp_path, replace(RECIPE, steps=1, street=0.5))
+
+
+def test_the_hardest_pairs_make_half_of_the_loss() -> None:
+    losses = torch.tensor([0.0, 0.0, 0.0, 4.0])
+    assert float(_hard_mean(losses, 1.0)) == 1.0
+    assert float(_hard_mean(losses, 0.25)) == 0.5 * (1.0 + 4.0)

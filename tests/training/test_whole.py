@@ -13,8 +13,8 @@ from toys import TEMPLATE, BandGenerator, BandRecogniser, toy_weights
 from typer.testing import CliRunner
 
 from anonymix_lab.cli._common import bars
-from anonymix_lab.cli.train._student import whole_reader
-from anonymix_lab.training.examples import PICTURE, Landmarks, spread
+from anonymix_lab.cli.train._student import TEACHERS, Teaching, whole_reader
+from anonymix_lab.training.examples import PICTURE, SEEN_LAYERS, Landmarks, spread
 from anonymix_lab.training.student import StudentRecipe, crop_grid
 from anonymix_lab.training.tuning import TunableMap, TuningRecipe, TuningStep, tune, whole_recipe
 from anonymix_lab.training.whole import CROP, Disturbance, WholeReader, crop_grids, cut_finely
@@ -167,7 +167,9 @@ def test_the_command_s_own_parts_take_a_step_through_the_shipped_map(tmp_path: P
     shipped, generator = load_mixer_weights(), load_reference_generator()
     with bars() as bar:
         student = StudentRecipe(examples=60)
-        reader = whole_reader(bar, generator, shipped, student, Disturbance(), tmp_path, 2, "cpu")
+        reader = whole_reader(
+            bar, generator, shipped, student, Disturbance(), Teaching(TEACHERS, tmp_path, 2), layers=SEEN_LAYERS
+        )
     assert (tmp_path / "landmarks.npz").exists()
     assert not (tmp_path / "features.npy").exists()
     recipe = replace(whole_recipe(steps=1, people=1, dims=32, seed=5), photos=2)

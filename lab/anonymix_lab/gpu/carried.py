@@ -10,14 +10,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.faces import FacePolicy
 from anonymix_plugin.files import whole_file
 from anonymix_plugin.models import sources
 from anonymix_plugin.values import Floats
+
+if TYPE_CHECKING:
+    from anonymix_lab.training.embedding import Embedder
 
 WEIGHTS = ("mobilestylegan", "arcface-mbf", "sface", "yunet", "facenet")
 PACKAGES = (
@@ -134,7 +139,14 @@ class Carried:
             ) from error
 
 
-def prepare(london: Path, lfw: Path, people: Path, work: Path, progress: Progress) -> Carried:
+def prepare(
+    london: Path,
+    lfw: Path,
+    people: Path,
+    work: Path,
+    progress: Progress,
+    embedder: Callable[[FacePolicy], Embedder],
+) -> Carried:
     """Read photos where they are, and keep their codes.
 
     Args:
@@ -143,13 +155,13 @@ def prepare(london: Path, lfw: Path, people: Path, work: Path, progress: Progres
         people: One sub-folder of photos per person.
         work: Where embeddings are cached.
         progress: Told what is being done.
+        embedder: Which face of a photo is meant -> what embeds it.
 
     Returns:
         The codes, and what a CPU's faces look like. Where landmarks lie on drawn faces is kept beside the
         cache, in `work`/../landmarks.
     """
     from anonymix_lab.bench.counts import generator_counts
-    from anonymix_lab.cli._common import embedder
     from anonymix_lab.data import lfw_protocol
     from anonymix_lab.gpu.engine import RECOGNISERS, landmarks_of, seen_on_cpu, watcher
     from anonymix_lab.studies.dimensions import read_view1_pairs
@@ -169,7 +181,7 @@ def prepare(london: Path, lfw: Path, people: Path, work: Path, progress: Progres
         return tell
 
     photos = sorted(london.glob("*.jpg"))
-    joint, found = embed_files(embedder(), photos, work / "london.npy", told("london"))
+    joint, found = embed_files(embedder("largest"), photos, work / "london.npy", told("london"))
     names = [path.stem.partition("_")[0] for path in photos]
     who = np.unique(names, return_inverse=True)[1].astype(np.int64)
 
@@ -196,7 +208,7 @@ def prepare(london: Path, lfw: Path, people: Path, work: Path, progress: Progres
     published = read_published(*(source.path for source in sources("mobilestylegan") if source.path.suffix == ".xml"))
     counted = generator_counts(published, 512)
     learned = embed_street(
-        embedder(), embedder("central"), people, lfw, (1, 2, 3, 4, 5), work, lambda s, d, t: told(s)(d, t)
+        embedder("largest"), embedder("central"), people, lfw, (1, 2, 3, 4, 5), work, lambda s, d, t: told(s)(d, t)
     )
     weights, drawer = load_mixer_weights(), OpenVinoGenerator(published)
     codes, who = subspace.project(joint[found]).astype(np.float32), who[found]

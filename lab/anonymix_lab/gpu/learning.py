@@ -125,7 +125,7 @@ def _tuned(
     if settings.rehearsal:
         recipe = replace(recipe, **_FEW)
     reader = whole_reader(settings.device, weights, landmarks, variant, recipe.layers, way)
-    source = load_reference_generator()
+    source = load_reference_generator().to(settings.device)
     # Two steps that count for nothing say how long a step takes.
     folder = context.folder / name.replace(" ", "-").replace(",", "")
     spent: list[float] = []
@@ -197,8 +197,8 @@ def fastest_way(context: Context, weights: MixerWeights, landmarks: Landmarks) -
         folder.mkdir(parents=True, exist_ok=True)
         try:
             reader = whole_reader(context.settings.device, weights, landmarks, Variant({}, {}), SEEN_LAYERS, way)
-            tune(reader, load_reference_generator(), weights, recipe, folder, told)
-        except RuntimeError as error:  # torch's own, where memory runs out
+            tune(reader, load_reference_generator().to(context.settings.device), weights, recipe, folder, told)
+        except torch.OutOfMemoryError as error:
             context.say(f"{way}: {str(error)[:120]}")
             continue
         finally:

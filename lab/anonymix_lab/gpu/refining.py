@@ -21,6 +21,7 @@ from anonymix_plugin.values import Floats
 
 PRESET_NAMES = ("fast", "quick", "anchored", "paper")
 _WORKERS = 8
+_GRACE = 10.0  # seconds for the face that a worker is at when its time is over
 
 
 def compare_presets(context: Context) -> dict[str, Any]:
@@ -54,8 +55,7 @@ def compare_presets(context: Context) -> dict[str, Any]:
             )
             for worker in range(workers)
         ]
-        for process in running:
-            process.wait(timeout=max(60.0, 2 * share))
+        _end(running, began + share + _GRACE)
         rows = [
             json.loads(path.read_text(encoding="utf-8")) for path in sorted(context.folder.glob(f"{preset}-*.json"))
         ]
@@ -63,6 +63,16 @@ def compare_presets(context: Context) -> dict[str, Any]:
         context.say(f"{preset}: {len(rows)} faces in {time.monotonic() - began:.0f} s")
     _sheet(context.folder, [path.stem for path in photos], list(presets))
     return result
+
+
+def _end(running: list[subprocess.Popen[bytes]], until: float) -> None:
+    """Wait for workers; those that are not done by then are ended, and what they have made counts."""
+    for process in running:
+        try:
+            process.wait(timeout=max(0.1, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _figures(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def gpu(
     Each step saves its result as it ends, so that whatever is cut off leaves something. No network is used.
     """
     from anonymix_lab import gpu as steps_
+    from anonymix_lab.cli._common import embedder
 
     if listing:
         for file in steps_.needed_weights():
@@ -66,7 +67,7 @@ def gpu(
             typer.echo(f"{package.name}  {package.version or 'NOT HERE'}")
         return
     if prepare:
-        steps_.prepare(london, lfw, people, carried.parent / "cache", typer.echo).save(carried)
+        steps_.prepare(london, lfw, people, carried.parent / "cache", typer.echo, embedder).save(carried)
         typer.echo(f"{carried}")
         return
     named = [part.partition(":") for part in steps.split(",")]

@@ -24,7 +24,7 @@ from anonymix_lab.cli._common import (
     staged,
 )
 from anonymix_lab.cli.train._app import app
-from anonymix_lab.cli.train._student import make_or_read, say
+from anonymix_lab.cli.train._student import TEACHERS, Teaching, make_or_read, say
 from anonymix_plugin.cli.options import takes_photos
 
 
@@ -131,7 +131,9 @@ def adapt_encoder(
     with bars() as bar:
         report = staged(bar)
         source = reference_generator(None)
-        student = make_or_read(bar, source, weights, StudentRecipe(examples=examples), work, threads, card)
+        student = make_or_read(
+            bar, source, weights, StudentRecipe(examples=examples), Teaching(TEACHERS, work, threads), card
+        )
         photos = frame_photos(
             people_of(people)[0], YuNet(locate("yunet")), lambda done, total: report("photos", done, total)
         )

@@ -23,7 +23,7 @@ from anonymix_lab.cli._common import (
     staged,
 )
 from anonymix_lab.cli.train._app import app
-from anonymix_lab.cli.train._student import make_or_read, say, whole_reader
+from anonymix_lab.cli.train._student import Teaching, make_or_read, say, whole_reader
 from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 
     from anonymix_lab.training.card import RunCard
     from anonymix_lab.training.student import StudentRecipe
-    from anonymix_lab.training.tuning import CodeReader, TuningRecipe, TuningStep
+    from anonymix_lab.training.tuning import CodeReader, StreetCodes, TuningRecipe, TuningStep
     from anonymix_lab.training.whole import Disturbance
     from anonymix_plugin.generator import Generator
     from anonymix_plugin.mixer.weights import MixerWeights
+
+
+_SEEN_LAYERS = 13  # `examples.SEEN_LAYERS`, which loads torch
 
 
 @app.command()
@@ -88,6 +91,30 @@ def mapper(
             "from a map that was tuned before."
         ),
     ] = "cpu",
+    teachers: Annotated[
+        str, typer.Option(help="Recognisers that are learned from, separated by commas; aligned by five points.")
+    ] = "arcface-mbf,sface",
+    street: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Codes of photos, made by `anonymix measure gpu --prepare`, for --street-share.",
+            show_default=False,
+        ),
+    ] = None,
+    street_share: Annotated[
+        float, typer.Option(help="Share of a step's people whose codes are those of photos.", min=0, max=1)
+    ] = 0.0,
+    hard: Annotated[
+        float, typer.Option(help="Share of the pairs, the hardest, that make half of the loss.", min=0.001, max=1)
+    ] = 1.0,
+    keys: Annotated[int | None, typer.Option(help="Keys a step: 1, and on a GPU 2.", min=1, show_default=False)] = None,
+    layers: Annotated[
+        int, typer.Option(help="Style inputs that a person moves: 13 reach to 64 px, 16 to 128 px (on a GPU).", min=5)
+    ] = _SEEN_LAYERS,
+    wider: Annotated[
+        float, typer.Option(help="On a GPU: greatest share by which crops are wider, as those of boxes are.", min=0)
+    ] = 0.0,
     examples: Annotated[
         int, typer.Option(help="Faces that the student, or the guess of landmarks, learns from.", min=60)
     ] = 1000,
@@ -112,8 +139,7 @@ def mapper(
     from anonymix_plugin.mixer.subspace import IdentitySubspace
     from anonymix_plugin.mixer.weights import load_mixer_weights
 
-    if device != "cpu":
-        _require_gpu(device, start)
+    _check(device, start, layers, wider, street_share, street)
     began = time.monotonic()
     torch.set_num_threads(threads)
     source = reference_generator(generator)
@@ -158,16 +184,19 @@ def mapper(
                 tuning = TuningRecipe(steps=steps, people=batch or 6, dims=passed.dims, seed=seed)
                 settings["student"] = student
             else:
-                disturbance = Disturbance()
+                disturbance = Disturbance(wider=wider)
                 tuning = whole_recipe(steps=steps, people=batch or 32, dims=passed.dims, seed=seed)
                 settings |= {
                     "faces that say where landmarks lie": f"{student.examples}, seed {student.seed}",
                     "disturbance": disturbance,
                 }
-            settings |= {"tuning": tuning, "keyed dimensions": keyed_dims}
-            weights = _tuned(
-                bar, source, weights, student, tuning, disturbance, keyed_dims, work, threads, card, device
+            tuning = replace(
+                tuning, street=street_share, hard=hard, layers=layers, keys_a_step=keys or tuning.keys_a_step
             )
+            settings |= {"tuning": tuning, "keyed dimensions": keyed_dims, "teachers": teachers}
+            through = Teaching(tuple(name.strip() for name in teachers.split(",")), work, threads, device)
+            codes = None if street is None else _street_codes(street)
+            weights = _tuned(bar, source, weights, student, tuning, disturbance, keyed_dims, through, card, codes)
     weights.save(output, {"settings": json.dumps({k: repr(v) for k, v in settings.items()}), **card.used})
     typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")
 
@@ -180,10 +209,9 @@ def _tuned(
     tuning: TuningRecipe,
     disturbance: Disturbance | None,
     keyed_dims: int,
-    work: Path,
-    threads: int,
+    through: Teaching,
     card: RunCard,
-    device: str,
+    street: StreetCodes | None,
 ) -> MixerWeights:
     """Tune the map through a student, or on a GPU whole; figures go to the bar's console and the card."""
     import numpy as np
@@ -209,16 +237,32 @@ def _tuned(
         report("tuning", step.step + 1, tuning.steps)
 
     if disturbance is None:
-        made: CodeReader = make_or_read(bar, source, weights, student, work, threads, card)
+        made: CodeReader = make_or_read(bar, source, weights, student, through, card)
     else:
-        made = whole_reader(bar, source, weights, student, disturbance, work, threads, device)
+        made = whole_reader(bar, source, weights, student, disturbance, through, layers=tuning.layers)
     if not isinstance(source, FeatureGenerator):  # for the type checker: `_student` has refused it
         raise UsageError(f"{source.name} can't be tuned through")
     if keyed_dims < weights.keyed_dims:
         weights = visible(
             made, source, weights, keyed_dims, lambda done, total: report("visible directions", done, total)
         )
-    return tune(made, source, weights, tuning, work, tuned)
+    return tune(made, source, weights, tuning, through.work, tuned, street=street)
+
+
+def _check(
+    device: str, start: Path | None, layers: int, wider: float, street_share: float, street: Path | None
+) -> None:
+    """Refuse options that don't go together, before anything is loaded."""
+    if device != "cpu":
+        _require_gpu(device, start)
+    elif layers != _SEEN_LAYERS or wider:
+        raise UsageError(
+            "the student sees 13 style inputs and cuts no wider crops",
+            where="--layers, --wider",
+            fix="leave them out, or tune on a GPU: --device cuda",
+        )
+    if street_share and street is None:
+        raise UsageError("there are no codes of photos", where="--street-share", fix="name them: --street FILE")
 
 
 def _require_gpu(device: str, start: Path | None) -> None:
@@ -237,3 +281,12 @@ def _require_gpu(device: str, start: Path | None) -> None:
             where="--device",
             fix="name its weights: --start FILE",
         )
+
+
+def _street_codes(path: Path) -> StreetCodes:
+    """The codes of photos in a file of `anonymix measure gpu --prepare`."""
+    from anonymix_lab.gpu import Carried
+    from anonymix_lab.training.tuning import StreetCodes
+
+    carried = Carried.read(path)
+    return StreetCodes(carried.street, carried.street_who)

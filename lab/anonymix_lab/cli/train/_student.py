@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from anonymix_plugin.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import torch
     from rich.progress import Progress
 
     from anonymix_lab.training.card import RunCard
@@ -22,7 +24,40 @@ if TYPE_CHECKING:
     from anonymix_plugin.mixer.weights import MixerWeights
 
 
-_TEACHERS = ("arcface-mbf", "sface")
+TEACHERS = ("arcface-mbf", "sface")
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """Who teaches, and where it is done.
+
+    Attributes:
+        teachers: Names of recognisers that take crops aligned by five points.
+        work: Folder of unfinished work.
+        threads: CPU threads.
+        device: Of torch.
+    """
+
+    teachers: tuple[str, ...]
+    work: Path
+    threads: int
+    device: str = "cpu"
+
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """The teachers on the device.
+
+        Raises:
+            UsageError: One of them takes other crops.
+        """
+        from anonymix_plugin.recognisers import torch_recogniser
+
+        loaded = {name: torch_recogniser(name).to(self.device) for name in self.teachers}
+        for name, module in loaded.items():
+            if module.alignment != "arcface-112":
+                raise UsageError(
+                    "this recogniser is not aligned by five points", where=name, fix="take arcface-mbf or sface"
+                )
+        return dict(loaded)
 
 
 def say(bar: Progress, card: RunCard, text: str) -> None:
@@ -36,13 +71,12 @@ def make_or_read(
     source: Generator,
     weights: MixerWeights,
     recipe: StudentRecipe,
-    work: Path,
-    threads: int,
+    through: Teaching,
     card: RunCard,
 ) -> Student:
     """Make the student, or read it from the work folder; figures go to the bar's console and the card."""
     from anonymix_lab.training.student import make_student
-    from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
+    from anonymix_plugin.recognisers import load_recogniser
 
     report = staged(bar)
 
@@ -52,16 +86,16 @@ def make_or_read(
             say(bar, card, f"head, epoch {done}: held-out {values}")
         report(stage, done, total)
 
-    drawer, through, detector = _drawn_with(source, threads)
+    drawer, features, detector = _drawn_with(source, through.threads)
     return make_student(
         drawer,
-        through,
+        features,
         weights,
         detector,
-        {name: load_recogniser(name) for name in _TEACHERS},
-        {name: torch_recogniser(name) for name in _TEACHERS},
+        {name: load_recogniser(name) for name in through.teachers},
+        through.modules(),
         recipe,
-        work,
+        through.work,
         drawn,
     )
 
@@ -72,19 +106,18 @@ def whole_reader(
     weights: MixerWeights,
     recipe: StudentRecipe,
     disturbance: Disturbance,
-    work: Path,
-    threads: int,
-    device: str,
+    through: Teaching,
+    *,
+    layers: int,
 ) -> WholeReader:
     """Put the generator and the recognisers on a GPU; drawn faces say where landmarks lie."""
     import torch
 
     from anonymix_lab.training.examples import draw_landmarks
     from anonymix_lab.training.whole import WholeReader
-    from anonymix_plugin.recognisers import torch_recogniser
 
     report = staged(bar)
-    drawer, _, detector = _drawn_with(source, threads)
+    drawer, _, detector = _drawn_with(source, through.threads)
     if not isinstance(source, torch.nn.Module):  # for the type checker: generators on torch are modules
         raise UsageError(f"{source.name} can't be put on a GPU")
     landmarks = draw_landmarks(
@@ -92,7 +125,7 @@ def whole_reader(
         source,
         weights,
         detector,
-        work,
+        through.work,
         lambda done, total: report("examples", done, total),
         count=recipe.examples,
         seed=recipe.seed,
@@ -100,12 +133,13 @@ def whole_reader(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     return WholeReader(
-        source.to(device),
+        source.to(through.device),
         weights,
         landmarks,
-        {name: torch_recogniser(name).to(device) for name in _TEACHERS},
-        device,
+        through.modules(),
+        through.device,
         disturbance=disturbance,
+        layers=layers,
     )
 
 
