@@ -152,7 +152,7 @@ train-small: models      ## make anonymix_plugin/weights/small.safetensors again
 
 # Unattended, without a network: `anonymix measure gpu --list` names what the machine must be given.
 gpu-check:               ## on a machine with a GPU, after gpu-prepare elsewhere: all its steps in GPU_MINUTES
-	python3 -m anonymix_lab.gpu --minutes $(GPU_MINUTES) --carried out/gpu/carried.npz -o out/gpu
+	PYTHONPATH=.:adapters:keystore:lab python3 -m anonymix_lab.gpu --minutes $(GPU_MINUTES) --carried out/gpu/carried.npz -o out/gpu
 
 gpu-prepare: models      ## where the photos are: the numbers that gpu-check reads, out/gpu/carried.npz
 	$(BIN)/anonymix measure gpu --prepare --lfw $(DATA)/lfw --people $(DATA)/pins --london $(DATA)/london
