@@ -134,6 +134,10 @@ def _decoded(container: Container, data: bytes, times: int, limits: ImageLimits,
     try:
         with _DECODERS[container.kind](stream) as image:
             if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+                if image.size != (container.width, container.height):
+                    raise UnreadableImageError(
+                        "the JPEG 2000 file is damaged: it declares two sizes", where=where, fix="export it again"
+                    )
                 image.reduce = times.bit_length() - 1  # its decoder looks behind the end, which was checked
             else:
                 if times > 1:

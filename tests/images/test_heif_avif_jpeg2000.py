@@ -221,6 +221,15 @@ def test_parameters_between_the_slices_are_left_out(files):
     assert np.array_equal(decode_photo(bytes(out)).pixels, decode_photo(data).pixels)
 
 
+@pytest.mark.parametrize("place", [0, 4])
+def test_a_jpeg_2000_file_whose_boxes_say_another_size_than_its_codestream_is_refused(place, files):
+    data = bytearray(files["jpeg 2000"])
+    at = data.index(b"ihdr") + 4 + place
+    data[at] = 0x70
+    with pytest.raises(UnreadableImageError, match="differ in size"):
+        decode_photo(bytes(data))
+
+
 def marked(data: bytes, marker: int) -> int:
     return data.index(struct.pack(">H", marker)) + 4
 

@@ -81,6 +81,9 @@ def _examined(data: bytes, where: str) -> Container:
         if not start or not header:
             raise ValueError("it holds no picture")
     stream = _stream(data, start, where)
+    for part in header:  # a decoder may set memory aside for what the file says, and not the codestream
+        if part[4:8] == b"ihdr" and struct.unpack_from(">II", part, 8) != stream.size[::-1]:
+            raise ValueError("the file and its codestream differ in size")
     lean = b"".join([*stream.header, data[stream.begin : stream.end]])
     if header:
         lean = _SIGNATURE + box(b"ftyp", b"jp2 \0\0\0\0jp2 ") + box(b"jp2h", *header) + box(b"jp2c", lean)
