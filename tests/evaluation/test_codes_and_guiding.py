@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from anonymix_lab.data.keys import SeededKeys
-from anonymix_lab.studies.codes import CodePairs, code_figures, enrolment_figures
+from anonymix_lab.studies.codes import CodePairs, compared_enrolments, compared_pairs
 from anonymix_lab.studies.enrolment import measure_enrolment
 from anonymix_lab.studies.guiding import Answers, CodeCosines, Prediction, best_curve, held_out_cosines
 from anonymix_plugin.errors import UsageError
@@ -37,8 +37,10 @@ def test_codes_that_say_nothing_are_rated_as_chance_and_perfect_ones_as_faultles
     pairs = CodePairs("pairs", (), who, first, first + 1)
     seen = np.ones(len(who), np.bool_)
     random = np.random.Generator(np.random.Philox(2))
-    assert code_figures(pairs, unit(random.standard_normal((len(who), DIMS))), seen).eer == pytest.approx(0.5, abs=0.1)
-    perfect = code_figures(pairs, unit(random.standard_normal((PEOPLE, DIMS)))[who], seen)
+    assert compared_pairs(pairs, unit(random.standard_normal((len(who), DIMS))), seen).figures().eer == pytest.approx(
+        0.5, abs=0.1
+    )
+    perfect = compared_pairs(pairs, unit(random.standard_normal((PEOPLE, DIMS)))[who], seen).figures()
     assert perfect.eer == 0
     assert perfect.fnmr == (0, 0, 0)
     assert perfect.genuine == PEOPLE
@@ -49,12 +51,12 @@ def test_photos_without_a_face_are_in_no_comparison() -> None:
     pairs = CodePairs("pairs", (), who, np.arange(0, 8, 2), np.arange(1, 8, 2))
     codes = np.eye(4)[who]
     codes[0] = 0
-    assert code_figures(pairs, codes, np.arange(8) > 0).genuine == 3
+    assert len(compared_pairs(pairs, codes, np.arange(8) > 0).genuine) == 3
 
 
 def test_the_mean_of_several_photos_is_refused_less(people: tuple[np.ndarray, np.ndarray]) -> None:
     codes, who = people
-    one, three = enrolment_figures(codes, who, (1, 3))
+    one, three = (found.figures() for found in compared_enrolments(codes, who, (1, 3)))
     assert one.genuine == three.genuine == PEOPLE * (PHOTOS - 3 - 0)
     assert three.eer < one.eer
     assert three.fnmr[1] < one.fnmr[1]
@@ -105,6 +107,14 @@ def test_guiding_lets_fewer_strangers_pass_and_refuses_fewer_of_the_genuine(pred
 def test_a_curve_that_ends_below_strangers_costs_the_low_false_match_rates(prediction: Prediction) -> None:
     early, late = (prediction.figures(GuidingCurve(0.1, high, -0.5))["plain"] for high in (0.4, 0.65))
     assert early.fnmr > 5 * late.fnmr + 0.2  # one stranger in a hundred is drawn as the reference itself
+
+
+def test_answers_are_kept_as_they_are(tmp_path: Path) -> None:
+    answers = Answers(np.linspace(-1, 1, 5), {"plain": np.zeros(5), "other": np.ones(5)})
+    answers.save(tmp_path / "answers.safetensors")
+    again = Answers.read(tmp_path / "answers.safetensors")
+    assert again.cosines.tolist() == answers.cosines.tolist()
+    assert {name: scores.tolist() for name, scores in again.scores.items()} == {"plain": [0] * 5, "other": [1] * 5}
 
 
 def test_the_best_curve_comes_first_and_beats_none(prediction: Prediction) -> None:

@@ -13,6 +13,7 @@ from anonymix_lab.data import LFW_FOLDS, lfw_folds, lfw_protocol
 from anonymix_lab.evaluation.scenarios import cross_pairs
 from anonymix_lab.metrics.error_rates import eer, fnmr_at_fmr
 from anonymix_lab.studies.dimensions import read_view1_pairs
+from anonymix_plugin.errors import UsageError
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -95,8 +96,28 @@ def _pairs(title: str, rows: Sequence[tuple[Path, Path, bool]]) -> CodePairs:
     return CodePairs(title, tuple(paths), who.astype(np.int64), genuine[:, 0], genuine[:, 1])
 
 
-def code_figures(pairs: CodePairs, codes: Array, seen: npt.NDArray[np.bool_], *, seed: int = 1) -> CodeFigures:
-    """Compare the genuine pairs with up to a million pairs of strangers among the same photos.
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Cosines of codes.
+
+    Attributes:
+        title: Of what.
+        genuine: (G,) of one person.
+        impostor: (I,) of two people, at most a million.
+    """
+
+    title: str
+    genuine: Array
+    impostor: Array
+
+    def figures(self) -> CodeFigures:
+        """Error rates."""
+        fnmr = tuple(fnmr_at_fmr(self.genuine, self.impostor, rate) for rate in RATES)
+        return CodeFigures(self.title, len(self.genuine), eer(self.genuine, self.impostor), fnmr)
+
+
+def compared_pairs(pairs: CodePairs, codes: Array, seen: npt.NDArray[np.bool_], *, seed: int = 1) -> Compared:
+    """Compare the genuine pairs, and up to a million pairs of strangers among the same photos.
 
     Args:
         pairs: The pairs.
@@ -106,13 +127,16 @@ def code_figures(pairs: CodePairs, codes: Array, seen: npt.NDArray[np.bool_], *,
     """
     usable = seen[pairs.first] & seen[pairs.second]
     first, second = pairs.first[usable], pairs.second[usable]
-    own = np.einsum("nd,nd->n", codes[first], codes[second])
     rows = np.flatnonzero(seen)
     a, b = cross_pairs(pairs.who[rows], np.zeros(len(rows), np.int64), _STRANGERS, seed)
-    return _figures(pairs.title, own, np.einsum("nd,nd->n", codes[rows[a]], codes[rows[b]]))
+    return Compared(
+        pairs.title,
+        np.einsum("nd,nd->n", codes[first], codes[second]),
+        np.einsum("nd,nd->n", codes[rows[a]], codes[rows[b]]),
+    )
 
 
-def enrolment_figures(codes: Array, who: Integers, counts: Sequence[int], *, seed: int = 1) -> list[CodeFigures]:
+def compared_enrolments(codes: Array, who: Integers, counts: Sequence[int], *, seed: int = 1) -> list[Compared]:
     """Enrol people from the mean code of several photos, and compare other photos with it.
 
     The same people and probes are taken for every count: those of whom there is one more photo than the
@@ -123,13 +147,18 @@ def enrolment_figures(codes: Array, who: Integers, counts: Sequence[int], *, see
         who: (N,) int64, who is on each.
         counts: From how many photos.
         seed: Of the order of photos.
+
+    Raises:
+        UsageError: Nobody has that many photos.
     """
     random = np.random.Generator(np.random.Philox(seed))
     names, photos = np.unique(who, return_counts=True)
     most = max(counts)
     orders = {int(name): random.permutation(np.flatnonzero(who == name)) for name in names[photos > most]}
+    if len(orders) < 2:
+        raise UsageError(f"nobody has more than {most} photos", where="counts", fix="enrol from fewer photos")
     people = np.array(list(orders))
-    figures = []
+    found = []
     for count in counts:
         means = np.stack([codes[order[:count]].mean(axis=0) for order in orders.values()])
         references = means / np.linalg.norm(means, axis=1, keepdims=True)
@@ -138,9 +167,5 @@ def enrolment_figures(codes: Array, who: Integers, counts: Sequence[int], *, see
         strangers = scores[who[:, None] != people[None]]
         if len(strangers) > _STRANGERS:
             strangers = random.choice(strangers, _STRANGERS, replace=False)
-        figures.append(_figures(f"enrolled from {count}, {len(people)} people", np.concatenate(own), strangers))
-    return figures
-
-
-def _figures(title: str, own: Array, other: Array) -> CodeFigures:
-    return CodeFigures(title, len(own), eer(own, other), tuple(fnmr_at_fmr(own, other, rate) for rate in RATES))
+        found.append(Compared(f"enrolled from {count}, {len(people)} people", np.concatenate(own), strangers))
+    return found

@@ -12,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product as every
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import load_file, save
 
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.metrics.error_rates import eer, fnmr_at_fmr
 from anonymix_plugin.faces import Detector, meant_face
+from anonymix_plugin.files import write_bytes
 from anonymix_plugin.generator import Generator, pictures_of
 from anonymix_plugin.mixer.fast import FastMixer
 from anonymix_plugin.mixer.guide import GuidingCurve
@@ -46,6 +49,16 @@ class Answers:
 
     cosines: Array
     scores: Mapping[str, Array]
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file."""
+        write_bytes(path, save({"cosines": self.cosines, **{f"of {name}": it for name, it in self.scores.items()}}))
+
+    @classmethod
+    def read(cls, path: Path) -> Answers:
+        """Read what `save` wrote."""
+        tensors = load_file(path)
+        return cls(tensors.pop("cosines"), {name.removeprefix("of "): it for name, it in tensors.items()})
 
 
 @dataclass(frozen=True, eq=False)

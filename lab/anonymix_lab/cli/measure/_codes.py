@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,6 +12,10 @@ from rich.console import Console
 from anonymix_lab.cli._common import PAIRS, JsonFile, PairsFolder, PeopleFolder, bars, embedder, staged, write_json
 from anonymix_lab.cli.measure._app import app
 from anonymix_plugin.cli.options import takes_photos
+
+if TYPE_CHECKING:
+    from anonymix_lab.studies.codes import Compared
+    from anonymix_plugin.mixer.subspace import IdentitySubspace
 
 LfwFolder = Annotated[Path, typer.Option(help="Folder of Labeled Faces in the Wild.")]
 
@@ -43,12 +48,9 @@ def codes(
     """
     from dataclasses import asdict
 
-    import numpy as np
     from rich.table import Table
 
-    from anonymix_lab.data import lfw_folds, parse_folds
-    from anonymix_lab.studies.codes import code_figures, code_pairs, enrolment_figures
-    from anonymix_lab.training.embedding import embed_files, people_of
+    from anonymix_lab.data import parse_folds
     from anonymix_plugin.errors import UsageError
     from anonymix_plugin.mixer.subspace import IdentitySubspace
     from anonymix_plugin.mixer.weights import load_mixer_weights
@@ -58,28 +60,10 @@ def codes(
     passed = load_mixer_weights().subspace if subspace is None else IdentitySubspace.read(subspace)
     if learned := sorted(set(chosen) & set(passed.lfw_folds)):
         raise UsageError(f"the subspace was learned from fold {learned[0]}", where="--folds", fix="leave it out")
-    tested = {name for number in chosen for name in lfw_folds(lfw)[number - 1]}
-    paths, who = people_of(lfw / "images")
-    kept = np.array([path.parent.name in tested for path in paths])
-    everybody, who = [path for path, used in zip(paths, kept, strict=True) if used], who[kept]
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"codes-{'-'.join(map(str, chosen))}{'-mirrored' if mirrored else ''}.npy"
     with bars() as bar:
-        report = staged(bar)
-        embeddings, seen = embed_files(
-            embedder("central", mirrored=mirrored),
-            everybody,
-            folder / name,
-            lambda done, total: report("photos", done, total),
-        )
-    read = np.zeros((len(everybody), passed.dims))
-    read[seen] = passed.project(embeddings[seen])
-    place = {path: row for row, path in enumerate(everybody)}
-    figures = []
-    for pairs in code_pairs(lfw, chosen):
-        rows = np.array([place[path] for path in pairs.paths])
-        figures.append(code_figures(pairs, read[rows], seen[rows]))
-    figures += enrolment_figures(read[seen], who[seen], counts)
+        found = _compared(lfw, chosen, passed, counts, folder, staged(bar), mirrored=mirrored)
+    figures = [row.figures() for row in found]
     table = Table("codes alone", "genuine", "EER", "FNMR at FMR 1 %", "at .1 %", "at .01 %")
     for row in figures:
         table.add_row(row.title, str(row.genuine), f"{row.eer:.4f}", *(f"{rate:.2%}" for rate in row.fnmr))
@@ -110,22 +94,30 @@ def guiding(
     """Learn the curve that references guide codes along, and tell what it brings beside others.
 
     Faces are drawn from codes at known angles; the angles between people's codes come from people whom their
-    subspace was not learned from. Nobody of the other folds takes part.
+    subspace was not learned from. Nobody of the other folds has a say in the curve: what it brings them is told
+    at the end, for those who are enrolled from one photo and from three.
     """
     from dataclasses import asdict
 
     import numpy as np
     from rich.table import Table
 
-    from anonymix_lab.data import parse_folds
-    from anonymix_lab.studies.guiding import Prediction, best_curve, draw_answers, held_out_cosines
+    from anonymix_lab.data import LFW_FOLDS, parse_folds
+    from anonymix_lab.studies.guiding import (
+        Answers,
+        CodeCosines,
+        Prediction,
+        best_curve,
+        draw_answers,
+        held_out_cosines,
+    )
     from anonymix_lab.training.street import embed_street
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.generator import load_generator
     from anonymix_plugin.mixer.fast import FastMixer
     from anonymix_plugin.mixer.guide import GuidingCurve
     from anonymix_plugin.mixer.policy import MixingPolicy
-    from anonymix_plugin.mixer.subspace import IdentitySubspace, fit_subspace
+    from anonymix_plugin.mixer.subspace import fit_subspace
     from anonymix_plugin.mixer.weights import SHIPPED, load_mixer_weights
     from anonymix_plugin.models import locate
     from anonymix_plugin.recognisers import load_recogniser
@@ -145,16 +137,21 @@ def guiding(
         learned = embed_street(embedder(), embedder("central"), people, lfw, chosen, folder, report)
         street = np.arange(len(learned.who)) >= learned.of_folder
         cosines = held_out_cosines(learned.photos, learned.who, learned.others, fit, tested=street, seed=seed)
-        answers = draw_answers(
-            generator,
-            FastMixer(generator, weights, MixingPolicy()),
-            dims,
-            YuNet(locate("yunet")),
-            [load_recogniser(name) for name in thresholds],
-            keys=keys,
-            seed=seed,
-            progress=lambda done, total: report("faces", done, total),
-        )
+        cache = folder / f"answers-{weights.sha256[:16]}-{keys}-{seed}.safetensors"
+        if not cache.exists():
+            draw_answers(
+                generator,
+                FastMixer(generator, weights, MixingPolicy()),
+                dims,
+                YuNet(locate("yunet")),
+                [load_recogniser(name) for name in thresholds],
+                keys=keys,
+                seed=seed,
+                progress=lambda done, total: report("faces", done, total),
+            ).save(cache)
+        answers = Answers.read(cache)
+        others = [fold for fold in range(1, LFW_FOLDS + 1) if fold not in {*chosen, *weights.subspace.lfw_folds}]
+        compared = _compared(lfw, others, weights.subspace, (1, 3), folder, report) if others else []
     prediction = Prediction(answers, cosines, thresholds)
     tried = best_curve(prediction)
     shown = [
@@ -165,13 +162,19 @@ def guiding(
     table = Table(
         "curve", "low, high, floor", "matcher", "EER", "genuine refused", "strangers accepted", "FNMR at FMR .1 %"
     )
+    told = [(title, curve, prediction) for title, curve in shown]
+    for part in compared:
+        known = Prediction(answers, CodeCosines(part.genuine, part.impostor), thresholds)
+        told += [(f"{part.title}: {title}", curve, known) for title, curve in shown[:2]]
     made = []
-    for title, curve in shown:
+    for title, curve, computed in told:
         numbers = "" if curve is None else f"{curve.low:g}, {curve.high:g}, {curve.floor:g}"
-        for name, row in prediction.figures(curve).items():
+        for name, row in computed.figures(curve).items():
             rates = (f"{row.refused:.2%}", f"{row.accepted:.2%}", f"{row.fnmr:.2%}")
             table.add_row(title, numbers, name, f"{row.eer:.4f}", *rates)
-            made.append({"curve": None if curve is None else curve.describe(), "matcher": name, **asdict(row)})
+            made.append(
+                {"title": title, "curve": None if curve is None else curve.describe(), "matcher": name, **asdict(row)}
+            )
     console = Console()
     console.print(table)
     console.print(
@@ -247,6 +250,43 @@ def enrolment(
         "Refused and accepted: at thresholds for photos, FMR .1 %."
     )
     write_json(output, [asdict(row) for row in figures])
+
+
+def _compared(
+    lfw: Path,
+    folds: Sequence[int],
+    subspace: IdentitySubspace,
+    counts: Sequence[int],
+    folder: Path,
+    report: Callable[[str, int, int], None],
+    *,
+    mirrored: bool = False,
+) -> list[Compared]:
+    """Codes of the people of some folds, compared pair by pair and with enrolments from several photos."""
+    import numpy as np
+
+    from anonymix_lab.data import lfw_folds
+    from anonymix_lab.studies.codes import code_pairs, compared_enrolments, compared_pairs
+    from anonymix_lab.training.embedding import embed_files, people_of
+
+    tested = {name for number in folds for name in lfw_folds(lfw)[number - 1]}
+    paths, who = people_of(lfw / "images")
+    kept = np.array([path.parent.name in tested for path in paths])
+    everybody, who = [path for path, used in zip(paths, kept, strict=True) if used], who[kept]
+    embeddings, seen = embed_files(
+        embedder("central", mirrored=mirrored),
+        everybody,
+        folder / f"codes-{'-'.join(map(str, folds))}{'-mirrored' if mirrored else ''}.npy",
+        lambda done, total: report("photos", done, total),
+    )
+    read = np.zeros((len(everybody), subspace.dims))
+    read[seen] = subspace.project(embeddings[seen])
+    place = {path: row for row, path in enumerate(everybody)}
+    found = []
+    for pairs in code_pairs(lfw, folds):
+        rows = np.array([place[path] for path in pairs.paths])
+        found.append(compared_pairs(pairs, read[rows], seen[rows]))
+    return found + compared_enrolments(read[seen], who[seen], counts)
 
 
 def _counts(text: str, option: str) -> list[int]:
