@@ -42,8 +42,8 @@ class Limits:
 
     body: int = 12 * 1024 * 1024
     seconds: float = 20.0
-    threads: int = 8
-    waiting: int = 32
+    threads: int = 4
+    waiting: int = 16
     rate: float = 0.0
 
 
@@ -213,6 +213,7 @@ class Gateway:
                 raise ProblemError(
                     status=404, what="this gateway has no back end", code="no_upstream", fix="see /v1/docs"
                 )
+            self.workers.check()
             received = await self.received(request)
             found = self.proxy.profile.route(received.method, received.path)
             call = found[0].call if found else "unknown"

@@ -144,11 +144,11 @@ def gateway(
         typer.Option(envvar=f"{_ENV}METRICS_PORT", min=0, max=65535, help="Figures on this machine; 0 for none."),
     ] = 0,
     max_body: Annotated[int, typer.Option(envvar=f"{_ENV}MAX_BODY", min=1, help="Bytes of a request.")] = 12_582_912,
-    threads: Annotated[int, typer.Option(envvar=f"{_ENV}THREADS", min=1, help="Requests at once.")] = 8,
+    threads: Annotated[int, typer.Option(envvar=f"{_ENV}THREADS", min=1, help="Requests at once.")] = 4,
     waiting: Annotated[
         int,
         typer.Option(envvar=f"{_ENV}WAITING", min=0, help="Requests that may wait; more are answered with 503."),
-    ] = 32,
+    ] = 16,
     rate: Annotated[
         float,
         typer.Option(envvar=f"{_ENV}RATE", min=0, help="Requests a second and caller; 0 for any number."),

@@ -217,8 +217,8 @@ class Page:
         rows = await self.gateway.workers.run(self._rows)
         entries = max((row["entries"] for row in rows if row["subject"] == subject), default=0)
         whose = subject or "the gallery key"
-        left = f"{entries} entries in back ends would be due: to be deleted, and the people enrolled anew."
-        return f"{_ACTIONS[action]}. It is about {whose}; {left}"
+        work = "to delete; the people are to be enrolled anew" if action in {"rotate", "breach"} else "to delete"
+        return f"{_ACTIONS[action]}. It is about {whose}. Entries in back ends that are then {work}: {entries}."
 
     def _done(self, action: str, subject: str, token: str) -> str:
         keystore, scope = self.mixer.keystore, self._scope

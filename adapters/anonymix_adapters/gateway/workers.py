@@ -27,8 +27,8 @@ class Workers:
         self.inside = 0
         self.closing = False
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Do work in a thread. What was taken is finished, whether or not its caller still waits.
+    def check(self) -> None:
+        """Say whether there is room, before a body is read.
 
         Raises:
             ProblemError: The queue is full, or the gateway is about to end.
@@ -41,6 +41,14 @@ class Workers:
                 fix="try again after the seconds that Retry-After says",
                 retry_after=2,
             )
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do work in a thread. What was taken is finished, whether or not its caller still waits.
+
+        Raises:
+            ProblemError: The queue is full, or the gateway is about to end.
+        """
+        self.check()
         self.inside += 1
         context = contextvars.copy_context()
         future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(work))

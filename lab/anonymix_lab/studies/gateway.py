@@ -163,10 +163,7 @@ def rig(folder: Path) -> Iterator[Rig]:
 
 
 def load(made: Rig, photo: bytes, *, clients: int, seconds: float) -> Load:
-    """Have clients send the same photo for a search, each as soon as it has its answer.
-
-    A client that is told to come again waits for a tenth of the time that it is told, so that the queue stays full.
-    """
+    """Have clients send the same photo for a search, each as soon as it has its answer or the wait it is told."""
     library = _library(made, photo)
     process = made.start()
     answers: Counter[str] = Counter()
@@ -187,7 +184,7 @@ def load(made: Rig, photo: bytes, *, clients: int, seconds: float) -> Load:
                     answers[status] += 1
                     if status == "200":
                         took.append(time.monotonic() - start)
-                time.sleep(wait / 10)
+                time.sleep(wait)
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for each in threads:
