@@ -20,12 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from anonymix_adapters.conformance import Person
 from anonymix_adapters.errors import AdapterError, asked_to_stop, in_words
 from anonymix_adapters.interceptor import FaceMixer, KeyUse
 from anonymix_adapters.protocol import Adapter, Answer, Rehearsal
 from anonymix_adapters.registry import load
 from anonymix_adapters.renewal import Photos, Renewal, keep_original, renew, sealed_original
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import EnrolmentInfo, KeyFileUnlock, Keystore, KeystoreError
 from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.images import PHOTO_SUFFIXES

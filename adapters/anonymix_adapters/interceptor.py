@@ -56,6 +56,31 @@ class FaceMixer(Protocol):
         ...
 
 
+class MixerAround:
+    """A mixer that passes everything on to another one: for those that watch, time or remember.
+
+    Args:
+        mixer: The other one.
+    """
+
+    def __init__(self, mixer: FaceMixer) -> None:
+        self.mixer = mixer
+
+    @property
+    def fingerprint(self) -> str:
+        """The mixer fingerprint."""
+        return self.mixer.fingerprint
+
+    @property
+    def keystore(self) -> Any:
+        """Where the keys, and the enrolment records, are."""
+        return self.mixer.keystore
+
+    def protect(self, image: Any, **how: Any) -> Any:
+        """See `FaceMixer.protect`."""
+        return self.mixer.protect(image, **how)
+
+
 @runtime_checkable
 class EnrolmentRegistry(Protocol):
     """The part of a keystore that keeps enrolment records; `anonymix_keystore.Keystore` meets it."""

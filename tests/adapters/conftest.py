@@ -12,7 +12,7 @@ import pytest
 import torchvision_nms
 from remembering import RememberingMixer
 
-from anonymix_adapters.conformance import Person
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock, _lifecycle
 from anonymix_plugin import Anonymixer
 

@@ -6,50 +6,39 @@ import hashlib
 import threading
 from typing import Any
 
+from anonymix_adapters.interceptor import MixerAround
 from anonymix_keystore import Keystore
 from anonymix_plugin import Anonymixer, AnonymixError, CancelableFace
 from anonymix_plugin.images import ChannelOrder, decode_photo
 
 
-class RememberingMixer:
+class RememberingMixer(MixerAround):
     """The real mixer; the same photo under the same living key is not drawn again."""
 
     def __init__(self, mixer: Anonymixer, store: Keystore) -> None:
-        self._mixer, self._store = mixer, store
+        super().__init__(mixer)
+        self._store = store
         self._made: dict[tuple[Any, ...], CancelableFace] = {}
         self._lock = threading.Lock()
         self.calls = 0
 
     @property
-    def fingerprint(self) -> str:
-        return self._mixer.fingerprint
-
-    @property
     def keystore(self) -> Keystore:
         return self._store
 
-    def protect(
-        self,
-        image: Any,
-        *,
-        subject: str | None = None,
-        scope: str = "default",
-        version: int | None = None,
-        enrol: bool = False,
-        channel_order: ChannelOrder = "rgb",
-    ) -> CancelableFace:
+    def protect(self, image: Any, **how: Any) -> CancelableFace:
         def make() -> CancelableFace:
             self.calls += 1
-            return self._mixer.protect(
-                image, subject=subject, scope=scope, version=version, enrol=enrol, channel_order=channel_order
-            )
+            made: CancelableFace = self.mixer.protect(image, **how)
+            return made
 
-        content = None if hasattr(image, "read") else _content(image, channel_order)
-        if content is None or version is not None:
+        content = None if hasattr(image, "read") else _content(image, how.get("channel_order", "rgb"))
+        if content is None or how.get("version") is not None:
             return make()
+        subject, scope = how.get("subject"), how.get("scope", "default")
         if subject is None:
             key = self._store.gallery(scope)
-        elif enrol:
+        elif how.get("enrol", False):
             key = self._store.current_or_issue(subject, scope)
         else:
             key = self._store.current(subject, scope)

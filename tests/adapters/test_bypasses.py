@@ -22,9 +22,9 @@ from test_conformance import loaded
 from anonymix_adapters import BackEndError, BypassError, DoubleProtectionError, SubjectNeededError
 from anonymix_adapters import crops as crops_adapter
 from anonymix_adapters import opencv as opencv_adapter
-from anonymix_adapters.conformance import Person, assert_nothing_original
 from anonymix_adapters.crops import CropLayout
 from anonymix_adapters.protocol import Rehearsal
+from anonymix_adapters.testing.conformance import Person, assert_nothing_original
 from anonymix_keystore import Keystore, KeystoreError
 from anonymix_plugin import Anonymixer, BadArrayError, NoFaceError, PhotoError, SeveralFacesError, UsageError
 from anonymix_plugin.claims import Claim, claimed

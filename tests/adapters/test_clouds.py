@@ -29,10 +29,11 @@ from servers import (
 from servers.__main__ import KINDS
 
 import anonymix_adapters
-from anonymix_adapters import BypassError, EnrolmentError, SdkMissingError, conformance
+from anonymix_adapters import BypassError, EnrolmentError, SdkMissingError
 from anonymix_adapters._rest import Call, Reply, RestClient
 from anonymix_adapters.drill import drill
 from anonymix_adapters.protocol import Adapter, Inspectable
+from anonymix_adapters.testing import conformance
 from anonymix_keystore import KeystoreError
 from anonymix_plugin import AnonymixError
 from anonymix_plugin.values import CancelableFace

@@ -26,9 +26,10 @@ from servers.compreface import (
     CompreFaceService,
 )
 
-from anonymix_adapters import AdapterError, BypassError, SubjectNeededError, conformance, interceptor_of, renew
+from anonymix_adapters import AdapterError, BypassError, SubjectNeededError, interceptor_of, renew
 from anonymix_adapters import compreface as adapter
 from anonymix_adapters.compreface import ApiError, CompreFace, RetryPolicy
+from anonymix_adapters.testing import conformance
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
 SOON = RetryPolicy(timeout=5.0, pause=0.01)

@@ -8,9 +8,9 @@ import pytest
 from remembering import RememberingMixer
 
 import anonymix_adapters
-from anonymix_adapters import conformance
-from anonymix_adapters.conformance import Person, Trial
 from anonymix_adapters.protocol import Adapter
+from anonymix_adapters.testing import conformance
+from anonymix_adapters.testing.conformance import Person, Trial
 
 LOCAL = ("opencv", "crops", "insightface", "face_recognition", "facenet", "deepface")
 

@@ -21,9 +21,9 @@ from remembering import RememberingMixer
 from test_conformance import loaded
 
 from anonymix_adapters import AdapterError, BackEndError, BypassError, EnrolmentError, interceptor_of, renew
-from anonymix_adapters.conformance import Person, assert_nothing_original
 from anonymix_adapters.deepface import ProtectedDeepFace, ProtectedFace, protect
 from anonymix_adapters.deepface._databases import Database
+from anonymix_adapters.testing.conformance import Person, assert_nothing_original
 from anonymix_keystore import Keystore, KeystoreError
 from anonymix_plugin import UsageError
 from anonymix_plugin.claims import Claim, claimed

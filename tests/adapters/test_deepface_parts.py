@@ -13,13 +13,13 @@ import pytest
 from remembering import RememberingMixer
 
 from anonymix_adapters import AdapterError, BackEndError, BypassError
-from anonymix_adapters.conformance import Person
 from anonymix_adapters.deepface import ProtectedDeepFace, ProtectedFace
 from anonymix_adapters.deepface._databases import Database
 from anonymix_adapters.deepface._folders import Folder
 from anonymix_adapters.deepface._given import Given, Origin
 from anonymix_adapters.deepface._pictures import batch, source
 from anonymix_adapters.interceptor import Interceptor, Whose
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import Keystore
 from anonymix_plugin import AlreadyProtectedError, UsageError
 from anonymix_plugin.values import CancelableFace

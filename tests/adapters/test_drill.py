@@ -14,8 +14,8 @@ from test_conformance import LOCAL, loaded
 
 from anonymix_adapters import AdapterError, Answer
 from anonymix_adapters import opencv as opencv_adapter
-from anonymix_adapters.conformance import Person
 from anonymix_adapters.drill import DRAWN, _allowed, drill, people_in
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import Keystore, PassphraseUnlock
 from anonymix_plugin import UsageError
 from anonymix_plugin.cli import main

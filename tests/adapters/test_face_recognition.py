@@ -13,8 +13,8 @@ from test_conformance import loaded
 
 from anonymix_adapters import AdapterError, BypassError, SubjectNeededError
 from anonymix_adapters import face_recognition as adapter
-from anonymix_adapters.conformance import Person
 from anonymix_adapters.sdk import Sdk
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import Keystore
 from anonymix_plugin import Anonymixer, SeveralFacesError
 from anonymix_plugin.faces import YuNet, recogniser_crop

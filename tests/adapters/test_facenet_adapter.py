@@ -14,7 +14,7 @@ from remembering import RememberingMixer
 from test_conformance import loaded
 
 from anonymix_adapters import BypassError, SubjectNeededError
-from anonymix_adapters.conformance import Person
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import Keystore
 from anonymix_plugin import Anonymixer, BadArrayError
 

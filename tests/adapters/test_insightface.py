@@ -22,8 +22,8 @@ from test_conformance import loaded
 
 from anonymix_adapters import BypassError, CopiedClientError, SubjectNeededError
 from anonymix_adapters import insightface as adapter
-from anonymix_adapters.conformance import Person
 from anonymix_adapters.sdk import Sdk
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import Keystore
 from anonymix_plugin import Anonymixer
 from anonymix_plugin.images import decode_photo

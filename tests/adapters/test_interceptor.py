@@ -36,8 +36,8 @@ from anonymix_adapters import (
     unwrap,
     wrap,
 )
-from anonymix_adapters.conformance import Person
 from anonymix_adapters.errors import in_words
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import Keystore, KeystoreError, OriginalsError, PassphraseUnlock
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import Anonymixer, UsageError

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from remembering import RememberingMixer
 
 from anonymix_adapters import opencv
-from anonymix_adapters.conformance import Person
 from anonymix_adapters.interceptor import FaceMixer
+from anonymix_adapters.testing.conformance import Person
 from anonymix_lab.studies.adapters import beyond_strangers, measure
 from anonymix_plugin.cli import main
 from anonymix_plugin.errors import UsageError

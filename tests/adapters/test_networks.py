@@ -16,8 +16,8 @@ import torch
 from remembering import RememberingMixer
 
 from anonymix_adapters import BypassError, CopiedClientError, DoubleProtectionError, SubjectNeededError
-from anonymix_adapters.conformance import Person
 from anonymix_adapters.crops import CropLayout, interceptor_of, protect, unprotect
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import Keystore
 from anonymix_plugin import Anonymixer, UsageError
 from anonymix_plugin.faces import YuNet, recogniser_crops

@@ -11,10 +11,10 @@ from remembering import RememberingMixer
 
 from anonymix_adapters import opencv as opencv_adapter
 from anonymix_adapters.candidates import search_candidates
-from anonymix_adapters.conformance import Person
 from anonymix_adapters.drill import drill
 from anonymix_adapters.interceptor import Interceptor
 from anonymix_adapters.renewal import keep_original, renew, sealed_original
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import EnrolmentInfo, KeyFileUnlock, Keystore
 from anonymix_lab.studies.adapters import measure
 from anonymix_plugin import Anonymixer, CancelableFace, DifferentPeopleError, UsageError, anonymixer
@@ -35,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystore]:
 def mixer(store: Keystore, adapter_mixer: RememberingMixer) -> Iterator[Anonymixer]:
     """A mixer of the parts that the other tests have compiled, over a store that keeps references."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anonymixer, "assemble", lambda options: adapter_mixer._mixer._parts)
+        patch.setattr(anonymixer, "assemble", lambda options: adapter_mixer.mixer._parts)
         with Anonymixer(store) as made:
             yield made
 

@@ -13,8 +13,8 @@ from remembering import RememberingMixer
 from anonymix_adapters import Interceptor
 from anonymix_adapters import opencv as adapter
 from anonymix_adapters.candidates import search_candidates
-from anonymix_adapters.conformance import Person
 from anonymix_adapters.scenes import Scene, cut_faces, protect_frames, protect_scene
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import Keystore, KeystoreError
 from anonymix_plugin import UsageError
 from anonymix_plugin.faces import YuNet, recogniser_crop

@@ -17,8 +17,8 @@ from anonymix_adapters import SdkMissingError, UnknownAdapterError
 from anonymix_adapters import drill as drilling
 from anonymix_adapters import face_recognition as dlib_adapter
 from anonymix_adapters import opencv as opencv_adapter
-from anonymix_adapters.conformance import Person
 from anonymix_adapters.sdk import Sdk
+from anonymix_adapters.testing.conformance import Person
 from anonymix_plugin.cli import main
 
 Install = Callable[[str], Sdk]

@@ -18,11 +18,11 @@ from remembering import RememberingMixer
 from test_conformance import LOCAL, loaded
 
 from anonymix_adapters import StandIn, SubjectNeededError
-from anonymix_adapters.conformance import Person
 from anonymix_adapters.crops import CropLayout
 from anonymix_adapters.facenet import STANDARDISED
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.swapping import swapped
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import KeystoreError
 from anonymix_plugin import UsageError
 from anonymix_plugin.claims import Claim, claimed

@@ -14,7 +14,7 @@ from servers.__main__ import KINDS
 
 import anonymix_adapters
 from anonymix_adapters import registry
-from anonymix_adapters.conformance import Person
+from anonymix_adapters.testing.conformance import Person
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -42,7 +42,7 @@ def test_adapters_say_nothing_of_photos(
             for variable, value in environment(stack.enter_context(start(recognition()))).items():
                 monkeypatch.setenv(variable, value)
         stack.enter_context(caplog.at_level(logging.DEBUG))
-        rehearsal = stack.enter_context(adapter.rehearse(adapter_mixer._mixer, keys="gallery"))
+        rehearsal = stack.enter_context(adapter.rehearse(adapter_mixer.mixer, keys="gallery"))
         doors = {
             "enrol": lambda source: rehearsal.enrol("alice", source),
             "verify": lambda source: rehearsal.verify("alice", source),

@@ -13,8 +13,9 @@ import pytest
 from remembering import RememberingMixer
 
 import anonymix_adapters
-from anonymix_adapters import BypassError, UnknownAdapterError, conformance
-from anonymix_adapters.conformance import NonConformity, Person, Trial
+from anonymix_adapters import BypassError, UnknownAdapterError
+from anonymix_adapters.testing import conformance
+from anonymix_adapters.testing.conformance import NonConformity, Person, Trial
 
 GUIDE = Path(__file__).parents[2] / "docs" / "writing-an-adapter.md"
 

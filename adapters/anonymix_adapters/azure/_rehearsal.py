@@ -11,11 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from anonymix_adapters._rest_pictures import best
-from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, exchanged
 from anonymix_adapters.azure._adapter import NAME, SDKS, protect
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
+from anonymix_adapters.testing.clouds import CloudRehearsal, Exchange, Wire, exchanged
 from anonymix_adapters.wrapping import need_interceptor
 
 

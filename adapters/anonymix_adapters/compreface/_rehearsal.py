@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from anonymix_adapters._rest import ApiError
 from anonymix_adapters._rest_pictures import best
-from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, rest_exchanges
 from anonymix_adapters.compreface._adapter import NAME, SDKS, protect
 from anonymix_adapters.compreface._client import CompreFace
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
+from anonymix_adapters.testing.clouds import CloudRehearsal, Exchange, Wire, rest_exchanges
 from anonymix_adapters.wrapping import need_interceptor
 
 _ACCEPTED: Final = 0.85

@@ -10,12 +10,12 @@ from typing import Any
 
 from anonymix_adapters._rest import ApiError
 from anonymix_adapters._rest_pictures import best
-from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, rest_exchanges
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.facepp._adapter import NAME, SDKS, protect
 from anonymix_adapters.facepp._client import US, FacePlusPlus, Searched
 from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
+from anonymix_adapters.testing.clouds import CloudRehearsal, Exchange, Wire, rest_exchanges
 from anonymix_adapters.wrapping import need_interceptor
 
 _RATE = "1e-3"

@@ -23,7 +23,7 @@ from anonymix_adapters.gateway.front import AnyReply, at, filled, front_of
 from anonymix_adapters.gateway.problems import ProblemError, refused
 from anonymix_adapters.gateway.profile import Profile, Route
 from anonymix_adapters.gateway.reading import Given, Received, Understood, understand
-from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, MixerAround, ScopeRule
 from anonymix_plugin.values import CancelableFace
 
 if TYPE_CHECKING:
@@ -36,22 +36,11 @@ SUBJECT_HEADER: Final = "anonymix-subject"
 _drawn: ContextVar[list[CancelableFace] | None] = ContextVar("anonymix_gateway_drawn", default=None)
 
 
-class _Watched:
+class _Watched(MixerAround):
     """A mixer that notes which faces it drew in the request at hand."""
 
-    def __init__(self, mixer: FaceMixer) -> None:
-        self._mixer = mixer
-
-    @property
-    def fingerprint(self) -> str:
-        return self._mixer.fingerprint
-
-    @property
-    def keystore(self) -> Any:
-        return self._mixer.keystore
-
-    def protect(self, image: Any, **how: Any) -> CancelableFace:
-        face = self._mixer.protect(image, **how)
+    def protect(self, image: Any, **how: Any) -> Any:
+        face = super().protect(image, **how)
         drawn = _drawn.get()
         if drawn is not None:
             drawn.append(face)

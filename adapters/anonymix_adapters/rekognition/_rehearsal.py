@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 from anonymix_adapters._rest_pictures import best
-from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, exchanged
 from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
 from anonymix_adapters.rekognition._adapter import SDKS, Detection, protect
+from anonymix_adapters.testing.clouds import CloudRehearsal, Exchange, Wire, exchanged
 from anonymix_adapters.wrapping import need_interceptor
 
 

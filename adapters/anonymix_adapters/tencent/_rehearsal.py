@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from anonymix_adapters._rest_pictures import best
-from anonymix_adapters._rest_rehearsal import CloudRehearsal, Exchange, Wire, exchanged
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.protocol import Answer
 from anonymix_adapters.tencent._adapter import COLLECTION, NAME, SDKS, Detection, protect
+from anonymix_adapters.testing.clouds import CloudRehearsal, Exchange, Wire, exchanged
 from anonymix_adapters.wrapping import need_interceptor
 
 _ACCEPTED: Final = 50.0

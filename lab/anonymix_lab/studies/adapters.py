@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anonymix_adapters.conformance import Person
-from anonymix_adapters.interceptor import FaceMixer
+from anonymix_adapters.interceptor import FaceMixer, MixerAround
 from anonymix_adapters.protocol import Adapter, Answer, Rehearsal
+from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import Keystore
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import ChannelOrder, decode_photo
@@ -61,48 +61,28 @@ class Measured:
     overhead_ms: float
 
 
-class Timed:
+class Timed(MixerAround):
     """A mixer that remembers what it made, and how much processor time it took in this thread."""
 
     def __init__(self, mixer: FaceMixer) -> None:
-        self._mixer, self.seconds = mixer, 0.0
+        super().__init__(mixer)
+        self.seconds = 0.0
         self._made: dict[tuple[Any, ...], CancelableFace] = {}
-
-    @property
-    def fingerprint(self) -> str:
-        """The mixer fingerprint."""
-        return self._mixer.fingerprint
 
     @property
     def keystore(self) -> Keystore:
         """The keystore, with its enrolment records."""
-        store = self._mixer.keystore
+        store = self.mixer.keystore
         if not isinstance(store, Keystore):
             raise TypeError("a Keystore is needed")
         return store
 
-    def protect(
-        self,
-        image: Any,
-        *,
-        subject: str | None = None,
-        scope: str = "default",
-        version: int | None = None,
-        enrol: bool = False,
-        channel_order: ChannelOrder = "rgb",
-    ) -> CancelableFace:
+    def protect(self, image: Any, **how: Any) -> CancelableFace:
         """Protect a photo, and remember face and processor time."""
         started = time.thread_time()
-        name = (_content(image, channel_order), subject, scope)
+        name = (_content(image, how.get("channel_order", "rgb")), how.get("subject"), how.get("scope", "default"))
         if name not in self._made:
-            self._made[name] = self._mixer.protect(
-                image,
-                subject=subject,
-                scope=scope,
-                version=version,
-                enrol=enrol,
-                channel_order=channel_order,
-            )
+            self._made[name] = super().protect(image, **how)
         self.seconds += time.thread_time() - started
         return self._made[name]
 

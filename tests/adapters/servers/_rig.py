@@ -17,7 +17,7 @@ import pytest
 from photo_folders import portraits
 from PIL import Image
 
-from anonymix_adapters.conformance import Person, Trial
+from anonymix_adapters.testing.conformance import Person, Trial
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import Anonymixer, BadArrayError, CancelableFace, assembly

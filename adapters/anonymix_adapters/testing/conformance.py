@@ -1,6 +1,6 @@
 """What every adapter is held to, ours or others'.
 
-    from anonymix_adapters import conformance
+    from anonymix_adapters.testing import conformance
 
     @pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
     def test_conformance(check, mixer, people):
@@ -40,13 +40,13 @@ from anonymix_adapters.errors import (
     SubjectNeededError,
     asked_to_stop,
 )
-from anonymix_adapters.interceptor import FaceMixer, KeyUse
+from anonymix_adapters.interceptor import FaceMixer, KeyUse, MixerAround
 from anonymix_adapters.protocol import Adapter, Inspectable, Rehearsal
 from anonymix_adapters.renewal import renew
 from anonymix_keystore import Keystore, KeystoreError
 from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.errors import AlreadyProtectedError, AnonymixError, PhotoError, UsageError
-from anonymix_plugin.images import ChannelOrder, PhotoSource, decode_photo, encode_cancelable
+from anonymix_plugin.images import PhotoSource, decode_photo, encode_cancelable
 from anonymix_plugin.values import CancelableFace
 from anonymix_plugin.verification import Verifier
 
@@ -507,33 +507,15 @@ _COPIES: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-class _Watched:
+class _Watched(MixerAround):
     """A mixer that does something after each face."""
 
     def __init__(self, mixer: FaceMixer, after: Callable[[CancelableFace], None]) -> None:
-        self._mixer, self._after = mixer, after
+        super().__init__(mixer)
+        self._after = after
 
-    @property
-    def fingerprint(self) -> str:
-        return self._mixer.fingerprint
-
-    @property
-    def keystore(self) -> Any:
-        return self._mixer.keystore
-
-    def protect(
-        self,
-        image: Any,
-        *,
-        subject: str | None = None,
-        scope: str = "default",
-        version: int | None = None,
-        enrol: bool = False,
-        channel_order: ChannelOrder = "rgb",
-    ) -> CancelableFace:
-        face = self._mixer.protect(
-            image, subject=subject, scope=scope, version=version, enrol=enrol, channel_order=channel_order
-        )
+    def protect(self, image: Any, **how: Any) -> CancelableFace:
+        face: CancelableFace = super().protect(image, **how)
         self._after(face)
         return face
 
