@@ -18,6 +18,7 @@ from anonymix_plugin.cli.options import (
     GeneratorOption,
     Method,
     MethodOption,
+    MixerWeightsOption,
     PolicyOption,
     takes_photos,
 )
@@ -112,14 +113,7 @@ def evaluate(
         DetectorName, typer.Option(help="What finds faces for matchers, baselines and attackers.")
     ] = DetectorName.YUNET,
     policy: PolicyOption = None,
-    mixer_weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Weights of `anonymix train mapper` in the place of the shipped ones.",
-            show_default=False,
-        ),
-    ] = None,
+    mixer_weights: MixerWeightsOption = None,
     method: MethodOption = Method.FAST,
     engine: EngineOption = EngineName.OPENVINO,
     generator: GeneratorOption = None,
