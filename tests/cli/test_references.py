@@ -57,3 +57,6 @@ def test_photos_are_enrolled_together_and_those_of_others_are_named(
     different = run("protect", one, stranger, "-s", "ben", "--enrol", "--together", "--json", "-o", tmp_path / "none")
     assert different.json["results"][0]["error"]["code"] == "different_people"
     assert not (tmp_path / "none").exists()
+    gallery = run("protect", one, one_smiling, "--gallery", "--together", "--json", "-o", tmp_path / "gallery")
+    (found,) = gallery.json["results"]
+    assert (gallery.code, found["photos"], found["subject"]) == (0, 2, None)
