@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 import httpx2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from gateway_rig import gateway
 from servers import ALICE, BOB, SessionMixer, photo, recognition, session_mixer, witness
 from servers.compreface import RECOGNITION_KEY, VERIFICATION_KEY, CompreFaceService
 from servers.facepp import KEY, SECRET_KEY, FacePlusPlusService
 from servers.luxand import TOKEN, LuxandService
+
+from anonymix_adapters.gateway import Tokens
+from anonymix_keystore import KeyFileUnlock, Keystore
 
 
 @pytest.fixture
@@ -121,3 +138,84 @@ def test_photos_that_cannot_be_used_are_problem_documents(mixer: SessionMixer) -
         assert answer.headers["content-type"] == "application/problem+json"
         assert (answer.status_code, answer.json()["code"]) == (422, "unreadable_image")
         assert service.received == []
+
+
+def test_the_command_serves_over_tls_and_ends_in_good_order(tmp_path: Path, model: Callable[[str], Path]) -> None:
+    for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
+        model(name)
+    certificate, key = self_signed(tmp_path)
+    unlock = KeyFileUnlock.generate(tmp_path / "key")
+    with Keystore.create(tmp_path / "keystore.db", unlock) as store:
+        store.gallery()
+    tokens = Tokens(tmp_path / "tokens.json")
+    secret, _ = tokens.create(["probe", "enrol"])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with CompreFaceService(recognition()) as service:
+        options = {
+            "--upstream": f"http://{service.host}",
+            "--port": str(port),
+            "--tls-certificate": str(certificate),
+            "--tls-key": str(key),
+            "--callers": "tokens",
+            "--tokens": str(tokens.path),
+            "--upstream-secret": "x-api-key=COMPREFACE_KEY",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "anonymix_plugin", "gateway", *chain.from_iterable(options.items())],
+            env=os.environ
+            | {
+                "ANONYMIX_KEYSTORE": str(tmp_path / "keystore.db"),
+                "ANONYMIX_KEYFILE": str(tmp_path / "key"),
+                "COMPREFACE_KEY": RECOGNITION_KEY,
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        trust = ssl.create_default_context(cafile=str(certificate))
+        try:
+            with httpx2.Client(base_url=f"https://localhost:{port}", verify=trust, timeout=60) as client:
+                for _ in range(300):
+                    with suppress(httpx2.HTTPError):
+                        if client.get("/v1/readyz").status_code == 200:
+                            break
+                    time.sleep(0.2)
+                files = {"file": upload(ALICE)}
+                path = "/api/v1/recognition/faces?subject=alice"
+                assert client.post(path, files=files).status_code == 401
+                enrolled = client.post(path, files=files, headers={"x-api-key": secret})
+                assert enrolled.status_code == 201
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=60)
+    assert process.returncode in {0, -signal.SIGTERM, 128 + signal.SIGTERM}, said
+    assert '"call": "add_face", "status": 201' in said
+    for text in (secret, RECOGNITION_KEY, "alice"):
+        assert text not in said
+    assert {received.headers["x-api-key"] for received in service.received} == {RECOGNITION_KEY}
+    assert witness().clear(service.received) == 1
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private = folder / "certificate.pem", folder / "private.pem"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
+    return certificate, private
