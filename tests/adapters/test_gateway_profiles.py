@@ -19,6 +19,7 @@ from anonymix_adapters.gateway import PROFILES, Proxy, Received, Rights, load_pr
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_plugin import read_marker
 from anonymix_plugin.errors import ConfigurationError
+from anonymix_plugin.images import encode_cancelable
 
 LOADED = {name: load_profile(name) for name in PROFILES}
 PICTURES = [
@@ -286,6 +287,16 @@ def test_refusals_of_the_back_end_pass_back(name: str, proxy: Callable[..., Pair
     made, request, _ = answering(proxy, name, photo, httpx2.Response(429, json=words, headers={"retry-after": "7"}))
     answer = made.answer(request, Rights())
     assert (answer.status, json.loads(answer.body), answer.headers) == (429, words, {"retry-after": "7"})
+
+
+def test_a_cancelable_face_passes_back_as_a_picture_and_nothing_else(
+    proxy: Callable[..., Pair], photo: bytes, keystore: Keystore
+) -> None:
+    made, upstream = proxy("compreface")
+    face = encode_cancelable(QuickMixer(keystore).protect(photo), "JPEG")
+    upstream.next = [httpx2.Response(200, content=face, headers={"content-type": "text/html"})]
+    answer = made.answer(request_for(LOADED["compreface"], "picture"), Rights())
+    assert (answer.media_type, answer.body) == ("application/octet-stream", face)
 
 
 def test_boxes_are_put_back_and_traits_left_out(proxy: Callable[..., Pair], photo: bytes) -> None:

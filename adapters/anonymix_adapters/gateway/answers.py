@@ -59,7 +59,8 @@ def checked(profile: Profile, answer: Answer, boxes: Mapping[str, Box]) -> Answe
         return answer
     if starts_as_a_picture(answer.body):
         _cancelable(answer.body)
-        return answer
+        media = answer.media_type if answer.media_type.startswith("image/") else "application/octet-stream"
+        return Answer(answer.status, media, answer.body, answer.headers)
     try:
         content = json.loads(answer.body)
     except (ValueError, RecursionError):
