@@ -33,7 +33,7 @@ class MixerOptions:
         detector: "yunet" (permissive licence) or "scrfd-500m".
         engine: What draws: "auto" (the fastest that this machine's processor can run), "openvino", "torch"
             (the reference), or "cuda".
-        generator: "small": the generator that draws 256 px in a third of the time, see docs/performance.md.
+        generator: "small": the generator that draws 256 px in a third of the pass, see docs/performance.md.
             Or a StyleGAN2 checkpoint of your own; it needs mixer weights that were learned for it, see
             docs/own-generator.md. None takes MobileStyleGAN. Faces of two generators are two spaces of
             templates.

@@ -133,7 +133,7 @@ GeneratorOption = Annotated[
     typer.Option(
         "--generator",
         metavar="small|FILE",
-        help="small: draws 256 px in a third of the time. Or a StyleGAN2 checkpoint of your own; it needs "
+        help="small: draws 256 px in a third of the pass. Or a StyleGAN2 checkpoint of your own; it needs "
         "mixer weights of your own, too.",
         show_default=False,
     ),

@@ -19,7 +19,7 @@ Engine = Literal["auto", "openvino", "torch", "cuda"]
 
 
 GeneratorName = Literal["mobilestylegan", "small"]
-"""The generators that come with Anonymix: the large one, and one that draws 256 px in a third of the time."""
+"""The generators that come with Anonymix: the large one, and one that draws 256 px in a third of the pass."""
 
 
 def load_reference_generator() -> MobileStyleGan:
