@@ -193,7 +193,8 @@ class Production:
         """The face of an enrolment from several photos: drawn from the mean of their codes.
 
         What a policy keeps of a photo, and what the refine method compares with, is the best photo's. Where
-        the scope keeps references, the mean becomes the subject's reference.
+        the scope keeps references, the mean becomes the subject's reference. One photo alone replaces none, in a
+        list or not.
         """
         reads, watch = [], Stopwatch()
         for image in images:
@@ -204,7 +205,7 @@ class Production:
         mean = mean_code([read.person for read in reads])
         kept = [read for number, read in enumerate(reads) if number not in mean.left_out]
         best = max(kept, key=lambda read: read.quality)
-        face = self._drawn_alone(replace(best, person=mean.code), whose, watch, again=True)
+        face = self._drawn_alone(replace(best, person=mean.code), whose, watch, again=len(reads) > 1)
         return replace(face, photos=len(kept), left_out=mean.left_out)
 
     def _mixed(self, read: ReadFace, whose: KeyChoice, watch: Stopwatch, *, again: bool = False) -> _Code:

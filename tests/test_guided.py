@@ -201,6 +201,7 @@ def test_a_stranger_who_is_enrolled_by_a_single_photo_does_not_move_the_referenc
 ) -> None:
     entry = mixer.protect(photos[0], subject="nell", scope="door", enrol=True)
     mixer.protect(photos[2], subject="nell", scope="door", enrol=True)
+    mixer.protect([photos[2]], subject="nell", scope="door", enrol=True)
     assert mixer.protect(photos[0], subject="nell", scope="door").pixels.tobytes() == entry.pixels.tobytes()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -200,6 +199,9 @@ class SetCopier:
         self._refuse_pairs(source)
         self._refuse_taken(source, output)
         self._refuse_taken(source.with_suffix(".idx"), output.with_suffix(".idx"))
+        facts, copy = source.with_name("property"), output.with_name("property")
+        if facts.is_file():
+            self._refuse_taken(facts, copy)
         layout = _Layout(source)
         copied = Copied(source, output)
 
@@ -226,13 +228,11 @@ class SetCopier:
                 writer.relabel(layout.head)
             self._refuse_nothing(copied)
         copied.notes += layout.notes
-        if (facts := source.with_name("property")).is_file():
-            write_bytes(output.with_name("property"), content_of(facts))
+        if facts.is_file():
+            write_bytes(copy, content_of(facts))
         return copied
 
     def _labelled(self, source: Path, record: Record) -> str | None:
-        if not math.isfinite(record.label):
-            raise UsageError(f"the label of record {record.key} is no number", where=str(source))
         return None if self.keys is SetKeys.GALLERY else f"{source.name}:{record.label:.9g}"
 
     def _folder(self, source: Path, output: Path) -> Copied:

@@ -139,6 +139,8 @@ def protect(
     are never copied, and no file is replaced without --force.
     """
     if dataset is not None:
+        if record:
+            raise UsageError("--record writes biometric records, and --dataset data sets", fix="leave one of them out")
         _refuse_beside_dataset(
             dataset,
             {

@@ -11,6 +11,7 @@ The format is that of `mxnet.recordio` 1.9.1 and dmlc-core's `recordio.h`.
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -144,6 +145,8 @@ def _record(stream: BufferedReader, path: Path, key: int, spans: list[tuple[int,
     photo = None
     if length > taken or rest:
         photo = PackedPhoto(path, key, ((offset + taken, length - taken), *rest), joint=_MAGIC)
+    if not all(map(math.isfinite, labels if photo is None else labels[:1])):  # ranges, or who is on the photo
+        raise UsageError(f"a label of record {key} is no number", where=str(path), fix=_CURE)
     return Record(key, labels, bool(flag), (first_id, second_id), photo)
 
 

@@ -14,7 +14,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any, Final
@@ -105,7 +105,14 @@ def people_of(found: VerificationSet) -> tuple[list[int], list[str]]:
     Raises:
         UnreadableImageError: A photo can't be read any more.
     """
-    digests = [hashlib.sha256(photo.read(photo.size)).hexdigest() for photo in found.photos]
+    known: dict[PackedPhoto, str] = {}
+    digests = []
+    for photo in found.photos:
+        # A few bytes may name one large place in the file any number of times: it is read once.
+        place = replace(photo, number=0)
+        if place not in known:
+            known[place] = hashlib.sha256(photo.read(photo.size)).hexdigest()
+        digests.append(known[place])
     parent: dict[str, str] = {digest: digest for digest in digests}
 
     def find(digest: str) -> str:

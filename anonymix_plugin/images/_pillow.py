@@ -167,8 +167,9 @@ def refuse(error: Exception, where: str) -> NoReturn:
         raise UnreadableImageError(
             "its pixels are of a kind that is not supported", where=where, fix="convert it to 8-bit RGB"
         ) from error
+    detail = " ".join(str(error).split()) or type(error).__name__  # some decoders write several lines
     raise UnreadableImageError(
-        f"the image can't be decoded: {str(error) or type(error).__name__}",
+        f"the image can't be decoded: {detail}",
         where=where,
         fix="the file may be truncated or damaged; copy, download or export it again",
     ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import struct
 from pathlib import Path
 
@@ -174,12 +175,27 @@ def test_a_damaged_set_leaves_nothing_behind(run, store: Keystore, tmp_path: Pat
         (("--dataset", "person", "--gallery"), "--gallery contradicts"),
         (("--dataset", "gallery", "--enrol"), "--enrol issues first keys"),
         (("--dataset", "person", "--faces", "all"), "--faces all contradicts"),
+        (("--dataset", "person", "--record"), "--record writes biometric records"),
     ],
 )
 def test_options_that_contradict_are_refused(run, lfw: Path, tmp_path: Path, arguments, said: str) -> None:
     ended = run("protect", lfw, *arguments, "-o", tmp_path / "out")
     assert ended.code == 2
     assert said in ended.err
+
+
+def test_the_file_of_measures_is_not_replaced_either(run, store: Keystore, tmp_path: Path) -> None:
+    source, out = tmp_path / "faces", tmp_path / "out"
+    for folder, text in ((source, "4,112,112"), (out, "mine")):
+        folder.mkdir()
+        (folder / "property").write_text(text)
+    for suffix in (".rec", ".idx"):
+        shutil.copy((VECTORS / "train").with_suffix(suffix), source)
+    ended = run("protect", source, "--dataset", "gallery", "-o", out)
+    assert ended.code == 6
+    assert "--force" in ended.err
+    assert (out / "property").read_text() == "mine"
+    assert not (out / "train.rec").exists()
 
 
 def test_claims_are_for_pairs(run, store: Keystore, tmp_path: Path) -> None:

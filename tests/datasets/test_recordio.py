@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,17 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path: Path, index: str, said:
     path.with_suffix(".idx").write_text(index)
     with pytest.raises(UsageError, match=said):
         list(read_records(path))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("key", [0, 2, 12], ids=["head", "photo", "range"])
+def test_a_label_that_is_no_number_is_refused_in_words(tmp_path: Path, key: int, value: float) -> None:
+    with RecordWriter.into(tmp_path / "train.rec") as writer:
+        for record in read_records(VECTORS / "train.rec"):
+            labels = (value, *record.labels[1:]) if record.key == key else record.labels
+            writer.add(replace(record, labels=labels), record.photo.read(100_000) if record.photo else b"")
+    with pytest.raises(UsageError, match=f"a label of record {key} is no number"):
+        list(read_records(tmp_path / "train.rec"))
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from anonymix_lab.data import verification_protocol
 from anonymix_plugin.datasets import (
+    PackedPhoto,
     VerificationWriter,
     is_verification_set,
     people_of,
@@ -158,6 +159,17 @@ def test_people_follow_from_genuine_pairs_and_equal_photos(file: Make) -> None:
     people, digests = people_of(found)
     assert people == [0, 0, 0, 0, 0, 1, 2, 0]
     assert digests[5] == hashlib.sha256(b"bert 1").hexdigest()
+
+
+def test_a_photo_that_is_named_again_and_again_is_read_once(file: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = b"large"
+    found = read_verification_set(file(pickle.dumps(([photo] * 2000, [True] * 1000))))
+    reads = []
+    read = PackedPhoto.read
+    monkeypatch.setattr(PackedPhoto, "read", lambda self, most: reads.append(self) or read(self, most))
+    people, digests = people_of(found)
+    assert len(reads) == 1
+    assert (set(people), set(digests)) == ({0}, {hashlib.sha256(photo).hexdigest()})
 
 
 def test_a_photo_that_is_too_large_or_gone_is_refused(file: Make) -> None:

@@ -296,3 +296,12 @@ def test_odd_tiff_fields_reach_no_decoder(encode, picture):
         if tag in {270, 305}:
             struct.pack_into("<HII", out, entry + 2, 12, 0x7FFFFFFF, 0x7FFFFFFF)
     assert np.array_equal(decode_photo(bytes(out)).pixels, picture)
+
+
+def test_what_a_decoder_says_is_told_in_one_line(picture, monkeypatch):
+    def load(self):  # as pillow-heif 1.8.1 does it
+        raise ValueError("Invalid input: Unexpected end of file\n")
+
+    monkeypatch.setattr(Image.Image, "load", load)
+    with pytest.raises(UnreadableImageError, match="can't be decoded: Invalid input: Unexpected end of file \\("):
+        decode_photo(Image.fromarray(picture))
