@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from anonymix_adapters.gateway.pictures import holds_a_picture, starts_as_a_picture
+from anonymix_adapters.gateway.pictures import holds_a_picture, starts_as_a_picture, texts_of
 from anonymix_adapters.gateway.problems import ProblemError
 from anonymix_adapters.gateway.profile import Profile
 from anonymix_plugin.errors import AnonymixError
@@ -62,7 +62,11 @@ def checked(profile: Profile, answer: Answer, boxes: Mapping[str, Box]) -> Answe
         media = answer.media_type if answer.media_type.startswith("image/") else "application/octet-stream"
         return Answer(answer.status, media, answer.body, answer.headers)
     try:
-        content = json.loads(answer.body)
+        content = json.loads(answer.body, object_pairs_hook=_once)
+        _check(content)
+        changed = _without(content, set(profile.drop)) if profile.drop else content
+        if boxes:
+            changed = _put_back(changed, boxes, _SHARED)
     except (ValueError, RecursionError):
         if answer.status >= 400:  # an error page of something in between; it may quote the request
             body = json.dumps({"message": f"the back end answered with status {answer.status}"}).encode()
@@ -70,10 +74,6 @@ def checked(profile: Profile, answer: Answer, boxes: Mapping[str, Box]) -> Answe
         raise ProblemError(
             status=502, what="the back end's answer is neither JSON nor a picture; it is not passed on", code="back_end"
         ) from None
-    _check(content)
-    changed = _without(content, set(profile.drop)) if profile.drop else content
-    if boxes:
-        changed = _put_back(changed, boxes, _SHARED)
     if changed == content:
         return Answer(answer.status, "application/json", answer.body, answer.headers)
     return Answer(answer.status, "application/json", json.dumps(changed).encode(), answer.headers)
@@ -93,21 +93,33 @@ def _cancelable(picture: bytes) -> None:
         )
 
 
-def _check(value: Any) -> None:
-    if isinstance(value, str):
-        if holds_a_picture(value):
-            text = re.sub(r"\s+", "", value.partition(",")[2] if value[:5].lower() == "data:" else value)
-            try:
-                data = base64.b64decode(text.translate(str.maketrans("-_", "+/")), validate=True)
-            except (binascii.Error, ValueError):
-                data = b""
-            _cancelable(data)
-    elif isinstance(value, dict):
-        for each in value.values():
-            _check(each)
-    elif isinstance(value, list):
-        for each in value:
-            _check(each)
+_RUN: Final = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
+"""Base64 inside a longer text."""
+
+
+def _check(content: Any) -> None:
+    """Refuse pictures in any text, names of fields included, unless they are cancelable faces."""
+    for text in texts_of(content):
+        plain = text.replace("\\/", "/").strip()
+        # A text that is a picture as a whole, or else one that stands inside: in a page, or in JSON within JSON.
+        for found in [plain] if holds_a_picture(plain) else _RUN.findall(plain):
+            if holds_a_picture(found):
+                _cancelable(_decoded(found))
+
+
+def _decoded(text: str) -> bytes:
+    text = re.sub(r"\s+", "", text.partition(",")[2] if text[:5].lower() == "data:" else text)
+    try:
+        return base64.b64decode(text.translate(str.maketrans("-_", "+/")), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a name that stands there twice nobody knows which the caller takes."""
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError
+    return dict(pairs)
 
 
 def _without(value: Any, names: set[str]) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,9 +22,10 @@ from anonymix_adapters._wire import check_values, current, not_ours
 from anonymix_adapters.errors import AdapterError, BackEndError
 from anonymix_adapters.gateway.answers import Answer, checked, passed_headers
 from anonymix_adapters.gateway.front import AnyReply, at, filled, front_of
-from anonymix_adapters.gateway.problems import ProblemError, refused
+from anonymix_adapters.gateway.problems import ProblemError, malformed, refused
 from anonymix_adapters.gateway.profile import Profile, Route
-from anonymix_adapters.gateway.reading import Given, Received, Understood, understand
+from anonymix_adapters.gateway.reading import Given, Received, Understood, check_text, understand
+from anonymix_adapters.gateway.tokens import PREFIX
 from anonymix_adapters.interceptor import FaceMixer, KeyUse, MixerAround, ScopeRule
 from anonymix_plugin.values import CancelableFace
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 _LONGEST_ANSWER: Final = 32 * 1024 * 1024
+_SLOWEST_ANSWER: Final = 6
+"""Times the timeout that an answer may take from its first byte to its last; each byte alone may be in time."""
 SUBJECT_HEADER: Final = "anonymix-subject"
 
 _drawn: ContextVar[list[CancelableFace] | None] = ContextVar("anonymix_gateway_drawn", default=None)
@@ -99,13 +104,15 @@ class Proxy:
         scope: Scope of the keys, or a function of the collection.
         collection: What the collection is called in records where the API names none.
         fetch: Fetches photos by address; None refuses addresses.
-        timeout: Seconds for connecting, and for the back end's silence.
+        timeout: Seconds for connecting, and for the back end's silence. A whole answer has six times as long.
         insecure_http: Allow plain http to another machine.
-        secrets: Credentials of the back end by header or field; they take the place of a caller's own.
+        secrets: Credentials of the back end by header or field; they take the place of a caller's own, and go
+            up with every request.
         transport: How requests are sent; for tests.
 
     Raises:
-        AdapterError: The address is no http(s) URL, or plain http to another machine.
+        AdapterError: The address is no http(s) URL, or plain http to another machine; or the profile has no
+            such credential.
     """
 
     def __init__(
@@ -134,12 +141,23 @@ class Proxy:
                 where="upstream",
                 fix="use https, or --insecure-upstream inside a network that you trust",
             )
-        self.profile, self._secrets = profile, dict(secrets or {})
+        self.profile, known = profile, profile.credentials
+        self._secrets: dict[str, dict[str, str]] = {"headers": {}, "query": {}, "fields": {}}
+        for name, value in (secrets or {}).items():
+            for places, names in (("headers", known.headers), ("query", known.query), ("fields", known.fields)):
+                found = name.lower() if places == "headers" else name
+                if found in names:
+                    self._secrets[places][found] = value
+                    break
+            else:
+                wanted = ", ".join((*known.headers, *known.query, *known.fields)) or "none"
+                raise AdapterError("the profile has no such credential", where=name, fix=f"it has {wanted}")
         self._collection = profile.collection or collection
         self.interceptor = CloudInterceptor(_Watched(mixer), profile.name, keys=keys, scope=scope)
         self._front = front_of(profile, self.interceptor, self._collection, fetch)
         self._replies: Mapping[str, type[Reply]] = getattr(self._front, "replies", {})
         self._base, self._timeout = upstream.rstrip("/") + profile.base, httpx2.Timeout(timeout).as_dict()
+        self._longest = timeout * _SLOWEST_ANSWER
         # The transport itself: a client would follow proxies of the environment, and log addresses with names.
         self._transport = transport or httpx2.HTTPTransport(trust_env=False)
 
@@ -159,7 +177,7 @@ class Proxy:
         allowed = rights.probe if route.purpose in {"probe", "search", "read", "picture"} else rights.enrol
         if not allowed:
             raise refused(f"this token may not {route.purpose}", where=route.call, fix="make a token with that right")
-        claimed = request.header(SUBJECT_HEADER)
+        claimed = _claimed(request)
         if claimed and not rights.name:
             raise refused(
                 "this caller may not say whose face it is",
@@ -189,6 +207,8 @@ class Proxy:
         named = understood.at(route.subject) if route.subject else None
         if named is not None:
             about["(subject)"] = named
+        if named is not None and subject is not None and named != subject:
+            raise malformed("two subjects are named; nothing was sent", where=SUBJECT_HEADER)
         call = Call(
             route.call,
             self._replies.get(route.call, AnyReply),
@@ -219,11 +239,21 @@ class Proxy:
         return given.value
 
 
+def _claimed(request: Received) -> str:
+    """The subject that the gateway's own header names, "" where it names none."""
+    try:
+        text = request.header(SUBJECT_HEADER).encode("latin-1").decode()
+    except UnicodeError:
+        raise malformed("a subject is written in UTF-8", where=SUBJECT_HEADER) from None
+    return check_text(text, SUBJECT_HEADER)
+
+
 def _path(route: Route, values: Mapping[str, str]) -> str:
     path = route.path
     for name, value in values.items():
-        if value in {".", ".."}:
-            raise refused("this is no id", where=f"path.{name}")
+        # A back end or what stands before it may decode once more, and would find another route.
+        if value in {".", ".."} or re.search(r"[/\\]|%(2f|5c)", value, re.IGNORECASE):
+            raise refused("this is no id: it would lead to another route; nothing was sent", where=f"path.{name}")
         path = path.replace(f"{{{name}}}", quote(value, safe=""))
     return path
 
@@ -266,7 +296,7 @@ class _Exchange:
             return False
         try:
             content = json.loads(answer.body or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         found = [(each, at(content, each.field)) for each in refusals if isinstance(content, dict)]
         return any(value is not None and each.value in {None, str(value)} for each, value in found)
@@ -274,8 +304,8 @@ class _Exchange:
     def _request(self, call: Call[Any], *, own: bool) -> httpx2.Request:
         interceptor, understood = self.proxy.interceptor, self.understood
         pictures = {name: self._checked(picture) for name, picture in call.pictures.items()}
-        query = {**call.query, **self._secret(understood.secret_query)}
-        secrets = self._secret(understood.secret_fields)
+        query = {**call.query, **self._secret("query", understood.secret_query)}
+        secrets = self._secret("fields", understood.secret_fields)
         fields: dict[str, Any] = {**call.fields, **secrets}
         check_values(interceptor, [call.path, dict(call.query), dict(call.fields)])
         body = understood.body if own else ("form" if fields else None)
@@ -293,7 +323,7 @@ class _Exchange:
         headers = {"accept": "application/json, image/*", "user-agent": "anonymix-gateway"}
         if body == "raw":
             headers["content-type"] = "image/jpeg"
-        headers |= self._secret(understood.headers)
+        headers |= self._secret("headers", understood.headers)
         import httpx2
 
         return httpx2.Request(
@@ -305,9 +335,13 @@ class _Exchange:
             **how,
         )
 
-    def _secret(self, given: Mapping[str, str]) -> dict[str, str]:
-        """A caller's credentials, with the gateway's own in their place where it has some."""
-        return {name: self.proxy._secrets.get(name, value) for name, value in given.items()}
+    def _secret(self, places: str, given: Mapping[str, str]) -> dict[str, str]:
+        """A caller's credentials, with the gateway's own in their place where it has some.
+
+        A token of the gateway is left out: whoever keeps the back end could call the gateway with it.
+        """
+        kept = {name: value for name, value in given.items() if PREFIX not in value}
+        return kept | self.proxy._secrets[places]
 
     def _checked(self, picture: Any) -> Any:
         """A picture that may go up: one that the mixer drew for this very call, or a token of one."""
@@ -343,12 +377,17 @@ class _Exchange:
         import httpx2
 
         where = self.call.name
+        too_slow = ProblemError(
+            status=504, what="the back end took too long", where=where, code="back_end_timeout", retry_after=5
+        )
         try:
             response = self.proxy._transport.handle_request(request)
             try:
-                body = bytearray()
+                body, end = bytearray(), time.monotonic() + self.proxy._longest
                 for chunk in response.iter_bytes():
                     body += chunk
+                    if time.monotonic() > end:
+                        raise too_slow
                     if len(body) > _LONGEST_ANSWER:
                         raise ProblemError(
                             status=502, what="the back end's answer is too long", where=where, code="back_end"
@@ -356,9 +395,7 @@ class _Exchange:
             finally:
                 response.close()
         except httpx2.TimeoutException:
-            raise ProblemError(
-                status=504, what="the back end took too long", where=where, code="back_end_timeout", retry_after=5
-            ) from None
+            raise too_slow from None
         except (httpx2.HTTPError, httpx2.StreamError) as error:
             raise ProblemError(
                 status=502,
@@ -367,6 +404,10 @@ class _Exchange:
                 code="back_end",
                 retry_after=5,
             ) from None
+        if not 200 <= response.status_code < 600:
+            raise ProblemError(
+                status=502, what="the back end answered with a status that HTTP does not know", code="back_end"
+            )
         if 300 <= response.status_code < 400:
             raise ProblemError(
                 status=502,

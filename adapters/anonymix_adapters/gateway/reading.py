@@ -136,7 +136,7 @@ def understand(profile: Profile, request: Received) -> Understood:
         )
     route, path = found
     for name, value in path.items():
-        _check_text(value, f"path.{name}")
+        check_text(value, f"path.{name}")
     secret_query, query = _split(_pairs(request.query, "the query"), profile.credentials.query)
     texts = {name: _typed(value, route.query, name, "query") for name, value in query.items()}
     if request.header("content-encoding") not in {"", "identity"}:
@@ -315,7 +315,9 @@ def _json_ids(body: bytes) -> tuple[str, ...]:
     content = _json(body)
     if not isinstance(content, list) or len(content) > 1000 or not all(isinstance(it, str) for it in content):
         raise malformed("the body is no list of ids")
-    return tuple(_check_text(each, "id") for each in content)
+    if holds_a_picture("".join(content)):
+        raise refused("these ids decode as a picture; nothing was sent", where="ids", code="picture")
+    return tuple(check_text(each, "id") for each in content)
 
 
 # --- fields ---------------------------------------------------------------------------------------------
@@ -351,7 +353,7 @@ def _pictures(route: Route, fields: dict[str, Any], files: dict[str, bytes], bod
                 value = fields.pop(place)
                 if not isinstance(value, str):
                     raise malformed("a text is expected", where=place)
-                given.append(Given(kind, place, _check_text(value, place, longest=4096)))
+                given.append(Given(kind, place, check_text(value, place, longest=4096)))
         if len(given) > 1:
             raise malformed("a picture is given in two ways; nothing was sent", where=route.call)
         if given:
@@ -386,7 +388,7 @@ def _typed(value: Any, known: Mapping[str, str], name: str, where: str) -> str:
             where=f"{where}.{_named(name)}",
             code="unknown_field",
         )
-    text = _check_text(value, name)
+    text = check_text(value, name)
     if kind == "number" and not _NUMBER.fullmatch(text):
         raise malformed("a number is expected", where=name)
     if kind == "flag" and text.lower() not in _FLAGS:
@@ -410,7 +412,12 @@ def _typed_value(value: Any, known: Mapping[str, str], name: str) -> Any:
     return _typed(value, known, name, "fields")
 
 
-def _check_text(value: Any, name: str, longest: int = _TEXT) -> str:
+def check_text(value: Any, name: str, longest: int = _TEXT) -> str:
+    """A text that may go up.
+
+    Raises:
+        ProblemError: It is none, is too long, holds control characters, or decodes as a picture.
+    """
     if not isinstance(value, str) or len(value) > longest:
         raise malformed("a text of at most some hundred characters is expected", where=name)
     if any(ord(each) < 32 or 0x7F <= ord(each) < 0xA0 or 0xD800 <= ord(each) < 0xE000 for each in value):
