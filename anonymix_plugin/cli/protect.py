@@ -139,8 +139,6 @@ def protect(
     are never copied, and no file is replaced without --force.
     """
     if dataset is not None:
-        if record:
-            raise UsageError("--record writes biometric records, and --dataset data sets", fix="leave one of them out")
         _refuse_beside_dataset(
             dataset,
             {
@@ -152,6 +150,7 @@ def protect(
                 "--faces all": mixing.faces is Several.ALL,
             },
             enrol=enrol,
+            record=record,
         )
         jobs = []
     elif subjects_from_folders:
@@ -210,7 +209,9 @@ def protect(
     _finish(run, len(jobs), as_json=as_json)
 
 
-def _refuse_beside_dataset(keys: SetKeys, given: Mapping[str, bool], *, enrol: bool) -> None:
+def _refuse_beside_dataset(keys: SetKeys, given: Mapping[str, bool], *, enrol: bool, record: bool) -> None:
+    if record:
+        raise UsageError("--record writes biometric records, and --dataset data sets", fix="leave one of them out")
     if named := [option for option, here in given.items() if here]:
         raise UsageError(
             f"--dataset takes the people from the data set, and {named[0]} contradicts that",
