@@ -67,8 +67,8 @@ class Names:
             number += 1
 
 
-def jobs_for(photos: Sequence[Path], subject: str | None, *, recursive: bool) -> list[Job]:
-    """One job for each photo; a folder stands for the images in it.
+def jobs_for(photos: Sequence[Path], subject: str | None, *, recursive: bool, every: bool = False) -> list[Job]:
+    """One job for each photo; a folder stands for the images in it, or with `every` for every file.
 
     A path that does not exist gives a job, too: it fails in its turn, and the others don't.
 
@@ -80,7 +80,7 @@ def jobs_for(photos: Sequence[Path], subject: str | None, *, recursive: bool) ->
         if not _is_folder(path):
             jobs.setdefault(path, Job(path, subject))
             continue
-        found = list(_images(path, recursive=recursive))
+        found = list(_images(path, recursive=recursive, every=every))
         if not found:
             raise UsageError(
                 "there are no images in this folder",
@@ -92,8 +92,8 @@ def jobs_for(photos: Sequence[Path], subject: str | None, *, recursive: bool) ->
     return list(jobs.values())
 
 
-def jobs_by_folder(folders: Sequence[Path], *, recursive: bool) -> list[Job]:
-    """One job for each image in each sub-folder, whose name is the subject.
+def jobs_by_folder(folders: Sequence[Path], *, recursive: bool, every: bool = False) -> list[Job]:
+    """One job for each image, or with `every` each file, in each sub-folder, whose name is the subject.
 
     Raises:
         UsageError: A path is no folder, or there are no images in sub-folders.
@@ -109,7 +109,7 @@ def jobs_by_folder(folders: Sequence[Path], *, recursive: bool) -> list[Job]:
         for child in _sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry)):
             jobs += (
                 Job(image, child.name, child.name / image.parent.relative_to(child))
-                for image in _images(child, recursive=recursive)
+                for image in _images(child, recursive=recursive, every=every)
             )
     if not jobs:
         raise UsageError(
@@ -127,15 +127,15 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _images(folder: Path, *, recursive: bool) -> Iterator[Path]:
+def _images(folder: Path, *, recursive: bool, every: bool) -> Iterator[Path]:
     for entry in _sorted(folder.iterdir()):
         if _hidden(entry):
             continue
         if entry.is_dir():
             # A link to a folder could lead round in a circle.
             if recursive and not entry.is_symlink():
-                yield from _images(entry, recursive=True)
-        elif entry.suffix.lower() in PHOTO_SUFFIXES:
+                yield from _images(entry, recursive=True, every=every)
+        elif every or entry.suffix.lower() in PHOTO_SUFFIXES:
             yield entry
 
 

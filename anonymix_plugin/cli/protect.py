@@ -124,7 +124,7 @@ def protect(
         typer.Option(
             "--record",
             help="Photos in biometric records (ISO/IEC 19794-5 and 39794-5, DG2, ANSI/NIST-ITL): write the record"
-            " with the face in it.",
+            " with the face in it. Of a folder every file is taken.",
         ),
     ] = False,
     mixing: MixerChoice,
@@ -159,10 +159,10 @@ def protect(
                 "--subjects-from-folders takes the subjects from the folders, and their active keys",
                 fix="leave --subject, --gallery and --version out",
             )
-        jobs = jobs_by_folder(photos, recursive=recursive)
+        jobs = jobs_by_folder(photos, recursive=recursive, every=record)
     else:
         check_owner(subject, gallery, version)
-        jobs = jobs_for(photos, subject, recursive=recursive)
+        jobs = jobs_for(photos, subject, recursive=recursive, every=record)
     if enrol and (gallery or version is not None):
         raise UsageError("--enrol issues a first key to a subject", fix="leave --gallery and --version out")
     if together and not (enrol or gallery):

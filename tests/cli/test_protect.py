@@ -73,6 +73,17 @@ def test_a_record_comes_back_with_another_face_in_it(run, one: Path, out: Path, 
     assert read_marker(out / "passport.fac").key_version == 1
 
 
+def test_of_a_folder_of_records_every_file_is_taken_whatever_its_name(run, one: Path, out: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "chips"
+    folder.mkdir()
+    as_record(one, folder / "passport.bin")
+    (folder / "notes.txt").write_text("no record")
+    ended = run("protect", folder, "--subject", "alice", "--record", "-o", out, "--json")
+    assert ended.code == 1
+    assert (ended.json["photos"], ended.json["made"]) == (2, 1)
+    assert [path.name for path in out.iterdir()] == ["passport.bin"]
+
+
 def test_a_photo_without_a_record_is_told_where_one_is_asked_for(run, one: Path, out: Path) -> None:
     ended = run("protect", one, "--subject", "alice", "--record", "-o", out)
     assert ended.code == 3
