@@ -73,7 +73,7 @@ def test_a_record_comes_back_with_another_face_in_it(run, one: Path, out: Path, 
     assert read_marker(out / "passport.fac").key_version == 1
 
 
-def test_of_a_folder_of_records_every_file_is_taken_whatever_its_name(run, one: Path, out: Path, tmp_path: Path) -> None:
+def test_of_a_folder_of_records_every_file_is_taken(run, one: Path, out: Path, tmp_path: Path) -> None:
     folder = tmp_path / "chips"
     folder.mkdir()
     as_record(one, folder / "passport.bin")
