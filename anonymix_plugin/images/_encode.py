@@ -88,7 +88,7 @@ def encode_cancelable(
 
 
 def encode_record(face: CancelableFace, record: EncodedSource, *, limits: ImageLimits | None = None) -> bytes:
-    """Makes a biometric record anew, with a cancelable face in the place of the photo.
+    """Writes a biometric record again, with a cancelable face in the place of the photo.
 
     Records are those of ISO/IEC 19794-5 and 39794-5, data group 2 of ICAO 9303, and ANSI/NIST-ITL with one type
     10. The face is coded as the photo was, and marked. What described the photo or the face in it (feature
@@ -138,7 +138,7 @@ def save_cancelable(
         path: Where to; an existing file is replaced.
         format: "PNG", "JPEG" or "WEBP"; None goes by the suffix of the path.
         quality: 1..100, for JPEG and WebP.
-        record: The biometric record that the photo came from: it is written anew with the face in it, whatever
+        record: The biometric record that the photo came from: it is written again with the face in it, whatever
             the suffix, as by `encode_record`.
 
     Raises:

@@ -1,6 +1,6 @@
 """Face image data of ISO/IEC 19794-5: the versions of 2005 ("010") and 2011 ("030").
 
-Of a record that is made anew, the head is kept, and what says how the picture is coded and how large it is.
+Of a record that is written again, the head is kept, and what says how the picture is coded and how large it is.
 Feature points, pose, expression, properties, colours of eyes and hair, sex and height describe the face that is
 gone, and quality, device and date its photo: they become "unspecified" or are left out. The new picture is of the
 basic kind, because it keeps to the measures of no frontal one.

@@ -1,6 +1,6 @@
 """Face image data of ISO/IEC 39794-5, in the tagged binary encoding that passports have.
 
-A record that is made anew keeps its version and number. Everything optional describes the face that is gone or
+A record that is written again keeps its version and number. Everything optional describes the face that is gone or
 its photo (quality, device, date, landmarks, metadata of identity, measures), and is left out.
 """
 

@@ -1,6 +1,6 @@
 """Transactions of ANSI/NIST-ITL in the traditional encoding, with a face in a record of type 10 (NIST SP 500-290).
 
-Of the type 10 that is made anew, its number, kind, source and date stay, and what the standard asks for is true
+Of the type 10 that is written again, its number, kind, source and date stay, and what the standard asks for is true
 of the new picture. All else describes the old one. Records of types 1 and 2 stay as they are. A transaction with
 other biometrics (fingers, irises, further photos) is not written back, because they would stay as they are.
 """

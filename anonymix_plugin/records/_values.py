@@ -29,7 +29,7 @@ class FaceRecord:
         kind: The standard, for people to read.
         picture: The photo in it, a file of its own.
         coding: How that is coded.
-        rebuild: Makes the record anew with another picture of the same coding, given its bytes, width and
+        rebuild: Writes the record again, with another picture of the same coding, given its bytes, width and
             height in pixels. What described the old picture is dropped. Raises `RecordError`.
     """
 
