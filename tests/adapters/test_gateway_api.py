@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         gateway = Gateway(
             None,
             Callers(None),
-            Limits(body=2_000_000),
+            Limits(body=2_000_000, seconds=2),
             api_callers=Callers(tokens),
             more=lambda it: [Mount("/v1", Api(it, QuickMixer(store)).app())],
         )
@@ -183,3 +186,82 @@ def test_openapi_says_what_there_is(api: httpx2.Client) -> None:
             assert {"4XX", "5XX"} <= operation["responses"].keys()
             assert "application/problem+json" in operation["responses"]["4XX"]["content"]
             assert ("security" in operation) == (path not in {"/livez", "/readyz"})
+
+
+def test_an_audit_trail_of_all_scopes_is_not_for_a_token_of_some(rig: Rig) -> None:
+    with rig.client("audit", scopes=("default",)) as client:
+        refused(client.get("audit"), 403, "right")
+
+
+def test_one_idempotency_key_at_the_same_time_makes_one_entry(api: httpx2.Client, monkeypatch: Any) -> None:
+    drawn: list[int] = []
+    protect = QuickMixer.protect
+
+    def slowly(self: QuickMixer, *args: Any, **how: Any) -> Any:
+        drawn.append(1)
+        time.sleep(0.2)
+        return protect(self, *args, **how)
+
+    monkeypatch.setattr(QuickMixer, "protect", slowly)
+
+    def enrol(name: str) -> int:
+        asked = enrolment(name, subject="twice")
+        return api.post("enrol", json=asked, headers={"idempotency-key": "at-once"}).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(enrol, ["t1", "t1", "t1", "t2"])) in ([200, 200, 200, 422], [200, 422, 422, 422])
+    assert len(drawn) == 1
+
+
+def test_a_token_that_is_revoked_ends_its_stream(rig: Rig) -> None:
+    line = json.dumps({"id": 1, "image": PHOTO}).encode() + b"\n"
+    with rig.client("probe") as client:
+
+        def lines() -> Iterator[bytes]:
+            yield line
+            time.sleep(0.5)
+            rig.tokens.revoke(rig.token.id)
+            yield line
+
+        answer = client.post("protect-stream", content=lines(), headers={"content-type": "application/x-ndjson"})
+    first, second = (json.loads(each) for each in answer.text.splitlines())
+    assert "image" in first
+    assert second["problem"]["status"] == 401
+
+
+def test_a_line_that_nests_deep_or_fails_unforeseen_ends_no_stream(api: httpx2.Client, monkeypatch: Any) -> None:
+    protect = QuickMixer.protect
+
+    def failing(self: QuickMixer, *args: Any, subject: str | None = None, **how: Any) -> Any:
+        if subject == "Erika":
+            raise RuntimeError("Erika")
+        return protect(self, *args, subject=subject, **how)
+
+    monkeypatch.setattr(QuickMixer, "protect", failing)
+    lines = [
+        b"[" * 100_000,
+        json.dumps({"image": PHOTO, "subject": "Erika"}).encode(),
+        b'{"image": "' + PHOTO.encode() + b'"}',
+    ]
+    answers = [json.loads(each) for each in api.post("protect-stream", content=b"\n".join(lines)).text.splitlines()]
+    assert [each.get("problem", {}).get("status") for each in answers] == [400, 500, None]
+    assert "Erika" not in str(answers)
+
+
+def test_a_body_that_is_slow_or_never_ends_is_refused_and_only_read_of_known_callers(rig: Rig) -> None:
+    port = int(rig.url.rsplit(":", 1)[1])
+    secret, _ = rig.tokens.create(["probe"])
+    head = "POST /v1/protect HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+
+    def status(more: str, body: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.settimeout(5)
+            client.sendall((head + more + "\r\n").encode() + body)
+            return client.recv(4096).split(b" ")[1]
+
+    known = f"authorization: Bearer {secret}\r\n"
+    assert status("content-length: 5000\r\n", b"{") == b"401"
+    assert status(known + "content-length: 5000\r\n", b"{") == b"408"
+    assert status(known + "content-length: 50000000\r\n", b"{") == b"413"
+    chunk = b"f4240\r\n" + b" " * 1_000_000 + b"\r\n"
+    assert status(known + "transfer-encoding: chunked\r\n", chunk * 2 + b"1\r\nx\r\n") == b"413"

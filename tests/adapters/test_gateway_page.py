@@ -170,3 +170,15 @@ def test_chromium_shows_the_page(rig: Rig, tmp_path: Path) -> None:
     assert shot.stat().st_size > 5_000
     assert "Content Security Policy" not in done.stderr
     assert "Refused to" not in done.stderr
+
+
+def test_a_token_for_other_scopes_sees_no_subject_and_no_audit_trail(rig: Rig) -> None:
+    rights = ["administer", "audit"]
+    elsewhere, _ = rig.tokens.create(rights, scopes=["elsewhere"])
+    here, _ = rig.tokens.create(rights, scopes=["default"])
+    with httpx2.Client(base_url=rig.url, follow_redirects=True) as client:
+        answer = client.post("/page/in", data={"token": elsewhere})
+        assert answer.status_code == 403
+        assert "alice" not in client.get("/page").text
+        assert "alice" in client.post("/page/in", data={"token": here}).text
+        assert client.get("/page/audit").status_code == 403

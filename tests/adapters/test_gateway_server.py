@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -19,6 +20,7 @@ import httpx2
 import pytest
 from gateway_rig import served
 from recording_upstream import QuickMixer, Recording
+from starlette.routing import Route
 from typer.testing import CliRunner
 
 from anonymix_adapters.gateway import Callers, Gateway, Limits, Proxy, Tokens, load_profile
@@ -251,3 +253,54 @@ def test_the_unit_and_the_container_use_options_and_variables_that_exist() -> No
         assert option in told or option in {"--create-home", "--uid", "--no-cache-dir"}, option
     for variable in re.findall(r"ANONYMIX_\w+", said):
         assert variable in told, variable
+
+
+def test_routes_and_methods_that_nobody_knows_are_problem_documents(rig: Rig) -> None:
+    client = rig.start()
+    for method, path in (("BREW", PATH), ("TRACE", PATH), ("GET", "/a%0Ab"), ("GET", "//"), ("OPTIONS", PATH)):
+        answer = client.request(method, path)
+        assert answer.headers["content-type"] == "application/problem+json", (method, path)
+        assert answer.json()["status"] == answer.status_code
+
+
+def test_a_body_is_read_only_of_known_callers_and_only_as_far_as_there_is_room(rig: Rig, tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path / "tokens.json")
+    secret, _ = tokens.create(["probe"])
+    rig.start(Callers(tokens), body=100_000, threads=1, waiting=1, seconds=3)
+
+    def begin(more: str, stack: ExitStack) -> socket.socket:
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", rig.port)))
+        client.settimeout(2)
+        head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: 90000\r\n{more}\r\n"
+        client.sendall(head.encode() + b"x" * 80_000)
+        return client
+
+    with ExitStack() as stack:
+        assert begin("", stack).recv(4096).split(b" ")[1] == b"401"
+        known = f"x-api-key: {secret}\r\n"
+        waiting = [begin(known, stack) for _ in range(2)]
+        time.sleep(0.3)
+        assert begin(known, stack).recv(4096).split(b" ")[1] == b"503"
+        for each in waiting:
+            each.sendall(b"x" * 10_000)
+            assert each.recv(4096).split(b" ")[1] == b"415"
+        each = begin(known, stack)
+        each.sendall(b"x" * 10_000)
+        assert each.recv(4096).split(b" ")[1] == b"415"
+
+
+def test_what_nobody_foresaw_leaves_no_traceback(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    def failing(_: Any) -> Any:
+        raise RuntimeError("Erika")
+
+    made = Gateway(None, Callers(None), more=lambda _: [Route("/fails", failing)])
+
+    async def call() -> httpx2.Response:
+        transport = httpx2.ASGITransport(app=made.app)  # raises what the application raises; a server would log it
+        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            return await client.get("/fails")
+
+    with caplog.at_level(logging.INFO):
+        answer = asyncio.run(call())
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert "Erika" not in caplog.text

@@ -1,5 +1,6 @@
 """The mixer as an HTTP API, `/v1`: OpenAPI 3.1, tokens, problem documents, streams."""
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from fastapi import Depends, FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +19,7 @@ from fastapi.responses import Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anonymix_adapters.gateway.problems import MEDIA_TYPE, ProblemError, malformed, problem
@@ -199,6 +202,7 @@ class Api:
         self.gateway, self.mixer = gateway, mixer
         self._interceptor = Interceptor(mixer, "api")
         self._verifier: Any = None
+        self._doing: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._done: OrderedDict[tuple[str, str], tuple[str, dict[str, Any]]] = OrderedDict()
 
     def app(self) -> ASGIApp:
@@ -240,22 +244,23 @@ class Api:
             if idempotency_key is None:
                 return await self._work(partial(self._enrolled, asked))
             name, digest = (token.id, idempotency_key), hashlib.sha256(asked.model_dump_json().encode()).hexdigest()
-            if name in self._done:
-                before, answer = self._done[name]
-                if before != digest:
-                    raise ProblemError(
-                        "another request was made under this key",
-                        status=422,
-                        where="Idempotency-Key",
-                        fix="use a new key for a new enrolment",
-                        code="idempotency",
-                    )
-                return Protected(**answer)
-            made = await self._work(partial(self._enrolled, asked))
-            self._done[name] = (digest, made.model_dump())
-            while len(self._done) > _REMEMBERED:
-                self._done.popitem(last=False)
-            return made
+            async with self._doing.setdefault(name, asyncio.Lock()):  # one that is still under way is waited for
+                if name in self._done:
+                    before, answer = self._done[name]
+                    if before != digest:
+                        raise ProblemError(
+                            "another request was made under this key",
+                            status=422,
+                            where="Idempotency-Key",
+                            fix="use a new key for a new enrolment",
+                            code="idempotency",
+                        )
+                    return Protected(**answer)
+                made = await self._work(partial(self._enrolled, asked))
+                self._done[name] = (digest, made.model_dump())
+                while len(self._done) > _REMEMBERED:
+                    self._done.popitem(last=False)
+                return made
 
         @app.post("/verify", summary="Compare two photos through the mixer.")
         async def verify(asked: VerifyRequest, token: Annotated[Token, self._needs("probe")]) -> Verified:
@@ -296,12 +301,15 @@ class Api:
             name = content.pop("id", None)
             name = name if isinstance(name, str | int) else None
             asked = ProtectRequest.model_validate(content)
+            tokens = self.gateway.api_callers.tokens
+            if tokens is None or not tokens.knows(token):
+                raise ProblemError("this token was revoked or has ended", status=401, code="unauthorised")
             self._scope(token, "probe", asked.scope)
             made = await self._work(partial(self._protected, asked))
             answer: dict[str, Any] = made.model_dump()
-        except ValueError:  # no JSON, or not of this shape
+        except (ValueError, RecursionError):  # no JSON, or not of this shape
             answer = {"problem": problem(malformed("a line is no request of /protect"))}
-        except (AnonymixError, KeystoreError) as error:
+        except Exception as error:  # noqa: BLE001 - every error becomes a problem document, and the stream goes on
             answer = {"problem": problem(error)}
         return json.dumps({"id": name} | answer).encode() + b"\n"
 
@@ -430,7 +438,7 @@ class Api:
             token = self.gateway.api_callers.of(shown.credentials if shown else "")
             request.state.token = token.id
             self.gateway.rate.take(token.id)
-            if not token.may(right):
+            if not (token.may_audit if right == "audit" else token.may(right)):
                 raise ProblemError(
                     f"this token lacks the right {right}", status=403, fix="make a token with it", code="right"
                 )
@@ -447,42 +455,52 @@ class Api:
 
 
 class _Told:
-    """Ends requests whose body is too long (a stream is limited line by line), counts them, and logs them."""
+    """Reads bodies within limits, of known callers alone (a stream is read by line); counts and logs requests."""
 
     def __init__(self, app: ASGIApp, gateway: "Gateway") -> None:
-        self._app, self._gateway, self._most = app, gateway, gateway.limits.body
+        self._app, self._gateway = app, gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status, taken = time.monotonic(), 499, 0
-        stream = scope["path"].endswith("/protect-stream")
-        too_large = ProblemError(f"a request has at most {self._most} bytes", status=413, code="too_large")
+        start, status = time.monotonic(), 499
+        from anonymix_adapters.gateway.app import body_of, problem_response
 
-        async def limited() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._most and not stream:
-                raise too_large
-            return message
+        given: list[Message] = []
+
+        async def again() -> Message:
+            return given.pop() if given else await receive()
 
         async def seen(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
             await send(message)
 
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not stream and (not length.isdigit() or int(length[:20]) > self._most):
-            await _as_problem(None, too_large)(scope, receive, seen)
-        else:
-            await self._app(scope, limited, seen)
+        request = Request(scope, receive)
+        with self._gateway.room.holding() as count:
+            try:
+                if request.method not in {"GET", "HEAD", "OPTIONS"}:
+                    self._gateway.api_callers.of(_bearer_of(request))
+                if not scope["path"].endswith("/protect-stream"):
+                    body = await body_of(request, self._gateway.limits, count)
+                    given.append({"type": "http.request", "body": body, "more_body": False})
+            except ClientDisconnect:
+                pass
+            except AnonymixError as error:
+                await problem_response(error)(scope, receive, seen)
+            else:
+                await self._app(scope, again, seen)
         route = getattr(scope.get("route"), "path", "")
         call = f"/v1{route if route != '/v1' else '/(unknown)'}"
         seconds, who = time.monotonic() - start, scope.get("state", {}).get("token", "")
         self._gateway.metrics.request(call, status, "", seconds)
         self._gateway.told(call, status, "", who, seconds)
+
+
+def _bearer_of(request: Request) -> str:
+    kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    return secret.strip() if kind.lower() == "bearer" else ""
 
 
 def _decoded(text: str) -> bytes:

@@ -6,16 +6,17 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from anonymix_adapters.gateway.metrics import Metrics
 from anonymix_adapters.gateway.problems import MEDIA_TYPE, ProblemError, problem
@@ -81,11 +82,48 @@ class Rate:
             self._left.pop(next(iter(self._left)))
 
 
-async def body_of(request: Request, limits: Limits) -> bytes:
+class Room:
+    """The memory that bodies of requests may take together, those that are still arriving included.
+
+    Args:
+        most: Bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+
+    @contextmanager
+    def holding(self) -> Iterator[Callable[[int], None]]:
+        """Yields what counts more bytes of one body; they are given back at the end.
+
+        Raises:
+            ProblemError: There is no room for them.
+        """
+        mine = 0
+
+        def more(count: int) -> None:
+            nonlocal mine
+            if self._held + count > self._most:
+                raise ProblemError("too many requests wait already", status=503, code="busy", retry_after=2)
+            self._held += count
+            mine += count
+
+        try:
+            yield more
+        finally:
+            self._held -= mine
+
+
+async def body_of(request: Request, limits: Limits, count: Callable[[int], None]) -> bytes:
     """The body of a request, within the limits.
 
+    Args:
+        request: The request.
+        limits: The limits.
+        count: Is told of bytes as they arrive; see `Room.holding`.
+
     Raises:
-        ProblemError: It is too large, or did not arrive in time.
+        ProblemError: It is too large, there is no room for it, or it did not arrive in time.
     """
     too_large = ProblemError(
         status=413, what=f"a request has at most {limits.body} bytes", code="too_large", fix="send a smaller photo"
@@ -100,6 +138,7 @@ async def body_of(request: Request, limits: Limits) -> bytes:
                 body += chunk
                 if len(body) > limits.body:
                     raise too_large
+                count(len(chunk))
     except TimeoutError:
         raise ProblemError(status=408, what="the body did not arrive in time", code="slow") from None
     return bytes(body)
@@ -157,6 +196,20 @@ class Callers:
         return Rights(token.id, allowed("probe", scope), allowed("enrol", scope), allowed("name", scope))
 
 
+class _Quiet:
+    """Ends errors that nobody foresaw: they were answered inside, and a server would log their words, maybe names."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            if scope["type"] != "http":
+                raise
+
+
 class Gateway:
     """The proxy as an ASGI application, with what others add to it.
 
@@ -183,15 +236,19 @@ class Gateway:
         self.api_callers = api_callers or callers
         self.limits = limits or Limits()
         self.workers = Workers(self.limits.threads, self.limits.waiting)
+        self.room = Room(self.limits.body * (self.limits.threads + self.limits.waiting))
         self.metrics, self.rate = Metrics(), Rate(self.limits.rate)
         methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
         routes: list[BaseRoute] = [
             *more(self),
             Route("/{path:path}", self._passed, methods=methods),
         ]
-        self.app: ASGIApp = Starlette(
-            routes=routes, lifespan=self._life, exception_handlers={Exception: self._unforeseen}
+        app = Starlette(
+            routes=routes,
+            lifespan=self._life,
+            exception_handlers={HTTPException: self._no_route, Exception: self._unforeseen},
         )
+        self.app: ASGIApp = _Quiet(app)
 
     @asynccontextmanager
     async def _life(self, _: Starlette) -> AsyncIterator[None]:
@@ -204,8 +261,22 @@ class Gateway:
         log.error(json.dumps({"event": "unforeseen", "error": type(error).__name__}))
         return problem_response(error)
 
+    async def _no_route(self, _: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 404
+        self.metrics.request("unknown", status, "unknown_route", 0.0)
+        self.told("unknown", status, "unknown_route", "", 0.0)
+        return problem_response(
+            ProblemError(
+                "there is no such route or method", status=status, code="unknown_route", fix="see docs/gateway.md"
+            )
+        )
+
     async def _passed(self, request: Request) -> Response:
         """One request through the proxy."""
+        with self.room.holding() as count:
+            return await self._answered(request, count)
+
+    async def _answered(self, request: Request, count: Callable[[int], None]) -> Response:
         start, who = time.monotonic(), ""
         call = "unknown"
         try:
@@ -214,12 +285,13 @@ class Gateway:
                     status=404, what="this gateway has no back end", code="no_upstream", fix="see /v1/docs"
                 )
             self.workers.check()
-            received = await self.received(request)
-            found = self.proxy.profile.route(received.method, received.path)
+            head = self.head(request)
+            found = self.proxy.profile.route(head.method, head.path)
             call = found[0].call if found else "unknown"
-            rights = self.callers.rights(self.proxy, received, self.scope)
+            rights = self.callers.rights(self.proxy, head, self.scope)  # before a body is read
             who = rights.who
             self.rate.take(who or (request.client.host if request.client else ""))
+            received = replace(head, body=await body_of(request, self.limits, count))
             proxy = self.proxy
             answer = await self.workers.run(lambda: proxy.answer(received, rights))
         except ClientDisconnect:
@@ -235,13 +307,13 @@ class Gateway:
         self.told(call, response.status_code, code, who, time.monotonic() - start)
         return response
 
-    async def received(self, request: Request) -> Received:
-        """A request as the rest of the gateway takes it."""
+    @staticmethod
+    def head(request: Request) -> Received:
+        """A request as the rest of the gateway takes it, without its body."""
         headers = tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in request.headers.raw)
-        body = await body_of(request, self.limits)
         path = request.scope.get("raw_path") or request.scope["path"].encode()
         query = request.scope.get("query_string", b"").decode("latin-1")
-        return Received(request.method, path.decode("latin-1").split("?")[0], query, headers, body)
+        return Received(request.method, path.decode("latin-1").split("?")[0], query, headers, b"")
 
     def told(self, call: str, status: int, code: str, who: str, seconds: float) -> None:
         """One line of the log; it holds no photo, no name, no token."""

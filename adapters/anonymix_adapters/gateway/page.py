@@ -8,7 +8,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -46,16 +46,17 @@ _ACTIONS: Final = {
 @dataclass
 class _Session:
     token: Token
+    scope: str
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     end: float = field(default_factory=lambda: time.monotonic() + _HOURS * 3600)
 
     @property
     def may_administer(self) -> bool:
-        return self.token.may("administer")
+        return self.token.may("administer", self.scope)
 
     @property
     def may_audit(self) -> bool:
-        return self.token.may("audit")
+        return self.token.may_audit
 
 
 class Page:
@@ -97,7 +98,7 @@ class Page:
             raise _SignedOutError
         try:
             known = self.gateway.api_callers.tokens
-            if known is None or all(each.id != session.token.id or each.ended for each in known.all()):
+            if known is None or not known.knows(session.token):
                 raise _SignedOutError  # the token was revoked meanwhile
         except AnonymixError:
             raise _SignedOutError from None
@@ -112,8 +113,11 @@ class Page:
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
             raise ProblemError("the form came from another page", status=403, code="csrf")
-        fields, files = form_of(await self.gateway.received(request))
-        return fields, files
+        from anonymix_adapters.gateway.app import body_of
+
+        with self.gateway.room.holding() as count:
+            body = await body_of(request, self.gateway.limits, count)
+            return form_of(replace(self.gateway.head(request), body=body))
 
     async def _own_form(self, request: Request) -> tuple[_Session, dict[str, str], dict[str, bytes]]:
         session = self._session(request)
@@ -129,14 +133,15 @@ class Page:
             token = self.gateway.api_callers.of(fields.get("token", ""))
         except AnonymixError as error:
             return self._page("sign_in.html", None, title="Sign in", told=error.what, bad=True, status=401)
-        if not token.may("administer") and not token.may("audit"):
-            told = "this token has neither the right administer nor audit"
+        session = _Session(token, self._scope)
+        if not session.may_administer and not session.may_audit:
+            told = f"this token has neither the right administer for the scope {self._scope} nor audit for all scopes"
             return self._page("sign_in.html", None, title="Sign in", told=told, bad=True, status=403)
         name = secrets.token_urlsafe(32)
-        self._sessions[name] = _Session(token)
+        self._sessions[name] = session
         while len(self._sessions) > _SESSIONS:
             self._sessions.popitem(last=False)
-        response = RedirectResponse("/page" if token.may("administer") else "/page/audit", 303)
+        response = RedirectResponse("/page" if session.may_administer else "/page/audit", 303)
         response.set_cookie(
             _COOKIE, name, max_age=_HOURS * 3600, path="/page", httponly=True, samesite="strict", secure=self._secure
         )
@@ -188,7 +193,7 @@ class Page:
 
     async def _try(self, request: Request) -> Response:
         session, fields, files = await self._own_form(request)
-        self._may(session, "administer")
+        self._may(session.may_administer, "administer")
         photo, subject = files.get("photo", b""), fields.get("subject", "") or None
         protect = partial(self.mixer.protect, photo, subject=subject, scope=self._scope)
         try:
@@ -200,7 +205,7 @@ class Page:
 
     async def _change(self, request: Request) -> Response:
         session, fields, _ = await self._own_form(request)
-        self._may(session, "administer")
+        self._may(session.may_administer, "administer")
         action, subject = fields.get("action", ""), fields.get("subject", "")
         if action not in _ACTIONS or (action == "forget" and not subject):
             return await self._shown(session, told="name the person who is to be forgotten", bad=True)
@@ -235,7 +240,7 @@ class Page:
 
     async def _audit(self, request: Request) -> Response:
         session = self._session(request)
-        self._may(session, "audit")
+        self._may(session.may_audit, "audit")
         keystore = self.mixer.keystore
 
         def look() -> tuple[Any, list[dict[str, Any]]]:
@@ -263,8 +268,8 @@ class Page:
 
     # --- how --------------------------------------------------------------------------------------
 
-    def _may(self, session: _Session, right: str) -> None:
-        if not session.token.may(right, self._scope if right == "administer" else None):
+    def _may(self, may: bool, right: str) -> None:
+        if not may:
             raise ProblemError(f"this token lacks the right {right}", status=403, code="right")
 
     def _told(self, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:

@@ -57,6 +57,11 @@ class Token:
         """Whether it has a right, for a scope where one is meant."""
         return right in self.rights and (scope is None or not self.scopes or scope in self.scopes)
 
+    @property
+    def may_audit(self) -> bool:
+        """Whether it may read the audit trail. The trail is of all scopes, and so must the token be."""
+        return self.may("audit") and not self.scopes
+
 
 class Tokens:
     """The tokens of a gateway, in a JSON file that only its owner can read.
@@ -145,6 +150,10 @@ class Tokens:
             if hmac.compare_digest(each.digest, digest):
                 return None if each.ended else each
         return None
+
+    def knows(self, token: Token) -> bool:
+        """Whether a token that was found before is still good: neither revoked nor past its date."""
+        return any(each.id == token.id and not each.ended for each in self.all())
 
     def _write(self, tokens: Sequence[Token]) -> None:
         content = json.dumps({"tokens": [asdict(each) for each in tokens]}, indent=1)
