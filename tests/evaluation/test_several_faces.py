@@ -200,6 +200,7 @@ def test_on_lfw_the_person_in_the_middle_is_protected(
     monkeypatch.setattr(assemble, "Anonymixer", opened)
     choice = SimpleNamespace(
         protocol=SimpleNamespace(name=protocol),
+        generator=None,
         cache=tmp_path,
         detector="yunet",
         matchers=["sface"],

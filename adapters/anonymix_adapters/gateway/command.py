@@ -56,9 +56,8 @@ def _from_file(context: typer.Context, file: Path | None) -> Path | None:
     given = {name.replace("-", "_"): value for name, value in content.items()}
     unknown = sorted(given.keys() - known)
     if unknown:
-        raise ConfigurationError(
-            "there is no such option", where=f"{file} {unknown[0]}", fix="see anonymix gateway --help"
-        )
+        options = "known options: " + ", ".join(sorted(known))
+        raise ConfigurationError("there is no such option", where=f"{file} {unknown[0]}", fix=options)
     context.default_map = {**(context.default_map or {}), **given}
     return file
 
