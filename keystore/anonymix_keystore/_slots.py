@@ -57,17 +57,19 @@ def open_slot(store_id: bytes, slot: Slot, unlock: Unlock, where: str) -> bytes:
         WrongKeyError: The secret is not the right one.
         DamagedError: The slot was changed.
     """
+    what = "the store's second secret" if slot.purpose == ORIGINALS else "the store"
     if slot.kind != unlock.kind:
         raise LockedError(
-            f"the store is unlocked by {slot.kind}, not by {unlock.kind}", where=where, fix=f"use {slot.kind}"
+            f"{what} is unlocked by {slot.kind}, not by {unlock.kind}", where=where, fix=f"use {slot.kind}"
         )
     key = unlock.key(params(slot), _label(store_id, slot.purpose))
     try:
         root = unseal(key, slot.sealed, _context(store_id, slot.purpose, slot.kind, slot.params))
     except WrongKeyError:
         if slot.kind == "passphrase":
-            raise WrongPassphraseError("wrong passphrase", where=where) from None
-        raise WrongKeyError(f"this {slot.kind} does not open the store", where=where) from None
+            second = "second " if slot.purpose == ORIGINALS else ""
+            raise WrongPassphraseError(f"wrong {second}passphrase", where=where) from None
+        raise WrongKeyError(f"this {slot.kind} does not open {what}", where=where) from None
     if len(root) != KEY_BYTES:
         raise DamagedError("the root key has a wrong size", where=where)
     return root

@@ -19,11 +19,14 @@ from anonymix_keystore import (
     KeyFileUnlock,
     KeyRevokedError,
     Keystore,
+    LockedError,
     OriginalsError,
     OutdatedReferenceError,
+    PassphraseUnlock,
     SubjectKey,
     UnknownSubjectError,
     UnknownVersionError,
+    WrongKeyError,
     _references,
 )
 from anonymix_keystore._crypto import derive, encode, seal, unseal
@@ -292,6 +295,17 @@ def test_a_second_secret_that_is_exchanged_opens_them_still(
     assert not other.originals.unlocked()
     with pytest.raises(OriginalsError, match="locked"):
         other.references.read(key, **MIXER)
+
+
+def test_a_wrong_second_secret_is_not_told_as_a_wrong_one_of_the_store(keeping: Keystore, tmp_path: Path) -> None:
+    with pytest.raises(WrongKeyError, match="does not open the store's second secret"):
+        keeping.originals.unlock(KeyFileUnlock.generate(tmp_path / "other.key"))
+    with pytest.raises(LockedError, match="second secret is unlocked by key-file, not by passphrase"):
+        keeping.originals.unlock(PassphraseUnlock("another"))
+    keeping.originals.disable()
+    keeping.originals.enable(PassphraseUnlock("second"))
+    with pytest.raises(WrongKeyError, match="wrong second passphrase"):
+        keeping.originals.unlock(PassphraseUnlock("another"))
 
 
 def test_a_reference_that_was_taken_away_or_outlived_its_key_is_found_by_the_full_check(
