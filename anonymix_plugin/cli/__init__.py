@@ -42,6 +42,7 @@ _EXIT_CODES = (
 
 COMMANDS: Final[Mapping[str, LazyCommand]] = {
     "protect": LazyCommand("anonymix_plugin.cli.protect:protect", "Turn photos into cancelable faces.", _FACES),
+    "bulk": LazyCommand("anonymix_plugin.cli.bulk:app", "Many photos, in several processes.", _FACES),
     "verify": LazyCommand("anonymix_plugin.cli.verify:verify", "Compare two photos through the mixer.", _FACES),
     "keys": LazyCommand("anonymix_plugin.cli.keys:app", "Make, show and look after the keys of subjects.", _CARE),
     "models": LazyCommand(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anonymix_plugin.keys import KeySource
     from anonymix_plugin.mixer.policy import MixingPolicy
     from anonymix_plugin.mixer.refine.refiner import RefineStep
+    from anonymix_plugin.options import MixerOptions
 
 # The choices are spelled out here once more: the modules that know them import torch, and a mistyped option
 # should be told at once.
@@ -260,10 +261,8 @@ class MixerChoice:
         if self.size not in (None, *SIZES) and self.generator is None:
             raise UsageError(f"faces are drawn at 512 or 1024 pixels, not {self.size}", where="--size")
 
-    @contextmanager
-    def opened(self, store: KeySource, progress: Callable[[RefineStep], None] | None = None) -> Iterator[Anonymixer]:
-        """A mixer over an open keystore, which it leaves open."""
-        from anonymix_plugin.anonymixer import Anonymixer
+    def options(self, progress: Callable[[RefineStep], None] | None = None) -> MixerOptions:
+        """What a mixer is to be like."""
         from anonymix_plugin.options import MixerOptions
 
         self.check()
@@ -274,7 +273,14 @@ class MixerChoice:
             for name, value in given.items()
             if value is not None
         }
-        with Anonymixer(store, MixerOptions(progress=progress, **chosen)) as mixer:
+        return MixerOptions(progress=progress, **chosen)
+
+    @contextmanager
+    def opened(self, store: KeySource, progress: Callable[[RefineStep], None] | None = None) -> Iterator[Anonymixer]:
+        """A mixer over an open keystore, which it leaves open."""
+        from anonymix_plugin.anonymixer import Anonymixer
+
+        with Anonymixer(store, self.options(progress)) as mixer:
             yield mixer
 
 

@@ -1,0 +1,307 @@
+"""The driver of bulk work: it holds the keystore, hands out blocks and writes what comes back."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from anonymix_keystore import KeyState, Keystore, KeystoreError, SubjectKey, UnknownSubjectError
+from anonymix_plugin.bulk._ledger import Ledger
+from anonymix_plugin.bulk._pool import Died, Hand, Said, Task, Workers
+from anonymix_plugin.bulk._values import Block, BulkError, Fault, Figures, Result, Row, Summary, blocks_of
+from anonymix_plugin.errors import UsageError
+from anonymix_plugin.images import ImageFormat
+from anonymix_plugin.keys import KeyChoice, KeySource
+from anonymix_plugin.options import MixerOptions
+
+_MOST_TRIES: Final = 2
+_DEADLY: Final = Fault(
+    "worker_died",
+    "two workers ended, or were silent for too long, while they worked on this photo",
+    fix="look at the file with another program; if many photos fail so, take fewer workers: memory may be short",
+)
+PATIENCE: Final = 600.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is.
+
+    Attributes:
+        done: Rows done in this run and before.
+        failed: Rows of this run that failed.
+        workers: Process ids of the workers.
+    """
+
+    done: int
+    failed: int
+    workers: tuple[int, ...]
+
+
+class _Sink(Protocol):
+    def has(self, block: Block) -> bool: ...
+
+    def write(self, block: Block) -> None: ...
+
+
+def protect_in_bulk(
+    rows: Iterable[Row],
+    keys: Keystore,
+    ledger: Ledger,
+    options: MixerOptions,
+    *,
+    workers: int = 1,
+    block: int = 32,
+    format_: ImageFormat = "PNG",
+    enrol: bool = False,
+    limit: int | None = None,
+    patience: float = PATIENCE,
+    progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Turn the photos of all rows into cancelable faces, in several processes, and go on where a run was left.
+
+    The faces are the bytes that `Anonymixer.protect` makes. A photo or key that can't be used is an outcome. So is
+    a photo that two workers die of, each with nothing else in hand. A face is written only if its key is still the
+    one in use; otherwise it is drawn anew.
+
+    Args:
+        rows: The rows, the same ones in every run; they are read as they are needed.
+        keys: The keystore. Workers get the keys of their block alone, sealed.
+        ledger: Where faces and outcomes go.
+        options: What the mixers are to be like; without `progress`.
+        workers: How many processes.
+        block: Rows in a block; what is lost by a kill is at most a block for each worker.
+        format_: Format of the files.
+        enrol: Issue first keys to subjects without one.
+        limit: Hand out no further block once as many rows were begun in this run.
+        patience: Seconds for one photo; a worker that is silent for longer is replaced.
+        progress: Called after each row.
+
+    Returns:
+        How the whole job stands.
+
+    Raises:
+        UsageError: A scope keeps references, which workers don't get.
+        BulkError: The source or the settings changed since the job was begun, or workers can't be started.
+        OutputError: A face or the ledger can't be written.
+    """
+    job = _Job(_without_references(rows, keys), keys, ledger, options, workers, block, format_, enrol, patience)
+    finished = job.run(limit, progress)
+    return ledger.summary(finished=finished)
+
+
+def rehearse(
+    rows: Iterable[Row],
+    options: MixerOptions,
+    *,
+    workers: int = 1,
+    format_: ImageFormat = "PNG",
+    patience: float = PATIENCE,
+) -> Figures:
+    """Protect a few rows under keys that nobody keeps, write nothing, and measure.
+
+    Args:
+        rows: The rows.
+        options: As for `protect_in_bulk`.
+        workers: How many processes.
+        format_: Format of the files.
+        patience: As for `protect_in_bulk`.
+
+    Raises:
+        BulkError: Workers can't be started.
+    """
+    sink = _Counted()
+    job = _Job(rows, _KeysOfNobody(), sink, options, workers, 1, format_, True, patience)
+    job.run(None, None)
+    return Figures(sink.photos, sink.made, time.perf_counter() - job.began, sink.size)
+
+
+class _Counted:
+    """Counts faces instead of writing them."""
+
+    def __init__(self) -> None:
+        self.photos = self.made = self.size = 0
+
+    def has(self, _: Block) -> bool:
+        return False
+
+    def write(self, block: Block) -> None:
+        for result in block.results.values():
+            self.photos += 1
+            if result.image is not None:
+                self.made, self.size = self.made + 1, self.size + len(result.image)
+
+
+class _KeysOfNobody:
+    """Gives everybody a random key for as long as it lives."""
+
+    def __init__(self) -> None:
+        self._keys: dict[tuple[str, str], SubjectKey] = {}
+
+    def current(self, subject: str, scope: str = "default") -> SubjectKey:
+        made = SubjectKey(subject, scope, 1, KeyState.ACTIVE, secrets.token_bytes(32))
+        return self._keys.setdefault((subject, scope), made)
+
+    current_or_issue = current
+
+    def gallery(self, scope: str = "default") -> SubjectKey:
+        return self.current("", scope)
+
+    def at(self, subject: str, version: int, scope: str = "default") -> SubjectKey:
+        raise UnknownSubjectError(f"there is no version {version}", where=f"{subject} in {scope}")
+
+    def close(self) -> None:
+        self._keys.clear()
+
+
+class _Job:
+    """One run of a job."""
+
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        keys: KeySource,
+        sink: _Sink,
+        options: MixerOptions,
+        workers: int,
+        block: int,
+        format_: ImageFormat,
+        enrol: bool,
+        patience: float,
+    ) -> None:
+        if options.progress is not None:
+            raise UsageError("workers can't call back", where="options.progress", fix="leave it out")
+        self._blocks = blocks_of(rows, block)
+        self._keys, self._sink, self._format, self._enrol = keys, sink, format_, enrol
+        self._workers = Workers(workers, options, patience, self._agree)
+        self._again: deque[Task] = deque()
+        self._mixer: tuple[str, str] | None = None
+        self._done = self._failed = self._begun = 0
+        self._finished = self._ended = False
+        self.began = time.perf_counter()
+
+    def run(self, limit: int | None, progress: Callable[[Progress], None] | None) -> bool:
+        """Work until all is done, or the limit is reached; returns whether all is done."""
+        first = self._next(limit)
+        if first is None:  # nothing to do, and no weights to load for it
+            return self._finished
+        self._again.append(first)
+        with closing(self._workers):
+            self._workers.fill()
+            started = False
+            while True:
+                if not started and self._workers.all_ready:
+                    started, self.began = True, time.perf_counter()
+                if started and not self._hand_out(limit) and not self._workers.busy:
+                    return self._finished
+                for event in self._workers.events():
+                    self._take(event)
+                    if progress is not None:
+                        progress(Progress(self._done, self._failed, tuple(self._workers.processes)))
+
+    def _agree(self, fingerprint: str, engine: str) -> None:
+        self._mixer = self._mixer or (fingerprint, engine)
+        if self._mixer != (fingerprint, engine):
+            raise BulkError("workers do not agree on the mixer", fix="leave the weights alone while a job runs")
+
+    def _hand_out(self, limit: int | None) -> bool:
+        """Give idle workers something to do; False if there is nothing left that could be given."""
+        for hand in self._workers.idle:
+            while hand.task is None:
+                task = self._again.popleft() if self._again else self._next(limit)
+                if task is None:
+                    return bool(self._again)
+                self._give(hand, task)
+        return True
+
+    def _next(self, limit: int | None) -> Task | None:
+        """All of the next block that is not done; None at the end, or at the limit."""
+        while not self._ended:
+            block = next(self._blocks, None)
+            if block is None:
+                self._ended = self._finished = True
+            elif self._sink.has(block):
+                self._done += len(block.rows)
+            elif limit is not None and self._begun >= limit:
+                self._ended = True
+            else:
+                self._begun += len(block.rows)
+                return Task(block, list(range(len(block.rows))))
+        return None
+
+    def _give(self, hand: Hand, task: Task) -> None:
+        """Hand over a task with its keys; rows without a key are done already."""
+        block, bundle = task.block, {}
+        for place in list(task.places):
+            row = block.rows[place]
+            whose = (row.subject, row.scope)
+            try:
+                key = block.keys[place] = KeyChoice(*whose, None, self._enrol).look_up(self._keys)
+            except KeystoreError as error:
+                task.places.remove(place)
+                self._put(block, place, Result(fault=Fault.of(error)))
+            else:
+                bundle[whose] = (row.subject, key)
+        if task.places:
+            self._workers.give(hand, task, list(bundle.values()), self._format)
+        self._close(block)
+
+    def _take(self, event: Said | Died) -> None:
+        if isinstance(event, Said):
+            fault = event.told.pop("fault", None)
+            result = Result(event.image, **event.told) if fault is None else Result(fault=Fault(**fault))
+            self._put(event.task.block, event.place, result)
+            self._close(event.task.block)
+        elif not event.alone:  # one of several photos may have done it: each is tried by itself
+            self._again.extend(Task(event.task.block, [place]) for place in event.task.places)
+        elif event.task.tries + 1 < _MOST_TRIES:
+            self._again.append(Task(event.task.block, event.task.places, event.task.tries + 1))
+        else:
+            self._put(event.task.block, event.task.places[0], Result(fault=_DEADLY))
+            self._close(event.task.block)
+
+    def _put(self, block: Block, place: int, result: Result) -> None:
+        block.results[place] = result
+        self._done += 1
+        self._failed += result.fault is not None
+
+    def _close(self, block: Block) -> None:
+        """Write a block that is complete, unless keys were rotated or revoked meanwhile."""
+        if len(block.results) < len(block.rows):
+            return
+        old = [place for place in range(len(block.rows)) if self._is_outdated(block, place)]
+        if old:
+            for place in old:
+                del block.results[place]
+                self._done -= 1
+            self._again.append(Task(block, old))
+            return
+        self._sink.write(block)
+        block.results.clear()
+        block.keys.clear()
+
+    def _is_outdated(self, block: Block, place: int) -> bool:
+        row = block.rows[place]
+        if block.results[place].image is None:
+            return False
+        try:
+            now = KeyChoice(row.subject, row.scope, None, False).look_up(self._keys)
+        except KeystoreError:
+            return True
+        return now != block.keys[place]
+
+
+def _without_references(rows: Iterable[Row], keys: Keystore) -> Iterator[Row]:
+    known: set[str] = set()
+    for row in rows:
+        if row.scope not in known and keys.references.enabled(row.scope):
+            fix = "use `anonymix protect` for it"
+            what = "this scope keeps sealed references, which bulk work does not read"
+            raise UsageError(what, where=row.scope, fix=fix)
+        known.add(row.scope)
+        yield row

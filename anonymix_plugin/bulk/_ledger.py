@@ -1,0 +1,191 @@
+"""The ledger of a bulk job: one SQLite file in the target folder, written block by block."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from anonymix_plugin.bulk._values import Block, BulkError, Result, Row, Summary
+from anonymix_plugin.errors import OutputError
+from anonymix_plugin.files import make_folder, whole_file, write_bytes
+
+LEDGER: Final = "bulk-ledger.db"
+OUTCOMES: Final = "outcomes.csv"
+_COLUMNS: Final = (
+    *("source", "subject", "scope", "state", "output", "sha256", "key_version", "fingerprint"),
+    *("method", "engine", "quality", "error", "what", "where_", "fix"),
+)
+_SCHEMA: Final = f"""
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE blocks (number INTEGER PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE outcomes (row INTEGER PRIMARY KEY, {", ".join(_COLUMNS)});
+"""
+
+
+class Ledger:
+    """The faces of a job and what is known of them.
+
+    A block's faces are written first, each whole, then its outcomes in one transaction. A block that is not in
+    the ledger is done anew and replaces its faces.
+
+    Args:
+        target: The target folder; new, empty, or that of a job with the same settings.
+        settings: What must stay the same from the first run to the last.
+
+    Raises:
+        OutputError: The folder holds something else, or can't be written.
+        BulkError: The job there has other settings, or is at work.
+    """
+
+    def __init__(self, target: Path, settings: Mapping[str, Any]) -> None:
+        self._target, path = target, target / LEDGER
+        make_folder(target)
+        try:
+            others = any(each.name != LEDGER for each in target.iterdir())
+        except OSError as error:
+            raise OutputError(f"it can't be read: {error.strerror}", where=str(target), fix="check it") from error
+        if others and not path.is_file():
+            fix = "choose an empty folder, or one of a job to go on with"
+            raise OutputError("the folder is not empty and holds no job", where=str(target), fix=fix)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=1)
+        try:
+            with self._told():
+                self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._begin(settings)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            where = str(self._target / LEDGER)
+            if "locked" in str(error):
+                raise BulkError("another job is at work here", where=where, fix="wait for its end") from None
+            if "full" in str(error) or "I/O" in str(error):
+                raise OutputError("the ledger can't be written", where=where, fix="make room and go on") from None
+            raise BulkError(
+                "the ledger is damaged, or is no ledger", where=where, fix="choose an empty folder"
+            ) from None
+
+    def _begin(self, settings: Mapping[str, Any]) -> None:
+        told = {name: json.dumps(value) for name, value in settings.items()}
+        self._db.execute("BEGIN EXCLUSIVE")
+        try:
+            if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    self._db.execute(statement)
+                self._db.executemany("INSERT INTO settings VALUES (?, ?)", told.items())
+            before = dict(self._db.execute("SELECT name, value FROM settings"))
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        if other := sorted(name for name in told.keys() | before.keys() if told.get(name) != before.get(name)):
+            raise BulkError(
+                f"the job in this folder was begun with other settings: {', '.join(other)}",
+                where=str(self._target),
+                fix="give the same options, or choose an empty folder",
+            )
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):  # SQLite may have done it itself
+            self._db.execute("ROLLBACK")
+
+    def has(self, block: Block) -> bool:
+        """Whether a block is done.
+
+        Raises:
+            BulkError: The block of this number asked for something else.
+        """
+        with self._told():
+            found = self._db.execute("SELECT name FROM blocks WHERE number = ?", (block.number,)).fetchone()
+        if found is not None and found[0] != block.name:
+            raise BulkError(
+                "the source is not what it was when the job was begun",
+                where=f"block {block.number}, from row {block.first + 1} on",
+                fix="restore the source, or choose an empty folder",
+            )
+        return found is not None
+
+    def write(self, block: Block) -> None:
+        """Write the faces and the outcomes of a complete block.
+
+        Raises:
+            OutputError: A file can't be written; the block is not in the ledger then.
+        """
+        outcomes = []
+        for place, row in enumerate(block.rows):
+            result, path = block.results[place], self._target / row.output
+            if result.image is None:
+                path.unlink(missing_ok=True)  # of an earlier attempt at this block
+            else:
+                write_bytes(path, result.image)
+            outcomes.append((block.first + place, *_outcome(row, result)))
+        marks = ", ".join("?" * (len(_COLUMNS) + 1))
+        with self._told():
+            self._db.execute("BEGIN")
+            try:
+                self._db.executemany(f"INSERT INTO outcomes VALUES ({marks})", outcomes)  # noqa: S608 - marks alone
+                self._db.execute("INSERT INTO blocks VALUES (?, ?)", (block.number, block.name))
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def summary(self, *, finished: bool) -> Summary:
+        """How many rows have a face, and how many failed."""
+        with self._told():
+            states = dict(self._db.execute("SELECT state, count(*) FROM outcomes GROUP BY state"))
+        return Summary(states.get("made", 0), states.get("failed", 0), finished)
+
+    def failures(self, most: int) -> list[tuple[str, str, str]]:
+        """Source, reason and cure of the first rows that failed."""
+        with self._told():
+            return self._db.execute(
+                "SELECT source, what, fix FROM outcomes WHERE state = 'failed' ORDER BY row LIMIT ?", (most,)
+            ).fetchall()
+
+    def export(self) -> Path:
+        """Write all outcomes as a CSV table beside the faces, and return its path."""
+        path = self._target / OUTCOMES
+        columns = ", ".join(_COLUMNS)
+        with self._told(), whole_file(path) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+            table = csv.writer(stream)
+            table.writerow(name.rstrip("_") for name in _COLUMNS)
+            table.writerows(self._db.execute(f"SELECT {columns} FROM outcomes ORDER BY row"))  # noqa: S608
+        return path
+
+
+def _outcome(row: Row, result: Result) -> tuple[Any, ...]:
+    known = (_storable(str(row.source)), row.subject, row.scope)
+    if result.image is None:
+        fault = result.fault
+        told = ("", "", "", "") if fault is None else (fault.code, fault.what, fault.where, fault.fix)
+        return (*known, "failed", *(None,) * 7, *map(_storable, told))
+    face = (result.key_version, result.fingerprint, result.method, result.engine, round(result.quality, 3))
+    digest = hashlib.sha256(result.image).hexdigest()
+    return (*known, "made", _storable(str(row.output)), digest, *face, *(None,) * 4)
+
+
+def _storable(text: str) -> str:
+    """A text that SQLite and UTF-8 take: a file name need not be text."""
+    return text.encode("utf-8", "backslashreplace").decode()

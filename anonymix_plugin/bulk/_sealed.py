@@ -1,0 +1,77 @@
+"""Keys on their way from the driver to a worker: those of one block, sealed for that worker alone (RFC 9180)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+from anonymix_keystore import KeyState, SubjectKey, UnknownSubjectError
+
+_SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+_INFO: Final = b"anonymix/bulk/1/keys"
+
+
+def seal_keys(keys: Iterable[tuple[str | None, SubjectKey]], public: X25519PublicKey) -> bytes:
+    """Seal keys, each with the subject it was asked for by (None: the gallery key), for one worker."""
+    told = [[asked, key.subject, key.scope, key.version, key.state.value, key.material.hex()] for asked, key in keys]
+    return _SUITE.encrypt(json.dumps(told).encode(), public, _INFO)
+
+
+class BlockKeys:
+    """A source of the keys of one block; it meets `KeySource` and holds nothing between two blocks."""
+
+    def __init__(self) -> None:
+        self._private = X25519PrivateKey.generate()
+        self._keys: dict[tuple[str | None, str], SubjectKey] = {}
+
+    @property
+    def public(self) -> bytes:
+        """The public key that bundles are sealed for, 32 bytes."""
+        return self._private.public_key().public_bytes_raw()
+
+    def take(self, sealed: bytes) -> None:
+        """Open the bundle of the next block; the keys of the last one are forgotten.
+
+        Raises:
+            cryptography.exceptions.InvalidTag: It was sealed for another worker, or is damaged.
+        """
+        told = json.loads(_SUITE.decrypt(sealed, self._private, _INFO))
+        self._keys = {
+            (asked, scope): SubjectKey(subject, scope, version, KeyState(state), bytes.fromhex(material))
+            for asked, subject, scope, version, state, material in told
+        }
+
+    def forget(self) -> None:
+        """Hold no key any more."""
+        self._keys = {}
+
+    def current(self, subject: str, scope: str = "default") -> SubjectKey:
+        """The subject's active key, if it is in the bundle."""
+        return self._get(subject, scope)
+
+    current_or_issue = current
+
+    def gallery(self, scope: str = "default") -> SubjectKey:
+        """The gallery key of the scope, if it is in the bundle."""
+        return self._get(None, scope)
+
+    def at(self, subject: str, version: int, scope: str = "default") -> SubjectKey:
+        """The subject's active key, if that is the version."""
+        key = self._get(subject, scope)
+        if key.version != version:
+            raise UnknownSubjectError("this version is not in the block")
+        return key
+
+    def close(self) -> None:
+        """Hold no key any more."""
+        self.forget()
+
+    def _get(self, subject: str | None, scope: str) -> SubjectKey:
+        try:
+            return self._keys[subject, scope]
+        except KeyError:
+            raise UnknownSubjectError("this key is not in the block") from None

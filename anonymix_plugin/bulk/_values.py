@@ -1,0 +1,141 @@
+"""The values of bulk work: rows in, blocks on the way, results out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from anonymix_keystore import KeystoreError, SubjectKey
+from anonymix_plugin.errors import AnonymixError
+from anonymix_plugin.words import clean, shown
+
+
+class BulkError(AnonymixError):
+    """A bulk job can't begin or go on; what is in its ledger stays."""
+
+    exit_code = 1
+    code = "bulk"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One photo of a bulk job.
+
+    Attributes:
+        source: The photo.
+        subject: Whose key; None for the gallery key of the scope.
+        scope: The scope of the key.
+        output: Where its cancelable face goes, relative to the target folder.
+    """
+
+    source: Path
+    subject: str | None
+    scope: str
+    output: Path
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why there is no face: the fields of an error (`AnonymixError`)."""
+
+    code: str
+    what: str
+    where: str = ""
+    fix: str = ""
+
+    @classmethod
+    def of(cls, error: AnonymixError | KeystoreError) -> Fault:
+        """The fault that an error tells of, without photos and secrets that a text may quote."""
+        return cls(error.code, clean(error.what), shown(error.where) if error.where else "", clean(error.fix))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one row.
+
+    Attributes:
+        image: The image file; None after a fault.
+        key_version: Version of the key, 0 after a fault.
+        fingerprint: Mixer fingerprint.
+        method: "fast" or "refine".
+        engine: What drew the face.
+        quality: Quality of the face, as `CancelableFace.quality`.
+        fault: What went wrong, or None.
+    """
+
+    image: bytes | None = field(default=None, repr=False)
+    key_version: int = 0
+    fingerprint: str = ""
+    method: str = ""
+    engine: str = ""
+    quality: float = 0.0
+    fault: Fault | None = None
+
+
+@dataclass(eq=False)
+class Block:
+    """Rows that are done together.
+
+    Attributes:
+        number: 0, 1, ... in the order of the source.
+        first: Number of its first row.
+        rows: The rows.
+        results: By place in the block; complete when there is one for each row.
+        keys: The keys that its faces were made under, by place, until it is written.
+    """
+
+    number: int
+    first: int
+    rows: Sequence[Row]
+    results: dict[int, Result] = field(default_factory=dict)
+    keys: dict[int, SubjectKey] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """SHA-256 of its rows: a block of the same name asks for the same faces."""
+        told = [[str(row.source), row.subject, row.scope, str(row.output)] for row in self.rows]
+        return hashlib.sha256(json.dumps([self.first, told]).encode()).hexdigest()
+
+
+def blocks_of(rows: Iterable[Row], size: int) -> Iterator[Block]:
+    """Blocks of `size` rows, the last one smaller; rows are read as they are needed."""
+    rest, number = iter(rows), 0
+    while group := tuple(islice(rest, size)):
+        yield Block(number, number * size, group)
+        number += 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a job stands.
+
+    Attributes:
+        made: Rows with a face.
+        failed: Rows without.
+        finished: Whether all rows of the source are done.
+    """
+
+    made: int
+    failed: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a rehearsal measured.
+
+    Attributes:
+        photos: How many photos were worked on.
+        made: How many of them gave a face.
+        seconds: How long it took, all workers together, without loading weights.
+        image_bytes: Bytes of the faces.
+    """
+
+    photos: int
+    made: int
+    seconds: float
+    image_bytes: int
