@@ -27,17 +27,18 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, drafts: Path | None = None) -> Iterator[Path]:
     """Yield the path of a draft in the same folder, which takes the name when the block ends well.
 
     Nobody ever sees half of the file, and what was there before stays if the block fails. The draft keeps
-    the suffix of the name, because some writers look at it.
+    the suffix of the name, because some writers look at it. With `drafts`, a folder on the same file system, it
+    lies there: whoever is killed leaves a draft behind, and can find it then.
 
     Raises:
         OutputError: The folder can't be made, or the system refused to write.
     """
     make_folder(path.parent)
-    draft = path.with_name(f".{secrets.token_hex(6)}-{path.name}")
+    draft = (drafts or path.parent) / f".{secrets.token_hex(6)}-{path.name}"
     try:
         yield draft
         with draft.open("rb+") as stream:
@@ -70,9 +71,9 @@ def content_of(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; errors are those of `whole_file`."""
-    with whole_file(path) as draft:
+def write_bytes(path: Path, data: bytes, drafts: Path | None = None) -> None:
+    """Write a file whole or not at all; arguments and errors are those of `whole_file`."""
+    with whole_file(path, drafts) as draft:
         draft.write_bytes(data)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +20,7 @@ from anonymix_plugin.files import make_folder, whole_file, write_bytes
 
 LEDGER: Final = "bulk-ledger.db"
 OUTCOMES: Final = "outcomes.csv"
+_DRAFTS: Final = ".bulk-drafts"
 _COLUMNS: Final = (
     *("source", "subject", "scope", "state", "output", "sha256", "key_version", "fingerprint"),
     *("method", "engine", "quality", "error", "what", "where_", "fix"),
@@ -46,6 +49,7 @@ class Ledger:
 
     def __init__(self, target: Path, settings: Mapping[str, Any]) -> None:
         self._target, path = target, target / LEDGER
+        self._drafts = target / _DRAFTS
         make_folder(target)
         try:
             others = any(each.name != LEDGER for each in target.iterdir())
@@ -60,6 +64,8 @@ class Ledger:
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._begin(settings)
+            self._clear_drafts()  # of a run that was killed; nobody else is at work here
+            make_folder(self._drafts)
         except BaseException:
             self._db.close()
             raise
@@ -70,7 +76,11 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._clear_drafts()
         self._db.close()
+
+    def _clear_drafts(self) -> None:
+        shutil.rmtree(self._drafts, ignore_errors=True)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -138,8 +148,10 @@ class Ledger:
             if result.image is None:
                 path.unlink(missing_ok=True)  # of an earlier attempt at this block
             else:
-                write_bytes(path, result.image)
+                write_bytes(path, result.image, self._drafts)
             outcomes.append((block.first + place, *_outcome(row, result)))
+        for folder in {self._target / row.output.parent for row in block.rows}:
+            _keep(folder)
         marks = ", ".join("?" * (len(_COLUMNS) + 1))
         with self._told():
             self._db.execute("BEGIN")
@@ -168,7 +180,11 @@ class Ledger:
         """Write all outcomes as a CSV table beside the faces, and return its path."""
         path = self._target / OUTCOMES
         columns = ", ".join(_COLUMNS)
-        with self._told(), whole_file(path) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+        with (
+            self._told(),
+            whole_file(path, self._drafts) as draft,
+            draft.open("w", encoding="utf-8", newline="") as stream,
+        ):
             table = csv.writer(stream)
             table.writerow(name.rstrip("_") for name in _COLUMNS)
             table.writerows(self._db.execute(f"SELECT {columns} FROM outcomes ORDER BY row"))  # noqa: S608
@@ -184,6 +200,16 @@ def _outcome(row: Row, result: Result) -> tuple[Any, ...]:
     face = (result.key_version, result.fingerprint, result.method, result.engine, round(result.quality, 3))
     digest = hashlib.sha256(result.image).hexdigest()
     return (*known, "made", _storable(str(row.output)), digest, *face, *(None,) * 4)
+
+
+def _keep(folder: Path) -> None:
+    """Let the names in a folder outlast a power cut, before the ledger says that they are there."""
+    with suppress(OSError):  # not made, as all its photos failed; or a system that opens no folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _storable(text: str) -> str:

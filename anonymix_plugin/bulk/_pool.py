@@ -21,6 +21,7 @@ from anonymix_plugin.images import ImageFormat
 from anonymix_plugin.options import MixerOptions
 
 _MOST_FAILED_STARTS: Final = 3
+_LOADING: Final = 600.0  # seconds that loading weights may take
 _POLL: Final = 1.0
 _LAST_WORD: Final = 2.0  # seconds that a worker has to end by itself
 
@@ -149,7 +150,8 @@ class Workers:
                 yield Said(task, place, told, body)
         for hand in list(self._hands):
             waiting = hand.task is not None or hand.public is None
-            if waiting and time.monotonic() - hand.heard > self._patience:
+            patience = self._patience if hand.task is not None else max(self._patience, _LOADING)
+            if waiting and time.monotonic() - hand.heard > patience:
                 hand.process.kill()
                 yield from self._gone(hand)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Many photos, in several processes.")
 
 _MOST_FAILURES = 20
-_SAMPLE = 8  # photos that a worker rehearses
+_SAMPLE = 24  # photos that a worker rehearses
 _KINDS = {Format.PNG: (".png", "PNG"), Format.JPEG: (".jpg", "JPEG"), Format.WEBP: (".webp", "WEBP")}
 
 
@@ -67,7 +67,7 @@ def protect(
     workers: Annotated[
         int | None,
         typer.Option(
-            "--workers", metavar="N", min=1, max=1024, help="Processes; one for each core.", show_default=False
+            "--workers", metavar="N", min=1, max=1024, help="Processes; one for two cores.", show_default=False
         ),
     ] = None,
     threads: Annotated[
@@ -120,7 +120,7 @@ def protect(
 
     _refuse_inside(source, output)
     total = sum(1 for _ in rows())
-    count = workers or os.cpu_count() or 1
+    count = workers or max(1, (os.cpu_count() or 1) // 2)  # a worker reads one photo while it draws another
     options = replace(mixing.options(), threads=threads, limits=default_limits())
     common: dict[str, Any] = {"workers": count, "format_": kind, "patience": patience}
     if dry_run:

@@ -1,0 +1,278 @@
+"""Bulk work ends with the same bytes, whatever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import bulk_stub
+import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+from anonymix_keystore import KeyFileUnlock, KeyState, Keystore, SubjectKey, UnknownSubjectError
+from anonymix_plugin.bulk import LEDGER, BulkError, Ledger, Progress, protect_in_bulk, rows_of_table
+from anonymix_plugin.bulk._sealed import BlockKeys, seal_keys
+from anonymix_plugin.cli import main
+from anonymix_plugin.errors import OutputError, UsageError
+from anonymix_plugin.options import MixerOptions
+
+PHOTOS = 43
+_LISTED = ("cmdline", "environ")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for number in range(PHOTOS):
+        (folder / f"{number:03d}.jpg").write_bytes(b"photo %d" % number)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    path = tmp_path / "keys.db"
+    with Keystore.create(path, KeyFileUnlock.generate(path.with_suffix(".key"))) as made:
+        for number in range(7):
+            made.issue(f"person{number}")
+    return path
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anonymix_plugin.bulk._pool.work", bulk_stub.work)
+
+
+def contents(target: Path) -> dict[str, bytes]:
+    """All of a target but its ledger, which SQLite lays out as it likes."""
+    files = (path for path in target.rglob("*") if path.is_file() and path.name != LEDGER)
+    return {str(path.relative_to(target)): path.read_bytes() for path in files}
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def ended(processes: list[int]) -> bool:
+    until = time.monotonic() + 10
+    while any(map(is_alive, processes)) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not any(map(is_alive, processes))
+
+
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.long)])
+def test_a_killed_driver_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, source: Path, store: Path, kills: int
+) -> None:
+    whole = bulk_stub.drive(source, store, tmp_path / "whole", workers=1)
+    chance, target = random.Random(21), tmp_path / "killed"
+    for _ in range(kills):
+        command = [sys.executable, bulk_stub.__file__, str(source), str(store), str(target)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+            assert driver.stdout is not None
+            workers = [int(word) for word in driver.stdout.readline().split()]
+            time.sleep(chance.uniform(0, 0.05))
+            driver.kill()
+        assert len(workers) == 2
+        assert ended(workers), "a worker outlived its driver"
+    summary = bulk_stub.drive(source, store, target)
+    assert summary == whole
+    assert (summary.made, summary.failed, summary.finished) == (PHOTOS, 0, True)
+    assert contents(target) == contents(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("stub")
+def test_killed_workers_are_replaced_and_nothing_is_lost(tmp_path: Path, source: Path, store: Path) -> None:
+    bulk_stub.drive(source, store, tmp_path / "whole", workers=1)
+    with bulk_stub.open_store(store) as keys:
+        materials = [keys.current(f"person{number}").material for number in range(7)]
+    killed: set[int] = set()
+
+    def kill(progress: Progress) -> None:
+        if progress.done == 1:  # and no key is in a process's arguments or environment
+            listed = [Path(f"/proc/{one}/{name}").read_bytes() for one in progress.workers for name in _LISTED]
+            assert not any(form in each for each in listed for key in materials for form in (key, key.hex().encode()))
+        if progress.done % 15 == 1 and len(killed) < 3 and (left := set(progress.workers) - killed):
+            killed.add(victim := min(left))
+            os.kill(victim, signal.SIGKILL)
+
+    summary = bulk_stub.drive(source, store, tmp_path / "killed", progress=kill)
+    assert len(killed) == 3
+    assert (summary.made, summary.failed) == (PHOTOS, 0)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_photo_that_kills_ends_itself_and_not_the_job(tmp_path: Path, source: Path, store: Path) -> None:
+    (source / "007.jpg").write_bytes(b"poison")
+    (source / "008.jpg").write_bytes(b"hang")
+    summary = bulk_stub.drive(source, store, tmp_path / "out", patience=1.0)
+    assert (summary.made, summary.failed, summary.finished) == (PHOTOS - 2, 2, True)
+    lines = (tmp_path / "out" / "outcomes.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines if "worker_died" in line] == [
+        str(source / "007.jpg"),
+        str(source / "008.jpg"),
+    ]
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_key_rotated_meanwhile_makes_no_face(tmp_path: Path, source: Path, store: Path) -> None:
+    """Whatever is written after the rotation is under the new key, though it was drawn under the old one."""
+    rotated: list[int] = []
+
+    with bulk_stub.open_store(store) as keys, Ledger(tmp_path / "out", {}) as ledger:
+
+        def rotate(progress: Progress) -> None:
+            if not rotated and progress.done == 13:
+                keys.rotate("person3")
+                rotated.extend(int(path.stem) for path in (tmp_path / "out" / "3").iterdir())
+
+        rows = bulk_stub.rows_of(source)
+        summary = protect_in_bulk(rows, keys, ledger, MixerOptions(), block=5, progress=rotate)
+        ledger.export()
+    assert summary.made == PHOTOS
+    lines = (tmp_path / "out" / "outcomes.csv").read_text().splitlines()[1:]
+    versions = {int(Path(line.split(",")[0]).stem): line.split(",")[6] for line in lines if ",person3," in line}
+    assert rotated == [3]
+    assert versions.pop(3) == "1"
+    assert set(versions.values()) == {"2"}, versions
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_limit_leaves_the_rest_for_a_run_of_the_same_job(tmp_path: Path, source: Path, store: Path) -> None:
+    first = bulk_stub.drive(source, store, tmp_path / "out", workers=1, limit=10)
+    assert (first.made, first.finished) == (10, False)
+    (source / "000.jpg").rename(source / "000a.jpg")
+    with pytest.raises(BulkError, match="not what it was"):
+        bulk_stub.drive(source, store, tmp_path / "out")
+    with pytest.raises(BulkError, match="other settings: block"):
+        Ledger(tmp_path / "out", {"block": 6})
+    with Ledger(tmp_path / "out", {"block": 5}), pytest.raises(BulkError, match="at work"):
+        Ledger(tmp_path / "out", {"block": 5})
+    with pytest.raises(OutputError, match="holds no job"):
+        Ledger(source, {"block": 5})
+
+
+@pytest.mark.usefixtures("stub")
+def test_unknown_subjects_fail_and_a_full_target_loses_nothing(
+    tmp_path: Path, source: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bulk_stub.open_store(store) as keys:
+        keys.forget("person2")
+    written: list[Path] = []
+
+    def until_full(path: Path, data: bytes, drafts: Path) -> None:
+        if len(written) == 12:
+            raise OutputError("it can't be written: no space left", where=str(path), fix="make room")
+        written.append(path)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("anonymix_plugin.bulk._ledger.write_bytes", until_full)
+        with pytest.raises(OutputError, match="no space"):
+            bulk_stub.drive(source, store, tmp_path / "out")
+    summary = bulk_stub.drive(source, store, tmp_path / "out")
+    assert (summary.made, summary.failed) == (PHOTOS - 6, 6)
+    with bulk_stub.open_store(store) as keys, pytest.raises(UnknownSubjectError):  # and none was issued
+        keys.current("person2")
+
+
+@pytest.mark.usefixtures("stub")
+def test_scopes_with_references_are_refused(tmp_path: Path, source: Path, store: Path) -> None:
+    with bulk_stub.open_store(store) as keys:
+        keys.originals.enable(KeyFileUnlock.generate(tmp_path / "second.key"))
+        keys.references.enable("default")
+    with pytest.raises(UsageError, match="sealed references"):
+        bulk_stub.drive(source, store, tmp_path / "out")
+
+
+def test_keys_are_sealed_for_one_worker_and_in_no_process_listing(tmp_path: Path, source: Path, store: Path) -> None:
+    key = SubjectKey("alice", "default", 1, KeyState.ACTIVE, bytes(range(32)))
+    one, other = BlockKeys(), BlockKeys()
+    sealed = seal_keys([("alice", key)], X25519PublicKey.from_public_bytes(one.public))
+    assert key.material not in sealed
+    assert key.material.hex().encode() not in sealed
+    with pytest.raises(InvalidTag):
+        other.take(sealed)
+    one.take(sealed)
+    assert one.current("alice") == key
+    one.forget()
+    with pytest.raises(Exception, match="not in the block"):
+        one.current("alice")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("photo\na.jpg\n", "no column subject"),
+        ("subject,photo\nalice,\n", "names no photo"),
+        ("subject,photo\n,a.jpg\n", "names no photo, or no subject"),
+        ("subject,photo\nalice\n", "names no photo"),
+        ('subject,photo\nalice,"a.jpg\n', "no CSV table"),
+    ],
+)
+def test_a_table_that_leaves_something_open_is_refused(tmp_path: Path, table: str, message: str) -> None:
+    (tmp_path / "table.csv").write_text(table)
+    with pytest.raises(UsageError, match=message):
+        list(rows_of_table(tmp_path / "table.csv", ".png", "default"))
+
+
+def test_a_table_names_photos_beside_it_and_no_two_faces_alike(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("scope,subject,photo\n,alice,x/a.jpg\nstaff,../bob,/y/A.png\n")
+    rows = list(rows_of_table(tmp_path / "table.csv", ".png", "default"))
+    assert [(row.source, row.subject, row.scope, str(row.output)) for row in rows] == [
+        (tmp_path / "x/a.jpg", "alice", "default", "000000/a.png"),
+        (Path("/y/A.png"), "../bob", "staff", "000000/A-2.png"),
+    ]
+
+
+def test_the_command_gives_the_bytes_of_protect(
+    tmp_path: Path,
+    portraits: Path,
+    model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
+        model(name)
+    monkeypatch.setenv("ANONYMIX_KEYSTORE", str(tmp_path / "keys.db"))
+    key = tmp_path / "keys.key"
+    Keystore.create(tmp_path / "keys.db", KeyFileUnlock.generate(key)).close()
+    monkeypatch.setenv("ANONYMIX_KEYFILE", str(key))
+    for photo in ("001_neutral.jpg", "001_smiling.jpg", "002_neutral.jpg"):
+        folder = tmp_path / "photos" / photo[:3]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(portraits / photo, folder / photo)
+    (tmp_path / "photos" / "002" / "bad.jpg").write_bytes(b"no photo")
+    photos = str(tmp_path / "photos")
+    assert main(["protect", photos, "--subjects-from-folders", "--enrol", "-o", str(tmp_path / "one")]) == 1
+    command = ["bulk", "protect", photos, "-o", str(tmp_path / "many"), "--workers", "1", "--block", "2"]
+    capsys.readouterr()
+    assert main(command) == 1, capsys.readouterr()
+    made = contents(tmp_path / "many")
+    assert "unreadable_image" in made.pop("outcomes.csv").decode()
+    assert made == contents(tmp_path / "one")
+    assert len(made) == 3
+    capsys.readouterr()
+    assert main([*command, "--json"]) == 1  # nothing is left to do
+    assert '"finished": true' in capsys.readouterr().out
+
+
+def test_the_target_is_not_inside_the_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "alice").mkdir()
+    (tmp_path / "alice" / "a.jpg").touch()
+    assert main(["bulk", "protect", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "lies in the source" in capsys.readouterr().err
