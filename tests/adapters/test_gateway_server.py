@@ -304,3 +304,24 @@ def test_what_nobody_foresaw_leaves_no_traceback(rig: Rig, caplog: pytest.LogCap
         answer = asyncio.run(call())
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "Erika" not in caplog.text
+
+
+def test_a_page_of_another_site_can_not_use_a_browsers_way_to_the_gateway(rig: Rig) -> None:
+    client = rig.start()
+    answer = ask(client, headers={"sec-fetch-site": "cross-site"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "csrf")
+    assert rig.upstream.received == []
+
+
+def test_with_the_apis_own_credential_in_the_gateway_callers_show_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def check(_: Listening, *, tokens: bool) -> None:
+        asked.append(tokens)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(Listening, "check", check)
+    secret = ["--upstream-secret", "x-api-key=KEY"]
+    for options in ([], secret, [*secret, "--callers", "anyone"], ["--host", "192.0.2.1"]):
+        CliRunner().invoke(command, options)
+    assert asked == [False, True, False, True]

@@ -286,6 +286,8 @@ class Gateway:
                 )
             self.workers.check()
             head = self.head(request)
+            if head.header("sec-fetch-site") in {"cross-site", "same-site"}:
+                raise ProblemError("a page of another site asks, by a browser", status=403, code="csrf")
             found = self.proxy.profile.route(head.method, head.path)
             call = found[0].call if found else "unknown"
             rights = self.callers.rights(self.proxy, head, self.scope)  # before a body is read

@@ -134,7 +134,7 @@ def gateway(
         WhoCalls | None,
         typer.Option(
             envvar=f"{_ENV}CALLERS",
-            help="Who may use the proxy; on this machine anyone by default, else tokens.",
+            help="Who may use the proxy; on this machine and without --upstream-secret anyone by default, else tokens.",
         ),
     ] = None,
     tokens: TokensOption = None,
@@ -172,10 +172,10 @@ def gateway(
     del config
     from anonymix_adapters.gateway.serving import Listening
 
-    with_tokens = callers is WhoCalls.TOKENS
     listening = Listening(host, port, tls_certificate, tls_key, client_ca, insecure_http, metrics_port)
-    if callers is None:
-        with_tokens = not listening.local
+    with_tokens = callers is WhoCalls.TOKENS
+    if callers is None:  # with the API's own credential in the gateway, whoever reaches it could use the API
+        with_tokens = not listening.local or bool(upstream_secret)
     listening.check(tokens=with_tokens)
     with naming_extras():
         from starlette.routing import Mount
