@@ -81,6 +81,14 @@ def test_the_floor_does_not_hide_what_links():
     assert result.p_value < 0.05
 
 
+def test_scores_that_never_overlap_are_fully_linkable_and_no_more_than_that():
+    mated = np.linspace(0.1, 0.9, 49)  # in 49 bins of 1/49 each, which add up to a hair above 1
+    assert linkability(mated, np.full(7, -0.9), bins=98, relabellings=0).d_sys == pytest.approx(1.0)
+    for count in range(1, 200):
+        found = linkability(np.linspace(0.1, 0.9, count), [-0.9], bins=2 * count, relabellings=0)
+        assert found.d_sys <= 1
+
+
 @given(scores(), scores(), st.integers(1, 60))
 def test_it_lies_within_bounds_and_below_total_variation_twice(mated, other, bins):
     result = linkability(mated, other, bins=bins, relabellings=0)

@@ -119,9 +119,9 @@ def linkability(
     for _ in range(relabellings):
         order = random.permutation(len(every))
         a, b = shares(order[: len(own)]), shares(order[len(own) :])
-        floors.append(float(local_linkability(a, b, odds) @ a))
+        floors.append(min(1.0, float(local_linkability(a, b, odds) @ a)))
         maximal_floors.append(float(np.log2(np.maximum(a, b).sum())))
-    value = float(local @ p)
+    value = min(1.0, float(local @ p))  # shares may add up to 1 and a rounding error
     nan = float("nan")
     width = (high - low) / count
     return Linkability(
