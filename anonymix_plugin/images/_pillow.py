@@ -69,7 +69,8 @@ def _heif(stream: io.BytesIO) -> Image.Image:
     return pillow_heif.open_heif(stream.getvalue(), convert_hdr_to_8bit=True).to_pillow()
 
 
-_BAND: Final = 1 << 22  # pixels that are converted at once
+_WHOLE: Final = 1 << 22  # pixels of a picture that is copied in one piece
+_BAND: Final = 1 << 20  # pixels that are converted at once: each takes up to 20 bytes on the way
 
 # The classes are called directly. Image.open would pick among all registered decoders, and would check
 # for bombs by way of a global limit and of warnings, which depend on what the host has set.
@@ -192,7 +193,7 @@ def image_to_pixels(image: Image.Image, where: str, profile: bytes = b"") -> Pix
     mode = image.mode
     convert = to_srgb(profile, mode) if profile else None
     clear = image.has_transparency_data
-    if mode == "RGB" and not convert and not clear and image.width * image.height <= _BAND:
+    if mode == "RGB" and not convert and not clear and image.width * image.height <= _WHOLE:
         return np.array(image)
     # In bands: copies of a large image in several forms at once would take more memory than its decoder.
     pixels = np.empty((image.height, image.width, 3), np.uint8)
