@@ -15,6 +15,7 @@ from anonymix_lab.gpu.faces import Watcher, drawn_and_seen, mixed_codes
 from anonymix_lab.gpu.plan import Context
 from anonymix_lab.metrics.error_rates import eer, fnmr_at_fmr
 from anonymix_lab.training.examples import SEEN_LAYERS, Landmarks
+from anonymix_lab.training.small import TEACHERS
 from anonymix_lab.training.tuning import StreetCodes, TuningStep, tune, whole_recipe
 from anonymix_lab.training.whole import Disturbance, WholeReader
 from anonymix_plugin.generator import ArrayGenerator, Generator, load_reference_generator
@@ -24,7 +25,6 @@ from anonymix_plugin.recognisers import torch_recogniser
 from anonymix_plugin.values import Floats
 from anonymix_plugin.verification import THRESHOLDS
 
-TEACHERS = ("arcface-mbf", "sface")
 _LOOK_EVERY = 45.0  # seconds
 _LOOK_SECONDS = 6.0  # what a look takes
 _LOOKED_AT = 400  # pairs

@@ -154,9 +154,5 @@ def work(preset: str, device: str, folder: Path, seconds: float, photos: list[Pa
         write_text(folder / f"{preset}-{path.stem}.json", json.dumps(row))
 
 
-def _main(preset: str, device: str, folder: Path, seconds: float, photos: list[Path]) -> None:
-    work(preset, device, folder, seconds, photos)
-
-
 if __name__ == "__main__":
-    typer.run(_main)
+    typer.run(work)
