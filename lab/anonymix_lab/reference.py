@@ -99,6 +99,9 @@ def adapter_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+_WAYS = {"file": "file", "base64": "base64", "url": "address", "token": "token"}
+
+
 def profile_tables() -> str:
     """Return what the gateway's profiles know, route by route, Markdown."""
     parts = []
@@ -108,7 +111,7 @@ def profile_tables() -> str:
         parts += ["| route | purpose | photos | other fields |", "|---|---|---|---|"]
         for route in profile.routes:
             places = [
-                ", ".join(f"{way} `{field}`" for way in ("file", "base64", "token") if (field := getattr(each, way)))
+                ", ".join(f"{word} `{field}`" for way, word in _WAYS.items() if (field := getattr(each, way)))
                 for each in route.pictures.values()
             ]
             others = ", ".join(f"`{field}`" for field in (*route.query, *route.fields))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,16 +123,21 @@ def test_an_answer_that_nests_deep_or_has_no_status_of_http_is_a_problem_documen
         assert refusal(made, request_for(PROFILE, "recognize", photo=PHOTO))["status"] == 502
 
 
-class _Dripping(httpx2.SyncByteStream):
-    def __iter__(self) -> Iterator[bytes]:
-        while True:
-            time.sleep(0.02)
-            yield b" "
+@pytest.mark.parametrize("drip", [b"x: y\r\n", b" "], ids=["headers", "body"])
+def test_an_answer_that_never_ends_is_given_up(drip: bytes, keystore: Keystore) -> None:
+    def dripping() -> None:
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n" + (b"\r\n" if drip == b" " else b""))
+            while True:  # each byte alone is in time
+                connection.sendall(drip)
+                time.sleep(0.02)
 
-
-def test_an_answer_that_never_ends_is_given_up(keystore: Keystore) -> None:
-    upstream = Recording(PROFILE)
-    upstream.next = [httpx2.Response(200, stream=_Dripping())]
-    made, start = proxy(keystore, upstream, timeout=0.2), time.monotonic()
-    assert refusal(made, request_for(PROFILE, "recognize", photo=PHOTO))["status"] == 504
-    assert time.monotonic() - start < 5
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=dripping, daemon=True).start()
+        made = Proxy(PROFILE, f"http://127.0.0.1:{server.getsockname()[1]}", QuickMixer(keystore), timeout=0.2)
+        start = time.monotonic()
+        assert refusal(made, request_for(PROFILE, "recognize", photo=PHOTO))["status"] == 504
+        assert time.monotonic() - start < 5
+        made.close()

@@ -11,16 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import Issuer
 from gateway_rig import gateway
 from servers import ALICE, BOB, SessionMixer, photo, recognition, session_mixer, witness
 from servers.compreface import RECOGNITION_KEY, VERIFICATION_KEY, CompreFaceService
@@ -143,7 +139,8 @@ def test_photos_that_cannot_be_used_are_problem_documents(mixer: SessionMixer) -
 def test_the_command_serves_over_tls_and_ends_in_good_order(tmp_path: Path, model: Callable[[str], Path]) -> None:
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
         model(name)
-    certificate, key = self_signed(tmp_path)
+    issuer = Issuer(tmp_path, "issuer")
+    made = issuer.issue("localhost")
     unlock = KeyFileUnlock.generate(tmp_path / "key")
     with Keystore.create(tmp_path / "keystore.db", unlock) as store:
         store.gallery()
@@ -155,8 +152,8 @@ def test_the_command_serves_over_tls_and_ends_in_good_order(tmp_path: Path, mode
         options = {
             "--upstream": f"http://{service.host}",
             "--port": str(port),
-            "--tls-certificate": str(certificate),
-            "--tls-key": str(key),
+            "--tls-certificate": str(made.certificate),
+            "--tls-key": str(made.key),
             "--callers": "tokens",
             "--tokens": str(tokens.path),
             "--upstream-secret": "x-api-key=COMPREFACE_KEY",
@@ -172,7 +169,7 @@ def test_the_command_serves_over_tls_and_ends_in_good_order(tmp_path: Path, mode
             stderr=subprocess.PIPE,
             text=True,
         )
-        trust = ssl.create_default_context(cafile=str(certificate))
+        trust = ssl.create_default_context(cafile=str(issuer.own.certificate))
         try:
             with httpx2.Client(base_url=f"https://localhost:{port}", verify=trust, timeout=60) as client:
                 for _ in range(300):
@@ -194,28 +191,3 @@ def test_the_command_serves_over_tls_and_ends_in_good_order(tmp_path: Path, mode
         assert text not in said
     assert {received.headers["x-api-key"] for received in service.received} == {RECOGNITION_KEY}
     assert witness().clear(service.received) == 1
-
-
-def self_signed(folder: Path) -> tuple[Path, Path]:
-    """A certificate for localhost, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate, private = folder / "certificate.pem", folder / "private.pem"
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    form = serialization.PrivateFormat.PKCS8
-    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
-    return certificate, private

@@ -7,6 +7,7 @@ Example:
 """
 
 from anonymix_adapters.gateway.app import Callers, Gateway, Limits
+from anonymix_adapters.gateway.fetching import Fetcher, FetchPolicy
 from anonymix_adapters.gateway.problems import ProblemError, problem
 from anonymix_adapters.gateway.profile import PROFILES, Profile, load_profile
 from anonymix_adapters.gateway.proxy import Proxy, Rights
@@ -17,6 +18,8 @@ __all__ = [
     "PROFILES",
     "RIGHTS",
     "Callers",
+    "FetchPolicy",
+    "Fetcher",
     "Gateway",
     "Limits",
     "ProblemError",

@@ -130,6 +130,28 @@ def gateway(
             help="A credential of the API, from an environment variable; callers show tokens in its place.",
         ),
     ] = None,
+    fetch_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fetch-host",
+            envvar=f"{_ENV}FETCH_HOST",
+            metavar="HOST[:PORT]",
+            help="Fetch photos by address from this host; without it addresses are refused.",
+        ),
+    ] = None,
+    fetch_network: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fetch-network",
+            envvar=f"{_ENV}FETCH_NETWORK",
+            metavar="CIDR",
+            help="A network that is not public, in which such hosts may be.",
+        ),
+    ] = None,
+    fetch_ca: Annotated[
+        Path | None,
+        typer.Option(envvar=f"{_ENV}FETCH_CA", metavar="FILE", help="Issuers of such hosts' certificates, PEM."),
+    ] = None,
     callers: Annotated[
         WhoCalls | None,
         typer.Option(
@@ -182,6 +204,7 @@ def gateway(
 
         from anonymix_adapters.gateway.api import Api
         from anonymix_adapters.gateway.app import Callers, Gateway, Limits
+        from anonymix_adapters.gateway.fetching import FetchPolicy
         from anonymix_adapters.gateway.page import Page
         from anonymix_adapters.gateway.profile import load_profile
         from anonymix_adapters.gateway.proxy import Proxy
@@ -208,6 +231,7 @@ def gateway(
                 timeout=timeout,
                 insecure_http=insecure_upstream,
                 secrets=_secrets(upstream_secret or []),
+                fetch=FetchPolicy.of(fetch_host or (), fetch_network or (), ca=fetch_ca, max_bytes=max_body),
             )
         made = Gateway(
             proxy,

@@ -41,7 +41,7 @@ class Picture(_Checked):
     Attributes:
         file: Part of a multipart body.
         base64: Field of a JSON or form body that holds it in Base64, or as a data URL.
-        url: Field that holds its address.
+        url: Field that holds its address; it may be the same as `base64`.
         token: Field that names a face which the API has seen before.
         optional: Whether the call may go without it.
     """
@@ -124,6 +124,10 @@ class Route(_Checked):
             raise ValueError(f"{self.call}: a route with the purpose {self.purpose} and its pictures disagree")
         if (self.pictures or self.fields) and not self.bodies:
             raise ValueError(f"{self.call}: fields and pictures need a body")
+        for picture in self.pictures.values():
+            as_file = picture.file and "multipart" in self.bodies and "json" not in self.bodies
+            if picture.url and not picture.base64 and not as_file:
+                raise ValueError(f"{self.call}: a face that takes an address's place has no place itself")
         for place in filter(None, (self.subject, self.collection)):
             source, _, name = place.partition(".")
             known = {"query": set(self.query), "fields": set(self.fields), "path": set(self.parameters)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,12 +14,14 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import ValidationError
 
+from anonymix_adapters._http import Transport, within
 from anonymix_adapters._rest import Call, Reply
 from anonymix_adapters._rest_interceptor import CloudInterceptor
-from anonymix_adapters._rest_pictures import Fetch, Url
+from anonymix_adapters._rest_pictures import Url
 from anonymix_adapters._wire import check_values, current, not_ours
 from anonymix_adapters.errors import AdapterError, BackEndError
 from anonymix_adapters.gateway.answers import Answer, checked, passed_headers
+from anonymix_adapters.gateway.fetching import Fetcher, FetchPolicy
 from anonymix_adapters.gateway.front import AnyReply, at, filled, front_of
 from anonymix_adapters.gateway.problems import ProblemError, malformed, refused
 from anonymix_adapters.gateway.profile import Profile, Route
@@ -103,7 +104,7 @@ class Proxy:
             request with a photo must name the subject.
         scope: Scope of the keys, or a function of the collection.
         collection: What the collection is called in records where the API names none.
-        fetch: Fetches photos by address; None refuses addresses.
+        fetch: Which addresses of photos are fetched; none by default.
         timeout: Seconds for connecting, and for the back end's silence. A whole answer has six times as long.
         insecure_http: Allow plain http to another machine.
         secrets: Credentials of the back end by header or field; they take the place of a caller's own, and go
@@ -124,7 +125,7 @@ class Proxy:
         keys: KeyUse = "gallery",
         scope: ScopeRule = "default",
         collection: str = "default",
-        fetch: Fetch | None = None,
+        fetch: FetchPolicy | None = None,
         timeout: float = 10.0,
         insecure_http: bool = False,
         secrets: Mapping[str, str] | None = None,
@@ -154,16 +155,18 @@ class Proxy:
                 raise AdapterError("the profile has no such credential", where=name, fix=f"it has {wanted}")
         self._collection = profile.collection or collection
         self.interceptor = CloudInterceptor(_Watched(mixer), profile.name, keys=keys, scope=scope)
-        self._front = front_of(profile, self.interceptor, self._collection, fetch)
+        self._fetcher = Fetcher(fetch or FetchPolicy())
+        self._front = front_of(profile, self.interceptor, self._collection, self._fetcher)
         self._replies: Mapping[str, type[Reply]] = getattr(self._front, "replies", {})
         self._base, self._timeout = upstream.rstrip("/") + profile.base, httpx2.Timeout(timeout).as_dict()
         self._longest = timeout * _SLOWEST_ANSWER
-        # The transport itself: a client would follow proxies of the environment, and log addresses with names.
-        self._transport = transport or httpx2.HTTPTransport(trust_env=False)
+        # The transport itself: a client would log addresses with names.
+        self._transport = transport or Transport()
 
     def close(self) -> None:
         """Close the connections to the back end."""
         self._transport.close()
+        self._fetcher.close()
 
     def answer(self, request: Received, rights: Rights) -> Answer:
         """Pass a request on, with cancelable faces in the place of its photos, and return the answer.
@@ -356,8 +359,11 @@ class _Exchange:
     def _in_json(self, call: Call[Any], pictures: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[str, Any]:
         typed = {name: self.understood.typed.get(name, value) for name, value in call.fields.items()}
         for name, picture in pictures.items():
-            given = self.understood.pictures[name]
-            typed[given.place] = _text(given, picture)
+            given, places = self.understood.pictures[name], self.understood.route.pictures[name]
+            if given.kind == "token":
+                typed[given.place] = picture.token
+            else:
+                typed[places.base64] = _text(given, picture)
         return {**typed, **secrets}
 
     def _in_form(self, pictures: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -367,8 +373,8 @@ class _Exchange:
             given, places = self.understood.pictures[name], self.understood.route.pictures[name]
             if given.kind == "token":
                 texts[given.place] = picture.token
-            elif given.kind == "base64":
-                texts[given.place] = _text(given, picture)
+            elif given.kind == "base64" or not places.file:
+                texts[places.base64] = _text(given, picture)
             else:  # a file, or one that was fetched
                 files[places.file] = ("face.jpg", picture, "image/jpeg")
         return files, texts
@@ -381,19 +387,17 @@ class _Exchange:
             status=504, what="the back end took too long", where=where, code="back_end_timeout", retry_after=5
         )
         try:
-            response = self.proxy._transport.handle_request(request)
-            try:
-                body, end = bytearray(), time.monotonic() + self.proxy._longest
-                for chunk in response.iter_bytes():
-                    body += chunk
-                    if time.monotonic() > end:
-                        raise too_slow
-                    if len(body) > _LONGEST_ANSWER:
-                        raise ProblemError(
-                            status=502, what="the back end's answer is too long", where=where, code="back_end"
-                        )
-            finally:
-                response.close()
+            with within(self.proxy._longest):
+                response, body = self.proxy._transport.handle_request(request), bytearray()
+                try:
+                    for chunk in response.iter_bytes():
+                        body += chunk
+                        if len(body) > _LONGEST_ANSWER:
+                            raise ProblemError(
+                                status=502, what="the back end's answer is too long", where=where, code="back_end"
+                            )
+                finally:
+                    response.close()
         except httpx2.TimeoutException:
             raise too_slow from None
         except (httpx2.HTTPError, httpx2.StreamError) as error:

@@ -346,7 +346,8 @@ def _pictures(route: Route, fields: dict[str, Any], files: dict[str, bytes], bod
             given.append(Given("file", "", files.pop("")))
         if places.file and places.file in files:
             given.append(Given("file", places.file, files.pop(places.file)))
-        if places.base64 and places.base64 in fields:
+        shared = places.base64 == places.url and _names_an_address(fields.get(places.url))
+        if places.base64 and places.base64 in fields and not shared:
             given.append(_from_base64(places.base64, fields.pop(places.base64)))
         for kind, place in (("url", places.url), ("token", places.token)):
             if place and place in fields:
@@ -363,6 +364,11 @@ def _pictures(route: Route, fields: dict[str, Any], files: dict[str, bytes], bod
     for name in files:
         raise refused("the profile does not know this file; nothing was sent", where=_named(name), code="unknown_field")
     return found
+
+
+def _names_an_address(value: Any) -> bool:
+    """Whether a field that may hold a picture or its address holds an address."""
+    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
 
 
 def _from_base64(name: str, value: Any) -> Given:
