@@ -106,6 +106,21 @@ class Anonymixer:
         mixer._owns_keystore = True
         return mixer
 
+    def with_keystore(self, keystore: KeySource) -> Anonymixer:
+        """The same mixer over other keys, with the same weights in memory.
+
+        It is for keys that are not the application's: those of a drill, or of a look at what a new key would
+        draw. It is good for as long as this one is open.
+
+        Args:
+            keystore: Where the other keys are. It stays the caller's to close.
+        """
+        other = object.__new__(Anonymixer)
+        other._keystore, other._owns_keystore = keystore, False
+        other._options, other._parts = self._options, self._parts
+        other._production = Production(self._parts, keystore)
+        return other
+
     @property
     def fingerprint(self) -> str:
         """The mixer fingerprint, 32 hex digits; of faces that no sealed reference had a say in."""

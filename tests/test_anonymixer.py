@@ -242,6 +242,15 @@ def test_a_gallery_key_is_one_for_everybody_in_a_scope(mixer: Anonymixer, one: P
     assert gate.pixels.tobytes() != club.pixels.tobytes()
 
 
+def test_the_same_mixer_draws_under_keys_of_another_keystore(mixer: Anonymixer, one: Path) -> None:
+    other = mixer.with_keystore(SeededKeys(3))
+    assert other.fingerprint == mixer.fingerprint
+    first, again = (other.protect(one, subject="alice", enrol=True).pixels for _ in range(2))
+    assert (first == again).all()
+    assert not (first == mixer.protect(one, subject="alice", enrol=True).pixels).all()
+    assert other.keystore is not mixer.keystore
+
+
 def test_enrolling_issues_a_key_once(mixer: Anonymixer, one: Path) -> None:
     first = mixer.protect(one, subject="newcomer", enrol=True)
     again = mixer.protect(one, subject="newcomer", enrol=True)

@@ -209,9 +209,39 @@ class Bulk(Base):
             _asked.identifier(external_id, "external_id"),
         )
 
-    def enrolments(self, scope: str | None = None) -> Iterator[EnrolmentInfo]:
-        """All enrolment records, page by page."""
-        return _enrolments.walk(self._core, scope=scope, fingerprints=None, due=False)
+    def enrolments(
+        self,
+        scope: str | None = None,
+        *,
+        fingerprint: str | None = None,
+        guided_fingerprint: str | None = None,
+    ) -> Iterator[EnrolmentInfo]:
+        """All enrolment records, page by page; what is due is told as by ``due``."""
+        fingerprints = _fingerprints(fingerprint, guided_fingerprint)
+        return _enrolments.walk(self._core, scope=scope, fingerprints=fingerprints, due=False)
+
+    def enrolments_of(
+        self,
+        subject: str,
+        scope: str = DEFAULT_SCOPE,
+        *,
+        fingerprint: str | None = None,
+        guided_fingerprint: str | None = None,
+    ) -> Iterator[EnrolmentInfo]:
+        """The enrolment records of a subject in a scope, under whichever key; looked up, however many others are.
+
+        Args:
+            subject: The subject, or "" for all records under the gallery key.
+            scope: The scope.
+            fingerprint: As for ``due``.
+            guided_fingerprint: As for ``due``.
+
+        Raises:
+            InvalidSubjectError: Subject or scope is not a usable name.
+        """
+        fingerprints = _fingerprints(fingerprint, guided_fingerprint)
+        of = self._who(subject, scope) if subject else gallery_of(self._core.keys, scope)
+        return _enrolments.walk(self._core, scope=scope, fingerprints=fingerprints, due=False, of=of)
 
     def due(
         self,

@@ -20,7 +20,7 @@ from anonymix_keystore._errors import (
 )
 from anonymix_keystore._lifecycle import Who, find_scope, need_head, not_active
 from anonymix_keystore._names import checked
-from anonymix_keystore._rows import ENROLMENTS, HEADS, KEYS, PAGE, Enrolment, Head, Key, State
+from anonymix_keystore._rows import ENROLMENTS, HEADS, KEYS, PAGE, Enrolment, Head, Key, Purpose, State
 
 _WIDTH = ENROLMENTS.width
 _HEAD_END = _WIDTH + HEADS.width
@@ -167,17 +167,26 @@ def mark_removed(change: Change, entry: str) -> bool:
     return True
 
 
-def walk(core: Core, *, scope: str | None, fingerprints: Container[str] | None, due: bool) -> Iterator[EnrolmentInfo]:
-    """All records, or those that are due, page by page; each page is read afresh."""
+def walk(
+    core: Core, *, scope: str | None, fingerprints: Container[str] | None, due: bool, of: Who | None = None
+) -> Iterator[EnrolmentInfo]:
+    """All records, those of a subject or of a gallery key, or those that are due.
+
+    They come page by page; each page is read afresh.
+    """
     with core.lock:
         wanted = None if scope is None else find_scope(core.db, core.keys, checked(scope, "scope"))
     if scope is not None and wanted is None:
         return
     condition = "" if wanted is None else f" AND h.scope = {wanted.id:d}"
+    values: tuple[bytes, ...] = ()
+    if of is not None:  # both columns have an index
+        column = "holder" if of.purpose is Purpose.GALLERY else "subject"
+        condition, values = f" AND e.{column} = ?", (of.tag,)
 
     def page(db: Database, keys: KeyRing, after: EnrolmentInfo | None) -> list[EnrolmentInfo]:
         entry = b"" if after is None else bytes.fromhex(after.entry)
-        records = db.rows(f"{_JOINED} > ?{condition} ORDER BY e.entry LIMIT ?", (entry, PAGE))
+        records = db.rows(f"{_JOINED} > ?{condition} ORDER BY e.entry LIMIT ?", (entry, *values, PAGE))
         return [_info(keys, raw, fingerprints, db.where) for raw in records]
 
     for item in core.pages(page, None):

@@ -272,3 +272,11 @@ class Subjects(Base):
             UnknownSubjectError: No key was ever issued.
         """
         return tuple(_lifecycle.history(self._core, self._who(subject, scope)))
+
+    def gallery_history(self, scope: str = DEFAULT_SCOPE) -> tuple[KeyInfo, ...]:
+        """All versions of the gallery key of a scope, ascending; none is issued.
+
+        Raises:
+            UnknownSubjectError: None was ever issued.
+        """
+        return tuple(_lifecycle.history(self._core, _lifecycle.gallery_of(self._core.keys, scope)))

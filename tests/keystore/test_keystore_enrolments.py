@@ -47,6 +47,31 @@ def test_a_record_holds_what_an_adapter_needs(store: Keystore) -> None:
     assert only(list(store.enrolments("staff"))) == info
 
 
+def test_the_records_of_one_subject_are_looked_up(store: Keystore) -> None:
+    for subject in ("alice", "bob"):
+        store.issue(subject)
+        enrol(store, subject, f"{subject} 1")
+    store.gallery()
+    enrol(store, "alice", "alice 2", gallery=True)
+    store.issue("alice", "staff")
+    enrol(store, "alice", "alice 3", scope="staff")
+    names = lambda found: sorted(item.external_id for item in found)  # noqa: E731
+    assert names(store.enrolments_of("alice")) == ["alice 1", "alice 2"]
+    assert names(store.enrolments_of("alice", "staff")) == ["alice 3"]
+    assert names(store.enrolments_of("")) == ["alice 2"]
+    assert names(store.enrolments_of("carol")) == names(store.enrolments_of("alice", "nowhere")) == []
+    assert only(list(store.enrolments_of("bob", fingerprint="f2"))).why == "mixer"
+    assert {item.why for item in store.enrolments(fingerprint="f2")} == {"mixer"}
+
+
+def test_the_versions_of_a_gallery_key_are_listed_and_none_is_issued(store: Keystore) -> None:
+    with pytest.raises(UnknownSubjectError):
+        store.gallery_history()
+    store.gallery()
+    store.rotate_gallery()
+    assert [info.version for info in store.gallery_history()] == [1, 2]
+
+
 def test_rotation_makes_deletion_and_new_enrolment_due(store: Keystore) -> None:
     store.issue("alice")
     store.issue("bob")
