@@ -230,17 +230,26 @@ class Bulk(Base):
     ) -> Iterator[EnrolmentInfo]:
         """The enrolment records of a subject in a scope, under whichever key; looked up, however many others are.
 
-        Args:
-            subject: The subject, or "" for all records under the gallery key.
-            scope: The scope.
-            fingerprint: As for ``due``.
-            guided_fingerprint: As for ``due``.
+        What is due is told as by ``due``.
 
         Raises:
             InvalidSubjectError: Subject or scope is not a usable name.
         """
         fingerprints = _fingerprints(fingerprint, guided_fingerprint)
-        of = self._who(subject, scope) if subject else gallery_of(self._core.keys, scope)
+        return _enrolments.walk(
+            self._core, scope=scope, fingerprints=fingerprints, due=False, of=self._who(subject, scope)
+        )
+
+    def gallery_enrolments(
+        self,
+        scope: str = DEFAULT_SCOPE,
+        *,
+        fingerprint: str | None = None,
+        guided_fingerprint: str | None = None,
+    ) -> Iterator[EnrolmentInfo]:
+        """The enrolment records under the gallery key of a scope; as ``enrolments_of``."""
+        fingerprints = _fingerprints(fingerprint, guided_fingerprint)
+        of = gallery_of(self._core.keys, scope)
         return _enrolments.walk(self._core, scope=scope, fingerprints=fingerprints, due=False, of=of)
 
     def due(

@@ -179,6 +179,7 @@ CALLS: dict[str, Call] = {
     "scopes": lambda scene: scene.store.scopes(),
     "list": lambda scene: _each(scene.store.list()),
     "history": lambda scene: scene.store.history(scene.name),
+    "gallery_history": lambda scene: scene.store.gallery() and scene.store.gallery_history(),
     "rotate_all": lambda scene: scene.store.rotate_all(
         subjects=[scene.name], reason=scene.dice.choice(["routine", "breach"])
     ),
@@ -190,6 +191,8 @@ CALLS: dict[str, Call] = {
     "mark_removed": lambda scene: scene.store.mark_removed(scene.enrolled()),
     "enrolment": lambda scene: scene.store.enrolment(adapter="x", collection="c", external_id="e"),
     "enrolments": lambda scene: _each(scene.store.enrolments()),
+    "enrolments_of": lambda scene: _each(scene.store.enrolments_of(scene.name)),
+    "gallery_enrolments": lambda scene: _each(scene.store.gallery_enrolments()),
     "due": lambda scene: _each(scene.store.due(fingerprint="other")),
     "audit": lambda scene: _each(scene.store.audit()),
     "export_audit": _exported,

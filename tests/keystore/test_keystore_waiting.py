@@ -255,6 +255,11 @@ def test_an_open_iterator_holds_nobody_up(tmp_path: Path, name: str, clock: Cloc
     clock.forward(days=100)
     scene.store.issue("today")
     options: dict[str, object] = {}
+    if name in {"enrolments_of", "gallery_enrolments"}:
+        scene.store.gallery()
+        entry = {"adapter": "a", "collection": "c", "version": 1, "fingerprint": "f", "gallery": True}
+        scene.store.record_enrolment("today", external_id="today", **entry)  # type: ignore[arg-type]
+        options |= {"subject": "today"} if name == "enrolments_of" else {}
     if name in {"unused_since", "forget_unused"}:
         from datetime import timedelta
 
@@ -271,7 +276,10 @@ def test_an_open_iterator_holds_nobody_up(tmp_path: Path, name: str, clock: Cloc
 
 
 def test_the_iterators_are_those_known() -> None:
-    assert iterators() == ["audit", "due", "enrolments", "forget_unused", "list", "subjects", "unused_since"]
+    assert iterators() == [
+        *("audit", "due", "enrolments", "enrolments_of", "forget_unused", "gallery_enrolments", "list"),
+        *("subjects", "unused_since"),
+    ]
 
 
 @pytest.mark.parametrize("what", ["export", "backup", "check of an export", "jobs"])
