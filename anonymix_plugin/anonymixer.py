@@ -14,11 +14,12 @@ from anonymix_keystore import Anchor, Keystore, Unlock
 from anonymix_plugin.assembly import assemble
 from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.configuration import load_configuration
-from anonymix_plugin.errors import naming_extras
+from anonymix_plugin.errors import UsageError, naming_extras
 from anonymix_plugin.faces import FacePolicy
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.images import ChannelOrder, PhotoSource
 from anonymix_plugin.keys import KeyChoice, KeySource
+from anonymix_plugin.keyservice import RemoteKeystore, ServiceCredentials, service_address
 from anonymix_plugin.mixer.policy import MixingPolicy
 from anonymix_plugin.options import GivenOptions, MixerOptions
 from anonymix_plugin.production import Outcome, PhotoRequest, Production, many
@@ -65,12 +66,14 @@ class Anonymixer:
         anchor: Anchor | None = None,
         second_unlock: Unlock | None = None,
         accept_clock: bool = False,
+        credentials: ServiceCredentials | None = None,
         **options: Unpack[GivenOptions],
     ) -> Self:
-        """Open a keystore and the weights.
+        """Open a keystore, or the line to a key service, and the weights.
 
         Args:
-            keystore: Path of the keystore; `anonymix keys init` makes one.
+            keystore: Path of the keystore; `anonymix keys init` makes one. Or "https://HOST:PORT", the address of
+                a key service (`anonymix keys serve`), which opens its store itself.
             unlock: How to unlock it. Without it: `passphrase`, else what the store names, with secrets from
                 the environment (ANONYMIX_PASSPHRASE, ANONYMIX_KEYFILE, ...). Nothing is asked for.
             passphrase: The passphrase, where the store is locked by one.
@@ -81,24 +84,38 @@ class Anonymixer:
                 those scopes are refused.
             accept_clock: Take the clock as right, though it stands before the store's last change or far
                 after it.
+            credentials: The client certificate that a key service is shown. Without it: what
+                ANONYMIX_CLIENT_CERTIFICATE, ANONYMIX_CLIENT_KEY and ANONYMIX_SERVICE_CA name.
             options: Fields of `options.MixerOptions`.
 
         Raises:
             KeystoreError: The store is missing, stays locked, or is damaged.
             ModelError: Weights are missing or damaged.
+            UsageError: A key service is named, and how to open a store besides; or the other way round.
         """
-        store = Keystore.open(
-            keystore,
-            unlock_without_asking(keystore, passphrase) if unlock is None else unlock,
-            anchor=anchor_in_use() if anchor is None else anchor,
-            busy_timeout=load_configuration().keystore.busy_timeout,
-            accept_clock=accept_clock,
-        )
+        remote = service_address(keystore) is not None
+        of_stores = (unlock, passphrase, anchor, second_unlock, accept_clock or None)
+        if remote and any(value is not None for value in of_stores):
+            raise UsageError("a key service opens its store itself", fix="give credentials alone")
+        if credentials is not None and not remote:
+            raise UsageError("credentials are for a key service", where="keystore", fix="give https://HOST:PORT")
+        store: Keystore | RemoteKeystore
+        if remote:
+            store = RemoteKeystore(os.fspath(keystore), credentials)
+        else:
+            store = Keystore.open(
+                keystore,
+                unlock_without_asking(keystore, passphrase) if unlock is None else unlock,
+                anchor=anchor_in_use() if anchor is None else anchor,
+                busy_timeout=load_configuration().keystore.busy_timeout,
+                accept_clock=accept_clock,
+            )
         try:
-            if second_unlock is None:
-                unlock_references_without_asking(store)
-            else:
-                store.originals.unlock(second_unlock)
+            if isinstance(store, Keystore):
+                if second_unlock is None:
+                    unlock_references_without_asking(store)
+                else:
+                    store.originals.unlock(second_unlock)
             mixer = cls(store, **options)
         except BaseException:
             store.close()

@@ -78,20 +78,29 @@ class MissingPackageError(UsageError):
     code = "missing_package"
 
     @classmethod
-    def of(cls, error: ImportError) -> MissingPackageError | None:
-        """Describe a failed import, or return None if the package is part of Anonymix itself."""
+    def of(cls, error: ImportError, extra: str = "") -> MissingPackageError | None:
+        """Describe a failed import, or return None if the package is part of Anonymix itself.
+
+        Args:
+            error: The error.
+            extra: The extra that brings all that is imported there, where that is known.
+        """
         name = (error.name or "").partition(".")[0]
         if name.startswith("anonymix"):
             return None
         fix = "install it with pip"
-        if name in _EXTRAS:
-            fix = f'pip install "anonymix-plugin[{_EXTRAS[name]}]"'
+        extra = extra or _EXTRAS.get(name, "")
+        if extra:
+            fix = f'pip install "anonymix-plugin[{extra}]"'
         return cls("a package that this needs is not installed", where=name, fix=fix)
 
 
 @contextmanager
-def naming_extras() -> Iterator[None]:
+def naming_extras(extra: str = "") -> Iterator[None]:
     """Turn a failed import in the block into a `MissingPackageError` that names the extra.
+
+    Args:
+        extra: The extra that brings all that is imported there; by default, what is known of the package.
 
     Raises:
         MissingPackageError: A package is missing.
@@ -99,7 +108,7 @@ def naming_extras() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        missing = MissingPackageError.of(error)
+        missing = MissingPackageError.of(error, extra)
         if missing is None:
             raise
         raise missing from error

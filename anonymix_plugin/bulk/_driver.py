@@ -17,6 +17,7 @@ from anonymix_plugin.bulk._values import Block, BulkError, Fault, Figures, Resul
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import ImageFormat
 from anonymix_plugin.keys import KeyChoice, KeySource
+from anonymix_plugin.keyservice import RemoteKeystore
 from anonymix_plugin.options import MixerOptions
 
 _MOST_TRIES: Final = 2
@@ -51,7 +52,7 @@ class _Sink(Protocol):
 
 def protect_in_bulk(
     rows: Iterable[Row],
-    keys: Keystore,
+    keys: Keystore | RemoteKeystore,
     ledger: Ledger,
     options: MixerOptions,
     *,
@@ -71,7 +72,7 @@ def protect_in_bulk(
 
     Args:
         rows: The rows, the same ones in every run; they are read as they are needed.
-        keys: The keystore. Workers get the keys of their block alone, sealed.
+        keys: The keystore, or the line to a key service. Workers get the keys of their block alone, sealed.
         ledger: Where faces and outcomes go.
         options: What the mixers are to be like; without `progress`.
         workers: How many processes.
@@ -296,7 +297,7 @@ class _Job:
         return now != block.keys[place]
 
 
-def _without_references(rows: Iterable[Row], keys: Keystore) -> Iterator[Row]:
+def _without_references(rows: Iterable[Row], keys: Keystore | RemoteKeystore) -> Iterator[Row]:
     known: set[str] = set()
     for row in rows:
         if row.scope not in known and keys.references.enabled(row.scope):

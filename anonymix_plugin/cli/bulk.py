@@ -110,7 +110,7 @@ def protect(
         raise UsageError("the table says whose photos they are", where="--subject", fix="leave it out")
 
     from anonymix_plugin.bulk import Ledger, protect_in_bulk, rehearse, rows_of_table
-    from anonymix_plugin.cli.keys import open_keystore
+    from anonymix_plugin.cli.keys import open_keys
     from anonymix_plugin.images import default_limits
 
     def rows() -> Iterator[Row]:
@@ -130,7 +130,7 @@ def protect(
     asked = {"block": block, "format": kind, "enrol": enrol, "scope": scope, "gallery": gallery, "subject": subject}
     asked |= {each.name: str(getattr(mixing, each.name)) for each in fields(mixing)}
     with (
-        open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store,
+        open_keys(keystore, passphrase_fd, accept_clock=accept_clock) as store,
         Ledger(output, asked) as ledger,
         _Bar(total) as bar,
     ):

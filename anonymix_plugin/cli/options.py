@@ -159,7 +159,9 @@ EncoderWeightsOption = Annotated[
 ]
 KeystoreOption = Annotated[
     Path | None,
-    typer.Option("--keystore", envvar="ANONYMIX_KEYSTORE", metavar="PATH", help="The keystore's file."),
+    typer.Option(
+        "--keystore", envvar="ANONYMIX_KEYSTORE", metavar="PATH", help="The keystore's file, or https://HOST:PORT."
+    ),
 ]
 DescriptorOption = Annotated[
     int | None,

@@ -32,8 +32,8 @@ from anonymix_plugin.cli.report import EXIT_SOME_FAILED, Fault, fault_of, print_
 from anonymix_plugin.errors import AnonymixError, DifferentPeopleError, OutputError, PhotoError, UsageError
 
 if TYPE_CHECKING:
-    from anonymix_keystore import Keystore
     from anonymix_plugin.anonymixer import Anonymixer
+    from anonymix_plugin.keys import KeySource
     from anonymix_plugin.mixer.refine.refiner import RefineStep
     from anonymix_plugin.production import PhotoRequest
     from anonymix_plugin.values import CancelableFace
@@ -171,9 +171,9 @@ def protect(
     if output.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"} and not output.is_dir():
         raise UsageError("the output is a folder, and this looks like a file", where=str(output), fix="-o FOLDER")
 
-    from anonymix_plugin.cli.keys import open_keystore
+    from anonymix_plugin.cli.keys import open_keys
 
-    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock, references_of=scope) as store:
+    with open_keys(keystore, passphrase_fd, accept_clock=accept_clock, references_of=scope) as store:
         if dataset is not None:
             from anonymix_keystore import UnknownSubjectError
             from anonymix_plugin.faces import YuNet
@@ -221,7 +221,7 @@ def _refuse_beside_dataset(keys: SetKeys, given: Mapping[str, bool], *, enrol: b
         raise UsageError("--enrol issues first keys to subjects", fix="leave it out")
 
 
-def _check_key(store: Keystore, subject: str | None, scope: str, version: int | None, *, enrol: bool) -> None:
+def _check_key(store: KeySource, subject: str | None, scope: str, version: int | None, *, enrol: bool) -> None:
     """Fail before seconds go into loading weights, and say what to do in terms of the command line."""
     from anonymix_keystore import UnknownSubjectError, UnknownVersionError
 

@@ -85,14 +85,14 @@ def verify(
     if mixing.faces is Several.ALL:
         raise UsageError("one face is compared with one face", where="--faces", fix="use largest or error")
 
-    from anonymix_plugin.cli.keys import open_keystore
+    from anonymix_plugin.cli.keys import open_keys
     from anonymix_plugin.verification import Verifier, named_threshold
 
     named_threshold(recogniser, threshold)  # a mistyped one should not cost seconds of loading
     owner_b = subject if other_subject is None else other_subject
     used_b = version if version_b is None and other_subject is None else version_b
     with (
-        open_keystore(keystore, passphrase_fd, accept_clock=accept_clock, references_of=scope) as store,
+        open_keys(keystore, passphrase_fd, accept_clock=accept_clock, references_of=scope) as store,
         mixing.opened(store) as mixer,
     ):
         verifier = Verifier(recogniser, threshold)

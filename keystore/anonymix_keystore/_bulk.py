@@ -209,6 +209,10 @@ class Bulk(Base):
             _asked.identifier(external_id, "external_id"),
         )
 
+    def enrolment_named(self, entry: str) -> EnrolmentInfo | None:
+        """The record of the name that ``record_enrolment`` gave, or ``None``."""
+        return _enrolments.named(self._core, _asked.text(entry, "entry"))
+
     def enrolments(
         self,
         scope: str | None = None,

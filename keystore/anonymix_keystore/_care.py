@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import IO, Any
 
-from anonymix_keystore import _asked, _audit, _backup, _erasure
-from anonymix_keystore._anchor import Anchor, AnchorState
+from anonymix_keystore import _asked, _audit, _backup, _erasure, _header
+from anonymix_keystore._anchor import Anchor, AnchorState, compare
 from anonymix_keystore._backup import BackupInfo
 from anonymix_keystore._base import Base
+from anonymix_keystore._core import acting_as
 from anonymix_keystore._erasure import ForgetReceipt, LastUse
 from anonymix_keystore._errors import DamagedError, InvalidRequestError
 from anonymix_keystore._unlock import Unlock
@@ -22,6 +24,17 @@ RETENTION = timedelta(days=3 * 365)  # 740 ILCS 14/15(a): within three years of 
 
 class Care(Base):
     """Audit trail, full check, anchor, erasing and retention, backup."""
+
+    def acting_for(self, actor: str) -> AbstractContextManager[None]:
+        """Name who makes the changes of a block, in this thread or task, in the audit trail.
+
+        Args:
+            actor: Who it is, in the place of the ``actor`` that the store was opened with.
+
+        Raises:
+            InvalidRequestError: It is no text, or empty.
+        """
+        return acting_as(_asked.text(actor, "actor", empty=False))
 
     def audit(self, after: int = 0) -> Iterator[dict[str, Any]]:
         """The lines of the audit trail, as dictionaries.
@@ -97,6 +110,18 @@ class Care(Base):
         """The state that an anchor would keep now."""
         header = self._core.header()
         return AnchorState.of(self._core.keys, header.epoch, header.head)
+
+    def check_state(self, state: AnchorState) -> None:
+        """See that this store has come past a state that somebody keeps of it.
+
+        Raises:
+            AnchorError: It is another store's, or forged.
+            RolledBackError: The store is older than the state, or its history is another.
+        """
+        if not isinstance(state, AnchorState):
+            raise InvalidRequestError("state must be an AnchorState", where="state")
+        with self._core.reading() as (db, keys):
+            compare(state, db, keys, _header.load(db, keys))
 
     def tie_anchor(self, anchor: Anchor) -> None:
         """Tie the store to an anchor from now on, a new one or one of its own.

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,19 @@ T = TypeVar("T")
 USES_KEPT = 1_000
 SCRUB_SECONDS = 0.05  # how long a change waits, once, for readers before erased bytes leave the log
 TURN_SECONDS = 0.005  # a pause between two batches, in which other writers get their turn
+
+
+_acting: ContextVar[str] = ContextVar("anonymix_keystore_acting", default="")
+
+
+@contextlib.contextmanager
+def acting_as(actor: str) -> Iterator[None]:
+    """Make the changes of the block for somebody, in this thread or task."""
+    before = _acting.set(actor)
+    try:
+        yield
+    finally:
+        _acting.reset(before)
 
 
 class Change:
@@ -339,7 +353,8 @@ class Core:
                     self._check_form(db, header)
                     _audit.check_tail(db, header)
                     now = self._time(header, accept_clock)
-                    change = Change(db, self._keys, header, now, self._actor, clock_accepted=accept_clock)
+                    actor = _acting.get() or self._actor
+                    change = Change(db, self._keys, header, now, actor, clock_accepted=accept_clock)
                     self._write_uses(change, used)
                     yield change
                     change.finish()

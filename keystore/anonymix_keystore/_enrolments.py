@@ -148,10 +148,7 @@ def _detail(keys: KeyRing, row: Enrolment, where: str) -> dict[str, str]:
 
 def mark_removed(change: Change, entry: str) -> bool:
     """The entry was deleted from the back end; returns whether there was a record of it."""
-    try:
-        tag = bytes.fromhex(entry)
-    except ValueError:
-        raise InvalidRequestError("entry must be 64 hex digits", where="entry") from None
+    tag = _tag_named(entry)
     found = change.db.row(f"{ENROLMENTS.select} WHERE entry = ?", (tag,))
     if found is None:
         return False
@@ -165,6 +162,13 @@ def mark_removed(change: Change, entry: str) -> bool:
         change.update_all(ENROLMENTS, [(row._replace(removed=change.now), weight)])
     change.note("unenrol", entry=row.entry.hex())
     return True
+
+
+def _tag_named(entry: str) -> bytes:
+    try:
+        return bytes.fromhex(entry)
+    except ValueError:
+        raise InvalidRequestError("entry must be 64 hex digits", where="entry") from None
 
 
 def walk(
@@ -196,8 +200,17 @@ def walk(
 
 def find(core: Core, adapter: str, collection: str, external_id: str) -> EnrolmentInfo | None:
     """The record of one entry, found by its primary key."""
+    return _at(core, entry_tag(core.keys, adapter, collection, external_id))
+
+
+def named(core: Core, entry: str) -> EnrolmentInfo | None:
+    """The record of one name."""
+    return _at(core, _tag_named(entry))
+
+
+def _at(core: Core, tag: bytes) -> EnrolmentInfo | None:
     with core.reading() as (db, keys):
-        raw = db.row(f"{_JOINED} = ?", (entry_tag(keys, adapter, collection, external_id),))
+        raw = db.row(f"{_JOINED} = ?", (tag,))
         return None if raw is None else _info(keys, raw, None, db.where)
 
 

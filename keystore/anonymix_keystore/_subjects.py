@@ -141,15 +141,21 @@ class Subjects(Base):
         """
         return _lifecycle.at(self._core, self._who(subject, scope), _asked.whole(version, "version"))
 
-    def gallery(self, scope: str = DEFAULT_SCOPE) -> SubjectKey:
+    def gallery(self, scope: str = DEFAULT_SCOPE, *, issue: bool = True) -> SubjectKey:
         """The gallery key of a scope, issued at first use: one key for all, for 1:N search.
 
         It is independent of all subject keys; its ``subject`` is "".
 
+        Args:
+            scope: The scope.
+            issue: Whether it is issued if there never was one.
+
         Raises:
             KeyRevokedError: It was revoked.
+            UnknownSubjectError: There never was one, and ``issue`` is false.
         """
-        return self._current_or_issue(_lifecycle.gallery_of(self._core.keys, scope))
+        who = _lifecycle.gallery_of(self._core.keys, scope)
+        return self._current_or_issue(who) if _asked.flag(issue, "issue") else _lifecycle.current(self._core, who)
 
     def rotate(
         self,

@@ -150,6 +150,11 @@ def _with_reference(scene: Scene) -> SubjectKey:
     return key
 
 
+def _for_somebody(scene: Scene) -> None:
+    with scene.store.acting_for("somebody"):
+        scene.store.issue(scene.fresh)
+
+
 CALLS: dict[str, Call] = {
     "create": _created,
     "open": _reopened,
@@ -198,6 +203,9 @@ CALLS: dict[str, Call] = {
     "export_audit": _exported,
     "check_audit_export": lambda scene: scene.store.check_audit_export(_exported(scene)),
     "verify": lambda scene: scene.store.verify(),
+    "enrolment_named": lambda scene: scene.store.enrolment_named(scene.enrolled()),
+    "acting_for": _for_somebody,
+    "check_state": lambda scene: scene.store.check_state(scene.store.anchor_state()),
     "anchor_state": lambda scene: scene.store.anchor_state(),
     "tie_anchor": _tied,
     "forget": lambda scene: scene.store.forget(scene.store.issue(scene.fresh).subject),

@@ -38,6 +38,8 @@ def locks(path: Path) -> set[tuple[str, ...]]:
     inodes = {str(name.stat().st_ino): name.name for name in own(path) if name.exists()}
     found = set()
     for line in Path("/proc/locks").read_text().splitlines():
+        if "->" in line:  # somebody who waits for a lock
+            continue
         _, style, _, kind, pid, place, *span = line.split()
         inode = place.rsplit(":", 1)[1]
         if style == "POSIX" and int(pid) == os.getpid() and inode in inodes:

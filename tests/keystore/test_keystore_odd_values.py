@@ -183,6 +183,8 @@ PARAMETERS: dict[str, tuple[str, Right]] = {
     "busy_timeout": ("number", lambda s: 1.0),
     "replace": ("flag", lambda s: True),
     "gallery": ("flag", lambda s: False),
+    "issue": ("flag", lambda s: True),
+    "state": ("state", lambda s: s.store.anchor_state()),
     "accept_clock": ("flag", lambda s: False),
     "accept_most": ("flag", lambda s: False),
     "grace": ("span", lambda s: timedelta(days=1)),

@@ -178,7 +178,8 @@ def gateway(
         float, typer.Option(envvar=f"{_ENV}TIMEOUT", min=0.1, help="Seconds to wait for the API.")
     ] = 10.0,
     keystore: Annotated[
-        Path | None, typer.Option(envvar="ANONYMIX_KEYSTORE", metavar="PATH", help="The keystore's file.")
+        Path | None,
+        typer.Option(envvar="ANONYMIX_KEYSTORE", metavar="PATH", help="The keystore's file, or https://HOST:PORT."),
     ] = None,
     passphrase_fd: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Read the passphrase from this file descriptor.")
@@ -211,14 +212,16 @@ def gateway(
         from anonymix_adapters.gateway.serving import serve
         from anonymix_adapters.gateway.tokens import Tokens
         from anonymix_plugin.anonymixer import Anonymixer
-    from anonymix_plugin.cli.keys import open_keystore
+    from anonymix_keystore import Keystore
+    from anonymix_plugin.cli.keys import open_keys
     from anonymix_plugin.unlocking import unlock_references_without_asking
 
     known = load_profile(profile)
     kept = Tokens(_tokens_file(tokens))
     limits = Limits(max_body, threads=threads, waiting=waiting, rate=rate)
-    with open_keystore(keystore, passphrase_fd) as store, Anonymixer(store) as mixer:
-        unlock_references_without_asking(store)
+    with open_keys(keystore, passphrase_fd) as store, Anonymixer(store) as mixer:
+        if isinstance(store, Keystore):
+            unlock_references_without_asking(store)
         proxy = None
         if upstream:
             proxy = Proxy(

@@ -1,15 +1,15 @@
 """`anonymix keys`: look after the keystore."""
 
-from anonymix_plugin.cli.keys import _care, _life, _scope, _store
+from anonymix_plugin.cli.keys import _care, _life, _scope, _serve, _store
 from anonymix_plugin.cli.keys._app import app
-from anonymix_plugin.cli.keys._opening import default_keystore, open_keystore
+from anonymix_plugin.cli.keys._opening import default_keystore, open_keys, open_keystore
 
-__all__ = ["app", "default_keystore", "open_keystore"]
+__all__ = ["app", "default_keystore", "open_keys", "open_keystore"]
 
-_COMMANDS = (_life, _care, _scope, _store)  # importing them is what adds their commands
+_COMMANDS = (_life, _care, _scope, _store, _serve)  # importing them is what adds their commands
 _ORDER = (
     *("init", "status", "list", "show", "issue", "rotate", "retire", "revoke", "forget", "due", "expire"),
-    *("audit", "verify", "rewrap", "backup", "restore", "change-unlock", "tie-anchor", "drop-reference"),
+    *("audit", "verify", "rewrap", "backup", "restore", "change-unlock", "tie-anchor", "drop-reference", "serve"),
 )
 # The help lists commands in the order in which a store's life needs them, wherever they are defined.
 app.registered_commands.sort(key=lambda command: _ORDER.index(str(command.name)))

@@ -23,6 +23,7 @@ from anonymix_keystore import (
 )
 from anonymix_plugin.configuration import load_configuration
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.keyservice import RemoteKeystore, service_address
 from anonymix_plugin.places import by_default, named_by, needed
 from anonymix_plugin.unlocking import (
     PASSPHRASE_VARIABLE,
@@ -52,6 +53,7 @@ def open_keystore(
     accept_clock: bool = False,
     accept_rollback: str = "",
     references_of: str | None = None,
+    cache_size: int = 4096,
 ) -> Keystore:
     """Open the keystore, asking for what it is locked up with.
 
@@ -65,6 +67,7 @@ def open_keystore(
         accept_clock: Take the clock as right, though it stands before the last change or far after it.
         accept_rollback: A reason to take an old file as the current one.
         references_of: A scope; if it keeps references, the second secret is unlocked, too.
+        cache_size: Keys kept in memory, 0 for none.
 
     Raises:
         KeystoreError: It is missing, can't be unlocked, or is damaged.
@@ -83,6 +86,7 @@ def open_keystore(
         busy_timeout=load_configuration().keystore.busy_timeout,
         accept_clock=accept_clock,
         accept_rollback=accept_rollback,
+        cache_size=cache_size,
     )
     try:
         if references_of is not None and store.references.enabled(references_of):
@@ -93,9 +97,53 @@ def open_keystore(
     return store
 
 
+def open_keys(
+    path: Path | None = None,
+    passphrase_fd: int | None = None,
+    *,
+    accept_clock: bool = False,
+    references_of: str | None = None,
+) -> Keystore | RemoteKeystore:
+    """Open the keystore as `open_keystore` does, or the key service whose address stands in its place.
+
+    Raises:
+        KeystoreError: It is missing, can't be unlocked, or is damaged.
+        ConfigurationError: It is a key service, and no client certificate is named.
+    """
+    place = _named(path)
+    if service_address(place) is None:
+        return open_keystore(path, passphrase_fd, accept_clock=accept_clock, references_of=references_of)
+    if passphrase_fd is not None or accept_clock:
+        raise UsageError(
+            "a key service opens its store itself",
+            where="--keystore",
+            fix="leave --passphrase-fd and --accept-clock out",
+        )
+    return RemoteKeystore(str(place))
+
+
 def place_of(path: Path | None) -> Path:
+    """The keystore's file.
+
+    Raises:
+        UsageError: The address of a key service is named in its place.
+    """
+    place = _named(path)
+    if service_address(place) is not None:
+        raise UsageError(
+            "this works on the keystore's file, and a key service is named",
+            where="--keystore",
+            fix="run it on the machine of the store",
+        )
+    return place
+
+
+def _named(path: Path | None) -> Path:
     if path is not None:  # from an option, or by it from ANONYMIX_KEYSTORE, whose line end counts for nothing
         return Path(str(path).rstrip("\r\n"))
+    address = Path(os.environ.get("ANONYMIX_KEYSTORE", "").rstrip("\r\n"))
+    if service_address(address) is not None:
+        return address
     return named_by("ANONYMIX_KEYSTORE") or default_keystore()
 
 

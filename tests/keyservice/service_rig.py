@@ -1,0 +1,200 @@
+"""A key service as a process of its own on this machine, with a CA, certificates and clients."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
+
+from anonymix_keystore import KeyFileUnlock, Keystore
+from anonymix_plugin.keyservice import RemoteKeystore, ServiceCredentials
+from anonymix_plugin.keyservice.wire import pack
+
+ALL = '["read", "enrol", "rotate", "revoke", "records", "references"]'
+ROLES = f"""
+[clients.gate-1]
+scopes = ["*"]
+operations = {ALL}
+
+[clients.gate-2]
+scopes = ["*"]
+operations = {ALL}
+
+[clients.reader]
+scopes = ["staff", "default"]
+operations = ["read"]
+
+[clients.clerk]
+scopes = ["staff"]
+operations = ["records"]
+
+[clients.often]
+scopes = ["*"]
+operations = ["read"]
+rate = 0.2
+"""
+
+
+class Authority:
+    """A CA in a folder.
+
+    Args:
+        folder: Where its files go; made here.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"CA {folder.name}")])
+        certificate = self._builder(self.name, self.key.public_key(), -1, 10)
+        certificate = certificate.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        self.certificate = folder / "ca.pem"
+        self._write(self.certificate, certificate)
+
+    def issue(self, name: str, *, begins: float = -1, ends: float = 10, file: str = "") -> ServiceCredentials:
+        """A certificate for a common name, and for this machine's addresses; times in days from now."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        here = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+        builder = self._builder(subject, key.public_key(), begins, ends).add_extension(here, critical=False)
+        made = ServiceCredentials(
+            self.folder / f"{file or name}.pem", self.folder / f"{file or name}.key", self.certificate
+        )
+        self._write(made.certificate, builder)
+        pem = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        made.key.write_bytes(key.private_bytes(*pem))
+        made.key.chmod(0o600)
+        return made
+
+    def _builder(
+        self, subject: x509.Name, public: ec.EllipticCurvePublicKey, begins: float, ends: float
+    ) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + timedelta(days=begins))
+            .not_valid_after(now + timedelta(days=ends))
+        )
+
+    def _write(self, path: Path, builder: x509.CertificateBuilder) -> None:
+        path.write_bytes(builder.sign(self.key, SHA256()).public_bytes(serialization.Encoding.PEM))
+
+
+@dataclass
+class ServiceRig:
+    """A store, a CA, and the service as a process that can be started again."""
+
+    folder: Path
+    roles: str = ROLES
+    options: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    opened: list[RemoteKeystore] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store, self.log = self.folder / "keystore.db", self.folder / "log"
+        self.unlock = KeyFileUnlock.generate(self.folder / "unlock.key")
+        self.second = KeyFileUnlock.generate(self.folder / "second.key")
+        self.ca = Authority(self.folder / "ca")
+        self.server = self.ca.issue("service")
+        self.roles_file = self.folder / "roles.toml"
+        self.roles_file.write_text(self.roles)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        with Keystore.create(self.store, self.unlock) as store:
+            store.issue("alice", "staff")
+        self.environment = os.environ | {
+            "ANONYMIX_KEYFILE": str(self.folder / "unlock.key"),
+            "ANONYMIX_SECOND_KEYFILE": str(self.folder / "second.key"),
+        }
+
+    @property
+    def address(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start the service, and wait until it is ready."""
+        command = [sys.executable, "-m", "anonymix_plugin", "keys", "serve", str(self.store)]
+        command += ["--listen", f"127.0.0.1:{self.port}", "--certificate", str(self.server.certificate)]
+        command += ["--key", str(self.server.key), "--clients", str(self.ca.certificate)]
+        command += ["--roles", str(self.roles_file), *self.options]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        end = time.monotonic() + 20
+        while wait:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(self.log.read_text()) from None
+                time.sleep(0.03)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int | None:
+        """End the service; returns its exit status."""
+        if self.process is None:
+            return None
+        self.process.send_signal(how)
+        if how != signal.SIGKILL:
+            self.process.send_signal(signal.SIGCONT)
+        status = self.process.wait(20)
+        self.process = None
+        return status
+
+    def client(self, credentials: ServiceCredentials | str = "gate-1", **options: Any) -> RemoteKeystore:
+        """A client, closed with the rig."""
+        if isinstance(credentials, str):
+            credentials = self.ca.issue(credentials, file=f"{credentials}-{len(self.opened)}")
+        self.opened.append(RemoteKeystore(self.address, credentials, **options))
+        return self.opened[-1]
+
+    def opened_store(self) -> Keystore:
+        """The store, opened beside the service as a command would."""
+        return Keystore.open(self.store, self.unlock)
+
+    def raw(
+        self, operation: str, message: bytes | dict[str, Any], client: str = "gate-1", method: str = "POST"
+    ) -> tuple[int, dict[str, Any]]:
+        """Status and problem of a request that is written by hand."""
+        context = self.ca.issue(client, file=f"raw-{client}").context()
+        line = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=context)
+        try:
+            line.request(method, f"/v1/{operation}", pack(message) if isinstance(message, dict) else message)
+            answer = line.getresponse()
+            return answer.status, json.loads(answer.read().split(b"\n")[0])
+        finally:
+            line.close()
+
+    def close(self) -> None:
+        for client in self.opened:
+            client.close()
+        self.stop()
+
+
+def unverified(port: int) -> ssl.SSLContext:
+    """A context that trusts anybody and shows nothing."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
