@@ -8,11 +8,13 @@ import os
 import ssl
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+from cryptography import x509
 
 from anonymix_keystore import KeystoreError, LockedError
 from anonymix_plugin.errors import ConfigurationError
@@ -85,6 +87,15 @@ class ServiceCredentials:
                 fix=f"see {CERTIFICATE_VARIABLE}, {KEY_VARIABLE} and {CA_VARIABLE}; the key has no passphrase",
             ) from None
         return context
+
+    @property
+    def expired(self) -> bool:
+        """Whether the certificate has expired, by this machine's clock."""
+        try:
+            certificate = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+        except (OSError, ValueError):
+            return False
+        return certificate.not_valid_after_utc <= datetime.now(UTC)
 
 
 def _no_passphrase() -> str:
@@ -194,13 +205,13 @@ class Line:
         try:
             headers = {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE}
             connection.request("POST", f"/v1/{operation}", message, headers)
-            response = connection.getresponse()
-            content = _content(response)
+            with closing(connection.getresponse()) as response:
+                content = _content(response)
             whole = True
-        except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+        except (ConnectionError, ssl.SSLError):
             if kept:
                 raise _StaleError from None
-            raise self._explained(error) from None
+            raise self._hung_up() from None
         except (OSError, http.client.HTTPException) as error:
             raise self._explained(error) from None
         finally:
@@ -232,14 +243,17 @@ class Line:
         what, fix = self._words(error)
         return ServiceError(what, where=self.where, fix=fix)
 
+    def _hung_up(self) -> ServiceError:
+        """The service ended a new connection without an answer: of TLS 1.3 that is how a certificate is refused."""
+        what = "the service hung up without an answer, as it does where it does not take a client's certificate"
+        if self._credentials.expired:
+            what = "this client's certificate has expired"
+        fix = f"renew it, or see that its CA is among --clients of `anonymix keys serve`; {_clock()}"
+        return ServiceError(what, where=self.where, fix=fix)
+
     def _words(self, error: Exception) -> tuple[str, str]:
         if isinstance(error, ssl.SSLCertVerificationError):
             return _untrusted(error.verify_code)
-        if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
-            return f"the service does not take this client's certificate ({_alert(error.reason or '')})", (
-                f"see that its CA is among --clients of `anonymix keys serve`, and that {CERTIFICATE_VARIABLE}"
-                f" has not expired; {_clock()}"
-            )
         if isinstance(error, TimeoutError):
             return (
                 f"the service did not answer within {self._timeout:g} seconds",
@@ -248,7 +262,7 @@ class Line:
         if isinstance(error, http.client.HTTPException):
             return "what answered is no key service", "see that the address is that of `anonymix keys serve`"
         if isinstance(error, ssl.SSLError):
-            return f"no TLS 1.3 with the service ({error.reason or 'it hung up'})", "see that the address is right"
+            return f"there is no TLS 1.3 with the service ({error.reason})", "see that the address is right"
         return f"the service can't be reached ({type(error).__name__})", (
             "see that `anonymix keys serve` runs there, and that the address is right"
         )
@@ -260,10 +274,6 @@ def _untrusted(code: int) -> tuple[str, str]:
     if code in _NAMES:
         return "the service's certificate is for another name", "ask it by the name that stands in its certificate"
     return "the service's certificate is not from the CA that is trusted", f"see {CA_VARIABLE}"
-
-
-def _alert(reason: str) -> str:
-    return reason.rpartition("ALERT_")[2].lower().replace("_", " ")
 
 
 def _clock() -> str:
@@ -282,5 +292,4 @@ def _content(response: http.client.HTTPResponse) -> bytearray:
         if not count:
             raise http.client.IncompleteRead(b"")
         rest = rest[count:]
-    response.read()  # which lets the connection go
     return content

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 import unicodedata
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self
 from urllib.parse import urlsplit
 
 from anonymix_keystore import (
     AnchorError,
-    AnchorState,
     EnrolmentInfo,
     InvalidRequestError,
     KeyState,
@@ -28,9 +27,12 @@ from anonymix_plugin.keys import as_text
 from anonymix_plugin.keyservice.errors import NotOfferedError, ServiceError
 from anonymix_plugin.keyservice.line import Line, ServiceCredentials
 from anonymix_plugin.keyservice.memory import Kept, Memory, Tag, ticking
+from anonymix_plugin.keyservice.seen import Seen
 from anonymix_plugin.keyservice.wire import KEY_BYTES, MOST_BYTES, enrolment_of, pack, split, state_of, state_text
+from anonymix_plugin.places import named_by
 
 PORT: Final = 8443
+SEEN_VARIABLE: Final = "ANONYMIX_SERVICE_SEEN"
 MOST_AGE: Final = 5.0
 
 
@@ -75,8 +77,11 @@ class RemoteKeystore:
         cache_age: Seconds, 0 to 5.
         cache_size: Keys kept in memory, 0 for none.
         timeout: Seconds that a connection, and each wait for an answer, may take.
+        seen: A file of this machine that remembers how far the store was, so that an older one is refused after a
+            restart, too; what ANONYMIX_SERVICE_SEEN names by default, or else none.
 
     Raises:
+        AnchorError: That file is damaged.
         UsageError: A value is out of range.
         ConfigurationError: No certificate is named.
     """
@@ -89,6 +94,7 @@ class RemoteKeystore:
         cache_age: float = 3.0,
         cache_size: int = 4096,
         timeout: float = 5.0,
+        seen: str | os.PathLike[str] | None = None,
     ) -> None:
         found = service_address(address)
         if found is None:
@@ -99,8 +105,7 @@ class RemoteKeystore:
             raise UsageError("an answer is waited for 0 to 60 seconds", where="timeout")
         self._line = Line(*found, credentials or ServiceCredentials.from_environment(), timeout)
         self._age, self._memory = cache_age, Memory(cache_size)
-        self._seen: AnchorState | None = None
-        self._seeing = threading.Lock()
+        self._seen = Seen(named_by(SEEN_VARIABLE) if seen is None else Path(seen))
 
     def __repr__(self) -> str:
         return f"RemoteKeystore({self._line.where!r})"
@@ -126,6 +131,7 @@ class RemoteKeystore:
         """Wipe the keys that are kept, and close all connections."""
         self._memory.clear()
         self._line.close()
+        self._seen.close()
 
     @property
     def epoch(self) -> int:
@@ -293,7 +299,7 @@ class RemoteKeystore:
         Returns:
             The answer's head, and the whole answer.
         """
-        seen = self._seen
+        seen = self._seen.state
         given = {name: value for name, value in fields.items() if value is not None}
         try:
             message = pack(given | ({} if seen is None else {"seen": state_text(seen)}), body)
@@ -303,25 +309,16 @@ class RemoteKeystore:
             raise InvalidRequestError(f"a request has at most {MOST_BYTES} bytes", where=operation)
         try:
             content = self._line.ask(operation, message, again=again, where=_where(fields, self._line.where))
+            try:
+                told = json.loads(split(content)[0])
+                state = state_of(told["state"])
+            except (KeyError, TypeError, ValueError, RecursionError):
+                raise self._senseless() from None
+            self._seen.take(state, seen, self._line.where)
         except (RolledBackError, AnchorError):
             self._memory.clear()
             raise
-        try:
-            told = json.loads(split(content)[0])
-            state = state_of(told["state"])
-        except (KeyError, TypeError, ValueError, RecursionError):
-            raise self._senseless() from None
-        self._see(state, seen)
         return told, content
-
-    def _see(self, state: AnchorState, shown: AnchorState | None) -> None:
-        """Remember how far the store is."""
-        if shown is not None and (state.store_id != shown.store_id or state.epoch < shown.epoch):
-            self._memory.clear()
-            raise RolledBackError("the service answers from an older store, or from another", where=self._line.where)
-        with self._seeing:
-            if self._seen is None or state.epoch > self._seen.epoch:
-                self._seen = state
 
     def _senseless(self) -> KeystoreError:
         return ServiceError(

@@ -316,7 +316,7 @@ class KeyService:
     """
 
     def __init__(
-        self, store: Keystore, roles: Roles, *, threads: int = 4, waiting: int = 64, seconds: float = 5.0
+        self, store: Keystore, roles: Roles, *, threads: int = 4, waiting: int = 64, seconds: float = 2.0
     ) -> None:
         self._store, self._roles, self._patience = store, roles, seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="anonymix-keys")

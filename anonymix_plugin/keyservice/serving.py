@@ -110,6 +110,13 @@ class _Protocol(H11Protocol):
             peer = None
         self.app_state: dict[str, Any] = {**self.app_state, PEER: peer}
 
+    def shutdown(self) -> None:
+        """End; a connection on which nothing is asked is not kept waiting for its client's farewell."""
+        idle = self.cycle is None or self.cycle.response_complete
+        super().shutdown()
+        if idle:
+            self.transport.abort()
+
 
 def serve(service: KeyService, listening: Listening) -> None:
     """Serve until SIGTERM or Ctrl-C; what was accepted by then is answered."""

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
-from anonymix_keystore import AnchorState, EnrolmentInfo, KeystoreError, RolledBackError
+from anonymix_keystore import AnchorError, AnchorState, EnrolmentInfo, KeystoreError, RolledBackError
 from anonymix_plugin.keyservice.errors import ServiceError
 
 MEDIA_TYPE: Final = "application/vnd.anonymix.keys"
@@ -68,6 +68,8 @@ def _kinds(base: type[KeystoreError]) -> dict[str, type[KeystoreError]]:
 _FIX: Final[Mapping[type[KeystoreError], str]] = {
     RolledBackError: "on the machine of the store: put the current file back, or accept the old one by"
     " `anonymix keys status --accept-rollback REASON`",
+    AnchorError: "see that the address is right; if the store was knowingly replaced, start this process anew,"
+    " without the file that ANONYMIX_SERVICE_SEEN names",
 }
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import multiprocessing
 import os
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
 from anonymix_keystore import KeyFileUnlock, Keystore
+from anonymix_plugin.cli import main
 from anonymix_plugin.keyservice import RemoteKeystore, ServiceCredentials
 from anonymix_plugin.keyservice.wire import pack
 
@@ -50,6 +51,20 @@ scopes = ["*"]
 operations = ["read"]
 rate = 0.2
 """
+
+
+_FORKS = multiprocessing.get_context("forkserver")  # the imports are done once, and each start takes a moment
+_FORKS.set_forkserver_preload(["anonymix_plugin.cli.keys", "anonymix_plugin.keyservice.serving"])
+
+
+def _serve(command: list[str], environment: dict[str, str], log: str) -> None:
+    """The life of a service: its command line, in a process of its own."""
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.exit(main(command))
 
 
 class Authority:
@@ -109,7 +124,7 @@ class ServiceRig:
     folder: Path
     roles: str = ROLES
     options: tuple[str, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
+    process: multiprocessing.process.BaseProcess | None = None
     opened: list[RemoteKeystore] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -133,20 +148,24 @@ class ServiceRig:
     def address(self) -> str:
         return f"https://127.0.0.1:{self.port}"
 
-    def start(self, *, wait: bool = True) -> None:
+    def command(self) -> list[str]:
+        """The command line, without the program."""
+        return [
+            *("keys", "serve", str(self.store), "--listen", f"127.0.0.1:{self.port}"),
+            *("--certificate", str(self.server.certificate), "--key", str(self.server.key)),
+            *("--clients", str(self.ca.certificate), "--roles", str(self.roles_file), *self.options),
+        ]
+
+    def start(self) -> None:
         """Start the service, and wait until it is ready."""
-        command = [sys.executable, "-m", "anonymix_plugin", "keys", "serve", str(self.store)]
-        command += ["--listen", f"127.0.0.1:{self.port}", "--certificate", str(self.server.certificate)]
-        command += ["--key", str(self.server.key), "--clients", str(self.ca.certificate)]
-        command += ["--roles", str(self.roles_file), *self.options]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.process = _FORKS.Process(target=_serve, args=(self.command(), self.environment, str(self.log)))
+        self.process.start()
         end = time.monotonic() + 20
-        while wait:
+        while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 0.2).close()
             except OSError:
-                if self.process.poll() is not None or time.monotonic() > end:
+                if not self.process.is_alive() or time.monotonic() > end:
                     raise RuntimeError(self.log.read_text()) from None
                 time.sleep(0.03)
             else:
@@ -154,14 +173,18 @@ class ServiceRig:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int | None:
         """End the service; returns its exit status."""
-        if self.process is None:
+        if self.process is None or self.process.pid is None:
             return None
-        self.process.send_signal(how)
-        if how != signal.SIGKILL:
-            self.process.send_signal(signal.SIGCONT)
-        status = self.process.wait(20)
-        self.process = None
+        os.kill(self.process.pid, how)
+        self.process.join(20)
+        status, self.process = self.process.exitcode, None
         return status
+
+    def signal(self, how: signal.Signals) -> None:
+        """Send the service a signal."""
+        assert self.process is not None
+        assert self.process.pid is not None
+        os.kill(self.process.pid, how)
 
     def client(self, credentials: ServiceCredentials | str = "gate-1", **options: Any) -> RemoteKeystore:
         """A client, closed with the rig."""
@@ -193,7 +216,7 @@ class ServiceRig:
         self.stop()
 
 
-def unverified(port: int) -> ssl.SSLContext:
+def unverified() -> ssl.SSLContext:
     """A context that trusts anybody and shows nothing."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
