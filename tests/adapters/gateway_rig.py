@@ -15,6 +15,7 @@ from servers.facepp import FacePlusPlusService
 from servers.luxand import LuxandService
 
 from anonymix_adapters.gateway import Callers, Gateway, Limits, Proxy, load_profile
+from anonymix_adapters.gateway.wire import Protocol
 
 SERVICES: dict[str, Callable[..., Any]] = {
     "compreface": CompreFaceService,
@@ -27,7 +28,8 @@ SERVICES: dict[str, Callable[..., Any]] = {
 def served(app: Any) -> Iterator[str]:
     """Serve an ASGI application; yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=5))
+    config = uvicorn.Config(app, http=Protocol, log_level="critical", lifespan="on", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

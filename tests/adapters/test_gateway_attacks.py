@@ -17,6 +17,7 @@ import httpx2
 import pytest
 from recording_upstream import ID, QuickMixer, Recording, request_for
 
+from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.gateway import Proxy, Received, Rights, load_profile, problem
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 
@@ -141,3 +142,53 @@ def test_an_answer_that_never_ends_is_given_up(drip: bytes, keystore: Keystore) 
         assert refusal(made, request_for(PROFILE, "recognize", photo=PHOTO))["status"] == 504
         assert time.monotonic() - start < 5
         made.close()
+
+
+def test_a_token_of_one_scope_opens_no_other_where_scopes_are_collections(keystore: Keystore, tmp_path: Path) -> None:
+    profile = tmp_path / "halls.toml"
+    profile.write_text(
+        """
+name = "halls"
+title = "An API with collections"
+[[routes]]
+call = "enrol"
+method = "POST"
+path = "{hall}/faces"
+purpose = "enrol"
+bodies = ["multipart"]
+pictures.file = { file = "file" }
+fields = { name = "name" }
+subject = "fields.name"
+collection = "path.hall"
+entry = "{answer}"
+answer_entry = "id"
+undo = "DELETE {hall}/faces/{answer}"
+[[routes]]
+call = "forget"
+method = "DELETE"
+path = "{hall}/faces/{face}"
+purpose = "delete"
+collection = "path.hall"
+entry = "{face}"
+"""
+    )
+    halls = load_profile(profile)
+    upstream = Recording(halls)
+    rule = lambda name: f"hall-{name}"  # noqa: E731
+    made = Proxy(halls, "http://127.0.0.1:1", QuickMixer(keystore), transport=upstream, scope=rule, keys="own")
+    mine = Rights(scopes=("hall-east",))
+
+    def asked(call: str, hall: str) -> Received:
+        request = request_for(halls, call, photo=PHOTO, fields={"name": "alice"} if call == "enrol" else {})
+        first, _, rest = request.path.partition(ID)
+        return replace(request, path=f"{first}{hall}{rest}")
+
+    for call in ("enrol", "forget"):
+        assert refusal(made, asked(call, "west"), mine)["code"] == "scope"
+    assert upstream.received == []
+    upstream.next = [httpx2.Response(200, json={"id": "e1"}), httpx2.Response(200, json={})]
+    assert made.answer(asked("enrol", "east"), mine).status == 200
+    assert [item.scope for item in keystore.enrolments()] == ["hall-east"]
+    assert made.answer(asked("forget", "east"), mine).status == 200
+    with pytest.raises(AdapterError, match="face set"):
+        Proxy(load_profile("facepp"), "http://127.0.0.1:1", QuickMixer(keystore), scope=rule)

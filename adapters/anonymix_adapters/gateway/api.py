@@ -1,193 +1,75 @@
 """The mixer as an HTTP API, `/v1`: OpenAPI 3.1, tokens, problem documents, streams."""
 
-import asyncio
-import base64
-import binascii
-import hashlib
-import json
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 
-from fastapi import Depends, FastAPI, Header, Path, Query, Request
+from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from anonymix_adapters.gateway.problems import MEDIA_TYPE, ProblemError, malformed, problem
+from anonymix_adapters.gateway.problems import MEDIA_TYPE, ProblemError, problem_response
+from anonymix_adapters.gateway.reading import strict_json
+from anonymix_adapters.gateway.schema import (
+    Due,
+    EnrolRequest,
+    Forgotten,
+    Health,
+    KeyEntry,
+    Problem,
+    Protected,
+    ProtectRequest,
+    Revoked,
+    Rotated,
+    RotateRequest,
+    ScopeQuery,
+    SubjectPath,
+    Verified,
+    VerifyRequest,
+    decoded,
+)
+from anonymix_adapters.gateway.shared import AnotherRequestError
+from anonymix_adapters.gateway.streams import Streaming, Streams
 from anonymix_adapters.gateway.tokens import Token
 from anonymix_adapters.interceptor import FaceMixer, Interceptor, Whose
 from anonymix_keystore import KeystoreError
 from anonymix_plugin.errors import AnonymixError
-from anonymix_plugin.images import encode_cancelable
+from anonymix_plugin.values import CancelableFace
 
 if TYPE_CHECKING:
     from anonymix_adapters.gateway.app import Gateway
 
 T = TypeVar("T")
 
-_LINE: Final = 17_000_000
-_REMEMBERED: Final = 1024
-
-Name = Annotated[str, Field(min_length=1, max_length=256)]
-ScopeName = Annotated[str, Field(min_length=1, max_length=256)]
-Image = Annotated[str, Field(min_length=4, max_length=16_777_216, description="The photo's file, in Base64.")]
-SubjectPath = Annotated[str, Path(min_length=1, max_length=256)]
-ScopeQuery = Annotated[str, Query(min_length=1, max_length=256)]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Problem(BaseModel):
-    """RFC 9457, with what was wrong, where, and what to do."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    where: str = ""
-    fix: str = ""
-
-
-class ProtectRequest(_Body):
-    """A photo, and whose it is; without a subject the gallery key is taken."""
-
-    image: Image
-    subject: Name | None = None
-    scope: ScopeName = "default"
-    version: int | None = Field(default=None, ge=1, le=2**31)
-
-
-class Protected(BaseModel):
-    """A cancelable face: a JPEG file in Base64, marked as one."""
-
-    image: str
-    scope: str
-    key_version: int
-    fingerprint: str
-    box: tuple[float, float, float, float]
-
-
-class EnrolRequest(_Body):
-    """A photo that the caller puts into a back end of its own, and how the entry is called there."""
-
-    image: Image
-    subject: Name
-    scope: ScopeName = "default"
-    collection: Name
-    external_id: Name
-    gallery: bool = False
-
-
-class VerifyRequest(_Body):
-    """Two photos, and whose they are said to be."""
-
-    image: Image
-    other: Image
-    subject: Name | None = None
-    scope: ScopeName = "default"
-
-
-class Verified(BaseModel):
-    """What a recogniser says about two cancelable faces."""
-
-    match: bool
-    similarity: float
-    threshold: float
-    recogniser: str
-
-
-class KeyEntry(BaseModel):
-    """A key of a subject; "" for the gallery key of a scope."""
-
-    subject: str
-    scope: str
-    version: int
-    state: str
-    created: datetime
-
-
-class RotateRequest(_Body):
-    """Why; "breach" erases the old key at once."""
-
-    reason: Annotated[str, Field(max_length=200)] = "routine"
-    grace_days: float | None = Field(default=None, ge=0, le=36_500)
-
-
-class Rotated(BaseModel):
-    """The version that counts from now on."""
-
-    version: int
-
-
-class Revoked(BaseModel):
-    """The versions that were destroyed."""
-
-    versions: list[int]
-
-
-class Forgotten(BaseModel):
-    """The receipt: what was erased, and the entries that are still in back ends."""
-
-    keys: int
-    enrolments: int
-    epoch: int
-    entries: list[dict[str, str]]
-
-
-class Due(BaseModel):
-    """An entry that leaves work to do."""
-
-    subject: str
-    scope: str
-    adapter: str
-    collection: str
-    external_id: str
-    delete: bool
-    enrol: bool
-    why: str
-
-
-class Health(BaseModel):
-    """Whether the gateway can work."""
-
-    status: str
-
-
-class _Lines(Response):
-    """Lines as they are made. Starlette's own way would read the request's body meanwhile, to see it end."""
-
-    media_type = "application/x-ndjson"
-
-    def __init__(self, lines: AsyncIterator[bytes], status_code: int = 200) -> None:
-        super().__init__(status_code=status_code)
-        del self.headers["content-length"]
-        self._lines = lines
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope, receive
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for line in self._lines:
-            await send({"type": "http.response.body", "body": line, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-
-
 _bearer = HTTPBearer(auto_error=False, description="A token of `anonymix gateway tokens create`.")
+_Shown: TypeAlias = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     "4XX": {"description": "A problem document.", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}},
     "5XX": {"description": "A problem document.", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}},
 }
+
+
+class _StrictRoute(APIRoute):
+    """A route whose JSON is read as strictly as the proxy's: a field that stands there twice is refused."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """See `APIRoute`."""
+        handle = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            if self.body_field is not None and await request.body():
+                request._json = strict_json(await request.body())  # where Starlette keeps what it parsed
+            return await handle(request)
+
+        return strictly
 
 
 class Api:
@@ -202,8 +84,7 @@ class Api:
         self.gateway, self.mixer = gateway, mixer
         self._interceptor = Interceptor(mixer, "api")
         self._verifier: Any = None
-        self._doing: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
-        self._done: OrderedDict[tuple[str, str], tuple[str, dict[str, Any]]] = OrderedDict()
+        self._streams = Streams(gateway, self._drawn, partial(self._scope, right="probe"))
 
     def app(self) -> ASGIApp:
         """The ASGI application, to be mounted at /v1."""
@@ -217,6 +98,7 @@ class Api:
             servers=[{"url": "/v1"}],
             root_path_in_servers=False,
         )
+        app.router.route_class = _StrictRoute
         for kind in (AnonymixError, KeystoreError, Exception):
             app.add_exception_handler(kind, _as_problem)
         app.add_exception_handler(HTTPException, _as_problem)
@@ -231,7 +113,7 @@ class Api:
     def _photos(self, app: FastAPI) -> None:
         @app.post("/protect", summary="Turn a photo into a cancelable face.")
         async def protect(asked: ProtectRequest, token: Annotated[Token, self._needs("probe")]) -> Protected:
-            self._scope(token, "probe", asked.scope)
+            self._scope(token, asked.scope, "probe")
             return await self._work(partial(self._protected, asked))
 
         @app.post("/enrol", summary="Turn a photo into a cancelable face, and record where it goes.")
@@ -240,91 +122,64 @@ class Api:
             token: Annotated[Token, self._needs("enrol")],
             idempotency_key: Annotated[str | None, Header(min_length=1, max_length=128)] = None,
         ) -> Protected:
-            self._scope(token, "enrol", asked.scope)
+            self._scope(token, asked.scope, "enrol")
             if idempotency_key is None:
                 return await self._work(partial(self._enrolled, asked))
-            name, digest = (token.id, idempotency_key), hashlib.sha256(asked.model_dump_json().encode()).hexdigest()
-            async with self._doing.setdefault(name, asyncio.Lock()):  # one that is still under way is waited for
-                if name in self._done:
-                    before, answer = self._done[name]
-                    if before != digest:
-                        raise ProblemError(
-                            "another request was made under this key",
-                            status=422,
-                            where="Idempotency-Key",
-                            fix="use a new key for a new enrolment",
-                            code="idempotency",
-                        )
-                    return Protected(**answer)
+            shared, body = self.gateway.shared, asked.model_dump_json().encode()
+            async with shared.alone(token.id, idempotency_key) as name:  # one that is under way is waited for
+                try:
+                    before = shared.recall(name, body)
+                except AnotherRequestError:
+                    raise ProblemError(
+                        "another request was made under this key",
+                        status=422,
+                        where="Idempotency-Key",
+                        fix="use a new key for a new enrolment",
+                        code="idempotency",
+                    ) from None
+                if before is not None:
+                    return Protected.model_validate_json(before)
                 made = await self._work(partial(self._enrolled, asked))
-                self._done[name] = (digest, made.model_dump())
-                while len(self._done) > _REMEMBERED:
-                    self._done.popitem(last=False)
+                shared.remember(name, body, made.model_dump_json().encode())
                 return made
 
         @app.post("/verify", summary="Compare two photos through the mixer.")
         async def verify(asked: VerifyRequest, token: Annotated[Token, self._needs("probe")]) -> Verified:
-            self._scope(token, "probe", asked.scope)
+            self._scope(token, asked.scope, "probe")
             return await self._work(partial(self._verified, asked))
 
         @app.post(
             "/protect-stream",
-            summary="Photos as NDJSON, one request of /protect a line with an `id`; answers line by line.",
-            response_class=_Lines,
-            openapi_extra={"requestBody": {"required": True, "content": {"application/x-ndjson": {}}}},
+            summary="Photos one after another: NDJSON with one request of /protect a line and an `id`, or the parts of "
+            "a form. Answers come one by one, written in the same way.",
+            response_class=Streaming,
+            status_code=200,
+            responses={200: {"content": {"application/x-ndjson": {}, "multipart/mixed": {}}}},
+            openapi_extra={
+                "requestBody": {"required": True, "content": {"application/x-ndjson": {}, "multipart/form-data": {}}}
+            },
         )
-        async def stream(request: Request, token: Annotated[Token, self._needs("probe")]) -> _Lines:
-            return _Lines(self._stream(request, token))
+        async def stream(
+            request: Request,
+            token: Annotated[Token, self._needs("probe")],
+            scope: ScopeQuery = "default",
+            version: Annotated[int | None, Query(ge=1, le=2**31)] = None,
+        ) -> Response:
+            return self._streams.answer(request, token, scope=scope, version=version)
 
-    async def _stream(self, request: Request, token: Token) -> AsyncIterator[bytes]:
-        """Answer line by line: the next line is read when the one before is answered."""
-        waiting = bytearray()
-        async for chunk in request.stream():
-            waiting += chunk
-            while (end := waiting.find(b"\n")) >= 0:
-                line = bytes(waiting[:end])
-                del waiting[: end + 1]
-                if line.strip():
-                    yield await self._line(line, token)
-            if len(waiting) > _LINE:
-                yield json.dumps({"id": None, "problem": problem(malformed("a line is too long"))}).encode() + b"\n"
-                return
-        if waiting.strip():
-            yield await self._line(bytes(waiting), token)
-
-    async def _line(self, line: bytes, token: Token) -> bytes:
-        name: Any = None
-        try:
-            content = json.loads(line)
-            if not isinstance(content, dict):
-                raise malformed("a line is no JSON object")
-            name = content.pop("id", None)
-            name = name if isinstance(name, str | int) else None
-            asked = ProtectRequest.model_validate(content)
-            tokens = self.gateway.api_callers.tokens
-            if tokens is None or not tokens.knows(token):
-                raise ProblemError("this token was revoked or has ended", status=401, code="unauthorised")
-            self._scope(token, "probe", asked.scope)
-            made = await self._work(partial(self._protected, asked))
-            answer: dict[str, Any] = made.model_dump()
-        except (ValueError, RecursionError):  # no JSON, or not of this shape
-            answer = {"problem": problem(malformed("a line is no request of /protect"))}
-        except Exception as error:  # noqa: BLE001 - every error becomes a problem document, and the stream goes on
-            answer = {"problem": problem(error)}
-        return json.dumps({"id": name} | answer).encode() + b"\n"
+    def _drawn(self, image: bytes, subject: str | None, scope: str, version: int | None) -> CancelableFace:
+        face: CancelableFace = self.mixer.protect(image, subject=subject, scope=scope, version=version)
+        return face
 
     def _protected(self, asked: ProtectRequest) -> Protected:
-        face = self.mixer.protect(
-            _decoded(asked.image), subject=asked.subject, scope=asked.scope, version=asked.version
-        )
-        return _told(face)
+        return Protected.of(self._drawn(decoded(asked.image), asked.subject, asked.scope, asked.version))
 
     def _enrolled(self, asked: EnrolRequest) -> Protected:
         _ = self._interceptor.registry
         whose = Whose(asked.subject, asked.scope, gallery=asked.gallery, enrol=True)
-        face = self._interceptor.protect(_decoded(asked.image), whose)
+        face = self._interceptor.protect(decoded(asked.image), whose)
         self._interceptor.record(face, whose, collection=asked.collection, external_id=asked.external_id)
-        return _told(face)
+        return Protected.of(face)
 
     def _verified(self, asked: VerifyRequest) -> Verified:
         from anonymix_plugin.verification import Verifier
@@ -332,7 +187,7 @@ class Api:
         if self._verifier is None:
             self._verifier = Verifier(threshold="cancelable-fmr-0.1%")
         faces = [
-            self.mixer.protect(_decoded(each), subject=asked.subject, scope=asked.scope)
+            self.mixer.protect(decoded(each), subject=asked.subject, scope=asked.scope)
             for each in (asked.image, asked.other)
         ]
         found = self._verifier.compare(*faces)
@@ -354,17 +209,17 @@ class Api:
             scope: ScopeQuery = "default",
             limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
         ) -> list[KeyEntry]:
-            self._scope(token, "administer", scope)
+            self._scope(token, scope, "administer")
             return await self._work(partial(_listed, keystore, scope, limit))
 
-        @app.post("/subjects/{subject}/rotate", summary="Replace a subject's key.")
+        @app.post("/subjects/{subject:path}/rotate", summary="Replace a subject's key.")
         async def rotate(
             subject: SubjectPath,
             asked: RotateRequest,
             token: Annotated[Token, self._needs("administer")],
             scope: ScopeQuery = "default",
         ) -> Rotated:
-            self._scope(token, "administer", scope)
+            self._scope(token, scope, "administer")
             how = _how(asked, token)
             return Rotated(version=(await self._work(lambda: keystore.rotate(subject, scope, **how))).version)
 
@@ -374,23 +229,23 @@ class Api:
             token: Annotated[Token, self._needs("administer")],
             scope: ScopeQuery = "default",
         ) -> Rotated:
-            self._scope(token, "administer", scope)
+            self._scope(token, scope, "administer")
             how = _how(asked, token)
             return Rotated(version=(await self._work(lambda: keystore.rotate_gallery(scope, **how))).version)
 
-        @app.post("/subjects/{subject}/revoke", summary="Destroy a subject's keys, at once and for good.")
+        @app.post("/subjects/{subject:path}/revoke", summary="Destroy a subject's keys, at once and for good.")
         async def revoke(
             subject: SubjectPath, token: Annotated[Token, self._needs("administer")], scope: ScopeQuery = "default"
         ) -> Revoked:
-            self._scope(token, "administer", scope)
+            self._scope(token, scope, "administer")
             reason = f"by token {token.id}"
             return Revoked(versions=list(await self._work(lambda: keystore.revoke(subject, scope, reason=reason))))
 
-        @app.delete("/subjects/{subject}", summary="Erase all that is known of a person.")
+        @app.delete("/subjects/{subject:path}", summary="Erase all that is known of a person.")
         async def forget(
             subject: SubjectPath, token: Annotated[Token, self._needs("administer")], scope: ScopeQuery = "default"
         ) -> Forgotten:
-            self._scope(token, "administer", scope)
+            self._scope(token, scope, "administer")
             receipt = await self._work(lambda: keystore.forget(subject, scope, reason=f"by token {token.id}"))
             names = ("adapter", "collection", "external_id")
             return Forgotten(
@@ -402,7 +257,7 @@ class Api:
 
         @app.get("/due", summary="Entries that a rotation leaves to delete, and people to enrol anew.")
         async def due(token: Annotated[Token, self._needs("administer")], scope: ScopeQuery = "default") -> list[Due]:
-            self._scope(token, "administer", scope)
+            self._scope(token, scope, "administer")
             found = lambda: list(keystore.due(scope, fingerprint=self.mixer.fingerprint))  # noqa: E731
             fields = tuple(Due.model_fields)
             return [Due(**{name: getattr(each, name) for name in fields}) for each in await self._work(found)]
@@ -434,7 +289,9 @@ class Api:
     # --- callers ----------------------------------------------------------------------------------
 
     def _needs(self, right: str) -> Any:
-        def caller(request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Token:
+        async def caller(
+            request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+        ) -> Token:
             token = self.gateway.api_callers.of(shown.credentials if shown else "")
             request.state.token = token.id
             self.gateway.rate.take(token.id)
@@ -446,7 +303,7 @@ class Api:
 
         return Depends(caller)
 
-    def _scope(self, token: Token, right: str, scope: str) -> None:
+    def _scope(self, token: Token, scope: str, right: str) -> None:
         if not token.may(right, scope):
             raise ProblemError("this token is for other scopes", status=403, where="scope", code="scope")
 
@@ -465,7 +322,7 @@ class _Told:
             await self._app(scope, receive, send)
             return
         start, status = time.monotonic(), 499
-        from anonymix_adapters.gateway.app import body_of, problem_response
+        from anonymix_adapters.gateway.app import body_of
 
         given: list[Message] = []
 
@@ -491,8 +348,8 @@ class _Told:
                 await problem_response(error)(scope, receive, seen)
             else:
                 await self._app(scope, again, seen)
-        route = getattr(scope.get("route"), "path", "")
-        call = f"/v1{route if route != '/v1' else '/(unknown)'}"
+        route = scope.get("route")
+        call = f"/v1{route.path_format if isinstance(route, Route) else '/(unknown)'}"
         seconds, who = time.monotonic() - start, scope.get("state", {}).get("token", "")
         self._gateway.metrics.request(call, status, "", seconds)
         self._gateway.told(call, status, "", who, seconds)
@@ -501,23 +358,6 @@ class _Told:
 def _bearer_of(request: Request) -> str:
     kind, _, secret = request.headers.get("authorization", "").partition(" ")
     return secret.strip() if kind.lower() == "bearer" else ""
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise malformed("the image is no Base64", where="image") from None
-
-
-def _told(face: Any) -> Protected:
-    return Protected(
-        image=base64.b64encode(encode_cancelable(face, "JPEG")).decode(),
-        scope=face.scope,
-        key_version=face.key_version,
-        fingerprint=face.fingerprint,
-        box=face.box,
-    )
 
 
 def _how(asked: RotateRequest, token: Token) -> dict[str, Any]:
@@ -546,8 +386,6 @@ def _lines(keystore: Any, after: int, limit: int) -> list[dict[str, Any]]:
 
 
 def _as_problem(_: Request | None, error: Exception) -> Response:
-    from anonymix_adapters.gateway.app import problem_response
-
     if isinstance(error, HTTPException):
         error = ProblemError("the request does not fit this API", status=error.status_code, fix="see openapi.json")
     return problem_response(error)

@@ -16,17 +16,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from anonymix_adapters.gateway.guard import Guard
 from anonymix_adapters.gateway.metrics import Metrics
-from anonymix_adapters.gateway.problems import MEDIA_TYPE, ProblemError, problem
+from anonymix_adapters.gateway.problems import HEADERS, ProblemError, problem, problem_response
 from anonymix_adapters.gateway.proxy import Proxy, Rights
 from anonymix_adapters.gateway.reading import Received
+from anonymix_adapters.gateway.shared import Shared
 from anonymix_adapters.gateway.tokens import PREFIX, Token, Tokens
 from anonymix_adapters.gateway.workers import Workers
 
 log: Final = logging.getLogger("anonymix.gateway")
-_HEADERS: Final = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class Rate:
 
     Args:
         rate: Requests a second; 0 for any number.
+        shared: Where buckets are.
     """
 
-    def __init__(self, rate: float) -> None:
-        self._rate, self._most = rate, max(1.0, rate * 10)
-        self._left: dict[str, tuple[float, float]] = {}
+    def __init__(self, rate: float, shared: Shared) -> None:
+        self._rate, self._most, self._shared = rate, max(1.0, rate * 10), shared
 
     def take(self, who: str) -> None:
         """Count a request.
@@ -65,21 +66,10 @@ class Rate:
         Raises:
             ProblemError: It is one too many.
         """
-        if not self._rate:
-            return
-        now = time.monotonic()
-        left, then = self._left.get(who, (self._most, now))
-        left = min(self._most, left + (now - then) * self._rate)
-        if left < 1:
-            raise ProblemError(
-                status=429,
-                what="this caller asks too often",
-                code="rate",
-                retry_after=max(1, round((1 - left) / self._rate)),
-            )
-        self._left[who] = (left - 1, now)
-        if len(self._left) > 10_000:
-            self._left.pop(next(iter(self._left)))
+        wait = self._shared.take(who, self._rate, self._most) if self._rate else 0.0
+        if wait:
+            what = "this caller asks too often"
+            raise ProblemError(what, status=429, code="rate", retry_after=max(1, round(wait)))
 
 
 class Room:
@@ -144,20 +134,6 @@ async def body_of(request: Request, limits: Limits, count: Callable[[int], None]
     return bytes(body)
 
 
-def problem_response(error: BaseException) -> Response:
-    """An error as an answer."""
-    document = problem(error)
-    headers = dict(_HEADERS)
-    retry = getattr(error, "retry_after", None)
-    if retry is not None or document["status"] == 503:
-        headers["retry-after"] = str(retry or 2)
-    if document["status"] in {408, 413}:  # the rest of the body is not waited for
-        headers["connection"] = "close"
-    if document["status"] == 401:
-        headers["www-authenticate"] = "Bearer"
-    return Response(json.dumps(document), document["status"], headers, MEDIA_TYPE)
-
-
 class Callers:
     """Who calls, and what they may.
 
@@ -184,7 +160,7 @@ class Callers:
             )
         return found
 
-    def rights(self, proxy: Proxy, request: Received, scope: str) -> Rights:
+    def rights(self, proxy: Proxy, request: Received) -> Rights:
         """What a caller may do through the proxy."""
         if self.tokens is None:
             return Rights()
@@ -192,22 +168,7 @@ class Callers:
         # A client that can't be changed has one place for a secret: that of the back end's own.
         shown += [request.header(name) for name in proxy.profile.credentials.headers]
         token = self.of(next((each for each in shown if each.startswith(PREFIX)), ""))
-        allowed = token.may
-        return Rights(token.id, allowed("probe", scope), allowed("enrol", scope), allowed("name", scope))
-
-
-class _Quiet:
-    """Ends errors that nobody foresaw: they were answered inside, and a server would log their words, maybe names."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._app(scope, receive, send)
-        except Exception:
-            if scope["type"] != "http":
-                raise
+        return Rights(token.id, token.may("probe"), token.may("enrol"), token.may("name"), token.scopes)
 
 
 class Gateway:
@@ -217,8 +178,8 @@ class Gateway:
         proxy: The proxy; None for the HTTP API alone.
         callers: Who may.
         limits: What is taken.
-        scope: Scope of keys that tokens are asked about.
         api_callers: Who may use the HTTP API; the same by default.
+        shared: What several processes know together.
         more: Routes before the proxy's: the API, the page.
     """
 
@@ -228,16 +189,17 @@ class Gateway:
         callers: Callers,
         limits: Limits | None = None,
         *,
-        scope: str = "default",
         api_callers: Callers | None = None,
+        shared: Shared | None = None,
         more: Callable[[Gateway], list[BaseRoute]] = lambda _: [],
     ) -> None:
-        self.proxy, self.callers, self.scope = proxy, callers, scope
+        self.proxy, self.callers = proxy, callers
         self.api_callers = api_callers or callers
         self.limits = limits or Limits()
         self.workers = Workers(self.limits.threads, self.limits.waiting)
         self.room = Room(self.limits.body * (self.limits.threads + self.limits.waiting))
-        self.metrics, self.rate = Metrics(), Rate(self.limits.rate)
+        self.shared = shared or Shared()
+        self.metrics, self.rate = Metrics(), Rate(self.limits.rate, self.shared)
         methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
         routes: list[BaseRoute] = [
             *more(self),
@@ -248,12 +210,13 @@ class Gateway:
             lifespan=self._life,
             exception_handlers={HTTPException: self._no_route, Exception: self._unforeseen},
         )
-        self.app: ASGIApp = _Quiet(app)
+        self.app: ASGIApp = Guard(app)
 
     @asynccontextmanager
     async def _life(self, _: Starlette) -> AsyncIterator[None]:
         yield
         await self.workers.end()
+        self.shared.close()
         if self.proxy is not None:
             self.proxy.close()
 
@@ -290,7 +253,7 @@ class Gateway:
                 raise ProblemError("a page of another site asks, by a browser", status=403, code="csrf")
             found = self.proxy.profile.route(head.method, head.path)
             call = found[0].call if found else "unknown"
-            rights = self.callers.rights(self.proxy, head, self.scope)  # before a body is read
+            rights = self.callers.rights(self.proxy, head)  # before a body is read
             who = rights.who
             self.rate.take(who or (request.client.host if request.client else ""))
             received = replace(head, body=await body_of(request, self.limits, count))
@@ -303,7 +266,7 @@ class Gateway:
             code = problem(error)["code"]
         else:
             code = ""
-            headers = {**_HEADERS, **answer.headers}
+            headers = {**HEADERS, **answer.headers}
             response = Response(answer.body, answer.status, headers, answer.media_type)
         self.metrics.request(call, response.status_code, code, time.monotonic() - start)
         self.told(call, response.status_code, code, who, time.monotonic() - start)

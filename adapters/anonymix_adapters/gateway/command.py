@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import tomllib
 from datetime import timedelta
 from enum import StrEnum
@@ -11,6 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
+from anonymix_plugin.cli.options import DescriptorOption, KeystoreOption
 from anonymix_plugin.errors import ConfigurationError, UsageError, naming_extras
 
 app = typer.Typer(help="Stand in front of a recogniser's API: a client changes its address, and nothing else.")
@@ -177,13 +180,12 @@ def gateway(
     timeout: Annotated[
         float, typer.Option(envvar=f"{_ENV}TIMEOUT", min=0.1, help="Seconds to wait for the API.")
     ] = 10.0,
-    keystore: Annotated[
-        Path | None,
-        typer.Option(envvar="ANONYMIX_KEYSTORE", metavar="PATH", help="The keystore's file, or https://HOST:PORT."),
-    ] = None,
-    passphrase_fd: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Read the passphrase from this file descriptor.")
-    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(envvar=f"{_ENV}WORKERS", min=1, max=256, help="Processes, each with a mixer and --threads."),
+    ] = 1,
+    keystore: KeystoreOption = None,
+    passphrase_fd: DescriptorOption = None,
 ) -> None:
     """Stand in front of a recogniser's API.
 
@@ -193,9 +195,10 @@ def gateway(
     if context.invoked_subcommand is not None:
         return
     del config
-    from anonymix_adapters.gateway.serving import Listening
+    from anonymix_adapters.gateway import metrics
+    from anonymix_adapters.gateway.serving import Listening, listen, serve
 
-    listening = Listening(host, port, tls_certificate, tls_key, client_ca, insecure_http, metrics_port)
+    listening = Listening(host, port, tls_certificate, tls_key, client_ca, insecure_http)
     with_tokens = callers is WhoCalls.TOKENS
     if callers is None:  # with the API's own credential in the gateway, whoever reaches it could use the API
         with_tokens = not listening.local or bool(upstream_secret)
@@ -209,16 +212,21 @@ def gateway(
         from anonymix_adapters.gateway.page import Page
         from anonymix_adapters.gateway.profile import load_profile
         from anonymix_adapters.gateway.proxy import Proxy
-        from anonymix_adapters.gateway.serving import serve
+        from anonymix_adapters.gateway.shared import Shared
         from anonymix_adapters.gateway.tokens import Tokens
         from anonymix_plugin.anonymixer import Anonymixer
     from anonymix_keystore import Keystore
     from anonymix_plugin.cli.keys import open_keys
     from anonymix_plugin.unlocking import unlock_references_without_asking
 
-    known = load_profile(profile)
+    known, secrets = load_profile(profile), _secrets(upstream_secret or [])
+    fetched = FetchPolicy.of(fetch_host or (), fetch_network or (), ca=fetch_ca, max_bytes=max_body)
     kept = Tokens(_tokens_file(tokens))
     limits = Limits(max_body, threads=threads, waiting=waiting, rate=rate)
+    listener = listen(listening)
+    typer.echo(f"listening on {'https' if tls_certificate else 'http'}://{host}:{port}", err=True)
+    if workers > 1:
+        passphrase_fd = _one_of(workers, listening.grace, listener, keystore, passphrase_fd, metrics_port)
     with open_keys(keystore, passphrase_fd) as store, Anonymixer(store) as mixer:
         if isinstance(store, Keystore):
             unlock_references_without_asking(store)
@@ -233,22 +241,54 @@ def gateway(
                 collection=collection,
                 timeout=timeout,
                 insecure_http=insecure_upstream,
-                secrets=_secrets(upstream_secret or []),
-                fetch=FetchPolicy.of(fetch_host or (), fetch_network or (), ca=fetch_ca, max_bytes=max_body),
+                secrets=secrets,
+                fetch=fetched,
             )
         made = Gateway(
             proxy,
             Callers(kept if with_tokens else None),
             limits,
-            scope=scope,
             api_callers=Callers(kept),
+            shared=Shared(kept.path.with_name("gateway-shared.db")),
             more=lambda it: [
                 Mount("/v1", Api(it, mixer).app()),
                 *Page(it, mixer, scope=scope, secure=tls_certificate is not None).routes(),
             ],
         )
-        typer.echo(f"listening on {'https' if tls_certificate else 'http'}://{host}:{port}", err=True)
-        serve(made, listening)
+        if metrics_port and workers == 1:
+            metrics.start(metrics_port, made.metrics)
+        serve(made, listening, listener)
+
+
+def _one_of(
+    workers: int,
+    grace: int,
+    listener: socket.socket,
+    keystore: Path | None,
+    passphrase_fd: int | None,
+    metrics_port: int,
+) -> int | None:
+    """Become one of several workers; returns the descriptor that its passphrase is read from.
+
+    One process more serves the figures of all, and never returns.
+    """
+    from anonymix_adapters.gateway import metrics
+    from anonymix_adapters.gateway.prefork import fork_workers
+    from anonymix_plugin.cli.keys import passphrase_of
+
+    passphrase = passphrase_of(keystore, passphrase_fd)
+    metrics.share()
+    number = fork_workers(workers + bool(metrics_port), grace, listener)
+    if number == workers:
+        listener.close()
+        metrics.start(metrics_port, metrics.Metrics())
+        signal.pause()
+    if passphrase is None:
+        return passphrase_fd
+    reading, writing = os.pipe()
+    os.write(writing, passphrase + b"\n")
+    os.close(writing)
+    return reading
 
 
 def _secrets(given: list[str]) -> dict[str, str]:

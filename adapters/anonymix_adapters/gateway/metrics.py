@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections import Counter
 from typing import Any, Final
 
+_REQUESTS: Final = "anonymix_gateway_requests_total"
+_TIMES: Final = "anonymix_gateway_request_seconds"
+_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
 class Metrics:
-    """Counts requests by call, status and problem; times them. Labels come from profiles, never from requests."""
+    """Counts requests by call, status and problem; times them. Labels come from profiles, never from requests.
+
+    Where several processes serve (`share` was called), the figures are those of all.
+    """
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Histogram
+        from prometheus_client.multiprocess import MultiProcessCollector
 
         self.registry = CollectorRegistry()
+        shared = _FOLDER in os.environ
+        own = None if shared else self.registry
+        if shared:
+            MultiProcessCollector(self.registry)  # type: ignore[no-untyped-call]
         self._requests = Counter(
-            "anonymix_gateway_requests_total",
-            "Requests by call, status and problem.",
-            ("call", "status", "problem"),
-            registry=self.registry,
+            _REQUESTS, "Requests by call, status and problem.", ("call", "status", "problem"), registry=own
         )
         self._seconds = Histogram(
-            "anonymix_gateway_request_seconds",
-            "Seconds from the first byte of a request to its answer.",
-            ("call",),
-            buckets=_SECONDS,
-            registry=self.registry,
+            _TIMES, "Seconds from the first byte of a request to its answer.", ("call",), buckets=_SECONDS, registry=own
         )
 
     def request(self, call: str, status: int, problem: str, seconds: float) -> None:
@@ -36,15 +44,14 @@ class Metrics:
 
     def figures(self) -> dict[str, Any]:
         """The same for a person: requests, those answered in full, milliseconds, refusals by their code."""
-        requests, answered, refusals = 0, 0, Counter[str]()
-        for sample in (each for family in self._requests.collect() for each in family.samples):
-            if sample.name.endswith("_total"):
+        requests, answered, seconds, refusals = 0, 0, 0.0, Counter[str]()
+        for sample in (each for family in self.registry.collect() for each in family.samples):
+            if sample.name == _REQUESTS:
                 requests += int(sample.value)
                 code = sample.labels["problem"]
                 refusals[code] += int(sample.value) if code else 0
                 answered += int(sample.value) if sample.labels["status"] in {"200", "201"} else 0
-        spent = [each for family in self._seconds.collect() for each in family.samples]
-        seconds = sum(each.value for each in spent if each.name.endswith("_sum"))
+            seconds += sample.value if sample.name == f"{_TIMES}_sum" else 0.0
         mean = round(seconds / requests * 1000) if requests else 0
         return {"requests": requests, "answered": answered, "milliseconds": mean, "refusals": refusals.most_common()}
 
@@ -53,3 +60,22 @@ class Metrics:
         from prometheus_client import generate_latest
 
         return generate_latest(self.registry)
+
+
+def share() -> None:
+    """Have the processes that are forked from now on count together, in files of a folder."""
+    folder, owner = tempfile.mkdtemp(prefix="anonymix-metrics-"), os.getpid()
+    os.environ[_FOLDER] = folder
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+
+
+def start(port: int, figures: Metrics) -> None:
+    """Serve figures on this machine, in a thread."""
+    from prometheus_client import start_http_server
+
+    start_http_server(port, "127.0.0.1", figures.registry)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
+
+from starlette.responses import Response
 
 from anonymix_adapters.errors import BackEndError, BypassError, EnrolmentError, SubjectNeededError
 from anonymix_keystore import BusyError, InvalidRequestError, KeystoreError, LockedError, UnknownSubjectError
@@ -10,6 +13,8 @@ from anonymix_plugin.errors import AnonymixError, ImageTooLargeError, PhotoError
 from anonymix_plugin.words import clean, shown
 
 MEDIA_TYPE: Final = "application/problem+json"
+HEADERS: Final = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+"""Of every answer."""
 
 _TITLES: Final = {
     400: "The request is malformed",
@@ -112,3 +117,22 @@ def problem(error: BaseException) -> dict[str, Any]:
         "code": code,
     }
     return document | ({"where": where} if where else {}) | ({"fix": fix} if fix else {})
+
+
+def problem_response(error: BaseException, *, close: bool = False) -> Response:
+    """An error as an answer.
+
+    Args:
+        error: The error.
+        close: Whether the connection ends with it, because the rest of the request is not read.
+    """
+    document = problem(error)
+    headers = dict(HEADERS)
+    retry = getattr(error, "retry_after", None)
+    if retry is not None or document["status"] == 503:
+        headers["retry-after"] = str(retry or 2)
+    if close or document["status"] in {408, 413}:
+        headers["connection"] = "close"
+    if document["status"] == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(json.dumps(document), document["status"], headers, MEDIA_TYPE)

@@ -39,24 +39,26 @@ _SLOWEST_ANSWER: Final = 6
 """Times the timeout that an answer may take from its first byte to its last; each byte alone may be in time."""
 SUBJECT_HEADER: Final = "anonymix-subject"
 
-_drawn: ContextVar[list[CancelableFace] | None] = ContextVar("anonymix_gateway_drawn", default=None)
+_drawn: ContextVar[tuple[list[CancelableFace], Rights] | None] = ContextVar("anonymix_gateway_drawn", default=None)
 
 
 class _Watched(MixerAround):
-    """A mixer that notes which faces it drew in the request at hand."""
+    """A mixer that notes which faces it drew in the request at hand, and draws none of other scopes than allowed."""
 
     def protect(self, image: Any, **how: Any) -> Any:
+        noted = _drawn.get()
+        if noted is not None:
+            noted[1].check(how["scope"])
         face = super().protect(image, **how)
-        drawn = _drawn.get()
-        if drawn is not None:
-            drawn.append(face)
+        if noted is not None:
+            noted[0].append(face)
         return face
 
 
 @contextmanager
-def _noting() -> Iterator[list[CancelableFace]]:
+def _noting(rights: Rights) -> Iterator[list[CancelableFace]]:
     drawn: list[CancelableFace] = []
-    token = _drawn.set(drawn)
+    token = _drawn.set((drawn, rights))
     try:
         yield drawn
     finally:
@@ -85,12 +87,28 @@ class Rights:
         probe: May compare, search and ask.
         enrol: May enrol, change and delete.
         name: May say whose face it is by the header `Anonymix-Subject`.
+        scopes: Scopes of keys that all this is for; empty for all.
     """
 
     who: str = ""
     probe: bool = True
     enrol: bool = True
     name: bool = False
+    scopes: tuple[str, ...] = ()
+
+    def check(self, scope: str) -> None:
+        """Refuse a scope that these rights are not for.
+
+        Raises:
+            ProblemError: They are not.
+        """
+        if self.scopes and scope not in self.scopes:
+            raise refused(
+                "this token is for other scopes; nothing was sent",
+                where="scope",
+                fix="make a token for it",
+                code="scope",
+            )
 
 
 class Proxy:
@@ -142,6 +160,12 @@ class Proxy:
                 where="upstream",
                 fix="use https, or --insecure-upstream inside a network that you trust",
             )
+        if callable(scope) and profile.front == "facepp":
+            raise AdapterError(
+                "Face++ is shown a face before it is told the face set, so that the scope can't go by it",
+                where="scope",
+                fix="name one scope, and serve each face set by a gateway of its own",
+            )
         self.profile, known = profile, profile.credentials
         self._secrets: dict[str, dict[str, str]] = {"headers": {}, "query": {}, "fields": {}}
         for name, value in (secrets or {}).items():
@@ -188,8 +212,9 @@ class Proxy:
                 fix="use a token with `name`",
             )
         call = self._call(understood, claimed or None)
+        rights.check(self.interceptor.scope(call.about.get("(collection)", self._collection)))
         exchange = _Exchange(self, understood, call)
-        with _noting() as drawn:
+        with _noting(rights) as drawn:
             try:
                 self._front(call, exchange.send)
             except UpstreamRefusedError as refusal:

@@ -220,13 +220,25 @@ def _body_kind(route: Route, request: Received) -> Body | None:
     return kinds[0]
 
 
-def _multipart(request: Received) -> tuple[dict[str, Any], dict[str, bytes]]:
-    from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+def boundary_of(content_type: str) -> str:
+    """What stands between the parts of a body.
 
-    _, options = parse_options_header(request.header("content-type"))
-    boundary = options.get("boundary", "")
+    Raises:
+        ProblemError: It is not said.
+    """
+    from multipart import parse_options_header
+
+    _, options = parse_options_header(content_type)
+    boundary: str = options.get("boundary", "")
     if not re.fullmatch(r"[0-9A-Za-z'()+_,./:=?-]{1,70}", boundary):
         raise malformed("the boundary of the parts is missing or not valid", where="content-type")
+    return boundary
+
+
+def _multipart(request: Received) -> tuple[dict[str, Any], dict[str, bytes]]:
+    from multipart import MultipartError, MultipartSegment, PushMultipartParser
+
+    boundary = boundary_of(request.header("content-type"))
     fields: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     part: MultipartSegment | None = None
@@ -286,7 +298,13 @@ def _ascii(body: bytes) -> str:
         raise malformed("the form is not URL-encoded") from None
 
 
-def _json(body: bytes) -> Any:
+def strict_json(body: bytes) -> Any:
+    """What JSON says, if it says it once and in finite numbers.
+
+    Raises:
+        ProblemError: It does not, nests or holds too much, or is no JSON.
+    """
+
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({name for name, _ in pairs}) != len(pairs):
             raise malformed("a field stands there twice; nothing was sent")
@@ -305,14 +323,14 @@ def _json(body: bytes) -> Any:
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
-    content = _json(body)
+    content = strict_json(body)
     if not isinstance(content, dict):
         raise malformed("the body is no JSON object")
     return content
 
 
 def _json_ids(body: bytes) -> tuple[str, ...]:
-    content = _json(body)
+    content = strict_json(body)
     if not isinstance(content, list) or len(content) > 1000 or not all(isinstance(it, str) for it in content):
         raise malformed("the body is no list of ids")
     if holds_a_picture("".join(content)):

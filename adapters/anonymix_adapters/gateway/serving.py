@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
+import socket
 import ssl
 import sys
 from dataclasses import dataclass
@@ -24,7 +26,6 @@ class Listening:
         key: Its private key, PEM.
         client_ca: Certificates of those who issue clients' certificates, PEM; None asks for none.
         insecure: Listen beyond this machine without TLS.
-        metrics_port: Port of the figures, on this machine alone; 0 for none.
         grace: Seconds that requests under way have when the gateway ends.
     """
 
@@ -34,7 +35,6 @@ class Listening:
     key: Path | None = None
     client_ca: Path | None = None
     insecure: bool = False
-    metrics_port: int = 0
     grace: int = 30
 
     def check(self, *, tokens: bool) -> None:
@@ -73,36 +73,64 @@ class Listening:
             return False
 
 
-def serve(gateway: Gateway, listening: Listening) -> None:
+def listen(listening: Listening) -> socket.socket:
+    """The socket that is served.
+
+    Raises:
+        UsageError: The address is taken, or is none of this machine.
+    """
+    try:
+        found = socket.getaddrinfo(listening.host, listening.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, place = found[0][0], found[0][4]
+        return socket.create_server((str(place[0]), listening.port), family=family, backlog=512)
+    except OSError as error:
+        raise UsageError(
+            f"can't listen: {error.strerror}", where=f"{listening.host}:{listening.port}", fix="--host, --port"
+        ) from None
+
+
+def serve(gateway: Gateway, listening: Listening, listener: socket.socket) -> None:
     """Serve until SIGTERM or Ctrl-C; what was accepted by then is answered."""
     import uvicorn
-    from prometheus_client import start_http_server
 
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log = logging.getLogger("anonymix.gateway")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    if listening.metrics_port:
-        start_http_server(listening.metrics_port, "127.0.0.1", gateway.metrics.registry)
+    from anonymix_adapters.gateway.wire import Protocol
+
+    _log_lines()
     config = uvicorn.Config(
         gateway.app,
-        host=listening.host,
-        port=listening.port,
+        http=Protocol,
         ssl_certfile=listening.certificate,
         ssl_keyfile=listening.key,
         ssl_ca_certs=None if listening.client_ca is None else str(listening.client_ca),
         ssl_cert_reqs=ssl.CERT_NONE if listening.client_ca is None else ssl.CERT_REQUIRED,
         access_log=False,  # it would tell the queries, and with them names
-        log_level="warning",
+        log_config=None,
         server_header=False,
         proxy_headers=False,
         ws="none",
         lifespan="on",
-        limit_concurrency=1024,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=listening.grace,
         h11_max_incomplete_event_size=32_768,
     )
-    uvicorn.Server(config).run()
+    uvicorn.Server(config).run([listener])
+
+
+class _AsJson(logging.Formatter):
+    """The server's own lines, in the form of ours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`; what an exception holds is left out."""
+        return json.dumps({"event": "server", "level": record.levelname.lower(), "said": record.getMessage()})
+
+
+def _log_lines() -> None:
+    """Send lines of JSON to the standard error stream."""
+    for name, form, level in (
+        ("anonymix.gateway", logging.Formatter("%(message)s"), logging.INFO),
+        ("uvicorn", _AsJson(), logging.WARNING),
+    ):
+        log, handler = logging.getLogger(name), logging.StreamHandler(sys.stderr)
+        handler.setFormatter(form)
+        log.handlers, log.propagate = [handler], False
+        log.setLevel(level)

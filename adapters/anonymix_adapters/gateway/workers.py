@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -41,6 +42,16 @@ class Workers:
                 fix="try again after the seconds that Retry-After says",
                 retry_after=2,
             )
+
+    async def place(self, seconds: float) -> None:
+        """Wait for room, for those who can: whoever sends many photos is slowed down before refused.
+
+        Args:
+            seconds: For how long at most; `run` refuses what came too late.
+        """
+        end = time.monotonic() + seconds
+        while self.inside >= self._most and not self.closing and time.monotonic() < end:
+            await asyncio.sleep(0.02)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do work in a thread. What was taken is finished, whether or not its caller still waits.

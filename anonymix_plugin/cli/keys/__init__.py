@@ -2,9 +2,9 @@
 
 from anonymix_plugin.cli.keys import _care, _life, _scope, _serve, _store
 from anonymix_plugin.cli.keys._app import app
-from anonymix_plugin.cli.keys._opening import default_keystore, open_keys, open_keystore
+from anonymix_plugin.cli.keys._opening import default_keystore, open_keys, open_keystore, passphrase_of
 
-__all__ = ["app", "default_keystore", "open_keys", "open_keystore"]
+__all__ = ["app", "default_keystore", "open_keys", "open_keystore", "passphrase_of"]
 
 _COMMANDS = (_life, _care, _scope, _store, _serve)  # importing them is what adds their commands
 _ORDER = (

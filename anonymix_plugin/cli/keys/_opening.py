@@ -122,6 +122,22 @@ def open_keys(
     return RemoteKeystore(str(place))
 
 
+def passphrase_of(path: Path | None, passphrase_fd: int | None) -> bytes | None:
+    """The passphrase of a keystore, for processes that can't ask for it themselves.
+
+    Args:
+        path: See `open_keystore`.
+        passphrase_fd: See `open_keystore`.
+
+    Returns:
+        None where the store is locked in another way.
+    """
+    if service_address(_named(path)) is not None:
+        return None
+    kind, _ = Keystore.locked_by(place_of(path))
+    return passphrase_from(passphrase_fd) if kind == "passphrase" else None
+
+
 def place_of(path: Path | None) -> Path:
     """The keystore's file.
 

@@ -1,0 +1,30 @@
+"""`anonymix gateway` as a process, with a mixer that draws at once: `QUICK_SECONDS` makes it slower."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from recording_upstream import QuickMixer
+
+import anonymix_plugin.anonymixer
+from anonymix_adapters.gateway.command import app
+
+
+class Quick(QuickMixer):
+    def __enter__(self) -> Quick:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def protect(self, image: Any, **how: Any) -> Any:
+        time.sleep(float(os.environ.get("QUICK_SECONDS", "0")))
+        return super().protect(image, **how)
+
+
+anonymix_plugin.anonymixer.Anonymixer = Quick  # type: ignore[misc, assignment]
+
+if __name__ == "__main__":
+    app()
