@@ -1,4 +1,4 @@
-"""YuNet, the permissive default detector, run by OpenCV."""
+"""YuNet, the permissive default detector, run by OpenVINO, or by OpenCV where OpenVINO can't be had."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from threading import Lock
-from typing import Any
+from typing import Any, Final, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -15,24 +15,18 @@ from anonymix_plugin.errors import DamagedModelError, ModelError
 from anonymix_plugin.faces._found import NOTHING, Found
 from anonymix_plugin.faces._search import Search, read_model
 from anonymix_plugin.pool import Pool
-from anonymix_plugin.values import Pixels
+from anonymix_plugin.values import Floats, Pixels
 
+DetectorEngine = Literal["auto", "openvino", "opencv"]
+
+_STRIDES: Final = (8, 16, 32)
+_OVERLAP: Final = 0.3
+_MOST: Final = 5000  # detections that are compared with each other
 _LOG_LEVEL = Lock()
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keeps OpenCV from writing to the terminal that its new engine chooses the processor by itself."""
-    with _LOG_LEVEL:
-        before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-        try:
-            yield
-        finally:
-            cv2.utils.logging.setLogLevel(before)
-
-
 class YuNet(Search):
-    """YuNet (Wu, Peng, Yu 2023) through `cv2.FaceDetectorYN`.
+    """YuNet (Wu, Peng, Yu 2023), with the decoding of `cv2.FaceDetectorYN`.
 
     Args:
         model: `face_detection_yunet_2023mar.onnx`, its content or its path, which is read once.
@@ -42,6 +36,8 @@ class YuNet(Search):
         score_threshold: Least confidence, 0..1.
         thorough: Look at all `sizes`, and at a photo larger than these from close by, and join what is seen:
             several times slower, and finds faces from 1/128 of the photo's longer side on.
+        engine: What runs it; "auto" takes OpenVINO, and OpenCV where that can't. Landmarks of the two differ by
+            rounding.
 
     Raises:
         MissingModelError: There is no file at the path.
@@ -57,40 +53,134 @@ class YuNet(Search):
         padded_sizes: Sequence[int] = (320, 640),
         score_threshold: float = 0.6,
         thorough: bool = False,
+        engine: DetectorEngine = "auto",
     ) -> None:
         super().__init__(sizes=sizes, padded_sizes=padded_sizes, score_threshold=score_threshold, thorough=thorough)
         self._where = "yunet" if isinstance(model, bytes) else str(model)
-        self._content = np.frombuffer(read_model(model, "YuNet"), np.uint8)
-        # An OpenCV detector holds the size of its input and its buffers: each call takes one for itself.
-        self._networks = Pool(self._make)
-        with self._networks.lent():
-            pass
-
-    def _make(self) -> Any:
+        content = read_model(model, "YuNet")
         try:
-            with _quietly():
-                return cv2.FaceDetectorYN.create(
-                    "onnx",
-                    self._content,
-                    np.zeros(0, np.uint8),
-                    (320, 320),
-                    self._threshold,
-                    nms_threshold=0.3,
-                    top_k=5000,
-                )
-        except cv2.error as error:
+            self._network = _network(content, score_threshold, engine)
+        except (cv2.error, RuntimeError) as error:
             raise DamagedModelError("the weights of YuNet can't be loaded", where=self._where) from error
 
     def _look(self, picture: Pixels) -> Found:
-        with self._networks.lent() as network:
-            try:
-                network.setInputSize((picture.shape[1], picture.shape[0]))
-                _, rows = network.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            except cv2.error as error:
-                raise ModelError("YuNet failed on this picture", where=self._where) from error
-        if rows is None:
+        try:
+            rows = self._network.rows(np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8))
+        except (cv2.error, RuntimeError) as error:
+            raise ModelError("YuNet failed on this picture", where=self._where) from error
+        if not len(rows):
             return NOTHING
-        # A row is x, y, width, height, five points from left to right, score.
-        rows = np.asarray(rows, np.float32)
         corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
         return Found(corners, rows[:, 4:14].reshape(-1, 5, 2), np.clip(rows[:, 14], 0, 1))
+
+
+class _Network(Protocol):
+    def rows(self, picture: Pixels) -> Floats:
+        """All faces of a (height, width, 3) uint8 BGR picture, (n, 15) float32.
+
+        A row is x, y, width, height, five points from left to right, score.
+        """
+        ...
+
+
+def _network(content: bytes, threshold: float, engine: DetectorEngine) -> _Network:
+    if engine == "opencv":
+        return _OpenCv(content, threshold)
+    try:
+        return _OpenVino(content, threshold)
+    except (ImportError, RuntimeError):
+        if engine == "openvino":
+            raise
+    return _OpenCv(content, threshold)
+
+
+class _OpenVino:
+    """One graph for pictures of any size; what a size needs is prepared when it first comes."""
+
+    def __init__(self, content: bytes, threshold: float) -> None:
+        import openvino
+        from openvino.preprocess import PrePostProcessor
+
+        core = openvino.Core()
+        network = core.read_model(content)
+        network.reshape({network.input(0): openvino.PartialShape([1, 3, -1, -1])})
+        steps = PrePostProcessor(network)
+        steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+        steps.input().model().set_layout(openvino.Layout("NCHW"))
+        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        self._compiled = core.compile_model(steps.build(), "CPU", options)
+        self._threshold = threshold
+        self._requests: Pool[Any] = Pool(self._compiled.create_infer_request)  # each has buffers of its own
+
+    def rows(self, picture: Pixels) -> Floats:
+        """See `_Network`."""
+        height, width = picture.shape[:2]
+        # The coarsest stride must divide both sides.
+        bottom, right = -height % _STRIDES[-1], -width % _STRIDES[-1]
+        padded = np.asarray(cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_CONSTANT), np.uint8)
+        with self._requests.lent() as request:
+            request.infer({0: padded[None]})
+            found = [
+                self._found([request.get_tensor(f"{kind}_{stride}").data[0] for kind in _KINDS], stride, padded)
+                for stride in _STRIDES
+            ]
+        rows = np.concatenate(found)
+        # OpenCV compares boxes of whole pixels.
+        boxes = np.trunc(rows[:, :4]).astype(np.int32)
+        kept = cv2.dnn.NMSBoxes(boxes.tolist(), rows[:, 14].tolist(), self._threshold, _OVERLAP, 1.0, _MOST)
+        return rows[np.asarray(kept, np.intp)]
+
+    def _found(self, outputs: Sequence[Floats], stride: int, padded: Pixels) -> Floats:
+        """Rows of what is sure enough at one stride, in which everything is told relative to its cell."""
+        classes, objects, boxes, points = outputs
+        scores = np.sqrt(np.clip(classes[:, 0], 0, 1) * np.clip(objects[:, 0], 0, 1))
+        sure = np.flatnonzero(scores >= self._threshold)
+        columns = padded.shape[1] // stride
+        cells = np.stack([sure % columns, sure // columns], axis=1).astype(np.float32)
+        centres = (cells + boxes[sure, :2]) * stride
+        sides = np.exp(boxes[sure, 2:]) * stride
+        landmarks = (np.tile(cells, 5) + points[sure]) * stride
+        return np.concatenate([centres - sides / 2, sides, landmarks, scores[sure, None]], axis=1, dtype=np.float32)
+
+
+_KINDS: Final = ("cls", "obj", "bbox", "kps")
+
+
+class _OpenCv:
+    """`cv2.FaceDetectorYN`. It holds the size of its input and its buffers: each call takes one for itself."""
+
+    def __init__(self, content: bytes, threshold: float) -> None:
+        self._content, self._threshold = np.frombuffer(content, np.uint8), threshold
+        self._detectors = Pool(self._make)
+        with self._detectors.lent():
+            pass
+
+    def _make(self) -> Any:
+        with _quietly():
+            return cv2.FaceDetectorYN.create(
+                "onnx",
+                self._content,
+                np.zeros(0, np.uint8),
+                (320, 320),
+                self._threshold,
+                nms_threshold=_OVERLAP,
+                top_k=_MOST,
+            )
+
+    def rows(self, picture: Pixels) -> Floats:
+        """See `_Network`."""
+        with self._detectors.lent() as detector:
+            detector.setInputSize((picture.shape[1], picture.shape[0]))
+            _, rows = detector.detect(picture)
+        return np.zeros((0, 15), np.float32) if rows is None else np.asarray(rows, np.float32)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps OpenCV from writing to the terminal that its new engine chooses the processor by itself."""
+    with _LOG_LEVEL:
+        before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            yield
+        finally:
+            cv2.utils.logging.setLogLevel(before)

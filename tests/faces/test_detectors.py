@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 
@@ -91,6 +92,30 @@ def test_both_detectors_agree_on_the_landmarks(model, snapshots):
         distances.append(np.abs(one.landmarks - other.landmarks).mean() / between_eyes(other))
     assert np.median(distances) < 0.06
     assert max(distances) < 0.25
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_openvino_and_opencv_see_the_same_faces(model, snapshots, thorough):
+    seen = [YuNet(model("yunet"), engine=engine, thorough=thorough) for engine in ("openvino", "opencv")]
+    whole = snapshots[:6]
+    crowd = Photo(np.hstack([cv2.resize(photo.pixels, (400, 500)) for photo in whole]), "crowd")
+    odd = Photo(np.ascontiguousarray(whole[0].pixels[3:-20, 5:-70]), "sides that no stride divides")
+    for photo in [*whole, crowd, odd]:
+        by_openvino, by_opencv = (detector.detect(photo) for detector in seen)
+        assert len(by_openvino) == len(by_opencv) >= 1
+        for one, other in zip(by_openvino, by_opencv, strict=True):
+            np.testing.assert_allclose(one.landmarks, other.landmarks, atol=0.05)
+            np.testing.assert_allclose(one.box, other.box, atol=0.05)
+            assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+def test_without_openvino_the_detector_runs_on_opencv(model, london, monkeypatch):
+    expected = YuNet(model("yunet"), engine="opencv").detect(london[0])
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    (face,) = YuNet(model("yunet")).detect(london[0])
+    np.testing.assert_array_equal(face.landmarks, expected[0].landmarks)
+    with pytest.raises(ImportError):
+        YuNet(model("yunet"), engine="openvino")
 
 
 @pytest.mark.parametrize("share", [1.0, 0.85])
