@@ -8,6 +8,7 @@ from anonymix_lab.cli.measure import (
     _gpu,
     _keystore,
     _london,
+    _speed,
     _studies,
     _thresholds,
 )
@@ -24,5 +25,6 @@ _COMMANDS = (
     _gateway,
     _keystore,
     _gpu,
+    _speed,
     _studies,
 )  # imported to add them

@@ -1,0 +1,119 @@
+"""Two revisions in pairs: what is compared, that ratios are those of pairs, and what makes it fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import anonymix_keystore
+import anonymix_plugin
+from anonymix_lab.bench.sides import Side, Spent, Worker
+from anonymix_lab.bench.speed import Row, _Pairs
+from anonymix_plugin.cli import main
+from anonymix_plugin.errors import AnonymixError, UsageError
+
+SLOWER = """
+
+import time as _time
+
+_made = Production.waiting
+
+
+def _slowly(*args, **how):
+    _time.sleep(0.5)
+    return _made(*args, **how)
+
+
+Production.waiting = _slowly
+"""
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    """This revision as a wheel."""
+    path = tmp_path / "anonymix_plugin-0.0.1-py3-none-any.whl"
+    about = {
+        "METADATA": "Metadata-Version: 2.1\nName: anonymix-plugin\nVersion: 0.0.1\n",
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for package in (anonymix_plugin, anonymix_keystore):
+            folder = Path(str(package.__file__)).parent
+            for file in sorted(folder.rglob("*")):
+                if file.is_file() and "__pycache__" not in file.parts:
+                    archive.write(file, file.relative_to(folder.parent))
+        for name, text in about.items():
+            archive.writestr(f"anonymix_plugin-0.0.1.dist-info/{name}", text)
+    return path
+
+
+def slowed(wheel: Path) -> Path:
+    """The wheel with a pause before each face."""
+    with zipfile.ZipFile(wheel) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content["anonymix_plugin/production.py"] += SLOWER.encode()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return wheel
+
+
+def test_a_wheel_is_compared_face_by_face_in_a_process_of_its_own(
+    wheel: Path, portraits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["measure", "speed", "--against", str(slowed(wheel)), "--photo", str(portraits / "001_neutral.jpg")]
+    words += ["--pairs", "3", "--face-alone", "--output", str(tmp_path / "speed.json")]
+    assert main([*words, "--fail-over", "0.01"]) != 0
+    told, complaint = capsys.readouterr()
+    assert "same bytes: 5 of 5 faces" in told
+    assert "times as long as with the wheel" in complaint
+    found = json.loads((tmp_path / "speed.json").read_text())
+    rows = {row["what"]: row for row in found["rows"]}
+    face = rows["one face, decode to picture"]
+    assert face["ratio"] < 0.9  # the wheel pauses, so what runs there is the wheel
+    assert 0.4 < face["cpu"] < 2.5  # a pause takes no processor time
+    assert 100 < rows["memory after 5 faces, resident"]["new"] < 2000
+
+
+def test_what_is_no_wheel_is_refused(tmp_path: Path) -> None:
+    for name, content in (("none.whl", None), ("a.zip", b""), ("a-1-py3-none-any.whl", b"PK")):
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UsageError):
+            Side.of_wheel(path, tmp_path / "folder")
+
+
+def test_a_process_that_would_run_another_revision_is_refused(portraits: Path, tmp_path: Path) -> None:
+    with pytest.raises(AnonymixError, match="another revision"):
+        Worker(Side((tmp_path,)), [portraits / "001_neutral.jpg"])
+    assert str(tmp_path) in Side((tmp_path,)).environment()["PYTHONPATH"].split(os.pathsep)
+
+
+def test_a_process_that_makes_no_face_says_why(tmp_path: Path) -> None:
+    (tmp_path / "none.jpg").write_bytes(b"no photo")
+    with Worker(Side.here(), [tmp_path / "none.jpg"]) as worker, pytest.raises(AnonymixError, match="no face"):
+        worker.ask("faces", start=0, count=1)
+
+
+def test_ratios_are_those_of_pairs_and_not_of_medians() -> None:
+    pairs = _Pairs()
+    for old, new in ((1.0, 0.5), (10.0, 5.0), (100.0, 50.0), (1.0, 0.9)):
+        pairs.run(partial(Spent, old, old), partial(Spent, new, 2 * new))
+    row = pairs.row("a face")
+    assert (row.ratio, row.cpu) == (0.5, 1.0)
+    assert pairs.rate("faces", 8, 1.5).ratio == pytest.approx(2.0)
+    assert row == Row("a face", "ms", 5500.0, 2950.0, 0.5, 1.0)
+
+
+def test_who_begins_changes_from_pair_to_pair() -> None:
+    pairs, begun = _Pairs(), []
+    for _ in range(3):
+        pairs.run(lambda: begun.append("old") or Spent(1, 1), lambda: begun.append("new") or Spent(1, 1))
+    assert begun == ["old", "new", "new", "old", "old", "new"]
