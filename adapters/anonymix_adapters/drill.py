@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from anonymix_adapters.errors import AdapterError, asked_to_stop, in_words
 from anonymix_adapters.interceptor import FaceMixer, KeyUse
@@ -390,12 +390,21 @@ def _allowed(chance: float, of: int) -> int:
     return min(allowed, of - 1)
 
 
+class SharedMixer(Protocol):
+    """A mixer whose weights others may use under keys of their own; `anonymix_plugin.Anonymixer` meets it."""
+
+    def with_keystore(self, keystore: Keystore) -> FaceMixer:
+        """The same mixer over other keys."""
+        ...
+
+
 @contextmanager
-def temporary_mixer(*, second_secret: bool = False) -> Iterator[FaceMixer]:
-    """The default mixer over a keystore that lives as long as the block.
+def temporary_mixer(*, second_secret: bool = False, weights_of: SharedMixer | None = None) -> Iterator[FaceMixer]:
+    """A mixer over a keystore that lives as long as the block.
 
     Args:
         second_secret: Whether it may keep sealed originals and references.
+        weights_of: Whose weights it uses, and whose options; without it the default mixer is opened.
 
     Raises:
         ModelError: Weights are missing or damaged.
@@ -407,6 +416,9 @@ def temporary_mixer(*, second_secret: bool = False) -> Iterator[FaceMixer]:
         with Keystore.create(Path(folder) / "drill.db", unlock, actor="drill") as store:
             if second_secret:
                 store.originals.enable(KeyFileUnlock.generate(Path(folder) / "originals.key"))
+            if weights_of is not None:
+                yield weights_of.with_keystore(store)
+                return
             with Anonymixer(store) as mixer:
                 yield mixer
 
@@ -421,6 +433,7 @@ def run(
     references: bool = False,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    mixer: SharedMixer | None = None,
 ) -> DrillReport:
     """A drill with everything it needs; what `anonymix drill` calls.
 
@@ -433,6 +446,7 @@ def run(
         references: Keep sealed references, so that probes are guided.
         options: For the adapter's `rehearse`.
         progress: As for `drill`.
+        mixer: One that is open already, whose weights and options are used, and none of its keys.
 
     Raises:
         UnknownAdapterError, SdkMissingError, SdkVersionError: The adapter can't be used here.
@@ -442,14 +456,14 @@ def run(
     taking_part = people_in(photos, people)
     for sdk in chosen.SDKS:
         sdk.check()
-    with temporary_mixer(second_secret=originals or references) as mixer:
+    with temporary_mixer(second_secret=originals or references, weights_of=mixer) as own:
         # Names that no record of a real application has.
         run_id = secrets.token_hex(3)
         named = [Person(f"drill-{run_id}-{it.name}", it.enrolled, it.probe) for it in taking_part]
         try:
             return drill(
                 chosen,
-                mixer,
+                own,
                 named,
                 keys=keys,
                 originals=originals,

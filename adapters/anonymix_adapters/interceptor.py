@@ -72,6 +72,11 @@ class MixerAround:
         return self.mixer.fingerprint
 
     @property
+    def guided_fingerprint(self) -> str:
+        """The fingerprint of guided faces; "" where there are none."""
+        return str(getattr(self.mixer, "guided_fingerprint", ""))
+
+    @property
     def keystore(self) -> Any:
         """Where the keys, and the enrolment records, are."""
         return self.mixer.keystore

@@ -77,6 +77,13 @@ class QuickMixer:
         pixels = np.full((512, 512, 3), 90, np.uint8)
         return CancelableFace(pixels, self.box, key.subject, scope, key.version, self.fingerprint, "fast")
 
+    def with_keystore(self, keystore: Any) -> QuickMixer:
+        """See `Anonymixer`."""
+        return QuickMixer(keystore)
+
+    def close(self) -> None:
+        """See `Anonymixer`."""
+
 
 class Recording(httpx2.BaseTransport):
     """Keeps requests, and answers with what a profile's API would, or with what a test says."""

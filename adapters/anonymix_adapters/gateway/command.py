@@ -163,6 +163,12 @@ def gateway(
         ),
     ] = None,
     tokens: TokensOption = None,
+    drill_photos: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=f"{_ENV}DRILL_PHOTOS", metavar="DIR", help="Photos, two a person, for breach drills on the page."
+        ),
+    ] = None,
     metrics_port: Annotated[
         int,
         typer.Option(envvar=f"{_ENV}METRICS_PORT", min=0, max=65535, help="Figures on this machine; 0 for none."),
@@ -212,6 +218,7 @@ def gateway(
         from anonymix_adapters.gateway.page import Page
         from anonymix_adapters.gateway.profile import load_profile
         from anonymix_adapters.gateway.proxy import Proxy
+        from anonymix_adapters.gateway.recent import CountingMixer
         from anonymix_adapters.gateway.shared import Shared
         from anonymix_adapters.gateway.tokens import Tokens
         from anonymix_plugin.anonymixer import Anonymixer
@@ -230,12 +237,13 @@ def gateway(
     with open_keys(keystore, passphrase_fd) as store, Anonymixer(store) as mixer:
         if isinstance(store, Keystore):
             unlock_references_without_asking(store)
+        counting = CountingMixer(mixer)
         proxy = None
         if upstream:
             proxy = Proxy(
                 known,
                 upstream,
-                mixer,
+                counting,
                 keys=keys.value,
                 scope=(lambda name: scope.replace("{collection}", name)) if "{collection}" in scope else scope,
                 collection=collection,
@@ -251,8 +259,15 @@ def gateway(
             api_callers=Callers(kept),
             shared=Shared(kept.path.with_name("gateway-shared.db")),
             more=lambda it: [
-                Mount("/v1", Api(it, mixer).app()),
-                *Page(it, mixer, scope=scope, secure=tls_certificate is not None).routes(),
+                Mount("/v1", Api(it, counting).app()),
+                *Page(
+                    it,
+                    mixer,
+                    scope=scope,
+                    secure=tls_certificate is not None,
+                    photos=drill_photos,
+                    faces=counting.faces,
+                ).routes(),
             ],
         )
         if metrics_port and workers == 1:

@@ -9,6 +9,8 @@ import tempfile
 from collections import Counter
 from typing import Any, Final
 
+from anonymix_adapters.gateway.recent import Recent
+
 _REQUESTS: Final = "anonymix_gateway_requests_total"
 _TIMES: Final = "anonymix_gateway_request_seconds"
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -30,6 +32,7 @@ class Metrics:
         own = None if shared else self.registry
         if shared:
             MultiProcessCollector(self.registry)  # type: ignore[no-untyped-call]
+        self.recent: Recent[tuple[float, str]] = Recent()  # seconds, and what was wrong
         self._requests = Counter(
             _REQUESTS, "Requests by call, status and problem.", ("call", "status", "problem"), registry=own
         )
@@ -41,6 +44,7 @@ class Metrics:
         """Count a request."""
         self._requests.labels(call, str(status), problem).inc()
         self._seconds.labels(call).observe(seconds)
+        self.recent.add((seconds, problem))
 
     def figures(self) -> dict[str, Any]:
         """The same for a person: requests, those answered in full, milliseconds, refusals by their code."""
