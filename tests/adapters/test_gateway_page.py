@@ -335,8 +335,8 @@ def test_a_change_is_made_only_after_what_follows_was_shown(
             assert "entry-1" in done.text
             assert browser.get(address.rpartition("/")[0]).status_code == 404
             assert rig.keystore.history("<b>alice</b>", "second")
-        if action != "breach":
-            assert any(rig.token.id in str(line.get("reason")) for line in rig.keystore.audit(epoch))
+        (line,) = rig.keystore.audit(epoch)
+        assert line["actor"] == f"token {rig.token.id}"
 
 
 def test_a_confirmation_counts_once_and_for_what_it_showed_alone(rig: Rig) -> None:
@@ -504,6 +504,24 @@ def test_the_figures_tell_faces_latency_queue_and_refusals(store: Keystore) -> N
     assert figures["refusals"] == [["busy", "1", "1"]]
     for value in ("500 ms", "990 ms", "2 of 16", "busy"):
         assert value in page
+
+
+def test_in_front_of_a_key_service_the_page_has_figures_and_drills(store: Keystore, tmp_path: Path) -> None:
+    class Service(QuickMixer):
+        keystore: Any = object()
+
+        def __init__(self) -> None:
+            pass
+
+    with rig_over(store, Service(), folder=tmp_path / "page") as rig, rig.browser(*EVERYTHING) as browser:
+        page = browser.get("/page")
+        assert "Breach drill" in page.text
+        assert "Subjects" not in page.text
+        assert browser.get("/page/drill").status_code == 200
+        for path in ("/page/subjects", "/page/preview", "/page/audit"):
+            answer = browser.get(path)
+            assert answer.status_code == 404
+            assert "key service" in answer.text
 
 
 def test_a_full_queue_does_not_hide_itself(store: Keystore) -> None:

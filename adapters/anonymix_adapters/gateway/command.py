@@ -267,6 +267,7 @@ def gateway(
                     secure=tls_certificate is not None,
                     photos=drill_photos,
                     faces=counting.faces,
+                    folder=None if isinstance(store, Keystore) else kept.path.with_name("gateway-page"),
                 ).routes(),
             ],
         )

@@ -222,12 +222,17 @@ def change(mixer: FaceMixer, it: Subject, action: str, token: str) -> Done:
         mixer: Its keystore is changed.
         it: The subject.
         action: One of `ACTIONS`.
-        token: Id of the token that asks, for the audit trail. It goes by the word "breach", which has none.
+        token: Id of the token that asks, for the audit trail.
 
     Raises:
         KeystoreError: The keys stand against it.
     """
-    keystore, reason = mixer.keystore, f"on the page (token {token})"
+    with mixer.keystore.acting_for(f"token {token}"):
+        return _changed(mixer.keystore, it, action)
+
+
+def _changed(keystore: Any, it: Subject, action: str) -> Done:
+    reason = "on the page"
     if action == "forget":
         receipt = keystore.forget(it.subject, it.scope, reason=reason)
         told = f"Forgotten. Keys erased: {receipt.keys}. Records of entries erased: {receipt.enrolments}."

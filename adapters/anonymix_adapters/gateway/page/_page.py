@@ -29,7 +29,7 @@ from anonymix_adapters.gateway.problems import ProblemError, status_of
 from anonymix_adapters.gateway.reading import form_of
 from anonymix_adapters.gateway.recent import Recent
 from anonymix_adapters.gateway.workers import Workers
-from anonymix_keystore import KeystoreError, Verification
+from anonymix_keystore import Keystore, KeystoreError, Verification
 from anonymix_plugin.errors import AnonymixError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Page:
         secure: Whether cookies are for TLS alone.
         photos: Photos for drills, two a person; None for no drills.
         faces: Faces as the gateway makes them; None where nobody counts them.
+        folder: Where sessions and drills are kept for all workers; beside the keystore by default.
         clock: Unix time in seconds, for the end of sessions.
     """
 
@@ -64,12 +65,16 @@ class Page:
         secure: bool = False,
         photos: Path | None = None,
         faces: Recent[int] | None = None,
+        folder: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.gateway, self.mixer, self._secure, self._faces = gateway, mixer, secure, faces
         self._scope = "default" if "{" in scope else scope
-        folder = Path(mixer.keystore.path)
-        folder = folder.with_name(f"{folder.name}-gateway")
+        # A key service hands out keys and lists none: its keys are looked after where the store is.
+        self._local = isinstance(mixer.keystore, Keystore)
+        if folder is None:
+            folder = Path(mixer.keystore.path)
+            folder = folder.with_name(f"{folder.name}-gateway")
         self._sessions = Sessions(folder, gateway.api_callers.tokens, clock)
         self._drills = Drills(folder, mixer, photos, lambda: gateway.workers.closing)
         self._directory = Directory(mixer)
@@ -125,9 +130,25 @@ class Page:
         _need(session.may_administer, "administer")
         return session
 
+    def _keeper(self, request: Request) -> Session:
+        """The session of an administrator, where the store is here."""
+        session = self._administrator(request)
+        self._need_store()
+        return session
+
+    def _need_store(self) -> None:
+        if not self._local:
+            raise ProblemError(
+                "the keys come from a key service, which lists none",
+                status=404,
+                code="key_service",
+                fix="look after them where the store is: with anonymix keys, or on the page of a gateway there",
+            )
+
     def _auditor(self, request: Request) -> Session:
         session = self._session(request)
         _need(session.may_audit, "audit")
+        self._need_store()
         return session
 
     async def _form(self, request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
@@ -201,10 +222,10 @@ class Page:
     # --- subjects ---------------------------------------------------------------------------------
 
     async def _subjects(self, request: Request) -> Response:
-        return await self._listed(self._administrator(request), Asked())
+        return await self._listed(self._keeper(request), Asked())
 
     async def _search(self, request: Request) -> Response:
-        session = self._administrator(request)
+        session = self._keeper(request)
         fields, _ = await self._own_form(request, session)
         page = fields.get("page", "1")
         asked = Asked(
@@ -222,7 +243,7 @@ class Page:
         return self._page("subjects.html", session, found=found, rows=rows, asked=asked, states=STATES)
 
     async def _subject(self, request: Request) -> Response:
-        session = self._administrator(request)
+        session = self._keeper(request)
         subject = await self._looked_up(request, session)
         return self._page(
             "subject.html",
@@ -238,7 +259,7 @@ class Page:
         return await self._workers.run(partial(subject_now, self.mixer, subject, scope))
 
     async def _plan(self, request: Request) -> Response:
-        session = self._administrator(request)
+        session = self._keeper(request)
         return self._asked(request, session, await self._looked_up(request, session))
 
     def _asked(self, request: Request, session: Session, it: Any, told: str = "") -> Response:
@@ -257,7 +278,7 @@ class Page:
         )
 
     async def _change(self, request: Request) -> Response:
-        session = self._administrator(request)
+        session = self._keeper(request)
         fields, _ = await self._own_form(request, session)
         it = await self._looked_up(request, session)
         action, reference = request.path_params["action"], request.path_params["reference"]
@@ -273,13 +294,13 @@ class Page:
     # --- preview ----------------------------------------------------------------------------------
 
     async def _preview_form(self, request: Request) -> Response:
-        session = self._administrator(request)
+        session = self._keeper(request)
         reference = request.path_params.get("reference", "")
         scope, subject = session.referred(reference) if reference else (self._scope, "")
         return await self._previewed(session, subject, scope)
 
     async def _preview(self, request: Request) -> Response:
-        session = self._administrator(request)
+        session = self._keeper(request)
         fields, files = await self._own_form(request, session)
         subject, scope = fields.get("subject", "").strip(), fields.get("scope", "")
         if not session.may(scope):
@@ -408,7 +429,7 @@ class Page:
 
     def _page(self, name: str, session: Session | None = None, *, status: int = 200, **values: Any) -> Response:
         nonce = secrets.token_urlsafe(16)
-        defaults = {"told": "", "bad": False, "title": ""}
+        defaults = {"told": "", "bad": False, "title": "", "local": self._local}
         text = self._templates.get_template(name).render(session=session, nonce=nonce, **(defaults | values))
         policy = (
             f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self';"
