@@ -181,7 +181,7 @@ def test_signing_out_ends_the_session_for_every_worker_and_no_file_has_the_cooki
         cookies = dict(browser.cookies)
         (secret,) = cookies.values()
         assert "Overview" in httpx2.get(f"{other.url}/page", cookies=cookies).text
-        kept = rig.keystore.path.with_name("keystore.db-gateway")
+        kept = rig.keystore.path.with_name("gateway-page")
         assert all(secret not in each.read_text() for each in kept.iterdir())
         assert kept.stat().st_mode & 0o077 == 0
         assert "signed out" in browser.post("/page/out", data={"csrf": csrf(browser.get("/page").text)}).text
@@ -433,7 +433,7 @@ def test_a_drill_runs_on_people_of_its_own_and_touches_no_key(adapter_mixer: Any
 
 
 def test_a_drill_that_was_interrupted_or_has_no_photos_says_so(rig: Rig) -> None:
-    folder = rig.keystore.path.with_name("keystore.db-gateway")
+    folder = rig.keystore.path.with_name("gateway-page")
     with rig.browser("administer") as browser:
         page = browser.get("/page/drill").text
         assert "--drill-photos" in page
@@ -488,14 +488,15 @@ def test_the_first_broken_event_is_named(store: Keystore) -> None:
 
 def test_the_figures_tell_faces_latency_queue_and_refusals(store: Keystore) -> None:
     counting = CountingMixer(QuickMixer(store))
-    with rig_over(store, faces=counting.faces) as rig, rig.browser("administer") as browser:
+    with rig_over(store) as rig, rig.browser("administer") as browser:
         assert browser.get("/page/figures").json()["p50"] == "none yet"
+        counting.count = rig.gateway.metrics.recent.faces
         for _ in range(3):
             counting.protect(PHOTO.read_bytes())
         for number in range(100):
             rig.gateway.metrics.request("recognize", 200, "", (number + 1) / 100)
         rig.gateway.metrics.request("recognize", 503, "busy", 0.001)
-        rig.gateway.workers.inside = 6
+        rig.gateway.workers.watch(6)
         figures = browser.get("/page/figures").json()
         page = browser.get("/page").text
     assert float(figures["faces"]) > 0
@@ -506,14 +507,61 @@ def test_the_figures_tell_faces_latency_queue_and_refusals(store: Keystore) -> N
         assert value in page
 
 
-def test_in_front_of_a_key_service_the_page_has_figures_and_drills(store: Keystore, tmp_path: Path) -> None:
+def test_the_figures_are_those_of_all_processes(tmp_path: Path) -> None:
+    own = Recent(tmp_path)
+    own.request(0.1, "")
+    own.inside(1)
+    code = f"""
+from pathlib import Path
+from anonymix_adapters.gateway.recent import Recent
+other = Recent(Path({str(tmp_path)!r}))
+other.request(0.3, "")
+other.request(0.0, "busy")
+other.faces(2)
+other.inside(5)
+print("ready", flush=True)
+input()
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        found = own.lately()
+        other.communicate("\n", timeout=30)
+    assert (found.processes, found.inside, found.requests, found.faces) == (2, 6, 3, 2)
+    assert sorted(found.seconds) == [0.1, 0.3]
+    assert found.refusals == {"busy": 1}
+    assert own.lately().processes == 1
+
+
+def test_only_the_last_minute_counts() -> None:
+    now = [100.0]
+    recent = Recent(clock=lambda: now[0])
+    recent.request(1.0, "")
+    assert recent.lately().span == 1.0
+    now[0] += 59.0
+    recent.request(2.0, "")
+    assert (recent.lately().seconds, recent.lately().span) == ([1.0, 2.0], 59.0)
+    now[0] += 41.0
+    assert (recent.lately().seconds, recent.lately().span) == ([2.0], 60.0)
+    for number in range(5_000):
+        now[0] += 0.001
+        recent.request(number, "")
+    full = recent.lately()  # the oldest of the ring says of how long it is
+    assert full.requests == 4_096
+    assert full.span == pytest.approx(4.095)
+    assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
+    assert percentile([1.0], 0.99) == 1.0
+
+
+def test_in_front_of_a_key_service_the_page_has_figures_and_drills(store: Keystore) -> None:
     class Service(QuickMixer):
         keystore: Any = object()
 
         def __init__(self) -> None:
             pass
 
-    with rig_over(store, Service(), folder=tmp_path / "page") as rig, rig.browser(*EVERYTHING) as browser:
+    with rig_over(store, Service()) as rig, rig.browser(*EVERYTHING) as browser:
         page = browser.get("/page")
         assert "Breach drill" in page.text
         assert "Subjects" not in page.text
@@ -529,20 +577,3 @@ def test_a_full_queue_does_not_hide_itself(store: Keystore) -> None:
         rig.gateway.workers.inside = Limits().threads + Limits().waiting
         for path in ("/page", "/page/subjects", "/page/audit", "/page/drill"):
             assert browser.get(path).status_code == 200
-
-
-def test_only_the_last_minute_counts() -> None:
-    now = [0.0]
-    recent: Recent[float] = Recent(60.0, lambda: now[0])
-    recent.add(1.0)
-    assert recent.span == 1.0
-    now[0] = 59.0
-    recent.add(2.0)
-    assert (recent.values(), recent.span) == ([1.0, 2.0], 59.0)
-    now[0] = 100.0
-    assert (recent.values(), recent.span) == ([2.0], 60.0)
-    for _ in range(10_000):
-        recent.add(3.0)
-    assert len(recent.values()) == 10_000
-    assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
-    assert percentile([1.0], 0.99) == 1.0

@@ -200,6 +200,7 @@ class Gateway:
         self.room = Room(self.limits.body * (self.limits.threads + self.limits.waiting))
         self.shared = shared or Shared()
         self.metrics, self.rate = Metrics(), Rate(self.limits.rate, self.shared)
+        self.workers.watch = self.metrics.recent.inside
         methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
         routes: list[BaseRoute] = [
             *more(self),

@@ -266,11 +266,10 @@ def gateway(
                     scope=scope,
                     secure=tls_certificate is not None,
                     photos=drill_photos,
-                    faces=counting.faces,
-                    folder=None if isinstance(store, Keystore) else kept.path.with_name("gateway-page"),
                 ).routes(),
             ],
         )
+        counting.count = made.metrics.recent.faces
         if metrics_port and workers == 1:
             metrics.start(metrics_port, made.metrics)
         serve(made, listening, listener)

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 
 from anonymix_adapters.gateway.recent import Recent
@@ -32,7 +33,7 @@ class Metrics:
         own = None if shared else self.registry
         if shared:
             MultiProcessCollector(self.registry)  # type: ignore[no-untyped-call]
-        self.recent: Recent[tuple[float, str]] = Recent()  # seconds, and what was wrong
+        self.recent = Recent(Path(os.environ[_FOLDER]) if shared else None)
         self._requests = Counter(
             _REQUESTS, "Requests by call, status and problem.", ("call", "status", "problem"), registry=own
         )
@@ -44,7 +45,7 @@ class Metrics:
         """Count a request."""
         self._requests.labels(call, str(status), problem).inc()
         self._seconds.labels(call).observe(seconds)
-        self.recent.add((seconds, problem))
+        self.recent.request(seconds, problem)
 
     def figures(self) -> dict[str, Any]:
         """The same for a person: requests, those answered in full, milliseconds, refusals by their code."""

@@ -27,6 +27,7 @@ class Workers:
         self._most = threads + waiting
         self.inside = 0
         self.closing = False
+        self.watch: Callable[[int], None] = lambda _: None  # is told how many are inside
 
     def check(self) -> None:
         """Say whether there is room, before a body is read.
@@ -61,6 +62,7 @@ class Workers:
         """
         self.check()
         self.inside += 1
+        self.watch(self.inside)
         context = contextvars.copy_context()
         future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(work))
         future.add_done_callback(self._left)
@@ -68,6 +70,7 @@ class Workers:
 
     def _left(self, done: asyncio.Future[T]) -> None:
         self.inside -= 1
+        self.watch(self.inside)
         if not done.cancelled():
             done.exception()  # it was told to the caller; if the caller is gone, nobody else is to be alarmed
 

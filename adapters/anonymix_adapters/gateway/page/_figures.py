@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from anonymix_adapters.gateway.recent import Recent, percentile
+from anonymix_adapters.gateway.recent import percentile
 
 if TYPE_CHECKING:
     from anonymix_adapters.gateway.app import Gateway
 
 
-def figures(gateway: Gateway, faces: Recent[int] | None) -> dict[str, Any]:
-    """What the gateway does now and has done since the start.
-
-    Args:
-        gateway: Its queue and its figures.
-        faces: Faces as they are made; None where nobody counts them.
+def figures(gateway: Gateway) -> dict[str, Any]:
+    """What all processes of the gateway do now and have done since the start.
 
     Returns:
-        Texts by name, and `refusals`: pairs of a reason and how many since the start.
+        Texts by name, and `refusals`: a reason, how many since the start, and how many in the last minute.
     """
-    recent = gateway.metrics.recent
-    requests = recent.values()
-    spent = [seconds for seconds, problem in requests if not problem]
-    inside, limits = gateway.workers.inside, gateway.limits
-    since = gateway.metrics.figures()
-    refused = Counter(problem for _, problem in requests if problem)
+    recent, since = gateway.metrics.recent.lately(), gateway.metrics.figures()
+    threads, places = (recent.processes * each for each in (gateway.limits.threads, gateway.limits.waiting))
     return {
-        "faces": "not counted" if faces is None else _rate(sum(faces.values()) / faces.span),
-        "requests": _rate(len(requests) / recent.span),
-        "p50": _milliseconds(percentile(spent, 0.5)),
-        "p99": _milliseconds(percentile(spent, 0.99)),
-        "working": f"{min(inside, limits.threads)} of {limits.threads}",
-        "waiting": f"{max(0, inside - limits.threads)} of {limits.waiting}",
+        "faces": _rate(recent.faces / recent.span),
+        "requests": _rate(recent.requests / recent.span),
+        "p50": _milliseconds(percentile(recent.seconds, 0.5)),
+        "p99": _milliseconds(percentile(recent.seconds, 0.99)),
+        "working": f"{min(recent.inside, threads)} of {threads}",
+        "waiting": f"{max(0, recent.inside - threads)} of {places}",
         "total": f"{since['requests']:,}",
         "answered": f"{since['answered']:,}",
-        "refusals": [[code, f"{number:,}", f"{refused[code]:,}"] for code, number in since["refusals"] if number],
+        "refusals": [
+            [code, f"{number:,}", f"{recent.refusals[code[:24]]:,}"] for code, number in since["refusals"] if number
+        ],
     }
 
 

@@ -27,10 +27,9 @@ from anonymix_adapters.gateway.page._preview import PageMixer, preview
 from anonymix_adapters.gateway.page._sessions import HOURS, Session, Sessions, SignedOutError
 from anonymix_adapters.gateway.problems import ProblemError, status_of
 from anonymix_adapters.gateway.reading import form_of
-from anonymix_adapters.gateway.recent import Recent
 from anonymix_adapters.gateway.workers import Workers
 from anonymix_keystore import Keystore, KeystoreError, Verification
-from anonymix_plugin.errors import AnonymixError
+from anonymix_plugin.errors import AnonymixError, UsageError
 
 if TYPE_CHECKING:
     from anonymix_adapters.gateway.app import Gateway
@@ -51,9 +50,10 @@ class Page:
         scope: Scope that forms name first.
         secure: Whether cookies are for TLS alone.
         photos: Photos for drills, two a person; None for no drills.
-        faces: Faces as the gateway makes them; None where nobody counts them.
-        folder: Where sessions and drills are kept for all workers; beside the keystore by default.
         clock: Unix time in seconds, for the end of sessions.
+
+    Raises:
+        UsageError: The gateway has no tokens.
     """
 
     def __init__(
@@ -64,18 +64,19 @@ class Page:
         scope: str = "default",
         secure: bool = False,
         photos: Path | None = None,
-        faces: Recent[int] | None = None,
-        folder: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.gateway, self.mixer, self._secure, self._faces = gateway, mixer, secure, faces
+        self.gateway, self.mixer, self._secure = gateway, mixer, secure
         self._scope = "default" if "{" in scope else scope
         # A key service hands out keys and lists none: its keys are looked after where the store is.
         self._local = isinstance(mixer.keystore, Keystore)
-        if folder is None:
-            folder = Path(mixer.keystore.path)
-            folder = folder.with_name(f"{folder.name}-gateway")
-        self._sessions = Sessions(folder, gateway.api_callers.tokens, clock)
+        tokens = gateway.api_callers.tokens
+        if tokens is None:
+            raise UsageError(
+                "nobody can sign in to a page without tokens", where="api_callers", fix="give Callers(Tokens)"
+            )
+        folder = tokens.path.with_name("gateway-page")
+        self._sessions = Sessions(folder, tokens, clock)
         self._drills = Drills(folder, mixer, photos, lambda: gateway.workers.closing)
         self._directory = Directory(mixer)
         self._workers = Workers(2, 16)  # of its own: a full queue must not hide itself
@@ -213,11 +214,11 @@ class Page:
 
     async def _overview(self, request: Request) -> Response:
         session = self._session(request)
-        return self._page("overview.html", session, figures=figures(self.gateway, self._faces))
+        return self._page("overview.html", session, figures=figures(self.gateway))
 
     async def _figures(self, request: Request) -> Response:
         self._session(request)
-        return _json(figures(self.gateway, self._faces))
+        return _json(figures(self.gateway))
 
     # --- subjects ---------------------------------------------------------------------------------
 

@@ -114,11 +114,11 @@ class Sessions:
 
     Args:
         folder: Where the file is; made when somebody signs in.
-        tokens: The tokens that are good; None where there are none.
+        tokens: The tokens that are good.
         clock: Unix time in seconds.
     """
 
-    def __init__(self, folder: Path, tokens: Tokens | None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, tokens: Tokens, clock: Callable[[], float] = time.time) -> None:
         self._path, self._tokens, self._clock = folder / "sessions.json", tokens, clock
 
     def start(self, token: Token) -> Session:
@@ -137,7 +137,7 @@ class Sessions:
         if not secret:
             raise SignedOutError(ended=False)
         token_id, end = self._known().get(_digest(secret), ("", 0.0))
-        if self._tokens is None or end <= self._clock():
+        if end <= self._clock():
             raise SignedOutError(ended=True)
         try:
             for token in self._tokens.all():
