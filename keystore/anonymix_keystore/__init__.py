@@ -53,6 +53,7 @@ from anonymix_keystore._keystore import Keystore
 from anonymix_keystore._kms import AwsKms, KeyService, KmsUnlock, VaultTransit
 from anonymix_keystore._originals import Originals
 from anonymix_keystore._references import References
+from anonymix_keystore._renewals import RenewalInfo, RenewalState
 from anonymix_keystore._report import OpenWork, RotationReport
 from anonymix_keystore._subjects import RotationReason
 from anonymix_keystore._unlock import (
@@ -113,6 +114,8 @@ __all__ = [
     "Progress",
     "ReadOnlyError",
     "References",
+    "RenewalInfo",
+    "RenewalState",
     "RolledBackError",
     "RotationReason",
     "RotationReport",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
-from anonymix_keystore import _asked, _enrolments, _jobs
+from anonymix_keystore import _asked, _enrolments, _jobs, _renewals
 from anonymix_keystore._base import Base
 from anonymix_keystore._enrolments import EnrolmentInfo
 from anonymix_keystore._errors import InvalidRequestError
 from anonymix_keystore._jobs import JobInfo, Progress, Selection
 from anonymix_keystore._lifecycle import gallery_of
 from anonymix_keystore._names import DEFAULT_SCOPE, checked
+from anonymix_keystore._renewals import RenewalInfo, RenewalState
 from anonymix_keystore._report import RotationReport, report
 from anonymix_keystore._subjects import RotationReason, ending_for
 from anonymix_keystore._values import KeyState
@@ -275,6 +276,51 @@ class Bulk(Base):
         """
         fingerprints = _fingerprints(fingerprint, guided_fingerprint)
         return _enrolments.walk(self._core, scope=scope, fingerprints=fingerprints, due=True)
+
+    # --- renewals ---------------------------------------------------------------------------------
+
+    def write_renewals(self, renewals: Iterable[RenewalInfo], *, removed: Iterable[str] = ()) -> None:
+        """Write down, in one step, how far renewals are, and which entries were deleted from their back ends.
+
+        Args:
+            renewals: Each replaces what was written of the same subject and collection.
+            removed: ``EnrolmentInfo.entry`` of what was deleted; unknown ones are passed over.
+        """
+        renewals = list(_asked.many(renewals, "renewals"))
+        if not all(isinstance(item, RenewalInfo) for item in renewals):
+            raise InvalidRequestError("renewals holds something that is no RenewalInfo", where="renewals")
+        removed = [_asked.text(entry, "removed") for entry in _asked.many(removed, "removed")]
+        with self._core.change() as change:
+            for entry in removed:
+                _enrolments.mark_removed(change, entry, "removed")
+            _renewals.write(change, renewals)
+
+    def renewal(self, subject: str, scope: str = DEFAULT_SCOPE, *, adapter: str, collection: str) -> RenewalInfo | None:
+        """How far the renewal of one subject is, or ``None`` if none was begun.
+
+        Args:
+            subject: The subject.
+            scope: The scope of the key.
+            adapter: Name of the adapter.
+            collection: The back end's collection.
+        """
+        where = _asked.text(adapter, "adapter", empty=False), _asked.identifier(collection, "collection")
+        return _renewals.find(self._core, subject, scope, *where)
+
+    def renewals(self, *, adapter: str, collection: str, only: RenewalState | None = None) -> Iterator[RenewalInfo]:
+        """All renewals in a collection, page by page.
+
+        Args:
+            adapter: Name of the adapter.
+            collection: The back end's collection.
+            only: Those in this state alone.
+        """
+        where = _asked.text(adapter, "adapter", empty=False), _asked.identifier(collection, "collection")
+        try:
+            wanted = None if only is None else RenewalState(only)
+        except ValueError:
+            raise InvalidRequestError("only is no RenewalState", where="only") from None
+        return _renewals.walk(self._core, *where, wanted)
 
 
 def _fingerprints(plain: str | None, guided: str | None) -> frozenset[str] | None:

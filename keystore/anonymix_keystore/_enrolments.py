@@ -146,9 +146,9 @@ def _detail(keys: KeyRing, row: Enrolment, where: str) -> dict[str, str]:
     return content
 
 
-def mark_removed(change: Change, entry: str) -> bool:
+def mark_removed(change: Change, entry: str, name: str = "entry") -> bool:
     """The entry was deleted from the back end; returns whether there was a record of it."""
-    tag = _tag_named(entry)
+    tag = _tag_named(entry, name)
     found = change.db.row(f"{ENROLMENTS.select} WHERE entry = ?", (tag,))
     if found is None:
         return False
@@ -164,11 +164,11 @@ def mark_removed(change: Change, entry: str) -> bool:
     return True
 
 
-def _tag_named(entry: str) -> bytes:
+def _tag_named(entry: str, name: str = "entry") -> bytes:
     try:
         return bytes.fromhex(entry)
     except ValueError:
-        raise InvalidRequestError("entry must be 64 hex digits", where="entry") from None
+        raise InvalidRequestError(f"{name} must be 64 hex digits", where=name) from None
 
 
 def walk(

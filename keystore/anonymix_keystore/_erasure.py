@@ -23,6 +23,7 @@ from anonymix_keystore._rows import (
     ORIGINALS,
     PAGE,
     REFERENCES,
+    RENEWALS,
     SCOPES,
     Enrolment,
     Key,
@@ -150,6 +151,9 @@ class _Erased:
         references = [
             REFERENCES.check(ring, raw, db.where) for raw in db.rows(f"{REFERENCES.select} WHERE tag = ?", (who.tag,))
         ]
+        renewals = [
+            RENEWALS.check(ring, raw, db.where) for raw in db.rows(f"{RENEWALS.select} WHERE subject = ?", (who.tag,))
+        ]
         head = _lifecycle.find_head(db, ring, who)
         keys: list[tuple[Key, int]] = []
         if head is not None:
@@ -164,10 +168,12 @@ class _Erased:
         change.delete_all(ENROLMENTS, enrolments)
         change.delete_all(ORIGINALS, originals)
         change.delete_all(REFERENCES, references)
+        change.delete_all(RENEWALS, renewals)
         self._needles += [key.wrapped for key, _ in keys if key.wrapped is not None]
         self._needles += [row.detail for row, _ in enrolments]
         self._needles += [row.wrapped for row, _ in originals]
         self._needles += [row.sealed for row, _ in references]
+        self._needles += [row.detail for row, _ in renewals]
         self._tags.append(who.tag)
         change.touched.add(who.tag)
         erased: dict[str, Sequence[object]] = {
@@ -231,6 +237,7 @@ class _Erased:
                 ("SELECT count(*) FROM enrolments WHERE subject = ? OR holder = ?", (who.tag, who.tag)),
                 ("SELECT count(*) FROM originals WHERE subject = ?", (who.tag,)),
                 ("SELECT count(*) FROM sealed_references WHERE tag = ?", (who.tag,)),
+                ("SELECT count(*) FROM renewals WHERE subject = ?", (who.tag,)),
             ):
                 rows += (db.row(sql, values) or (0,))[0]
         return rows

@@ -130,6 +130,18 @@ class ReferenceScope(NamedTuple):
     since: int
 
 
+class Renewal(NamedTuple):
+    """How far a subject's new enrolment in one collection is; ``place`` is the collection's tag."""
+
+    subject: bytes
+    place: bytes
+    version: int
+    fingerprint: str
+    state: int
+    changed: int
+    detail: bytes
+
+
 R = TypeVar("R", bound=tuple[Any, ...])
 
 
@@ -211,6 +223,7 @@ ENROLMENTS: Table[Enrolment] = Table("enrolments", Enrolment._make, Enrolment._f
 ORIGINALS: Table[Original] = Table("originals", Original._make, Original._fields, key=2)
 REFERENCES: Table[Reference] = Table("sealed_references", Reference._make, Reference._fields, key=2)
 REFERENCE_SCOPES: Table[ReferenceScope] = Table("reference_scopes", ReferenceScope._make, ReferenceScope._fields, key=1)
+RENEWALS: Table[Renewal] = Table("renewals", Renewal._make, Renewal._fields, key=2)
 TABLES: tuple[Table[Any], ...] = (
     SCOPES,
     HEADS,
@@ -220,4 +233,5 @@ TABLES: tuple[Table[Any], ...] = (
     ORIGINALS,
     REFERENCES,
     REFERENCE_SCOPES,
+    RENEWALS,
 )

@@ -103,6 +103,20 @@ def _references(db: sqlite_utils.Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="5-renewals")
+def _renewals(db: sqlite_utils.Database) -> None:
+    """How far each subject's new enrolment in a back end is."""
+    for statement in (
+        """CREATE TABLE renewals (
+            subject BLOB NOT NULL, place BLOB NOT NULL, version INTEGER NOT NULL, fingerprint TEXT NOT NULL,
+            state INTEGER NOT NULL, changed INTEGER NOT NULL, detail BLOB NOT NULL, mac BLOB NOT NULL,
+            PRIMARY KEY (subject, place)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX renewals_place ON renewals (place, state, subject)",
+    ):
+        db.execute(statement)
+
+
 SCHEMA = len(migrations._migrations)
 
 

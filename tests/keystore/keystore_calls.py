@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from anonymix_keystore import AnchorFile, KeyFileUnlock, Keystore, KeystoreError, SubjectKey
+from anonymix_keystore import AnchorFile, KeyFileUnlock, Keystore, KeystoreError, RenewalInfo, RenewalState, SubjectKey
 from anonymix_keystore._originals import Originals
 from anonymix_keystore._references import References
 
@@ -155,6 +155,12 @@ def _for_somebody(scene: Scene) -> None:
         scene.store.issue(scene.fresh)
 
 
+def _renewed(scene: Scene) -> None:
+    entry = scene.enrolled()
+    name = next(item.subject for item in scene.store.enrolments() if item.entry == entry)
+    scene.store.write_renewals([RenewalInfo(name, "default", "a", "c", 1, "f", RenewalState.BEGUN)])
+
+
 CALLS: dict[str, Call] = {
     "create": _created,
     "open": _reopened,
@@ -199,6 +205,9 @@ CALLS: dict[str, Call] = {
     "enrolments_of": lambda scene: _each(scene.store.enrolments_of(scene.name)),
     "gallery_enrolments": lambda scene: _each(scene.store.gallery_enrolments()),
     "due": lambda scene: _each(scene.store.due(fingerprint="other")),
+    "write_renewals": _renewed,
+    "renewal": lambda scene: scene.store.renewal(scene.name, adapter="a", collection="c"),
+    "renewals": lambda scene: _each(scene.store.renewals(adapter="a", collection="c")),
     "audit": lambda scene: _each(scene.store.audit()),
     "export_audit": _exported,
     "check_audit_export": lambda scene: scene.store.check_audit_export(_exported(scene)),
