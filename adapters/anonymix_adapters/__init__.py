@@ -25,7 +25,7 @@ from anonymix_adapters.errors import (
     UnknownAdapterError,
 )
 from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule, Whose
-from anonymix_adapters.protocol import Adapter, Answer, Leaked, Rehearsal
+from anonymix_adapters.protocol import Adapter, Answer, BackEnd, Leaked, Rehearsal
 from anonymix_adapters.registry import load, names
 from anonymix_adapters.renewal import Renewal, keep_original, renew, sealed_original
 from anonymix_adapters.sdk import Sdk
@@ -35,6 +35,7 @@ __all__ = [
     "Adapter",
     "AdapterError",
     "Answer",
+    "BackEnd",
     "BackEndError",
     "BypassError",
     "CopiedClientError",

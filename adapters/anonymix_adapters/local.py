@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
 import cv2
@@ -101,16 +102,86 @@ class Recorder:
             self.pictures.append(np.array(picture, np.uint8, copy=True))
 
 
-class VectorRehearsal:
-    """A back end made of a recogniser on this machine and a host that keeps its vectors.
+class VectorBackEnd:
+    """A back end made of a recogniser on this machine and a host that keeps its vectors; meets `BackEnd`.
 
     Args:
         interceptor: What stands in front of the recogniser.
-        client: The protected recogniser.
+        collection: The host's collection.
+        vectors: Entry id to subject and vector.
         embed: Embeds an RGB photo through the protected recogniser: (height, width, 3) uint8 to (dim,).
-        embed_original: The same past the adapter.
         score: Compares two vectors.
         accepts: The recogniser's own verdict on a score, at its own threshold.
+        higher_is_closer: Whether a higher score means more alike.
+    """
+
+    def __init__(
+        self,
+        interceptor: Interceptor,
+        collection: str,
+        vectors: MutableMapping[str, tuple[str, Vector]],
+        *,
+        embed: Callable[[Pixels], npt.NDArray[Any]],
+        score: Callable[[Vector, Vector], float],
+        accepts: Callable[[float], bool],
+        higher_is_closer: bool = True,
+    ) -> None:
+        self.interceptor, self.collection = interceptor, collection
+        self._vectors, self._embed = vectors, embed
+        self._score, self._accepts, self._higher = score, accepts, higher_is_closer
+
+    def enrol(self, subject: str, photo: PhotoSource) -> str:
+        """Embed a photo and keep the vector."""
+        pixels = decode_photo(photo).pixels
+        name = uuid.uuid4().hex
+        with self.interceptor.enrolment(
+            subject,
+            collection=self.collection,
+            external_id=name,
+            undo=lambda: self.delete(name),
+        ):
+            self._vectors[name] = (subject, self._vector(self._embed, pixels))
+        return name
+
+    def verify(self, subject: str, photo: PhotoSource) -> Answer:
+        """Compare with the subject's vectors."""
+        with claimed(Claim(subject)):
+            vector = self._vector(self._embed, decode_photo(photo).pixels)
+        return self._best(vector, subject)
+
+    def delete(self, external_id: str) -> None:
+        """Let go of a vector."""
+        self._vectors.pop(external_id, None)
+
+    def entries(self) -> Mapping[str, str]:
+        """Whose vectors there are."""
+        return {name: subject for name, (subject, _) in self._vectors.items()}
+
+    @staticmethod
+    def _vector(embed: Callable[[Pixels], npt.NDArray[Any]], pixels: Pixels) -> Vector:
+        return embed(pixels).astype(np.float64).ravel()
+
+    def _best(self, vector: Vector, subject: str | None) -> Answer:
+        scores = [
+            (self._score(vector, other), owner) for owner, other in self._vectors.values() if subject in {None, owner}
+        ]
+        if not scores:
+            return Answer(False, float("-inf") if self._higher else float("inf"))
+        score, owner = (max if self._higher else min)(scores)
+        return Answer(self._accepts(score), float(score), owner if self._accepts(score) else "")
+
+
+class VectorRehearsal(VectorBackEnd):
+    """The same with its vectors in memory, for rehearsals; meets `Rehearsal`.
+
+    Args:
+        interceptor: As for `VectorBackEnd`.
+        client: The protected recogniser.
+        embed: As for `VectorBackEnd`.
+        embed_original: The same past the adapter.
+        score: As for `VectorBackEnd`.
+        accepts: As for `VectorBackEnd`.
+        higher_is_closer: As for `VectorBackEnd`.
         recorder: Notes what the recogniser is given.
     """
 
@@ -126,59 +197,28 @@ class VectorRehearsal:
         higher_is_closer: bool,
         recorder: Recorder,
     ) -> None:
-        self.interceptor, self.client = interceptor, client
-        self.collection = f"rehearsal-{secrets.token_hex(4)}"
-        self._embed, self._embed_original = embed, embed_original
-        self._score, self._accepts, self._higher = score, accepts, higher_is_closer
-        self._recorder = recorder
-        self._vectors: dict[str, tuple[str, Vector]] = {}
-        self._made = 0
+        collection = f"rehearsal-{secrets.token_hex(4)}"
+        ways: Any = {"score": score, "accepts": accepts, "higher_is_closer": higher_is_closer}
+        super().__init__(interceptor, collection, {}, embed=embed, **ways)
+        self.client, self._embed_original, self._recorder = client, embed_original, recorder
 
     @property
     def searches(self) -> bool:
         """Search needs one key for all."""
         return self.interceptor.keys == "gallery"
 
-    def enrol(self, subject: str, photo: PhotoSource) -> str:
-        """Embed a photo and keep the vector."""
-        pixels = decode_photo(photo).pixels
-        self._made += 1
-        name = f"{subject}-{self._made}"
-        with self.interceptor.enrolment(
-            subject,
-            collection=self.collection,
-            external_id=name,
-            undo=lambda: self.delete(name),
-        ):
-            self._vectors[name] = (subject, self._embed(pixels).astype(np.float64).ravel())
-        return name
-
-    def verify(self, subject: str, photo: PhotoSource) -> Answer:
-        """Compare with the subject's vectors."""
-        with claimed(Claim(subject)):
-            vector = self._embed(decode_photo(photo).pixels).astype(np.float64).ravel()
-        return self._best(vector, subject)
-
     def search(self, photo: PhotoSource) -> Answer:
         """Compare with all vectors."""
-        return self._best(self._embed(decode_photo(photo).pixels).astype(np.float64).ravel(), None)
+        return self._best(self._vector(self._embed, decode_photo(photo).pixels), None)
 
     def verify_original(self, subject: str, photo: PhotoSource) -> Answer:
         """Compare the photo as it is."""
         self._recorder.paused = True
         try:
-            vector = self._embed_original(decode_photo(photo).pixels).astype(np.float64).ravel()
+            vector = self._vector(self._embed_original, decode_photo(photo).pixels)
         finally:
             self._recorder.paused = False
         return self._best(vector, subject)
-
-    def delete(self, external_id: str) -> None:
-        """Let go of a vector."""
-        self._vectors.pop(external_id, None)
-
-    def entries(self) -> Mapping[str, str]:
-        """Whose vectors there are."""
-        return {name: subject for name, (subject, _) in self._vectors.items()}
 
     def seen(self) -> Sequence[Any]:
         """What reached the recogniser."""
@@ -191,15 +231,6 @@ class VectorRehearsal:
     def match(self, leaked: Leaked, subject: str) -> Answer:
         """Compare a stolen vector with those of a subject."""
         return self._best(leaked.template, subject)
-
-    def _best(self, vector: Vector, subject: str | None) -> Answer:
-        scores = [
-            (self._score(vector, other), owner) for owner, other in self._vectors.values() if subject in {None, owner}
-        ]
-        if not scores:
-            return Answer(False, float("-inf") if self._higher else float("inf"))
-        score, owner = (max if self._higher else min)(scores)
-        return Answer(self._accepts(score), float(score), owner if self._accepts(score) else "")
 
 
 def cosine(a: Vector, b: Vector) -> float:

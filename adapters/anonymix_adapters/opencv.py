@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Final, Self
 
@@ -25,7 +25,7 @@ from cachetools import LRUCache
 
 from anonymix_adapters.errors import BypassError
 from anonymix_adapters.interceptor import FaceMixer, Interceptor, KeyUse, ScopeRule
-from anonymix_adapters.local import Recorder, VectorRehearsal, bgr, cosine, face_in_box, finder
+from anonymix_adapters.local import Recorder, Vector, VectorBackEnd, VectorRehearsal, bgr, cosine, face_in_box, finder
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.sdk import Sdk
 from anonymix_adapters.wrapping import StandIn, interceptor_of, stand_in, unwrap
@@ -38,6 +38,7 @@ __all__ = [
     "SDKS",
     "ProtectedCrop",
     "ProtectedFaceRecognizerSF",
+    "back_end",
     "interceptor_of",
     "protect",
     "rehearse",
@@ -64,6 +65,12 @@ _ROW = 15  # numbers: box, five points, score
 
 COSINE_THRESHOLD = 0.363
 """From this cosine on two faces are one person's, says OpenCV's own sample for SFace."""
+
+_COMPARING: Any = {
+    "score": cosine,
+    "accepts": lambda score: score >= COSINE_THRESHOLD,
+    "higher_is_closer": True,
+}
 
 
 class ProtectedCrop(np.ndarray[Any, np.dtype[np.uint8]]):
@@ -247,14 +254,49 @@ class _Recorded:
         return float(self.original.match(*args, **kwargs))
 
 
+def back_end(
+    mixer: FaceMixer,
+    vectors: MutableMapping[str, tuple[str, Vector]],
+    collection: str,
+    *,
+    keys: KeyUse = "own",
+    scope: ScopeRule = "default",
+) -> VectorBackEnd:
+    """OpenCV's detector and recogniser with the weights of the registry, and a host's vectors, for bulk renewal.
+
+    Args:
+        mixer: Makes the cancelable faces.
+        vectors: Entry id to subject and vector; the host's own.
+        collection: The host's collection.
+        keys: See `protect`.
+        scope: See `protect`.
+    """
+    cv2 = SDKS[0].load()
+    client = protect(cv2.FaceRecognizerSF.create(str(locate("sface")), ""), mixer, keys=keys, scope=scope)
+    embed = _embedding(cv2)
+    return VectorBackEnd(client._interceptor, collection, vectors, embed=lambda it: embed(client, it), **_COMPARING)
+
+
 @contextmanager
 def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "default") -> Iterator[Rehearsal]:
     """OpenCV's detector and recogniser with the weights of the registry, and a gallery in memory."""
     cv2 = SDKS[0].load()
-    detector = cv2.FaceDetectorYN.create(str(locate("yunet")), "", (320, 320))
-    recorder, lock = Recorder(), threading.Lock()
+    recorder, embed = Recorder(), _embedding(cv2)
     original = _Recorded(cv2.FaceRecognizerSF.create(str(locate("sface")), ""), recorder)
     client = protect(original, mixer, keys=keys, scope=scope)
+    yield VectorRehearsal(
+        client._interceptor,
+        client,
+        embed=lambda pixels: embed(client, pixels),
+        embed_original=lambda pixels: embed(original, pixels),
+        recorder=recorder,
+        **_COMPARING,
+    )
+
+
+def _embedding(cv2: Any) -> Callable[[Any, Pixels], npt.NDArray[np.float32]]:
+    """What embeds the largest face of a photo by a recogniser."""
+    detector, lock = cv2.FaceDetectorYN.create(str(locate("yunet")), "", (320, 320)), threading.Lock()
 
     def embed(recogniser: Any, pixels: Pixels) -> npt.NDArray[np.float32]:
         photo = np.ascontiguousarray(pixels[..., ::-1])
@@ -265,13 +307,4 @@ def rehearse(mixer: FaceMixer, *, keys: KeyUse = "own", scope: ScopeRule = "defa
             raise NoFaceError("FaceDetectorYN found no face", where=NAME, fix="use another photo")
         return np.asarray(recogniser.feature(recogniser.alignCrop(photo, faces[0])), np.float32)
 
-    yield VectorRehearsal(
-        client._interceptor,
-        client,
-        embed=lambda pixels: embed(client, pixels),
-        embed_original=lambda pixels: embed(original, pixels),
-        score=cosine,
-        accepts=lambda score: score >= COSINE_THRESHOLD,
-        higher_is_closer=True,
-        recorder=recorder,
-    )
+    return embed

@@ -42,10 +42,11 @@ class Leaked:
     template: Any = field(repr=False)
 
 
-class Rehearsal(Protocol):
-    """A back end with the adapter in front of it, on which enrolling, leaking and renewing is rehearsed.
+class BackEnd(Protocol):
+    """A collection of a back end with the adapter in front of it, as bulk renewal needs it.
 
-    Everything goes through the protected client, except what says otherwise.
+    Faces and probes go through the protected client. With more than one call at a time, all of it is called from
+    several threads.
     """
 
     @property
@@ -55,17 +56,7 @@ class Rehearsal(Protocol):
 
     @property
     def collection(self) -> str:
-        """The back end's collection that entries go to; one of its own, that no record names yet."""
-        ...
-
-    @property
-    def client(self) -> Any:
-        """The protected client or model, as `protect` returned it."""
-        ...
-
-    @property
-    def searches(self) -> bool:
-        """Whether `search` works with the keys in use."""
+        """The back end's collection that entries go to."""
         ...
 
     def enrol(self, subject: str, photo: PhotoSource) -> str:
@@ -79,14 +70,6 @@ class Rehearsal(Protocol):
         """
         ...
 
-    def search(self, photo: PhotoSource) -> Answer:
-        """Ask who a photo shows, under the gallery key."""
-        ...
-
-    def verify_original(self, subject: str, photo: PhotoSource) -> Answer:
-        """The same as `verify`, past the adapter: the photo as it is. For measuring alone."""
-        ...
-
     def delete(self, external_id: str) -> None:
         """Delete an entry from the back end; one that is gone already is no error.
 
@@ -96,6 +79,31 @@ class Rehearsal(Protocol):
 
     def entries(self) -> Mapping[str, str]:
         """What the back end holds now: entry id to subject, as asked from the back end itself."""
+        ...
+
+
+class Rehearsal(BackEnd, Protocol):
+    """A back end on which enrolling, leaking and renewing is rehearsed; its collection is one that no record names.
+
+    Everything goes through the protected client, except what says otherwise.
+    """
+
+    @property
+    def client(self) -> Any:
+        """The protected client or model, as `protect` returned it."""
+        ...
+
+    @property
+    def searches(self) -> bool:
+        """Whether `search` works with the keys in use."""
+        ...
+
+    def search(self, photo: PhotoSource) -> Answer:
+        """Ask who a photo shows, under the gallery key."""
+        ...
+
+    def verify_original(self, subject: str, photo: PhotoSource) -> Answer:
+        """The same as `verify`, past the adapter: the photo as it is. For measuring alone."""
         ...
 
     def seen(self) -> Sequence[Any]:

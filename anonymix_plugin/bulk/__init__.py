@@ -4,21 +4,38 @@
 processes with a mixer each. The driver writes faces and ledger; a block is in the ledger whole or not at all.
 """
 
-from anonymix_plugin.bulk._driver import Progress, protect_in_bulk, rehearse
+from anonymix_plugin.bulk._driver import (
+    Progress,
+    Work,
+    draw_in_bulk,
+    protect_in_bulk,
+    rehearse,
+    rows_without_references,
+)
 from anonymix_plugin.bulk._ledger import LEDGER, OUTCOMES, Ledger
+from anonymix_plugin.bulk._photos import PhotoStore, photo_store
 from anonymix_plugin.bulk._table import rows_of_table
-from anonymix_plugin.bulk._values import BulkError, Figures, Row, Summary
+from anonymix_plugin.bulk._values import Block, BulkError, Fault, Figures, Mixer, Result, Row, Summary
 
 __all__ = [
     "LEDGER",
     "OUTCOMES",
+    "Block",
     "BulkError",
+    "Fault",
     "Figures",
     "Ledger",
+    "Mixer",
+    "PhotoStore",
     "Progress",
+    "Result",
     "Row",
     "Summary",
+    "Work",
+    "draw_in_bulk",
+    "photo_store",
     "protect_in_bulk",
     "rehearse",
     "rows_of_table",
+    "rows_without_references",
 ]

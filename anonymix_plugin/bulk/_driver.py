@@ -7,14 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from anonymix_keystore import KeyState, Keystore, KeystoreError, SubjectKey, UnknownSubjectError
 from anonymix_plugin.bulk._ledger import Ledger
 from anonymix_plugin.bulk._pool import Died, Hand, Said, Task, Workers
-from anonymix_plugin.bulk._values import Block, BulkError, Fault, Figures, Result, Row, Summary, blocks_of
-from anonymix_plugin.errors import UsageError
+from anonymix_plugin.bulk._values import Block, BulkError, Fault, Figures, Mixer, Result, Row, Summary, blocks_of
+from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.images import ImageFormat
 from anonymix_plugin.keys import KeyChoice, KeySource
 from anonymix_plugin.keyservice import RemoteKeystore
@@ -44,10 +44,37 @@ class Progress:
     workers: tuple[int, ...]
 
 
-class _Sink(Protocol):
-    def has(self, block: Block) -> bool: ...
+class Sink(Protocol):
+    """Where blocks go that are complete."""
 
-    def write(self, block: Block) -> None: ...
+    def has(self, block: Block) -> bool:
+        """Whether a block is done already."""
+        ...
+
+    def write(self, block: Block) -> None:
+        """Take the results of a block, which are gone from it afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """How bulk work is done.
+
+    Attributes:
+        workers: How many processes.
+        block: Rows in a block; what is lost by a kill is at most a block for each worker.
+        format_: Format of the image files.
+        enrol: Issue first keys to subjects without one.
+        limit: Hand out no further block once as many rows were begun in this run.
+        patience: Seconds for one photo; a worker that is silent for longer is replaced.
+    """
+
+    workers: int = 1
+    block: int = 32
+    format_: ImageFormat = "PNG"
+    enrol: bool = False
+    limit: int | None = None
+    patience: float = PATIENCE
 
 
 def protect_in_bulk(
@@ -55,13 +82,8 @@ def protect_in_bulk(
     keys: Keystore | RemoteKeystore,
     ledger: Ledger,
     options: MixerOptions,
+    work: Work,
     *,
-    workers: int = 1,
-    block: int = 32,
-    format_: ImageFormat = "PNG",
-    enrol: bool = False,
-    limit: int | None = None,
-    patience: float = PATIENCE,
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Turn the photos of all rows into cancelable faces, in several processes, and go on where a run was left.
@@ -75,12 +97,7 @@ def protect_in_bulk(
         keys: The keystore, or the line to a key service. Workers get the keys of their block alone, sealed.
         ledger: Where faces and outcomes go.
         options: What the mixers are to be like; without `progress`.
-        workers: How many processes.
-        block: Rows in a block; what is lost by a kill is at most a block for each worker.
-        format_: Format of the files.
-        enrol: Issue first keys to subjects without one.
-        limit: Hand out no further block once as many rows were begun in this run.
-        patience: Seconds for one photo; a worker that is silent for longer is replaced.
+        work: How it is done.
         progress: Called after each row.
 
     Returns:
@@ -91,34 +108,56 @@ def protect_in_bulk(
         BulkError: The source or the settings changed since the job was begun, or workers can't be started.
         OutputError: A face or the ledger can't be written.
     """
-    job = _Job(_without_references(rows, keys), keys, ledger, options, workers, block, format_, enrol, patience)
-    finished = job.run(limit, progress)
+    finished = draw_in_bulk(rows_without_references(rows, keys), keys, ledger, options, work, progress=progress)
     return ledger.summary(finished=finished)
+
+
+def draw_in_bulk(
+    rows: Iterable[Row],
+    keys: KeySource,
+    sink: Sink,
+    options: MixerOptions,
+    work: Work,
+    *,
+    ready: Callable[[Mixer], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> bool:
+    """`protect_in_bulk` with whatever takes the faces.
+
+    Args:
+        rows: As for `protect_in_bulk`.
+        keys: As for `protect_in_bulk`.
+        sink: Where complete blocks go.
+        options: As for `protect_in_bulk`.
+        work: As for `protect_in_bulk`.
+        ready: Called once, when the workers have loaded their weights, before the first row is asked for.
+            Without it, no worker is started where there is nothing to do.
+        progress: As for `protect_in_bulk`.
+
+    Returns:
+        Whether all rows are done.
+    """
+    return _Job(rows, keys, sink, options, work, ready).run(progress)
 
 
 def rehearse(
     rows: Iterable[Row],
     options: MixerOptions,
-    *,
-    workers: int = 1,
-    format_: ImageFormat = "PNG",
-    patience: float = PATIENCE,
+    work: Work,
 ) -> Figures:
     """Protect a few rows under keys that nobody keeps, write nothing, and measure.
 
     Args:
         rows: The rows.
         options: As for `protect_in_bulk`.
-        workers: How many processes.
-        format_: Format of the files.
-        patience: As for `protect_in_bulk`.
+        work: As for `protect_in_bulk`.
 
     Raises:
         BulkError: Workers can't be started.
     """
     sink = _Counted()
-    job = _Job(rows, _KeysOfNobody(), sink, options, workers, 1, format_, True, patience)
-    job.run(None, None)
+    job = _Job(rows, _KeysOfNobody(), sink, options, replace(work, block=1, enrol=True, limit=None), None)
+    job.run(None)
     return Figures(sink.photos, sink.made, time.perf_counter() - job.began, sink.size)
 
 
@@ -167,60 +206,60 @@ class _Job:
         self,
         rows: Iterable[Row],
         keys: KeySource,
-        sink: _Sink,
+        sink: Sink,
         options: MixerOptions,
-        workers: int,
-        block: int,
-        format_: ImageFormat,
-        enrol: bool,
-        patience: float,
+        work: Work,
+        ready: Callable[[Mixer], None] | None,
     ) -> None:
         if options.progress is not None:
             raise UsageError("workers can't call back", where="options.progress", fix="leave it out")
-        self._blocks = blocks_of(rows, block)
-        self._keys, self._sink, self._format, self._enrol = keys, sink, format_, enrol
-        self._workers = Workers(workers, options, patience, self._agree)
+        self._blocks = blocks_of(rows, work.block)
+        self._keys, self._sink, self._work, self._ready = keys, sink, work, ready
+        self._workers = Workers(work.workers, options, work.patience, self._agree)
         self._again: deque[Task] = deque()
-        self._mixer: tuple[str, str] | None = None
+        self._mixer: Mixer | None = None
         self._done = self._failed = self._begun = 0
         self._finished = self._ended = False
         self.began = time.perf_counter()
 
-    def run(self, limit: int | None, progress: Callable[[Progress], None] | None) -> bool:
+    def run(self, progress: Callable[[Progress], None] | None) -> bool:
         """Work until all is done, or the limit is reached; returns whether all is done."""
-        first = self._next(limit)
-        if first is None:  # nothing to do, and no weights to load for it
-            return self._finished
-        self._again.append(first)
+        if self._ready is None:
+            first = self._next()
+            if first is None:  # nothing to do, and no weights to load for it
+                return self._finished
+            self._again.append(first)
         with closing(self._workers):
             self._workers.fill()
             started = False
             while True:
                 if not started and self._workers.all_ready:
                     started, self.began = True, time.perf_counter()
-                if started and not self._hand_out(limit) and not self._workers.busy:
+                    if self._ready is not None and self._mixer is not None:
+                        self._ready(self._mixer)
+                if started and not self._hand_out() and not self._workers.busy:
                     return self._finished
                 for event in self._workers.events():
                     self._take(event)
                     if progress is not None:
                         progress(Progress(self._done, self._failed, tuple(self._workers.processes)))
 
-    def _agree(self, fingerprint: str, engine: str) -> None:
-        self._mixer = self._mixer or (fingerprint, engine)
-        if self._mixer != (fingerprint, engine):
+    def _agree(self, mixer: Mixer) -> None:
+        self._mixer = self._mixer or mixer
+        if self._mixer != mixer:
             raise BulkError("workers do not agree on the mixer", fix="leave the weights alone while a job runs")
 
-    def _hand_out(self, limit: int | None) -> bool:
+    def _hand_out(self) -> bool:
         """Give idle workers something to do; False if there is nothing left that could be given."""
         for hand in self._workers.idle:
             while hand.task is None:
-                task = self._again.popleft() if self._again else self._next(limit)
+                task = self._again.popleft() if self._again else self._next()
                 if task is None:
                     return bool(self._again)
                 self._give(hand, task)
         return True
 
-    def _next(self, limit: int | None) -> Task | None:
+    def _next(self) -> Task | None:
         """All of the next block that is not done; None at the end, or at the limit."""
         while not self._ended:
             block = next(self._blocks, None)
@@ -228,7 +267,7 @@ class _Job:
                 self._ended = self._finished = True
             elif self._sink.has(block):
                 self._done += len(block.rows)
-            elif limit is not None and self._begun >= limit:
+            elif self._work.limit is not None and self._begun >= self._work.limit:
                 self._ended = True
             else:
                 self._begun += len(block.rows)
@@ -236,26 +275,28 @@ class _Job:
         return None
 
     def _give(self, hand: Hand, task: Task) -> None:
-        """Hand over a task with its keys; rows without a key are done already."""
-        block, bundle = task.block, {}
+        """Hand over a task with its keys and photos; rows that lack one of them are done already."""
+        block, bundle, photos = task.block, {}, {}
         for place in list(task.places):
             row = block.rows[place]
             whose = (row.subject, row.scope)
             try:
-                key = block.keys[place] = KeyChoice(*whose, None, self._enrol).look_up(self._keys)
-            except KeystoreError as error:
+                key = block.keys[place] = KeyChoice(*whose, None, self._work.enrol).look_up(self._keys)
+                if row.load is not None:
+                    photos[place] = row.load()
+            except (AnonymixError, KeystoreError) as error:
                 task.places.remove(place)
                 self._put(block, place, Result(fault=Fault.of(error)))
             else:
                 bundle[whose] = (row.subject, key)
         if task.places:
-            self._workers.give(hand, task, list(bundle.values()), self._format)
+            self._workers.give(hand, task, (list(bundle.values()), photos), self._work.format_)
         self._close(block)
 
     def _take(self, event: Said | Died) -> None:
         if isinstance(event, Said):
             fault = event.told.pop("fault", None)
-            result = Result(event.image, **event.told) if fault is None else Result(fault=Fault(**fault))
+            result = _result(event) if fault is None else Result(fault=Fault(**fault))
             self._put(event.task.block, event.place, result)
             self._close(event.task.block)
         elif not event.alone:  # one of several photos may have done it: each is tried by itself
@@ -297,11 +338,20 @@ class _Job:
         return now != block.keys[place]
 
 
-def _without_references(rows: Iterable[Row], keys: Keystore | RemoteKeystore) -> Iterator[Row]:
+def _result(event: Said) -> Result:
+    return Result(event.image, **{**event.told, "box": tuple(event.told["box"])})
+
+
+def rows_without_references(rows: Iterable[Row], keys: Keystore | RemoteKeystore) -> Iterator[Row]:
+    """The rows, as long as none is of a scope that keeps references.
+
+    Raises:
+        UsageError: One is.
+    """
     known: set[str] = set()
     for row in rows:
         if row.scope not in known and keys.references.enabled(row.scope):
-            fix = "use `anonymix protect` for it"
+            fix = "use `anonymix protect`, or anonymix_adapters.renew, for it"
             what = "this scope keeps sealed references, which bulk work does not read"
             raise UsageError(what, where=row.scope, fix=fix)
         known.add(row.scope)

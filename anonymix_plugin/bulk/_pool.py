@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from anonymix_keystore import SubjectKey
-from anonymix_plugin.bulk._sealed import seal_keys
-from anonymix_plugin.bulk._values import Block, BulkError
+from anonymix_plugin.bulk._sealed import seal_block
+from anonymix_plugin.bulk._values import Block, BulkError, Mixer
 from anonymix_plugin.bulk._worker import get, put, work
 from anonymix_plugin.images import ImageFormat
 from anonymix_plugin.options import MixerOptions
@@ -24,6 +24,10 @@ _MOST_FAILED_STARTS: Final = 3
 _LOADING: Final = 600.0  # seconds that loading weights may take
 _POLL: Final = 1.0
 _LAST_WORD: Final = 2.0  # seconds that a worker has to end by itself
+
+
+Secrets: TypeAlias = tuple[Sequence[tuple[str | None, SubjectKey]], Mapping[int, Sequence[bytes]]]
+"""Keys, each with the subject it was asked for by, and photos by place."""
 
 
 @dataclass(eq=False)
@@ -77,10 +81,10 @@ class Workers:
         count: How many.
         options: What their mixers are to be like.
         patience: Seconds for one photo; a worker that is silent for longer is ended.
-        ready: Called with fingerprint and engine of each new worker; what it raises ends the job.
+        ready: Called with what each new worker's mixer is; what it raises ends the job.
     """
 
-    def __init__(self, count: int, options: MixerOptions, patience: float, ready: Callable[[str, str], None]) -> None:
+    def __init__(self, count: int, options: MixerOptions, patience: float, ready: Callable[[Mixer], None]) -> None:
         self._count, self._options, self._patience, self._ready = count, options, patience, ready
         self._spawn = multiprocessing.get_context("spawn")
         self._hands: list[Hand] = []
@@ -115,15 +119,15 @@ class Workers:
         """Their process ids."""
         return [hand.process.pid or 0 for hand in self._hands]
 
-    def give(self, hand: Hand, task: Task, keys: Sequence[tuple[str | None, SubjectKey]], format_: ImageFormat) -> None:
-        """Hand a task to an idle worker, with the keys of its rows sealed for it."""
+    def give(self, hand: Hand, task: Task, secrets: Secrets, format_: ImageFormat) -> None:
+        """Hand a task to an idle worker, with the secrets of its rows sealed for it."""
         if hand.public is None:
             raise RuntimeError("the worker is not ready")
         rows = [(task.block.rows[place], place) for place in task.places]
         told = [[place, str(row.source), row.subject, row.scope] for row, place in rows]
         hand.task, hand.heard = task, time.monotonic()
         with suppress(OSError):  # it died just now, which is seen when it is listened to
-            put(hand.connection, {"rows": told, "format": format_}, seal_keys(keys, hand.public))
+            put(hand.connection, {"rows": told, "format": format_}, seal_block(*secrets, hand.public))
 
     def events(self) -> Iterator[Said | Died]:
         """What happened, once something has or a second has passed.
@@ -160,7 +164,7 @@ class Workers:
             error = BulkError(fault["what"], where=fault["where"], fix=fault["fix"])
             error.exit_code = told["exit_code"]
             raise error
-        self._ready(told["fingerprint"], told["engine"])
+        self._ready(Mixer(**told))
         hand.public = X25519PublicKey.from_public_bytes(body)
         self._failed_starts = 0
 

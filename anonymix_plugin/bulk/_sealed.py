@@ -1,9 +1,9 @@
-"""Keys on their way from the driver to a worker: those of one block, sealed for that worker alone (RFC 9180)."""
+"""Secrets on their way from the driver to a worker: keys and photos of one block, sealed for it alone (RFC 9180)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -12,13 +12,23 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from anonymix_keystore import KeyState, SubjectKey, UnknownSubjectError
 
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
-_INFO: Final = b"anonymix/bulk/1/keys"
+_INFO: Final = b"anonymix/bulk/2/block"
 
 
-def seal_keys(keys: Iterable[tuple[str | None, SubjectKey]], public: X25519PublicKey) -> bytes:
-    """Seal keys, each with the subject it was asked for by (None: the gallery key), for one worker."""
+def seal_block(
+    keys: Iterable[tuple[str | None, SubjectKey]], photos: Mapping[int, Sequence[bytes]], public: X25519PublicKey
+) -> bytes:
+    """Seal what a block needs for one worker.
+
+    Args:
+        keys: Each with the subject it was asked for by; None: the gallery key.
+        photos: Image files by place, for rows whose photos the worker can't read itself.
+        public: The worker's public key.
+    """
     told = [[asked, key.subject, key.scope, key.version, key.state.value, key.material.hex()] for asked, key in keys]
-    return _SUITE.encrypt(json.dumps(told).encode(), public, _INFO)
+    head = {"keys": told, "photos": [[place, [len(one) for one in several]] for place, several in photos.items()]}
+    parts = (json.dumps(head).encode(), b"\n", *(one for several in photos.values() for one in several))
+    return _SUITE.encrypt(b"".join(parts), public, _INFO)
 
 
 class BlockKeys:
@@ -33,17 +43,28 @@ class BlockKeys:
         """The public key that bundles are sealed for, 32 bytes."""
         return self._private.public_key().public_bytes_raw()
 
-    def take(self, sealed: bytes) -> None:
+    def take(self, sealed: bytes) -> dict[int, list[bytes]]:
         """Open the bundle of the next block; the keys of the last one are forgotten.
+
+        Returns:
+            The photos in it, by place.
 
         Raises:
             cryptography.exceptions.InvalidTag: It was sealed for another worker, or is damaged.
         """
-        told = json.loads(_SUITE.decrypt(sealed, self._private, _INFO))
+        head, _, rest = _SUITE.decrypt(sealed, self._private, _INFO).partition(b"\n")
+        told = json.loads(head)
         self._keys = {
             (asked, scope): SubjectKey(subject, scope, version, KeyState(state), bytes.fromhex(material))
-            for asked, subject, scope, version, state, material in told
+            for asked, subject, scope, version, state, material in told["keys"]
         }
+        photos: dict[int, list[bytes]] = {}
+        start = 0
+        for place, lengths in told["photos"]:
+            for length in lengths:
+                photos.setdefault(place, []).append(rest[start : start + length])
+                start += length
+        return photos
 
     def forget(self) -> None:
         """Hold no key any more."""

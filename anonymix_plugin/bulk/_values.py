@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,16 +26,19 @@ class Row:
     """One photo of a bulk job.
 
     Attributes:
-        source: The photo.
+        source: The photo's path or address; what messages call it where `load` gives the photo.
         subject: Whose key; None for the gallery key of the scope.
         scope: The scope of the key.
         output: Where its cancelable face goes, relative to the target folder.
+        load: Gives the image files where workers can't read them: called in the driver when the row is begun, and
+            sealed on the way. Several are one enrolment, drawn from all of them.
     """
 
-    source: Path
+    source: Path | str
     subject: str | None
     scope: str
     output: Path
+    load: Callable[[], Sequence[bytes]] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Result:
         method: "fast" or "refine".
         engine: What drew the face.
         quality: Quality of the face, as `CancelableFace.quality`.
+        box: Where the face was in the photo, as `CancelableFace.box`.
+        photo: In which of several photos that was.
         fault: What went wrong, or None.
     """
 
@@ -73,6 +78,8 @@ class Result:
     method: str = ""
     engine: str = ""
     quality: float = 0.0
+    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    photo: int = 0
     fault: Fault | None = None
 
 
@@ -122,6 +129,21 @@ class Summary:
     made: int
     failed: int
     finished: bool
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """What a worker's mixer is.
+
+    Attributes:
+        fingerprint: The mixer fingerprint.
+        guided: The fingerprint of faces that a sealed reference had a say in.
+        engine: What draws.
+    """
+
+    fingerprint: str
+    guided: str
+    engine: str
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import groupby
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from anonymix_keystore import KeystoreError
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.bulk._sealed import BlockKeys
 from anonymix_plugin.bulk._values import Fault
 from anonymix_plugin.errors import AnonymixError
-from anonymix_plugin.images import ImageFormat, encode_cancelable
+from anonymix_plugin.images import ImageFormat, PhotoSource, encode_cancelable
 from anonymix_plugin.options import MixerOptions
 from anonymix_plugin.production import Outcome, PhotoRequest
 
 _SOMETHING_BROKE: Final = 70
+
+Asked: TypeAlias = Sequence[Any]
+"""A row as a worker gets it: place in the block, path or address, subject, scope."""
 
 
 def put(connection: Connection, head: dict[str, Any], body: bytes = b"") -> None:
@@ -38,6 +43,14 @@ def get(connection: Connection) -> tuple[dict[str, Any], bytes]:
     return json.loads(head), body
 
 
+class _Numbered(io.BytesIO):
+    """One of several photos; a face says by this name in which of them it was found."""
+
+    def __init__(self, data: bytes, number: int) -> None:
+        super().__init__(data)
+        self.name = str(number)
+
+
 class Worker:
     """Turns the rows of a block into results.
 
@@ -49,18 +62,46 @@ class Worker:
         self.keys = BlockKeys()
         self.mixer = Anonymixer(self.keys, options)
 
+    @property
+    def ready(self) -> dict[str, str]:
+        """What the driver is told once the weights are there."""
+        mixer = self.mixer
+        return {"fingerprint": mixer.fingerprint, "guided": mixer.guided_fingerprint, "engine": mixer.engine}
+
     def results(
-        self, rows: list[tuple[str, str | None, str]], format_: ImageFormat, sealed: bytes
+        self, rows: Sequence[Asked], format_: ImageFormat, sealed: bytes
     ) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """For each row (source, subject, scope), in order, its result as a message."""
-        self.keys.take(sealed)
+        """For each row, in order, its result as a message; `sealed` is the bundle of the block."""
+        photos = self.keys.take(sealed)
         try:
-            requests = (PhotoRequest(Path(source), subject, scope) for source, subject, scope in rows)
-            for outcome in self.mixer.protect_stream(requests):
-                yield _told(outcome, format_)
+            for several, group in groupby(rows, lambda row: len(photos.get(row[0], ())) > 1):
+                for outcome in self._together(group, photos) if several else self._stream(group, photos):
+                    told, image = _told(outcome, format_)
+                    if several and image:
+                        told["photo"] = int(outcome.faces[0].source)
+                    yield told, image
         finally:
             self.keys.forget()
             self.mixer.close()  # what was derived from the keys; the mixer itself stays usable
+
+    def _stream(self, rows: Iterable[Asked], photos: dict[int, list[bytes]]) -> Iterator[Outcome]:
+        def requests() -> Iterator[PhotoRequest]:
+            for place, source, subject, scope in rows:
+                photo = photos[place].pop() if place in photos else Path(source)
+                yield PhotoRequest(photo, subject, scope)
+
+        return self.mixer.protect_stream(requests())
+
+    def _together(self, rows: Iterable[Asked], photos: dict[int, list[bytes]]) -> Iterator[Outcome]:
+        """Rows of several photos, each of which is one enrolment."""
+        for place, source, subject, scope in rows:
+            images: list[PhotoSource] = [_Numbered(data, n) for n, data in enumerate(photos.pop(place))]
+            try:
+                face = self.mixer.protect(images, subject=subject, scope=scope, enrol=True)[0]
+            except (AnonymixError, KeystoreError) as error:
+                yield Outcome(source, (), error)
+            else:
+                yield Outcome(source, (face,), None)
 
 
 def _told(outcome: Outcome, format_: ImageFormat) -> tuple[dict[str, Any], bytes]:
@@ -77,6 +118,7 @@ def _told(outcome: Outcome, format_: ImageFormat) -> tuple[dict[str, Any], bytes
         "method": face.method,
         "engine": face.engine,
         "quality": face.quality,
+        "box": face.box,
     }
     return told, image
 
@@ -101,11 +143,9 @@ def _serve(connection: Connection, options: MixerOptions) -> None:
     except (AnonymixError, KeystoreError) as error:
         put(connection, {"fault": vars(Fault.of(error)), "exit_code": getattr(error, "exit_code", 1)})
         return
-    ready = {"fingerprint": worker.mixer.fingerprint, "engine": worker.mixer.engine}
-    put(connection, ready, worker.keys.public)
+    put(connection, worker.ready, worker.keys.public)
     while True:
         task, sealed = get(connection)
-        rows = [(source, subject, scope) for _, source, subject, scope in task["rows"]]
-        results = worker.results(rows, task["format"], sealed)
+        results = worker.results(task["rows"], task["format"], sealed)
         for (place, *_), (told, image) in zip(task["rows"], results, strict=True):
             put(connection, {"place": place, **told}, image)

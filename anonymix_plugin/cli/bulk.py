@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from anonymix_plugin.cli._photos import Names, jobs_by_folder, jobs_for
+from anonymix_plugin.cli.bulk_work import (
+    MOST_FAILURES,
+    SAMPLE,
+    Bar,
+    BlockOption,
+    DryRunOption,
+    LimitOption,
+    PatienceOption,
+    ThreadsOption,
+    WorkersOption,
+    print_estimate,
+    worker_count,
+)
+from anonymix_plugin.cli.lazy import LazyCommand, LazyGroup
 from anonymix_plugin.cli.options import (
     ClockOption,
     DescriptorOption,
     Format,
+    FormatOption,
     GalleryOption,
     JsonOption,
     KeystoreOption,
     MixerChoice,
+    RecursiveOption,
     ScopeOption,
     Several,
     SubjectOption,
@@ -29,13 +45,28 @@ from anonymix_plugin.cli.report import EXIT_SOME_FAILED, print_json, printable
 from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
-    from anonymix_plugin.bulk import Figures, Ledger, Progress, Row, Summary
+    from anonymix_plugin.bulk import Ledger, Row, Summary
+    from anonymix_plugin.images import ImageFormat
 
-app = typer.Typer(no_args_is_help=True, help="Many photos, in several processes.")
+_KINDS: Final[Mapping[Format, tuple[str, ImageFormat]]] = {
+    Format.PNG: (".png", "PNG"),
+    Format.JPEG: (".jpg", "JPEG"),
+    Format.WEBP: (".webp", "WEBP"),
+}
+COMMANDS: Final = {
+    "protect": LazyCommand("anonymix_plugin.cli.bulk:protect", "Turn many photos into cancelable faces.", ""),
+    # By its name, as adapters import the plug-in and never the other way.
+    "renew": LazyCommand("anonymix_adapters.bulk_command:renew", "Exchange a back end's entries after a rotation.", ""),
+}
 
-_MOST_FAILURES = 20
-_SAMPLE = 24  # photos that a worker rehearses
-_KINDS = {Format.PNG: (".png", "PNG"), Format.JPEG: (".jpg", "JPEG"), Format.WEBP: (".webp", "WEBP")}
+
+class _Commands(LazyGroup):
+    def available(self) -> Mapping[str, LazyCommand]:
+        """Its commands."""
+        return COMMANDS
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, help="Many photos, in several processes.")
 
 
 @app.callback()
@@ -43,7 +74,6 @@ def bulk() -> None:
     """Many photos, in several processes."""
 
 
-@app.command()
 @takes_photos
 @mixes()
 def protect(
@@ -63,30 +93,14 @@ def protect(
     scope: ScopeOption = "default",
     gallery: GalleryOption = False,
     enrol: Annotated[bool, typer.Option("--enrol", help="Issue a first key to whoever has none.")] = False,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders within folders, too.")] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers", metavar="N", min=1, max=1024, help="Processes; one for two cores.", show_default=False
-        ),
-    ] = None,
-    threads: Annotated[
-        int, typer.Option("--threads", metavar="N", min=1, help="Threads that a worker draws with.")
-    ] = 1,
-    block: Annotated[int, typer.Option("--block", metavar="N", min=1, max=10_000, help="Photos in a block.")] = 32,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit", metavar="N", min=1, help="Begin N photos in this run, in whole blocks.", show_default=False
-        ),
-    ] = None,
-    patience: Annotated[
-        float, typer.Option("--patience", metavar="SECONDS", min=1, help="The most that one photo may take.")
-    ] = 600.0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write nothing and touch no key: try some photos and estimate the job.")
-    ] = False,
-    format_: Annotated[Format, typer.Option("--format", help="Format of the files.")] = Format.PNG,
+    recursive: RecursiveOption = False,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = 1,
+    block: BlockOption = 32,
+    limit: LimitOption = None,
+    patience: PatienceOption = 600.0,
+    dry_run: DryRunOption = False,
+    format_: FormatOption = Format.PNG,
     mixing: MixerChoice,
     accept_clock: ClockOption = False,
     keystore: KeystoreOption = None,
@@ -109,7 +123,7 @@ def protect(
     if is_table and subject is not None:
         raise UsageError("the table says whose photos they are", where="--subject", fix="leave it out")
 
-    from anonymix_plugin.bulk import Ledger, protect_in_bulk, rehearse, rows_of_table
+    from anonymix_plugin.bulk import Ledger, Work, protect_in_bulk, rehearse, rows_of_table
     from anonymix_plugin.cli.keys import open_keys
     from anonymix_plugin.images import default_limits
 
@@ -120,22 +134,22 @@ def protect(
 
     _refuse_inside(source, output)
     total = sum(1 for _ in rows())
-    count = workers or max(1, (os.cpu_count() or 1) // 2)  # a worker reads one photo while it draws another
+    count = worker_count(workers)
     options = replace(mixing.options(), threads=threads, limits=default_limits())
-    common: dict[str, Any] = {"workers": count, "format_": kind, "patience": patience}
+    work = Work(count, block, kind, enrol, limit, patience)
     if dry_run:
-        sample = [row for row, _ in zip(rows(), range(count * _SAMPLE), strict=False)]
-        _print_estimate(rehearse(sample, options, **common), total, count, as_json=as_json)
+        sample = islice(rows(), count * SAMPLE)
+        print_estimate(rehearse(sample, options, work), total, count, as_json=as_json)
         return
     asked = {"block": block, "format": kind, "enrol": enrol, "scope": scope, "gallery": gallery, "subject": subject}
     asked |= {each.name: str(getattr(mixing, each.name)) for each in fields(mixing)}
     with (
         open_keys(keystore, passphrase_fd, accept_clock=accept_clock) as store,
         Ledger(output, asked) as ledger,
-        _Bar(total) as bar,
+        Bar(total) as bar,
     ):
         summary = protect_in_bulk(
-            rows(), store, ledger, options, block=block, enrol=enrol, limit=limit, progress=bar.show, **common
+            rows(), store, ledger, options, work, progress=lambda it: bar.show(it.done, it.failed)
         )
         table = ledger.export() if summary.finished else None
         _finish(ledger, summary, total, table, as_json=as_json)
@@ -164,60 +178,6 @@ def _refuse_inside(source: Path, output: Path) -> None:
         raise UsageError("the target lies in the source", where=str(output), fix="choose a folder elsewhere")
 
 
-class _Bar:
-    """A bar with the time left on standard error, if that is a terminal."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task("loading weights", total=total)
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, progress: Progress) -> None:
-        """Show how far the job is."""
-        self._bar.update(self._task, completed=progress.done, description=f"{progress.failed} failed")
-
-
-def _print_estimate(figures: Figures, total: int, workers: int, *, as_json: bool) -> None:
-    rate = figures.photos / figures.seconds if figures.photos else 0.0
-    size = figures.image_bytes / figures.made if figures.made else 0.0
-    seconds, share = (total / rate if rate else 0.0), figures.made / max(1, figures.photos)
-    if as_json:
-        told = {
-            "photos": total,
-            "workers": workers,
-            "tried": figures.photos,
-            "tried_made": figures.made,
-            "photos_per_second": round(rate, 3),
-            "bytes_per_face": round(size),
-            "estimated_seconds": round(seconds, 1),
-            "estimated_bytes": round(size * share * total),
-        }
-        print_json(told)
-        return
-    typer.echo(f"{total:,} photos; {figures.made} of the {figures.photos} that were tried gave a face")
-    typer.echo(f"{rate:.1f} photos a second with {workers} workers: {_span(seconds)}")
-    typer.echo(f"{size / 1000:.0f} kB a face: {size * share * total / 1e9:.2f} GB; nothing was written")
-
-
-def _span(seconds: float) -> str:
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
-
-
 def _finish(ledger: Ledger, summary: Summary, total: int, table: Path | None, *, as_json: bool) -> None:
     code = EXIT_SOME_FAILED if summary.failed else 0
     if as_json:
@@ -233,7 +193,7 @@ def _finish(ledger: Ledger, summary: Summary, total: int, table: Path | None, *,
         print_json(told)
     else:
         typer.echo(f"{summary.made} faces made, {summary.failed} photos failed, of {total}")
-        for source, what, fix in ledger.failures(_MOST_FAILURES):
+        for source, what, fix in ledger.failures(MOST_FAILURES):
             cure = f" ({fix})" if fix else ""
             typer.echo(f"  {printable(source)}: {printable(what)}{printable(cure)}", err=True)
         typer.echo(f"outcomes: {printable(table)}" if table else "not finished: the same command goes on")

@@ -211,6 +211,8 @@ MaxFacesOption = Annotated[
         show_default=False,
     ),
 ]
+RecursiveOption = Annotated[bool, typer.Option("--recursive", "-r", help="Folders within folders, too.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="Format of the files.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -7,39 +7,52 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
-from anonymix_keystore import KeyFileUnlock, Keystore
-from anonymix_plugin.bulk import Ledger, Progress, Row, Summary, _pool, protect_in_bulk
+import numpy as np
+
+from anonymix_keystore import KeyFileUnlock, Keystore, SubjectKey
+from anonymix_plugin.bulk import Ledger, Progress, Row, Summary, Work, _pool, protect_in_bulk
 from anonymix_plugin.bulk._sealed import BlockKeys
 from anonymix_plugin.bulk._worker import get, put
+from anonymix_plugin.images import encode_cancelable
 from anonymix_plugin.options import MixerOptions
+from anonymix_plugin.values import CancelableFace
+
+
+def face_of(key: SubjectKey, content: bytes) -> bytes:
+    """The image file of the face of a photo under a key."""
+    pixels = np.frombuffer(hashlib.sha512(key.material + content).digest()[:48], np.uint8).reshape(4, 4, 3)
+    face = CancelableFace(pixels, (0, 0, 1, 1), "", "", key.version, "f" * 32, "fast")
+    return encode_cancelable(face)
 
 
 def work(connection: Connection, options: MixerOptions) -> None:
     """Do what a photo's content says: b"poison" kills the process, b"hang" stops it."""
     keys = BlockKeys()
-    put(connection, {"fingerprint": "f" * 32, "engine": "stub"}, keys.public)
+    with suppress(OSError):  # the driver was killed
+        put(connection, {"fingerprint": "f" * 32, "guided": "", "engine": "stub"}, keys.public)
     while True:
         try:
             task, sealed = get(connection)
         except (EOFError, OSError):
             return
-        keys.take(sealed)
+        photos = keys.take(sealed)
         for place, source, subject, scope in task["rows"]:
             key = keys.gallery(scope) if subject is None else keys.current(subject, scope)
-            content = Path(source).read_bytes()
+            content = photos[place][0] if place in photos else Path(source).read_bytes()
             if content == b"poison":
                 os.kill(os.getpid(), signal.SIGKILL)
             if content == b"hang":
                 time.sleep(60)
             time.sleep(0.004)
-            told = {"fingerprint": "f" * 32, "engine": "stub", "method": "fast", "quality": 1.0}
-            face = hashlib.sha256(key.material + content).digest()
+            told = {"fingerprint": "f" * 32, "engine": "stub", "method": "fast", "quality": 1.0, "box": [0, 0, 1, 1]}
             try:
-                put(connection, {"place": place, "key_version": key.version, **told}, face)
+                put(connection, {"place": place, "key_version": key.version, **told}, face_of(key, content))
             except OSError:  # the driver was killed
                 return
 
@@ -53,9 +66,17 @@ def open_store(path: Path) -> Keystore:
     return Keystore.open(path, KeyFileUnlock(path.with_suffix(".key")))
 
 
-def drive(source: Path, store: Path, target: Path, workers: int = 2, **options: object) -> Summary:
+def drive(
+    source: Path,
+    store: Path,
+    target: Path,
+    workers: int = 2,
+    progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> Summary:
+    work = Work(workers, block=5, **options)
     with open_store(store) as keys, Ledger(target, {"block": 5}) as ledger:
-        summary = protect_in_bulk(rows_of(source), keys, ledger, MixerOptions(), workers=workers, block=5, **options)  # type: ignore[arg-type]
+        summary = protect_in_bulk(rows_of(source), keys, ledger, MixerOptions(), work, progress=progress)
         if summary.finished:
             ledger.export()
         return summary

@@ -18,8 +18,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from anonymix_keystore import KeyFileUnlock, KeyState, Keystore, SubjectKey, UnknownSubjectError
-from anonymix_plugin.bulk import LEDGER, BulkError, Ledger, Progress, protect_in_bulk, rows_of_table
-from anonymix_plugin.bulk._sealed import BlockKeys, seal_keys
+from anonymix_plugin.bulk import LEDGER, BulkError, Ledger, Progress, Work, protect_in_bulk, rows_of_table
+from anonymix_plugin.bulk._sealed import BlockKeys, seal_block
 from anonymix_plugin.cli import main
 from anonymix_plugin.errors import OutputError, UsageError
 from anonymix_plugin.options import MixerOptions
@@ -142,7 +142,7 @@ def test_a_key_rotated_meanwhile_makes_no_face(tmp_path: Path, source: Path, sto
                 rotated.extend(int(path.stem) for path in (tmp_path / "out" / "3").iterdir())
 
         rows = bulk_stub.rows_of(source)
-        summary = protect_in_bulk(rows, keys, ledger, MixerOptions(), block=5, progress=rotate)
+        summary = protect_in_bulk(rows, keys, ledger, MixerOptions(), Work(block=5), progress=rotate)
         ledger.export()
     assert summary.made == PHOTOS
     lines = (tmp_path / "out" / "outcomes.csv").read_text().splitlines()[1:]
@@ -204,12 +204,12 @@ def test_scopes_with_references_are_refused(tmp_path: Path, source: Path, store:
 def test_keys_are_sealed_for_one_worker_and_in_no_process_listing(tmp_path: Path, source: Path, store: Path) -> None:
     key = SubjectKey("alice", "default", 1, KeyState.ACTIVE, bytes(range(32)))
     one, other = BlockKeys(), BlockKeys()
-    sealed = seal_keys([("alice", key)], X25519PublicKey.from_public_bytes(one.public))
+    sealed = seal_block([("alice", key)], {1: [b"one", b"other"]}, X25519PublicKey.from_public_bytes(one.public))
     assert key.material not in sealed
     assert key.material.hex().encode() not in sealed
     with pytest.raises(InvalidTag):
         other.take(sealed)
-    one.take(sealed)
+    assert one.take(sealed) == {1: [b"one", b"other"]}
     assert one.current("alice") == key
     one.forget()
     with pytest.raises(Exception, match="not in the block"):

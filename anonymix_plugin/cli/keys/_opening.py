@@ -54,6 +54,7 @@ def open_keystore(
     accept_rollback: str = "",
     references_of: str | None = None,
     cache_size: int = 4096,
+    originals: bool = False,
 ) -> Keystore:
     """Open the keystore, asking for what it is locked up with.
 
@@ -68,6 +69,7 @@ def open_keystore(
         accept_rollback: A reason to take an old file as the current one.
         references_of: A scope; if it keeps references, the second secret is unlocked, too.
         cache_size: Keys kept in memory, 0 for none.
+        originals: Unlock the second secret, which opens sealed originals.
 
     Raises:
         KeystoreError: It is missing, can't be unlocked, or is damaged.
@@ -89,7 +91,7 @@ def open_keystore(
         cache_size=cache_size,
     )
     try:
-        if references_of is not None and store.references.enabled(references_of):
+        if originals or (references_of is not None and store.references.enabled(references_of)):
             unlock_references(store, second_passphrase)
     except BaseException:
         store.close()

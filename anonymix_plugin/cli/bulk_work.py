@@ -1,0 +1,95 @@
+"""What the commands of bulk work have in common: how it is done, how far it is, what it will take."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from anonymix_plugin.cli.report import print_json
+
+if TYPE_CHECKING:
+    from anonymix_plugin.bulk import Figures
+
+SAMPLE: Final = 24
+"""So many photos each worker rehearses."""
+
+MOST_FAILURES: Final = 20
+"""So many failures are printed."""
+
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, max=1024, help="Processes; one for two cores.", show_default=False),
+]
+ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads that a worker draws with.")]
+BlockOption = Annotated[int, typer.Option("--block", metavar="N", min=1, max=10_000, help="Photos in a block.")]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", min=1, help="Begin N photos in this run, whole blocks.", show_default=False),
+]
+PatienceOption = Annotated[
+    float, typer.Option("--patience", metavar="SECONDS", min=1, help="The most that one photo may take.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Write nothing and touch no key: try some photos and estimate the job.")
+]
+
+
+def worker_count(asked: int | None) -> int:
+    """How many workers there are to be: a worker reads one photo while it draws another."""
+    return asked or max(1, (os.cpu_count() or 1) // 2)
+
+
+class Bar:
+    """A bar with the time left on standard error, if that is a terminal."""
+
+    def __init__(self, total: int | None = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("loading weights", total=total)
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, done: int, failed: int, total: int | None = None) -> None:
+        """Show how far the job is; a total that was not known before can come along."""
+        self._bar.update(self._task, completed=done, total=total, description=f"{failed} failed")
+
+
+def print_estimate(figures: Figures, total: int, workers: int, *, as_json: bool) -> None:
+    """Print what a rehearsal says about a job of so many photos."""
+    rate = figures.photos / figures.seconds if figures.photos else 0.0
+    size = figures.image_bytes / figures.made if figures.made else 0.0
+    seconds, share = (total / rate if rate else 0.0), figures.made / max(1, figures.photos)
+    if as_json:
+        told = {
+            "photos": total,
+            "workers": workers,
+            "tried": figures.photos,
+            "tried_made": figures.made,
+            "photos_per_second": round(rate, 3),
+            "bytes_per_face": round(size),
+            "estimated_seconds": round(seconds, 1),
+            "estimated_bytes": round(size * share * total),
+        }
+        print_json(told)
+        return
+    typer.echo(f"{total:,} photos; {figures.made} of the {figures.photos} that were tried gave a face")
+    typer.echo(f"{rate:.1f} photos a second with {workers} workers: {_span(seconds)}")
+    typer.echo(f"{size / 1000:.0f} kB a face: {size * share * total / 1e9:.2f} GB; nothing was written")
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

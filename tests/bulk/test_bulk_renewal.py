@@ -1,0 +1,414 @@
+"""A renewal loses nobody, enrols nobody twice and lets no original out, whatever dies on the way."""
+
+from __future__ import annotations
+
+import csv
+import io
+import multiprocessing
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import bulk_stub
+import numpy as np
+import pytest
+import renewal_stub
+from PIL import Image
+from renewal_stub import ADAPTER, COLLECTION, FolderBackEnd
+
+from anonymix_adapters import AdapterError, Answer, keep_original
+from anonymix_adapters.bulk_renewal import BulkRenewal, Counts
+from anonymix_adapters.drawn import DrawnFaces
+from anonymix_keystore import KeyFileUnlock, Keystore, RenewalState
+from anonymix_plugin import Anonymixer
+from anonymix_plugin.bulk import BulkError, Mixer, Result, Row, Work, photo_store
+from anonymix_plugin.cli import main
+from anonymix_plugin.errors import UsageError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # by Python 3.12 and later
+PLACE = {"adapter": ADAPTER, "collection": COLLECTION}
+
+
+class Scene:
+    """A keystore, a back end with an entry of version 1 for each subject, and their photos."""
+
+    def __init__(self, folder: Path, people: int) -> None:
+        self.store, self.photos, self.entries = folder / "keys.db", folder / "photos", folder / "entries"
+        self.entries.mkdir()
+        self.names = [f"person{number}" for number in range(people)]
+        with Keystore.create(self.store, KeyFileUnlock.generate(self.store.with_suffix(".key"))) as keys:
+            for name in self.names:
+                (self.photos / name).mkdir(parents=True)
+                self.photo_of(name).write_bytes(b"photo of %s " % name.encode() * 4)
+            keys.issue_many(self.names)
+            for name in self.names:
+                self.add(keys, name)
+
+    def photo_of(self, name: str) -> Path:
+        return self.photos / name / "1.jpg"
+
+    def add(self, keys: Keystore, name: str) -> str:
+        """An entry as it was made before the breach."""
+        key = keys.current(name)
+        return FolderBackEnd(
+            self.entries, Enrolling(keys, bulk_stub.face_of(key, self.photo_of(name).read_bytes()))
+        ).enrol(name, b"")
+
+    def breach(self) -> None:
+        with bulk_stub.open_store(self.store) as keys:
+            keys.rotate_all(reason="breach")
+
+    def check(self) -> None:
+        """Everybody has one entry, of the new key, and everything says so."""
+        with bulk_stub.open_store(self.store) as keys:
+            assert list(keys.due(fingerprint="f" * 32)) == []
+            recorded = {it.external_id: (it.subject, it.version) for it in keys.enrolments()}
+            assert sorted(recorded.values()) == sorted((name, 2) for name in self.names)
+            held = {path.name: path.read_bytes() for path in self.entries.iterdir()}
+            assert held.keys() == recorded.keys()
+            for entry, content in held.items():
+                name = recorded[entry][0]
+                face = bulk_stub.face_of(keys.current(name), self.photo_of(name).read_bytes())
+                pixels = np.asarray(Image.open(io.BytesIO(face))).tobytes()
+                assert content == name.encode() + b"\n" + pixels
+            ledger = list(keys.renewals(**PLACE))
+            assert {it.entry: (it.subject, it.version) for it in ledger} == recorded
+            assert {it.state for it in ledger} == {RenewalState.DONE}
+            assert keys.verify().ok
+
+    def outside(self) -> bytes:
+        """All that lies anywhere but in the photo store."""
+        folder = self.store.parent
+        files = [path for path in folder.rglob("*") if path.is_file() and self.photos not in path.parents]
+        return b"".join(path.read_bytes() for path in files)
+
+
+class Enrolling:
+    """A mixer that gives one face, in place of the one that enrolled everybody long ago."""
+
+    version = 1
+
+    def __init__(self, keystore: Keystore, image: bytes) -> None:
+        self.keystore, self._image, self._faces = keystore, image, DrawnFaces(keystore)
+        self.fingerprint = "f" * 32
+
+    def protect(self, image: object, *, subject: str, **_: object) -> object:
+        row, result = (
+            Row("", subject, "default", Path()),
+            Result(self._image, self.version, self.fingerprint, "fast", "stub"),
+        )
+        with self._faces.given(row, result):
+            return self._faces.protect(image, subject=subject)
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that draw without networks; forked, as they start in no time and need none of what must not be forked."""
+    forked = multiprocessing.get_context("fork")
+    monkeypatch.setattr("anonymix_plugin.bulk._pool.work", bulk_stub.work)
+    monkeypatch.setattr("anonymix_plugin.bulk._pool.multiprocessing", SimpleNamespace(get_context=lambda _: forked))
+
+
+def children(process: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == process:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize(("people", "kills"), [(20, 2), pytest.param(1_000, 50, marks=pytest.mark.long)])
+def test_a_renewal_that_is_killed_goes_on_and_nobody_is_lost_or_there_twice(
+    tmp_path: Path, people: int, kills: int
+) -> None:
+    scene, chance, done = Scene(tmp_path, people), random.Random(21), 0
+    scene.breach()
+    command = [sys.executable, renewal_stub.__file__, str(scene.store), str(scene.photos)]
+    while done < kills:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+            assert driver.stdout is not None
+            if not driver.stdout.readline():
+                break  # nothing was left to do
+            time.sleep(chance.uniform(0, 20 * people / kills / 1_000))
+            if done % 3 == 2 and (workers := children(driver.pid)):  # a worker first, then the driver
+                with suppress(ProcessLookupError):
+                    os.kill(chance.choice(workers), signal.SIGKILL)
+                time.sleep(chance.uniform(0, 0.1))
+            driver.kill()
+            done += 1
+    left = renewal_stub.drive(scene.store, scene.photos, Work(workers=2))
+    told = f"{done} kills, {people} renewals: the last run did {left.renewed} and deleted {left.strays} strays\n"
+    sys.stdout.write(told)
+    assert done >= kills // 2, "the job ended before it could be killed"
+    assert (left.failed, left.finished) == (0, True)
+    scene.check()
+    assert b"photo of" not in scene.outside()
+
+
+def renewed(scene: Scene, kind: type[FolderBackEnd] = FolderBackEnd, **work: int) -> tuple[FolderBackEnd, Counts]:
+    """A run in this process: the back end, and what was counted."""
+    with bulk_stub.open_store(scene.store) as keys:
+        faces = DrawnFaces(keys)
+        back_end = kind(scene.entries, faces)
+        return back_end, renewal_stub.renew(keys, back_end, faces, scene.photos, Work(**work))
+
+
+@pytest.mark.usefixtures("stub")
+def test_an_old_entry_is_deleted_only_after_the_new_one_verifies(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 3)
+    old = {path.name: path.read_bytes().partition(b"\n")[0].decode() for path in scene.entries.iterdir()}
+    scene.breach()
+
+    class Forgetful(FolderBackEnd):
+        def verify(self, subject: str, photo: object) -> Answer:
+            return Answer(False, 0.0) if subject == "person1" else super().verify(subject, photo)  # type: ignore[arg-type]
+
+    back_end, counts = renewed(scene, Forgetful)
+    assert (counts.renewed, counts.failed, counts.deleted) == (2, 1, 2)
+    for entry, subject in old.items():
+        assert (scene.entries / entry).exists() == (subject == "person1")
+        if subject != "person1":
+            steps = [
+                back_end.log.index(step) for step in (f"enrol {subject}", f"verify {subject} True", f"delete {entry}")
+            ]
+            assert steps == sorted(steps)
+    back_end, counts = renewed(scene)  # the entry that was made is looked at again, and not made again
+    assert (counts.renewed, counts.failed) == (1, 0)
+    assert "enrol person1" not in back_end.log
+    scene.check()
+
+
+@pytest.mark.usefixtures("stub")
+def test_an_entry_whose_answer_was_lost_does_not_stay(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 4)
+    scene.breach()
+
+    class Breaking(FolderBackEnd):
+        def send(self, subject: str, face: object) -> str:
+            super().send(subject, face)  # type: ignore[arg-type]
+            raise TimeoutError("no answer")
+
+    _, counts = renewed(scene, Breaking)
+    assert (counts.renewed, counts.failed, counts.strays) == (0, 4, 4)
+    with bulk_stub.open_store(scene.store) as keys:
+        failed = list(keys.renewals(only=RenewalState.FAILED, **PLACE))
+        assert {(it.error, it.what) for it in failed} == {("back_end", "TimeoutError: no answer")}
+    _, counts = renewed(scene)
+    assert (counts.renewed, counts.failed, counts.strays) == (4, 0, 0)
+    scene.check()
+
+
+@pytest.mark.usefixtures("stub")
+def test_people_with_several_entries_get_one_and_lose_all_old_ones(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 6)
+    with bulk_stub.open_store(scene.store) as keys:
+        for name in scene.names[:4]:
+            scene.add(keys, name)
+            scene.add(keys, name)
+    scene.breach()
+    _, counts = renewed(scene, block=2)
+    assert (counts.renewed, counts.deleted, counts.total) == (6, 14, 14)
+    scene.check()
+
+
+@pytest.mark.usefixtures("stub")
+def test_who_was_enrolled_again_or_lost_the_key_needs_no_photo(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 3)
+    scene.breach()
+    with bulk_stub.open_store(scene.store) as keys:
+        image = bulk_stub.face_of(keys.current("person0"), b"new")
+        faces = Enrolling(keys, image)
+        faces.version = 2
+        FolderBackEnd(scene.entries, faces).enrol("person0", b"")
+        keys.revoke("person1")
+        for photo in scene.photos.glob("person[01]/*"):
+            photo.unlink()
+        _, counts = renewed(scene)
+        assert (counts.renewed, counts.failed, counts.deleted) == (1, 0, 3)
+        assert sorted(it.subject for it in keys.enrolments()) == ["person0", "person2"]
+        assert len(list(scene.entries.iterdir())) == 2
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_limit_is_kept_and_who_has_no_photo_is_told(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 6)
+    scene.breach()
+    _, counts = renewed(scene, block=2, limit=2)
+    assert (counts.renewed, counts.finished) == (2, False)
+    with bulk_stub.open_store(scene.store) as keys:
+        name = next(keys.due()).subject
+        scene.photo_of(name).rename(tmp_path / "away.jpg")
+        _, counts = renewed(scene)
+        assert (counts.renewed, counts.failed, counts.finished) == (3, 1, True)
+        (failed,) = keys.renewals(only=RenewalState.FAILED, **PLACE)
+        assert (failed.subject, failed.what) == (name, "there is no photo of the subject")
+    (tmp_path / "away.jpg").rename(scene.photo_of(name))
+    renewed(scene)
+    scene.check()
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_back_end_that_refuses_all_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anonymix_adapters.bulk_renewal._MOST_REFUSALS", 4)
+    scene = Scene(tmp_path, 12)
+    scene.breach()
+
+    class Refusing(FolderBackEnd):
+        def send(self, subject: str, face: object) -> str:
+            raise ConnectionError("refused")
+
+    with pytest.raises(BulkError, match="refused 4 subjects one after the other: ConnectionError: refused"):
+        renewed(scene, Refusing, block=2)
+    renewed(scene)
+    scene.check()
+
+
+@pytest.mark.usefixtures("stub")
+def test_several_photos_reach_the_worker_sealed_and_a_key_rotated_meanwhile_counts(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 2)
+    scene.breach()
+
+    class Rotating(FolderBackEnd):
+        def enrol(self, subject: str, photo: object) -> str:
+            if subject == "person0":
+                self.interceptor.mixer.keystore.rotate(subject, reason="breach")
+            return super().enrol(subject, photo)  # type: ignore[arg-type]
+
+    _, counts = renewed(scene, Rotating)
+    assert (counts.renewed, counts.failed) == (1, 1)  # the entry under the key that ended was taken back
+    assert len(list(scene.entries.iterdir())) == 2
+    with bulk_stub.open_store(scene.store) as keys:
+        _, counts = renewed(scene)
+        assert (counts.renewed, counts.failed) == (1, 0)
+        assert {it.subject: it.version for it in keys.enrolments()} == {"person0": 3, "person1": 2}
+
+
+def test_what_the_workers_did_not_draw_is_not_handed_on(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 2)
+    with bulk_stub.open_store(scene.store) as keys:
+        faces = DrawnFaces(keys)
+        with pytest.raises(AdapterError, match="not loaded"):
+            _ = faces.fingerprint
+        faces.know(Mixer("f" * 32, "g" * 32, "stub"))
+        image = bulk_stub.face_of(keys.current("person0"), b"photo")
+        row, result = Row("", "person0", "default", Path()), Result(image, 1, "f" * 32, "fast", "stub")
+        with faces.given(row, result):
+            assert faces.protect(b"whatever", subject="person0").key_version == 1
+            assert len(faces.protect([b"one", b"other"], subject="person0")) == 2
+            for wrong in (
+                {"subject": "person1"},
+                {"subject": "person0", "scope": "x"},
+                {"subject": "person0", "version": 2},
+            ):
+                with pytest.raises(UsageError, match="nothing was sent"):
+                    faces.protect(b"whatever", **wrong)
+        with pytest.raises(UsageError, match="nothing was sent"):
+            faces.protect(b"whatever", subject="person0")
+        other = FolderBackEnd(scene.entries, DrawnFaces(keys))
+        with pytest.raises(AdapterError, match="another mixer"):
+            BulkRenewal(keys, faces, other, lambda _: ())
+
+
+@pytest.mark.usefixtures("stub")
+def test_scopes_with_references_are_refused(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 2)
+    scene.breach()
+    with bulk_stub.open_store(scene.store) as keys:
+        keys.originals.enable(KeyFileUnlock.generate(tmp_path / "second.key"))
+        keys.references.enable("default")
+    with pytest.raises(UsageError, match="sealed references"):
+        renewed(scene)
+
+
+@pytest.mark.parametrize("subject", ["../alice", "/etc", "", ".", "..", "alice/../alice"])
+def test_a_subject_is_no_path_into_the_photo_store(tmp_path: Path, subject: str) -> None:
+    (tmp_path / "photos" / "alice").mkdir(parents=True)
+    (tmp_path / "alice").mkdir()
+    for path in (tmp_path / "a.jpg", tmp_path / "alice" / "a.jpg", tmp_path / "photos" / "a.jpg"):
+        path.write_bytes(b"somebody's")
+    (tmp_path / "photos" / "alice" / "a.jpg").write_bytes(b"alice's")
+    store = photo_store(tmp_path / "photos", "default")
+    assert store("alice", "default") == [b"alice's"]
+    assert store(subject, "default") == []
+
+
+@pytest.mark.usefixtures("stub")
+def test_the_command_renews_and_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = Scene(tmp_path, 5)
+    scene.breach()
+    monkeypatch.setenv("ANONYMIX_KEYSTORE", str(scene.store))
+    monkeypatch.setenv("ANONYMIX_KEYFILE", str(scene.store.with_suffix(".key")))
+    table = tmp_path / "table.csv"
+    table.write_text("subject,photo\n" + "".join(f"{name},photos/{name}/1.jpg\n" for name in scene.names))
+    back_end = f"{renewal_stub.__file__}:open_back_end"
+    command = ["bulk", "renew", back_end, "--photos", str(table), "-o", str(tmp_path / "report.csv"), "--workers", "1"]
+    assert main([*command, "--dry-run"]) == 0
+    assert "5 people are to be enrolled again" in capsys.readouterr().out
+    assert len(list(scene.entries.iterdir())) == 5
+    assert main(command) == 0
+    assert "5 people renewed, 0 failed, 5 old entries deleted" in capsys.readouterr().out
+    scene.check()
+    with (tmp_path / "report.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert sorted((row["subject"], row["state"], row["key_version"]) for row in rows) == [
+        (name, "done", "2") for name in scene.names
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing", "names no back end"),
+        ("no.py:open", "no such file"),
+        ("anonymix_adapters:nobody", "no function nobody"),
+    ],
+)
+def test_a_back_end_that_is_not_there_is_told(name: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bulk", "renew", name, "--photos", "."]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_real_mixer_renews_the_example_from_sealed_originals(
+    tmp_path: Path,
+    portraits: Path,
+    model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
+        model(name)
+    monkeypatch.chdir(tmp_path)
+    for variable, name in (("KEYSTORE", "keys.db"), ("KEYFILE", "first.key"), ("SECOND_KEYFILE", "second.key")):
+        monkeypatch.setenv(f"ANONYMIX_{variable}", str(tmp_path / name))
+    example = Path(__file__).parents[2] / "examples" / "back_end.py"
+    photos = {who: [portraits / f"{who}_{how}.jpg" for how in ("neutral", "smiling")] for who in ("001", "002")}
+    with Keystore.create("keys.db", KeyFileUnlock.generate(tmp_path / "first.key")) as keys, Anonymixer(keys) as mixer:
+        keys.originals.enable(KeyFileUnlock.generate(tmp_path / "second.key"))
+        opened = runpy.run_path(str(example))["doors"]
+        with opened(mixer) as back_end:
+            for who, several in photos.items():
+                back_end.enrol(who, several[0])
+                keep_original(back_end.interceptor, [*several], back_end.interceptor.whose(argument=who))
+            old = set(back_end.entries())
+        keys.rotate_all(reason="breach")
+        assert main(["bulk", "renew", f"{example}:doors", "--workers", "1"]) == 0, capsys.readouterr()
+        assert "2 people renewed, 0 failed, 2 old entries deleted" in capsys.readouterr().out
+        with opened(mixer) as back_end:
+            entries = back_end.entries()
+            assert sorted(entries.values()) == ["001", "002"]
+            assert not old & entries.keys()
+            assert back_end.verify("001", photos["001"][1]).accepted
+            assert back_end.verify("002", photos["002"][0]).accepted
+        assert {it.version for it in keys.enrolments()} == {2}
