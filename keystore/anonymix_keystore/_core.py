@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from anonymix_keystore import _anchor, _audit, _clock, _header, _schema
 from anonymix_keystore._anchor import Anchor, compare
 from anonymix_keystore._cache import Cache
-from anonymix_keystore._crypto import KeyRing
+from anonymix_keystore._crypto import Columns, KeyRing
 from anonymix_keystore._database import BUSY, Database, inherited
 from anonymix_keystore._errors import (
     AnchorError,
@@ -80,21 +80,24 @@ class Change:
 
     def insert_all(self, table: Table[R], rows: Iterable[R]) -> None:
         """Add rows."""
-        records = []
-        for row in rows:
-            mac, weight = self.keys.authenticate(table.name, row)
-            self._tally += weight
-            records.append((*row, mac))
-        self.db.many(table.insert, records)
+        self.insert_columns(table, tuple(zip(*rows, strict=True)))
+
+    def insert_columns(self, table: Table[Any], columns: Columns) -> None:
+        """Add rows, given column by column."""
+        macs, weights = self.keys.authenticate_all(table.name, columns)
+        self._tally += sum(weights)
+        self.db.many(table.insert, zip(*columns, macs, strict=True))
 
     def update_all(self, table: Table[R], rows: Iterable[tuple[R, int]]) -> None:
         """Put rows over those with the same primary key, whose weights come with them."""
-        records = []
-        for row, old_weight in rows:
-            mac, weight = self.keys.authenticate(table.name, row)
-            self._tally += weight - old_weight
-            records.append((*table.rest(row), mac, *table.primary(row)))
-        self.db.many(table.update, records)
+        pairs = list(rows)
+        self.update_columns(table, tuple(zip(*(row for row, _ in pairs), strict=True)), [old for _, old in pairs])
+
+    def update_columns(self, table: Table[Any], columns: Columns, old_weights: Iterable[int]) -> None:
+        """Put rows, given column by column, over those with the same primary key."""
+        macs, weights = self.keys.authenticate_all(table.name, columns)
+        self._tally += sum(weights) - sum(old_weights)
+        self.db.many(table.update, zip(*table.rest(columns), macs, *table.primary(columns), strict=True))
 
     def delete_all(self, table: Table[R], rows: Iterable[tuple[R, int]]) -> None:
         """Take rows away, whose weights come with them."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import hmac
+import itertools
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -22,6 +23,7 @@ from anonymix_keystore._errors import DamagedError, TruncatedError, WrongContext
 
 KEY_BYTES = 32
 SEAL_FORMAT = 1
+_FORMAT = bytes((SEAL_FORMAT,))
 _SALT, _COMMITMENT, _BINDING, _NONCE, _TAG = 32, 32, 16, 12, 16
 SEAL_OVERHEAD = 1 + _SALT + _COMMITMENT + _BINDING + _TAG
 _LABEL = b"anonymix/keystore/1/"
@@ -29,7 +31,10 @@ _SEAL = _LABEL + b"seal"
 _PARTS = KEY_BYTES + _NONCE + _COMMITMENT + KEY_BYTES
 _SHA256 = hashes.SHA256()
 
+_number = int.from_bytes  # big-endian
+
 Field = int | str | bytes | None
+Columns = Sequence[Sequence[Any]]  # of rows: their first fields, their second ones, and so on
 
 
 def encode(fields: Iterable[Field]) -> bytes:
@@ -77,6 +82,33 @@ def _template(kinds: tuple[type, ...]) -> tuple[bytes, tuple[tuple[int, type | N
     return b"".join(parts), tuple(reversed(special))
 
 
+def encode_all(columns: Columns) -> list[bytes]:
+    """Encode many lists of fields, given column by column: ``encode`` of each row, at half its cost.
+
+    Args:
+        columns: The first fields of all lists, the second ones, and so on.
+
+    Raises:
+        TypeError: A field of another type.
+    """
+    parts: list[bytes] = []
+    fillings: list[Iterable[Any]] = []
+    for column in columns:
+        kinds = set(map(type, column))
+        if kinds == {bytes}:
+            parts.append(b"b%d:%b")
+            fillings += (map(len, column), column)
+        elif kinds == {type(None)}:
+            parts.append(b"%b")
+            fillings.append(itertools.repeat(b"n", len(column)))
+        elif all(issubclass(kind, int) for kind in kinds):
+            parts.append(b"i%d;")
+            fillings.append(column)
+        else:  # text, or several kinds in one column
+            return [encode(row) for row in zip(*columns, strict=True)]
+    return list(map(b"".join(parts).__mod__, zip(*fillings, strict=True)))
+
+
 def derive(key: bytes, salt: bytes, label: str, length: int = KEY_BYTES) -> bytes:
     """Derive a key for one purpose by HKDF-SHA256 (RFC 5869)."""
     return HKDF(_SHA256, length, salt, _LABEL + label.encode()).derive(key)
@@ -102,18 +134,25 @@ def seal(key: bytes, plaintext: bytes, context: bytes, *, salt: bytes | None = N
         context: Encoded facts that must be the same on opening.
         salt: For test vectors alone.
     """
-    salt = secrets.token_bytes(_SALT) if salt is None else salt
+    return _sealed(key, secrets.token_bytes(_SALT) if salt is None else salt, plaintext, context)
+
+
+def seal_all(key: bytes, plaintexts: Iterable[bytes], contexts: Sequence[bytes]) -> list[bytes]:
+    """Seal many values under one key, each with a salt of its own."""
+    salts = random_values(len(contexts), _SALT)
+    return [_sealed(key, *value) for value in zip(salts, plaintexts, contexts, strict=True)]
+
+
+def random_values(count: int, length: int) -> list[bytes]:
+    """Random values of a length in bytes, all from one call of the operating system."""
+    everything = secrets.token_bytes(count * length)
+    return [everything[start : start + length] for start in range(0, count * length, length)]
+
+
+def _sealed(key: bytes, salt: bytes, plaintext: bytes, context: bytes) -> bytes:
     encryption, nonce, commitment, binder = _parts(key, salt)
     binding = hmac.digest(binder, context, "sha256")[:_BINDING]
-    return b"".join(
-        (
-            bytes((SEAL_FORMAT,)),
-            salt,
-            commitment,
-            binding,
-            AESGCM(encryption).encrypt(nonce, plaintext, context),
-        )
-    )
+    return b"".join((_FORMAT, salt, commitment, binding, AESGCM(encryption).encrypt(nonce, plaintext, context)))
 
 
 def unseal(key: bytes, sealed: bytes, context: bytes) -> bytes:
@@ -202,13 +241,25 @@ class KeyRing:
         weights of all rows mod 2**256 (MSet-Add-Hash, Clarke et al., ASIACRYPT 2003): a row that
         was removed, doubled or replaced by its own older self changes the sum.
         """
-        begun = self._macs.get(table)
-        if begun is None:
-            # Rows are authenticated by the million: what all rows of a table begin with is hashed once.
-            begun = HMAC(self.row, hashes.SHA512())
-            begun.update(encode((self.store_id, table)))
-            self._macs[table] = begun
-        mac = begun.copy()
+        mac = self._begun(table).copy()
         mac.update(encode(row))
         digest = mac.finalize()
-        return digest[:32], int.from_bytes(digest[32:], "big")
+        return digest[:32], _number(digest[32:])
+
+    def authenticate_all(self, table: str, columns: Columns) -> tuple[list[bytes], list[int]]:
+        """``authenticate`` for many rows of a table, given column by column: the codes, and the weights."""
+        copy = self._begun(table).copy
+        digests = []
+        for row in encode_all(columns):
+            mac = copy()
+            mac.update(row)
+            digests.append(mac.finalize())
+        return [digest[:32] for digest in digests], list(map(_number, [digest[32:] for digest in digests]))
+
+    def _begun(self, table: str) -> HMAC:
+        """The code of what all rows of a table begin with: rows are authenticated by the million."""
+        begun = self._macs.get(table)
+        if begun is None:
+            begun = self._macs[table] = HMAC(self.row, hashes.SHA512())
+            begun.update(encode((self.store_id, table)))
+        return begun

@@ -68,6 +68,7 @@ _SPIN_SECONDS = 0.02
 _LOG, _INDEX, _JOURNAL = "-wal", "-shm", "-journal"
 _LOOK_SECONDS = 0.05  # how often reads look after the files beside the store's
 _TRIES = 3
+_MOST_VALUES = 10_000  # SQLite takes 32,766 parameters
 _MOUNTS = Path("/proc/self/mountinfo")
 DRAFT = re.compile(r"\..+\.(?:image|writing|restoring)-[0-9a-f]{12}", re.DOTALL)  # of a backup or a restore
 _MOVED = "put back what was opened, with its -wal and -shm, or open the store that is there now"
@@ -437,6 +438,19 @@ class Database:
             return self._execute(sql, parameters).fetchall()
         except _FAILURES as error:
             raise self._told(error) from None
+
+    def among(self, sql: str, values: Sequence[bytes]) -> list[Record]:
+        """All rows for which a column is one of many values.
+
+        Args:
+            sql: A query that ends where the list of values follows.
+            values: The values, without doubles.
+        """
+        found: list[Record] = []
+        for start in range(0, len(values), _MOST_VALUES):
+            part = values[start : start + _MOST_VALUES]
+            found += self.rows(f"{sql} ({', '.join('?' * len(part))})", part)
+        return found
 
     def many(self, sql: str, parameters: Iterable[Parameters]) -> None:
         """Run a statement for each set of parameters, inside a transaction."""

@@ -331,14 +331,11 @@ def expire(core: Core) -> int:
                 f" AND k.state = {State.RETIRED:d} AND k.until <= ? ORDER BY k.tag, k.version LIMIT {PAGE}",
                 (*after, change.now),
             )
-            rows, moves = [], []
-            for record in page:
-                key, weight = KEYS.check(change.keys, record[: KEYS.width], change.db.where)
-                head, _ = HEADS.check(change.keys, record[KEYS.width :], change.db.where)
-                rows.append((_lifecycle.end(change, key, Ending(State.DESTROYED)), weight))
-                moves.append([head.alias.hex(), key.version, 0])
+            rows = KEYS.check_all(change.keys, [record[: KEYS.width] for record in page], change.db.where)
+            heads = HEADS.check_all(change.keys, [record[KEYS.width :] for record in page], change.db.where)
             if rows:
-                change.update_all(KEYS, rows)
+                _lifecycle.end_all(change, rows, Ending(State.DESTROYED))
+                moves = [[head.alias.hex(), key.version, 0] for (key, _), (head, _) in zip(rows, heads, strict=True)]
                 change.note("expire", keys=moves)
         total += len(rows)
         if len(page) < PAGE:

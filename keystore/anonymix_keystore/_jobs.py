@@ -11,7 +11,7 @@ from typing import Any
 from anonymix_keystore import _lifecycle
 from anonymix_keystore._audit import canonical
 from anonymix_keystore._core import Change, Core
-from anonymix_keystore._crypto import KeyRing, encode, seal, unseal
+from anonymix_keystore._crypto import KeyRing, encode, seal, seal_all, unseal
 from anonymix_keystore._database import Database
 from anonymix_keystore._errors import (
     DamagedError,
@@ -19,16 +19,12 @@ from anonymix_keystore._errors import (
     UnfinishedJobError,
     WrongKeyError,
 )
-from anonymix_keystore._lifecycle import Ending, key_context, moment
-from anonymix_keystore._rows import HEADS, JOBS, KEYS, Head, Job, Key, State
+from anonymix_keystore._lifecycle import Ending, Living, key_context, moment
+from anonymix_keystore._rows import HEADS, JOBS, KEYS, Job, Key, State
 
 ROTATE, REWRAP = "rotate", "rewrap"
 MOST_PER_BATCH = 10_000
-_WIDTH = HEADS.width
-_LIVING = (
-    "SELECT h.*, k.* FROM heads h JOIN keys k ON k.tag = h.tag AND k.wrapped IS NOT NULL"
-    " WHERE h.tag > ? AND h.tag <= ?{scope} ORDER BY h.tag, k.version"
-)
+_LIVING = " AND wrapped IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,68 +250,62 @@ def _page(db: Database, cursor: bytes, batch: int, listed: list[str] | None) -> 
     return [row[0] for row in db.rows("SELECT tag FROM heads WHERE tag > ? ORDER BY tag LIMIT ?", (cursor, batch))]
 
 
-def _subjects(
-    change: Change, cursor: bytes, tags: Sequence[bytes], params: dict[str, Any]
-) -> list[tuple[Head, int, list[tuple[Key, int]]]]:
-    """Heads with their living keys, of one page."""
-    scope = ""
+def _subjects(change: Change, cursor: bytes, tags: Sequence[bytes], params: dict[str, Any]) -> Living:
+    """The subjects of one page that have living keys."""
+    db, ring, scope = change.db, change.keys, ""
     if params.get("scope") is not None:
-        row = _lifecycle.find_scope(change.db, change.keys, params["scope"])
-        scope = f" AND h.scope = {0 if row is None else row.id:d}"
-    sql = _LIVING.format(scope=scope)
+        row = _lifecycle.find_scope(db, ring, params["scope"])
+        scope = f" AND scope = {0 if row is None else row.id:d}"
     if params.get("tags") is None:
-        records: Iterable[tuple[Any, ...]] = change.db.rows(sql, (cursor, tags[-1])) if tags else ()
+        span, ends = "tag > ? AND tag <= ?", (cursor, tags[-1] if tags else cursor)
+        heads = db.rows(f"{HEADS.select} WHERE {span}{scope} ORDER BY tag", ends)
+        keys = db.rows(f"{KEYS.select} WHERE {span}{_LIVING} ORDER BY tag, version", ends)
     else:
-        single = sql.replace("h.tag > ? AND h.tag <= ?", "h.tag = ?")
-        records = [record for tag in tags for record in change.db.rows(single, (tag,))]
-    found: list[tuple[Head, int, list[tuple[Key, int]]]] = []
-    for record in records:
-        key = KEYS.check(change.keys, record[_WIDTH:], change.db.where)
-        if not found or found[-1][0].tag != record[0]:
-            head, weight = HEADS.check(change.keys, record[:_WIDTH], change.db.where)
-            found.append((head, weight, []))
-        found[-1][2].append(key)
-    return found
+        heads = sorted(db.among(f"{HEADS.select} WHERE true{scope} AND tag IN", tags))
+        keys = sorted(db.among(f"{KEYS.select} WHERE true{_LIVING} AND tag IN", tags))
+    found = {record[0] for record in heads}
+    keys = [record for record in keys if record[0] in found]
+    subjects = Living(*HEADS.check_columns(ring, heads, db.where), *KEYS.check_columns(ring, keys, db.where))
+    living = set(subjects.keys[0])
+    return subjects.those([tag in living for tag in subjects.heads[0]])
 
 
-def _rotate(
-    change: Change,
-    job: Job,
-    params: dict[str, Any],
-    subjects: list[tuple[Head, int, list[tuple[Key, int]]]],
-) -> int:
-    chosen = []
-    for head, weight, living in subjects:
-        newest = living[-1][0]
-        wanted = params["active"] if head.active else params["retired"]
+def _rotate(change: Change, job: Job, params: dict[str, Any], subjects: Living) -> int:
+    key_tags, _, _, created, epochs, *_ = subjects.keys
+    newest = dict(zip(key_tags, zip(epochs, created, strict=True), strict=True))  # the last one stays
+    active, retired, before = params["active"], params["retired"], params["before"]
+
+    def wanted(tag: bytes, version: int) -> bool:
+        epoch, made = newest[tag]
         # Keys made after the job began are new enough, whoever made them.
-        if wanted and newest.epoch <= job.epoch and (not params["before"] or newest.created < params["before"]):
-            chosen.append((head, weight, living))
-    if chosen:
+        return (active if version else retired) and epoch <= job.epoch and (not before or made < before)
+
+    chosen = subjects.those(list(map(wanted, subjects.heads[0], subjects.heads[6])))
+    count = len(chosen.head_weights)
+    if count:
         ending = Ending(State[params["state"].upper()], params["until"])
         moves, _ = _lifecycle.rotate_all(change, chosen, ending)
         change.note("rotate", job=job.id, keys=moves, old=params["state"], reason=params["reason"], until=ending.until)
-    return len(chosen)
+    return count
 
 
-def _rewrap(
-    change: Change,
-    job: Job,
-    params: dict[str, Any],
-    subjects: list[tuple[Head, int, list[tuple[Key, int]]]],
-) -> int:
-    version = params["wrap"]
-    rows = []
-    for head, _, living in subjects:
-        for key, weight in living:
-            if key.wrap < version and key.wrapped is not None:
-                context = key_context(change.keys, head.tag, head.scope, key.version, head.purpose)
-                try:
-                    material = unseal(change.keys.wrap(key.wrap), key.wrapped, context)
-                except WrongKeyError:
-                    raise DamagedError("a wrapped key fails authentication", where=change.db.where) from None
-                wrapped = seal(change.keys.wrap(version), material, context)
-                rows.append((key._replace(wrap=version, wrapped=wrapped), weight))
+def _rewrap(change: Change, job: Job, params: dict[str, Any], subjects: Living) -> int:
+    version, ring = params["wrap"], change.keys
+    places = dict(zip(subjects.heads[0], zip(subjects.heads[1], subjects.heads[3], strict=True), strict=True))
+    old, contexts, materials = [], [], []
+    for record, weight in zip(zip(*subjects.keys, strict=True), subjects.key_weights, strict=True):
+        key = Key._make(record)
+        if key.wrap < version and key.wrapped is not None:
+            scope, purpose = places[key.tag]
+            context = key_context(ring, key.tag, scope, key.version, purpose)
+            try:
+                materials.append(unseal(ring.wrap(key.wrap), key.wrapped, context))
+            except WrongKeyError:
+                raise DamagedError("a wrapped key fails authentication", where=change.db.where) from None
+            contexts.append(context)
+            old.append((key, weight))
+    sealed = seal_all(ring.wrap(version), materials, contexts)
+    rows = [(key._replace(wrap=version, wrapped=box), weight) for (key, weight), box in zip(old, sealed, strict=True)]
     if rows:
         change.update_all(KEYS, rows)
         change.erased = True

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from anonymix_keystore._clock import DAY
 from anonymix_keystore._core import Change, Core
-from anonymix_keystore._crypto import KEY_BYTES, KeyRing, encode, seal, unseal
+from anonymix_keystore._crypto import (
+    KEY_BYTES,
+    Columns,
+    KeyRing,
+    encode,
+    encode_all,
+    random_values,
+    seal,
+    seal_all,
+    unseal,
+)
 from anonymix_keystore._database import Database
 from anonymix_keystore._errors import (
     RESTORE,
@@ -132,6 +142,16 @@ def find_head(db: Database, keys: KeyRing, who: Who) -> tuple[Head, int] | None:
         _absent(db, who)
         return None
     return HEADS.check(keys, record, db.where)
+
+
+def find_heads(db: Database, keys: KeyRing, whos: Sequence[Who]) -> dict[bytes, tuple[Head, int]]:
+    """What ``find_head`` finds for many subjects, by tag; unknown ones are left out."""
+    records = db.among(f"{HEADS.select} WHERE tag IN", [who.tag for who in whos])
+    found = {head.tag: (head, weight) for head, weight in HEADS.check_all(keys, records, db.where)}
+    absent = {who.tag: who for who in whos if who.tag not in found}
+    for (tag,) in db.among("SELECT tag FROM keys WHERE tag IN", list(absent)):
+        _absent(db, absent[tag])
+    return found
 
 
 def _absent(db: Database, who: Who) -> None:
@@ -292,52 +312,62 @@ def everybody(core: Core, scope: str | None) -> Iterator[tuple[str, str, Head, K
 # --- changes --------------------------------------------------------------------------------------
 
 
-def new_key(change: Change, head: Head, version: int, material: bytes) -> Key:
-    """A new key row, wrapped."""
-    context = key_context(change.keys, head.tag, head.scope, version, head.purpose)
-    wrapped = seal(change.keys.wrap(change.wrap), material, context)
-    return Key(head.tag, version, State.ACTIVE, change.now, change.epoch, 0, 0, change.wrap, wrapped)
+def insert_keys(
+    change: Change, tags: Sequence[bytes], scopes: Sequence[int], purposes: Sequence[int], versions: Sequence[int]
+) -> list[bytes]:
+    """Add the rows of new keys, each the active one of its subject; returns the materials."""
+    count, wrap = len(tags), change.wrap
+    materials = random_values(count, KEY_BYTES)
+    begin = encode(("key", change.keys.store_id))  # the encoding of a list is that of its parts, put together
+    contexts = [begin + place for place in encode_all((tags, scopes, versions, purposes))]
+    sealed = seal_all(change.keys.wrap(wrap), materials, contexts)
+    facts = (State.ACTIVE.value, change.now, change.epoch, 0, 0, wrap)
+    change.insert_columns(KEYS, (tags, versions, *([fact] * count for fact in facts), sealed))
+    return materials
 
 
-def issue_all(change: Change, whos: Sequence[Who], reason: str) -> list[SubjectKey]:
-    """Issue a key to each; those who had keys before get the next version."""
-    new_heads, old_heads, rows, made, moves = [], [], [], [], []
-    scopes: dict[str, int] = {}
+def issue_all(
+    change: Change, whos: Sequence[Who], reason: str, known: Mapping[bytes, tuple[Head, int]] | None = None
+) -> list[SubjectKey]:
+    """Issue a key to each; those who had keys before get the next version.
+
+    Args:
+        change: The step.
+        whos: The subjects, each once.
+        reason: For the audit trail.
+        known: What ``find_heads`` found for them, if that was asked before.
+    """
+    if known is None:
+        known = find_heads(change.db, change.keys, whos)
+    scopes = {scope: need_scope(change, scope).id for scope in dict.fromkeys(who.scope for who in whos)}
+    new = [who for who in whos if who.tag not in known]
+    for who in new:
+        check_visible(who.subject, "subject")
+    contexts = [name_context(change.keys, who.tag) for who in new]
+    names = seal_all(change.keys.name, [who.subject.encode() for who in new], contexts)
+    aliases = random_values(len(new), ALIAS_BYTES)
+    new_heads = {
+        who.tag: Head(who.tag, scopes[who.scope], alias, who.purpose.value, name, 1, 1, change.now, change.now // DAY)
+        for who, alias, name in zip(new, aliases, names, strict=True)
+    }
+    old_heads: dict[bytes, tuple[Head, int]] = {}
     for who in whos:
-        if who.scope not in scopes:
-            scopes[who.scope] = need_scope(change, who.scope).id
-        found = find_head(change.db, change.keys, who)
-        if found is None:
-            check_visible(who.subject, "subject")
-            sealed = seal(change.keys.name, who.subject.encode(), name_context(change.keys, who.tag))
-            head = Head(
-                who.tag,
-                scopes[who.scope],
-                secrets.token_bytes(ALIAS_BYTES),
-                who.purpose,
-                sealed,
-                1,
-                1,
-                change.now,
-                change.now // DAY,
-            )
-            new_heads.append(head)
-        else:
-            old, weight = found
+        if who.tag in known:
+            old, weight = known[who.tag]
             if old.active:
                 raise KeyExistsError("there is already an active key", where=who.where, fix="rotate it instead")
-            head = old._replace(latest=old.latest + 1, active=old.latest + 1)
-            old_heads.append((head, weight))
-        material = secrets.token_bytes(KEY_BYTES)
-        rows.append(new_key(change, head, head.latest, material))
-        moves.append([head.alias.hex(), head.latest - 1, head.latest])
-        made.append(SubjectKey(who.subject, who.scope, head.latest, State.ACTIVE.public, material))
-    change.insert_all(HEADS, new_heads)
-    change.update_all(HEADS, old_heads)
-    change.insert_all(KEYS, rows)
+            old_heads[who.tag] = old._replace(latest=old.latest + 1, active=old.latest + 1), weight
+    change.insert_all(HEADS, new_heads.values())
+    change.update_all(HEADS, old_heads.values())
+    heads = [new_heads[who.tag] if who.tag in new_heads else old_heads[who.tag][0] for who in whos]
+    tags, places, _, purposes, _, versions, *_ = zip(*heads, strict=True)
+    materials = insert_keys(change, tags, places, purposes, versions)
     change.touched.update(who.tag for who in whos)
-    change.note("issue", keys=moves, reason=reason)
-    return made
+    change.note("issue", keys=[[head.alias.hex(), head.latest - 1, head.latest] for head in heads], reason=reason)
+    return [
+        SubjectKey(who.subject, who.scope, head.latest, State.ACTIVE.public, material)
+        for who, head, material in zip(whos, heads, materials, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,28 +383,38 @@ class Ending:
     until: int = 0
 
 
-def end(change: Change, key: Key, ending: Ending) -> Key:
-    """The row of a key that ends; unless it is only retired, its material and its reference are erased."""
+def end_all(change: Change, keys: Sequence[tuple[Key, int]], ending: Ending) -> None:
+    """End keys, which come with their weights."""
+    columns = tuple(zip(*(key for key, _ in keys), strict=True))
+    if columns:
+        end_columns(change, columns, [weight for _, weight in keys], ending)
+
+
+def end_columns(change: Change, keys: Columns, weights: Sequence[int], ending: Ending) -> None:
+    """End keys, given column by column; unless they are only retired, material and references are erased."""
+    tags, versions, _, created, epochs, _, _, wraps, sealed = keys
+    count = len(tags)
+    until = 0
     if ending.state is State.RETIRED:
-        return key._replace(state=State.RETIRED, until=ending.until, ended=change.now)
-    change.erased = True
-    erase_references(change, key.tag, key.version)
-    return key._replace(state=ending.state, until=0, ended=change.now, wrap=0, wrapped=None)
-
-
-def erase_references(change: Change, tag: bytes, version: int | None = None) -> int:
-    """Erase the reference of one version of a key, or of all; returns how many there were."""
-    condition, values = "tag = ?", (tag,) if version is None else (tag, version)
-    if version is not None:
-        condition += " AND version = ?"
-    rows = [
-        REFERENCES.check(change.keys, record, change.db.where)
-        for record in change.db.rows(f"{REFERENCES.select} WHERE {condition}", values)
-    ]
-    if rows:
-        change.delete_all(REFERENCES, rows)
+        until = ending.until
+    else:
         change.erased = True
-    return len(rows)
+        erase_references(change, tags, versions)
+        wraps, sealed = [0] * count, [None] * count
+    state, untils, ended = ([fact] * count for fact in (ending.state.value, until, change.now))
+    change.update_columns(KEYS, (tags, versions, state, created, epochs, untils, ended, wraps, sealed), weights)
+
+
+def erase_references(change: Change, tags: Sequence[bytes], versions: Sequence[int]) -> int:
+    """Erase the references of some versions of keys; returns how many there were."""
+    records = change.db.among(f"{REFERENCES.select} WHERE tag IN", list(set(tags)))
+    found = REFERENCES.check_all(change.keys, records, change.db.where)
+    if found:
+        places = set(zip(tags, versions, strict=True))
+        found = [(row, weight) for row, weight in found if (row.tag, row.version) in places]
+        change.delete_all(REFERENCES, found)
+        change.erased = change.erased or bool(found)
+    return len(found)
 
 
 def not_active(change: Change, who: Who, head: Head, version: int) -> KeystoreError:
@@ -387,37 +427,50 @@ def not_active(change: Change, who: Who, head: Head, version: int) -> KeystoreEr
     )
 
 
-def rotate_all(
-    change: Change, subjects: Iterable[tuple[Head, int, list[tuple[Key, int]]]], ending: Ending
-) -> tuple[list[Any], dict[bytes, bytes]]:
+class Living(NamedTuple):
+    """Subjects and their living (not erased) keys, column by column, with the weights of the rows."""
+
+    heads: Columns
+    head_weights: Sequence[int]
+    keys: Columns
+    key_weights: Sequence[int]
+
+    def those(self, heads: Sequence[bool]) -> Living:
+        """Some of the subjects, with their keys."""
+        if all(heads):
+            return self
+        chosen = set(itertools.compress(self.heads[0], heads))
+        keys = [tag in chosen for tag in self.keys[0]]
+        return Living(*_compressed(heads, *self[:2]), *_compressed(keys, *self[2:]))
+
+
+def _compressed(chosen: Sequence[bool], columns: Columns, weights: Sequence[int]) -> tuple[Columns, Sequence[int]]:
+    pick = [list(itertools.compress(column, chosen)) for column in (*columns, weights)]
+    return pick[:-1], pick[-1]
+
+
+def rotate_all(change: Change, subjects: Living, ending: Ending) -> tuple[list[Any], list[bytes]]:
     """Give each subject a new active key and end the living ones.
 
     Args:
         change: The step.
-        subjects: Head, its weight, and the living (not erased) keys with their weights.
+        subjects: Whose.
         ending: For the key that was active; if it is not ``RETIRED``, for all living ones.
 
     Returns:
-        For the audit trail [alias, version before, new version], and the new materials by tag.
+        For the audit trail [alias, version before, new version], and the new materials.
     """
-    new_heads, ended, rows, moves = [], [], [], []
-    materials: dict[bytes, bytes] = {}
-    for head, weight, living in subjects:
-        version = head.latest + 1
-        head_now = head._replace(latest=version, active=version)
-        for key, key_weight in living:
-            if ending.state is State.RETIRED and key.state == State.RETIRED:
-                continue  # already retired, with a date of its own
-            ended.append((end(change, key, ending), key_weight))
-        material = materials[head.tag] = secrets.token_bytes(KEY_BYTES)
-        rows.append(new_key(change, head_now, version, material))
-        new_heads.append((head_now, weight))
-        moves.append([head.alias.hex(), head.active, version])
-    change.update_all(HEADS, new_heads)
-    change.update_all(KEYS, ended)
-    change.insert_all(KEYS, rows)
-    change.touched.update(materials)
-    return moves, materials
+    tags, scopes, aliases, purposes, names, latest, active, created, used = subjects.heads
+    versions = [version + 1 for version in latest]
+    heads = (tags, scopes, aliases, purposes, names, versions, versions, created, used)
+    change.update_columns(HEADS, heads, subjects.head_weights)
+    keys, weights = subjects[2:]
+    if ending.state is State.RETIRED:  # one that is retired already has a date of its own
+        keys, weights = _compressed([state != State.RETIRED for state in keys[2]], keys, weights)
+    end_columns(change, keys, weights, ending)
+    materials = insert_keys(change, tags, scopes, purposes, versions)
+    change.touched.update(tags)
+    return list(zip(map(bytes.hex, aliases), active, versions, strict=True)), materials
 
 
 def rotate(change: Change, who: Who, ending: Ending, reason: str) -> SubjectKey:
@@ -427,9 +480,11 @@ def rotate(change: Change, who: Who, ending: Ending, reason: str) -> SubjectKey:
     living = [(key, weight) for key, weight in keys if key.wrapped is not None]
     if not living:
         raise KeyRevokedError("there is no living key to rotate", where=who.where, fix="issue a new one")
-    moves, materials = rotate_all(change, [(head, weight, living)], ending)
+    columns = tuple(zip(*(key for key, _ in living), strict=True))
+    alone = Living(tuple(zip(head, strict=True)), [weight], columns, [weight for _, weight in living])
+    moves, (material,) = rotate_all(change, alone, ending)
     change.note("rotate", keys=moves, old=ending.state.public.value, until=ending.until, reason=reason)
-    return SubjectKey(who.subject, who.scope, head.latest + 1, State.ACTIVE.public, materials[head.tag])
+    return SubjectKey(who.subject, who.scope, head.latest + 1, State.ACTIVE.public, material)
 
 
 def withdraw(
@@ -448,7 +503,7 @@ def withdraw(
         chosen = [item for item in keys if item[0].wrapped is not None and version in {None, item[0].version}]
     versions = [key.version for key, _ in chosen]
     if versions:
-        change.update_all(KEYS, [(end(change, key, ending), key_weight) for key, key_weight in chosen])
+        end_all(change, chosen, ending)
         if head.active in versions:
             change.update_all(HEADS, [(head._replace(active=0), weight)])
         change.touched.add(head.tag)

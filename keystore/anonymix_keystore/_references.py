@@ -213,7 +213,8 @@ class References:
         who = subject_in(self._core.keys, subject, scope)
         with self._core.change() as change:
             head, _ = _lifecycle.need_head(change.db, change.keys, who)
-            count = _lifecycle.erase_references(change, who.tag)
+            versions = range(1, head.latest + 1)
+            count = _lifecycle.erase_references(change, [head.tag] * head.latest, versions)
             if count:
                 change.note("drop-reference", keys=[[head.alias.hex(), head.active, head.active]])
         return count

@@ -6,7 +6,7 @@ from anonymix_keystore import _audit, _lifecycle
 from anonymix_keystore._core import Core
 from anonymix_keystore._errors import AnchorError
 from anonymix_keystore._lifecycle import Ending
-from anonymix_keystore._rows import HEADS, KEYS, State
+from anonymix_keystore._rows import HEADS, State
 
 
 def accept(core: Core, reason: str) -> int:
@@ -26,15 +26,15 @@ def accept(core: Core, reason: str) -> int:
         destroyed = []
         for head, weight in HEADS.every(change.db, change.keys):
             versions = revoked.get(head.alias, set())
-            ended = [
-                (_lifecycle.end(change, key, Ending(State.DESTROYED)), key_weight)
+            living = [
+                (key, key_weight)
                 for key, key_weight in _lifecycle.find_keys(change.db, change.keys, head)
                 if key.wrapped is not None and versions & {0, key.version}
             ]
-            change.update_all(KEYS, ended)
-            if head.active in {key.version for key, _ in ended}:
+            _lifecycle.end_all(change, living, Ending(State.DESTROYED))
+            if head.active in {key.version for key, _ in living}:
                 change.update_all(HEADS, [(head._replace(active=0), weight)])
-            destroyed += [[head.alias.hex(), key.version, 0] for key, _ in ended]
+            destroyed += [[head.alias.hex(), key.version, 0] for key, _ in living]
         before = change.header.epoch
         change.skip_to(state.epoch)
         change.note(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from anonymix_keystore._crypto import KeyRing
+from anonymix_keystore._crypto import Columns, KeyRing
 from anonymix_keystore._database import Database
 from anonymix_keystore._errors import RESTORE, DamagedError
 from anonymix_keystore._values import KeyState
@@ -183,6 +184,31 @@ class Table(Generic[R]):
             raise DamagedError(f"a row of {self.name} fails authentication", where=where, fix=RESTORE)
         return self._make(record[:-1]), weight
 
+    def check_all(self, keys: KeyRing, records: Sequence[Sequence[Any]], where: str = "") -> list[tuple[R, int]]:
+        """``check`` of many records, at a third of its cost.
+
+        Raises:
+            DamagedError: One of them fails authentication.
+        """
+        columns, weights = self.check_columns(keys, records, where)
+        return list(zip(map(self._make, zip(*columns, strict=True)), weights, strict=True))
+
+    def check_columns(
+        self, keys: KeyRing, records: Sequence[Sequence[Any]], where: str = ""
+    ) -> tuple[Columns, list[int]]:
+        """The fields of many records column by column, so that there is no object a row, and their weights.
+
+        Raises:
+            DamagedError: One of them fails authentication.
+        """
+        *columns, macs = zip(*records, strict=True) if records else [()] * self.width
+        with contextlib.suppress(TypeError):
+            expected, weights = keys.authenticate_all(self.name, columns)
+            if all(map(hmac.compare_digest, expected, macs)):
+                return columns, weights
+        # It finds out which one it is.
+        return columns, [self.check(keys, record, where)[1] for record in records]
+
     def every(self, db: Database, keys: KeyRing) -> Iterator[tuple[R, int]]:
         """All rows with their weights, page by page in the order of the primary key.
 
@@ -199,19 +225,20 @@ class Table(Generic[R]):
 
     def page(self, db: Database, keys: KeyRing, after: tuple[R, int] | None) -> list[tuple[R, int]]:
         """Up to ``PAGE`` rows with their weights, the first ones or those after a row."""
-        condition, values = "", ()
+        condition = ""
+        values: Sequence[Any] = ()
         if after is not None:
             condition = f" WHERE ({self.order}) > ({', '.join('?' * self._key)})"
             values = self.primary(after[0])
         sql = f"{self.select}{condition} ORDER BY {self.order} LIMIT {PAGE}"
-        return [self.check(keys, record, db.where) for record in db.rows(sql, values)]
+        return self.check_all(keys, db.rows(sql, values), db.where)
 
-    def primary(self, row: R) -> tuple[Any, ...]:
-        """The row's primary key, as parameters."""
+    def primary(self, row: Sequence[Any]) -> Sequence[Any]:
+        """The primary key of a row, as parameters; or the same columns of many."""
         return row[: self._key]
 
-    def rest(self, row: R) -> tuple[Any, ...]:
-        """The row's other fields, as parameters."""
+    def rest(self, row: Sequence[Any]) -> Sequence[Any]:
+        """The other fields of a row, as parameters; or the same columns of many."""
         return row[self._key :]
 
 

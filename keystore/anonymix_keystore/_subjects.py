@@ -95,9 +95,10 @@ class Subjects(Base):
 
     def _issue_missing(self, whos: Sequence[Who], reason: str) -> int:
         with self._core.change() as change:
-            missing = [who for who in whos if _lifecycle.find_head(change.db, change.keys, who) is None]
+            known = _lifecycle.find_heads(change.db, change.keys, whos)
+            missing = [who for who in whos if who.tag not in known]
             if missing:
-                _lifecycle.issue_all(change, missing, reason)
+                _lifecycle.issue_all(change, missing, reason, known)
             return len(missing)
 
     def current(self, subject: str, scope: str = DEFAULT_SCOPE) -> SubjectKey:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from keystore_clock import Clock
 
 from anonymix_keystore import (
+    DamagedError,
     InvalidRequestError,
     InvalidSubjectError,
     KeyRetiredError,
@@ -258,3 +261,47 @@ def test_a_finished_job_is_not_run_again(store: Keystore) -> None:
     report = store.rotate_all()
     assert run(store._core, report.job.job, 10, None) == report.job
     assert store.current("alice").version == 2
+
+
+@pytest.mark.parametrize("column", ["wrapped = zeroblob(129)", "mac = zeroblob(32)", "ended = 7"])
+def test_one_changed_row_among_many_stops_a_rotation_before_anything_is_written(
+    store: Keystore, path: Path, column: str
+) -> None:
+    store.issue_many(names(30))
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE keys SET {column} WHERE tag = (SELECT tag FROM keys ORDER BY tag LIMIT 1 OFFSET 17)")  # noqa: S608
+    db.close()
+    with pytest.raises(DamagedError, match="keys fails authentication"):
+        store.rotate_all(reason="breach")
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*), max(version) FROM keys").fetchone() == (30, 1)
+    db.close()
+
+
+def test_a_subject_whose_head_is_missing_is_not_issued_a_first_key_among_many(store: Keystore, path: Path) -> None:
+    store.issue_many(names(5))
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM heads WHERE tag = (SELECT max(tag) FROM heads)")
+    db.close()
+    with pytest.raises(DamagedError, match="has keys but no head"):
+        store.issue_many(names(9))
+
+
+def test_one_batch_with_every_kind_of_subject(store: Keystore, clock: Clock) -> None:
+    store.issue_many(names(12))
+    for name in names(4):
+        store.rotate(name, grace=timedelta(days=90))  # two living keys
+    store.retire("s4")
+    store.revoke("s5")
+    clock.forward(days=20)
+    store.issue_many(["new1", "new2"])
+    store.rotate("s6")  # as new as they are
+    report = store.rotate_all(reason="breach", older_than=timedelta(days=10))
+    assert report.job.done == 9
+    for name in ("s0", "s3"):
+        assert [info.state for info in store.history(name)] == ["compromised", "compromised", "active"]
+    assert store.current("s7").version == 2
+    assert store.current("new1").version == 1
+    assert [info.state for info in store.history("s6")] == ["retired", "active"]
+    assert [info.state for info in store.history("s4")] == ["retired"]
+    assert store.verify().ok

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anonymix_keystore import DamagedError, KeystoreError, TruncatedError, WrongContextError, WrongKeyError
-from anonymix_keystore._crypto import SEAL_OVERHEAD, KeyRing, encode, seal, unseal
+from anonymix_keystore._crypto import SEAL_OVERHEAD, KeyRing, encode, encode_all, seal, seal_all, unseal
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "sealing.json").read_text())
 FAILURES = {
@@ -30,9 +30,26 @@ def test_different_fields_never_encode_alike(one: list, other: list) -> None:
     assert (encode(one) == encode(other)) == same
 
 
+@given(st.integers(1, 4).flatmap(lambda width: st.lists(st.tuples(*[FIELD] * width), min_size=1, max_size=4)))
+def test_many_rows_encode_and_authenticate_as_each_does_alone(rows: list[tuple]) -> None:
+    columns = list(zip(*rows, strict=True))
+    assert encode_all(columns) == [encode(row) for row in rows]
+    ring = KeyRing(bytes(32), bytes(16))
+    macs, weights = ring.authenticate_all("heads", columns)
+    assert list(zip(macs, weights, strict=True)) == [ring.authenticate("heads", row) for row in rows]
+
+
 def test_fields_of_other_types_are_refused() -> None:
     with pytest.raises(TypeError):
         encode((1.5,))  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        encode_all([(1, 1), (1, 1.0)])
+
+
+def test_values_that_are_sealed_together_have_salts_of_their_own() -> None:
+    sealed = seal_all(bytes(32), [b"same"] * 50, [b"place"] * 50)
+    assert len({value[1:33] for value in sealed}) == 50
+    assert {unseal(bytes(32), value, b"place") for value in sealed} == {b"same"}
 
 
 @given(st.binary(max_size=200), st.binary(max_size=50))
