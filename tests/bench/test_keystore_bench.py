@@ -25,7 +25,9 @@ def test_the_bench_prints_every_figure_with_its_target(tmp_path: Path, capsys: p
     shown = capsys.readouterr().out
     figures = json.loads((tmp_path / "b.json").read_text())
     assert set(_bench.TARGETS) < set(figures)
-    assert {"raw_read_p50_us", "raw_rotation_accesses_per_s", "raw_aes_gcm_per_s"} < set(figures)
+    assert {"raw_read_p50_us", "raw_keys_per_s", "raw_with_cryptography_keys_per_cpu_s"} < set(figures)
+    assert figures["rotate_to_raw_s"] == pytest.approx(figures["rotate_keys_per_s"] / figures["raw_keys_per_s"])
+    assert figures["file_after_rotation_mib"] > figures["file_mib"]
     assert figures["subjects"] == 1000
     for name in figures:
         assert name in shown

@@ -1,22 +1,26 @@
 """Benchmark of the keystore: ``anonymix measure keystore [--subjects N] [--json FILE]``.
 
-Prints each figure beside the raw cost of the same number of SQLite accesses and AES-GCM operations
-on the same machine, and its target for a million subjects.
+Prints each figure beside what bare SQLite takes for the same rows, and beside what bare SQLite takes with the
+cryptography that the file format asks for, in the same run, and its target for a million subjects. Rates are from
+the median time of equal pieces of work.
 """
 
 from __future__ import annotations
 
+import functools
 import random
 import secrets
+import shutil
 import sqlite3
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from anonymix_keystore import KeyFileUnlock, Keystore
+from anonymix_lab.bench.rotation import Times, Yardstick
 from anonymix_plugin.guiding import Guide, GuideSettings
 from anonymix_plugin.mixer.guide import GuidingCurve
 
@@ -30,10 +34,13 @@ TARGETS: dict[str, tuple[float, bool]] = {
     "uncached_p99_us": (5_000.0, True),
     "guided_p50_us": (1_000.0, True),
     "rotate_keys_per_s": (10_000.0, False),
+    "rotate_to_raw_with_cryptography_cpu_s": (0.75, False),
 }
 SAMPLES = 5_000
-BATCH = 1_000
 REFERENCES = 200
+ISSUED_AT_ONCE = 50_000
+ROTATED_AT_ONCE = 2_000
+BESIDE = 200_000  # subjects that the yardsticks rotate, too
 
 
 def percentiles(call: Callable[[int], object], numbers: Sequence[int]) -> tuple[float, float]:
@@ -56,63 +63,39 @@ def memory_mib() -> float:
     return pages * 4096 / 2**20
 
 
-def raw(folder: Path, subjects: int, numbers: Sequence[int]) -> Figures:
-    """What bare SQLite and bare AES-GCM take for the same work."""
-    figures: Figures = {}
-    db = sqlite3.connect(folder / "raw.db", isolation_level=None)
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=FULL")
-    for name in ("a", "b"):
-        db.execute(f"CREATE TABLE {name} (id BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
-    rows = min(subjects, 100_000)
-    ids = sorted(secrets.token_bytes(32) for _ in range(rows))
-    for table in ("a", "b"):
-        for start in range(0, rows, BATCH):
-            db.execute("BEGIN IMMEDIATE")
-            db.executemany(
-                f"INSERT INTO {table} VALUES (?, ?)",  # noqa: S608 - a constant
-                [(key, bytes(200)) for key in ids[start : start + BATCH]],
-            )
-            db.execute("COMMIT")
-    both = "SELECT * FROM a JOIN b USING (id) WHERE id BETWEEN ? AND ?"
-    # A rotation reads two rows, changes two and adds one.
-    began = time.perf_counter()
-    for start in range(0, rows, BATCH):
-        page = ids[start : start + BATCH]
-        db.execute("BEGIN IMMEDIATE")
-        db.execute(both, (page[0], page[-1])).fetchall()
-        for table in ("a", "b"):
-            db.executemany(
-                f"UPDATE {table} SET value = ? WHERE id = ?",  # noqa: S608 - a constant
-                [(bytes(200), key) for key in page],
-            )
-        db.executemany("INSERT INTO b VALUES (?, ?)", [(key + b"2", bytes(200)) for key in page])
-        db.execute("COMMIT")
-    figures["raw_rotation_accesses_per_s"] = rows / (time.perf_counter() - began)
-    query = "SELECT * FROM a JOIN b USING (id) WHERE id = ?"
-    figures["raw_read_p50_us"], figures["raw_read_p99_us"] = percentiles(
-        lambda number: db.execute(query, (ids[number % rows],)).fetchone(), numbers
-    )
+def raw_reads(copy: Path, count: int) -> Figures:
+    """What bare SQLite takes to read a subject's two rows from a copy of the store's file."""
+    db = sqlite3.connect(copy)
+    tags = [
+        found[0]
+        for found in (
+            db.execute("SELECT tag FROM heads WHERE tag >= ? LIMIT 1", (secrets.token_bytes(32),)).fetchone()
+            for _ in range(count)
+        )
+        if found is not None
+    ]
+    query = "SELECT h.*, k.* FROM heads h JOIN keys k ON k.tag = h.tag AND k.version = h.active WHERE h.tag = ?"
+    median, tail = percentiles(lambda number: db.execute(query, (tags[number],)).fetchone(), range(len(tags)))
     db.close()
-    key = secrets.token_bytes(32)
-    count = 20_000
-    began = time.perf_counter()
-    for _ in range(count):
-        AESGCM(key).encrypt(secrets.token_bytes(12), key, b"associated data")
-    figures["raw_aes_gcm_per_s"] = count / (time.perf_counter() - began)
-    return figures
+    return {"raw_read_p50_us": median, "raw_read_p99_us": tail}
 
 
 def measure(folder: Path, subjects: int) -> Figures:
-    """Run the benchmark in an empty folder."""
+    """Run the benchmark in an empty folder, which takes three times the store's size for a while."""
     figures: Figures = {"subjects": subjects}
     unlock = KeyFileUnlock.generate(folder / "key")
     path = folder / "store.db"
-    began = time.perf_counter()
+    issuing, piece = Times(), min(ISSUED_AT_ONCE, subjects)
     with Keystore.create(path, unlock) as store:
-        store.issue_many(f"subject-{number}" for number in range(subjects))
-    figures["issue_many_keys_per_s"] = subjects / (time.perf_counter() - began)
+        for start in range(0, subjects, piece):
+            names = [f"subject-{number}" for number in range(start, min(start + piece, subjects))]
+            issuing.time(functools.partial(store.issue_many, names))
+    wall, cpu = issuing.medians
+    figures |= {"issue_many_keys_per_s": piece / wall, "issue_many_keys_per_cpu_s": piece / cpu}
     figures["file_mib"] = path.stat().st_size / 2**20
+    copies = [folder / "without.db", folder / "with.db"]
+    for copy in copies:
+        shutil.copy(path, copy)
 
     began = time.perf_counter()
     store = Keystore.open(path, unlock, cache_age=3600)
@@ -128,21 +111,56 @@ def measure(folder: Path, subjects: int) -> Figures:
         figures["uncached_p50_us"], figures["uncached_p99_us"] = percentiles(look, numbers)
         percentiles(look, few)
         figures["cached_p50_us"], figures["cached_p99_us"] = percentiles(look, few)
+        figures |= raw_reads(copies[0], len(numbers))
         figures |= _guided(store, folder, [f"subject-{number}" for number in numbers[:REFERENCES]])
-        before = memory_mib()
-        peak = before
+        figures |= rotation(store, subjects, copies)
+    figures["file_after_rotation_mib"] = path.stat().st_size / 2**20
+    return figures
 
-        def watch(_: object) -> None:
-            nonlocal peak
-            peak = max(peak, memory_mib())
 
-        began, used = time.perf_counter(), time.process_time()
-        store.rotate_all(reason="breach", progress=watch)
-        figures["rotate_keys_per_s"] = subjects / (time.perf_counter() - began)
-        # On a machine that does other work, too, this tells what it would be alone.
-        figures["rotate_keys_per_cpu_s"] = subjects / (time.process_time() - used)
-        figures["rotate_memory_growth_mib"] = peak - before
-    figures.update(raw(folder, subjects, numbers))
+def rotation(store: Keystore, subjects: int, copies: Sequence[Path]) -> Figures:
+    """Rotate all keys after a breach, the first half of them side by side with the two yardsticks.
+
+    Memory is looked at in the second half, in which the store is alone.
+
+    Args:
+        store: The store.
+        subjects: How many it holds.
+        copies: Two copies of its file.
+    """
+    batch = min(ROTATED_AT_ONCE, subjects // 4)
+    sticks = [
+        Yardstick(copy, batch, cryptography=cryptography)
+        for copy, cryptography in zip(copies, (False, True), strict=True)
+    ]
+    memory: list[float] = []
+    own, beside = Times(), min(BESIDE, subjects // 2) // batch
+
+    def between(_: object) -> None:
+        own.stop()
+        if len(own.wall) <= beside:
+            for stick in sticks:
+                stick.step()
+        else:
+            for stick in sticks:
+                stick.close()
+            memory.append(memory_mib())
+        own.start()
+
+    began = time.perf_counter()
+    store.rotate_all(reason="breach", batch=batch, progress=between)
+    figures = {"rotation_with_yardsticks_s": time.perf_counter() - began}
+    own.wall, own.cpu, whole = own.wall[:beside], own.cpu[:beside], own.wall[: subjects // batch]
+    figures["rotate_all_keys_per_s"] = batch / statistics.median(whole)
+    names = ("rotate", "raw", "raw_with_cryptography")
+    seconds = {name: times.medians for name, times in zip(names, (own, *(s.times for s in sticks)), strict=True)}
+    # On a machine that does other work, too, processor seconds tell what it would be alone.
+    for place, unit in enumerate(("s", "cpu_s")):
+        figures |= {f"{name}_keys_per_{unit}": batch / spent[place] for name, spent in seconds.items()}
+        for name in names[1:]:
+            figures[f"rotate_to_{name}_{unit}"] = seconds[name][place] / seconds["rotate"][place]
+    figures["rotate_memory_mib"] = max(memory)
+    figures["rotate_memory_growth_mib"] = max(memory) - memory[0]
     return figures
 
 

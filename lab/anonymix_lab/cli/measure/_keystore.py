@@ -1,4 +1,4 @@
-"""`anonymix measure keystore`: a million subjects, beside the raw cost of SQLite and AES-GCM."""
+"""`anonymix measure keystore`: a million subjects, beside raw SQLite with and without the cryptography."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def keystore(
     ] = None,
     output: JsonFile = None,
 ) -> None:
-    """Measure lookups, issuing, rotation and memory of the keystore, beside raw SQLite and AES-GCM."""
+    """Measure lookups, issuing, rotation and memory of the keystore, beside raw SQLite with and without the cryptography."""
     from anonymix_lab.bench.keystore import measure, verdict
 
     with tempfile.TemporaryDirectory(dir=folder) as place:
         figures = measure(Path(place), subjects)
     for name, value in figures.items():
-        typer.echo(f"{name:30} {value:>14,.2f}  {verdict(name, value)}")
+        typer.echo(f"{name:38} {value:>14,.2f}  {verdict(name, value)}")
     write_json(output, figures)
