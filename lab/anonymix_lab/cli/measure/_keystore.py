@@ -21,7 +21,7 @@ def keystore(
     ] = None,
     output: JsonFile = None,
 ) -> None:
-    """Measure lookups, issuing, rotation and memory of the keystore beside raw SQLite, with and without cryptography."""
+    """Measure the keystore beside raw SQLite on the same rows, without and with the cryptography they need."""
     from anonymix_lab.bench.keystore import measure, verdict
 
     with tempfile.TemporaryDirectory(dir=folder) as place:
