@@ -118,7 +118,7 @@ class Line:
 
     def __init__(self, host: str, port: int, credentials: ServiceCredentials, timeout: float) -> None:
         self._host, self._port, self._credentials, self._timeout = host, port, credentials, timeout
-        self.where = f"https://{host}:{port}"
+        self.where = f"key service {host}:{port}"
         self._idle: list[tuple[float, http.client.HTTPSConnection]] = []
         self._lock = threading.Lock()
         self._pid, self._open = os.getpid(), True

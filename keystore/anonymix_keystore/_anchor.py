@@ -57,8 +57,15 @@ class AnchorState:
             raise AnchorError("the anchor fails authentication")
 
 
-def compare(state: AnchorState, db: Database, keys: KeyRing, header: Header) -> None:
+def compare(state: AnchorState, db: Database, keys: KeyRing, header: Header, *, lost: bool = False) -> None:
     """Compare a store with a state that was read from its anchor before.
+
+    Args:
+        state: The state.
+        db: The store.
+        keys: Its keys.
+        header: Its header, not older than the state.
+        lost: Whether the state may lie before the anchor's own, in a stretch whose loss was accepted.
 
     Raises:
         AnchorError: The state is forged or another store's.
@@ -72,7 +79,7 @@ def compare(state: AnchorState, db: Database, keys: KeyRing, header: Header) -> 
             fix=f"put the current file back, or {_ACCEPT}",
         )
     line = _audit.line(db, keys, state.epoch) if state.epoch else None
-    if state.epoch and (line is None or line.code != state.head) and not _accepted(state, db, keys):
+    if state.epoch and (line is None or line.code != state.head) and not _accepted(state, db, keys, lost):
         raise RolledBackError(
             "the store's history is not the anchor's",
             where=db.where,
@@ -80,10 +87,14 @@ def compare(state: AnchorState, db: Database, keys: KeyRing, header: Header) -> 
         )
 
 
-def _accepted(state: AnchorState, db: Database, keys: KeyRing) -> bool:
-    """Whether the trail says that a rollback behind this very state was accepted."""
-    wanted = {"action": _audit.ACCEPT_ROLLBACK, "anchor": state.epoch, "head": state.head.hex()}
-    return any(wanted.items() <= line.content.items() for line in _audit.lines(db, keys, state.epoch))
+def _accepted(state: AnchorState, db: Database, keys: KeyRing, lost: bool) -> bool:
+    """Whether the trail says that a rollback behind this very state, or one that lost it, was accepted."""
+    wanted = {"anchor": state.epoch, "head": state.head.hex()}
+    return any(
+        wanted.items() <= told.items() or (lost and told["before"] < state.epoch < told["anchor"])
+        for told in (line.content for line in _audit.lines(db, keys, state.epoch))
+        if told["action"] == _audit.ACCEPT_ROLLBACK
+    )
 
 
 def advance(anchor: Anchor, db: Database, keys: KeyRing, *, everything: bool = False) -> None:

@@ -112,7 +112,7 @@ class Care(Base):
         return AnchorState.of(self._core.keys, header.epoch, header.head)
 
     def check_state(self, state: AnchorState) -> None:
-        """See that this store has come past a state that somebody keeps of it.
+        """See that this store has come past a state that somebody keeps of it, or lost it with everybody's knowledge.
 
         Raises:
             AnchorError: It is another store's, or forged.
@@ -121,7 +121,7 @@ class Care(Base):
         if not isinstance(state, AnchorState):
             raise InvalidRequestError("state must be an AnchorState", where="state")
         with self._core.reading() as (db, keys):
-            compare(state, db, keys, _header.load(db, keys))
+            compare(state, db, keys, _header.load(db, keys), lost=True)
 
     def tie_anchor(self, anchor: Anchor) -> None:
         """Tie the store to an anchor from now on, a new one or one of its own.

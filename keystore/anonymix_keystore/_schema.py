@@ -23,6 +23,11 @@ from anonymix_keystore._errors import (
 migrations = Migrations("anonymix-keystore")
 _MIGRATIONS = "_sqlite_migrations"  # sqlite-utils' own, whose definition its versions may change
 _OBJECTS = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+# What Litestream puts into a file that it replicates: two tables of its own, with no say over ours.
+_REPLICATION = {
+    "_litestream_seq": "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)",
+    "_litestream_lock": "CREATE TABLE _litestream_lock (id INTEGER)",
+}
 _SQLITES_OWN = {"sqlite_sequence", "sqlite_stat1", "sqlite_stat2", "sqlite_stat3", "sqlite_stat4"}
 
 
@@ -159,9 +164,13 @@ def found(db: Database) -> int:
     return int(schema)
 
 
-def _without_sqlites_own(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The rows without what SQLite keeps for itself, such as ANALYZE's statistics."""
-    return [row for row in rows if not (row[0] == "table" and row[1] in _SQLITES_OWN)]
+def _keystores(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The rows without what SQLite keeps for itself, such as ANALYZE's statistics, and without Litestream's tables."""
+    return [
+        (kind, name, table, sql)
+        for kind, name, table, sql in rows
+        if not (kind == "table" and (name in _SQLITES_OWN or (name in _REPLICATION and sql == _REPLICATION[name])))
+    ]
 
 
 @functools.cache
@@ -181,12 +190,12 @@ def number(db: Database) -> int:
 
 
 def digest(db: Database) -> str:
-    """SHA-256 over the definitions of all tables, indices, triggers and views of a file but SQLite's own.
+    """SHA-256 over the definitions of tables, indices, triggers and views of a file but SQLite's and Litestream's own.
 
     The header keeps it, so that a trigger or view that was slipped in, or a renamed column, is
     noticed before any statement touches it.
     """
-    rows = _without_sqlites_own(db.rows(_OBJECTS))
+    rows = _keystores(db.rows(_OBJECTS))
     try:
         return hashlib.sha256(b"".join(encode(row) for row in rows)).hexdigest()
     except TypeError:
@@ -202,7 +211,7 @@ def check(db: Database, schema: int, expected: str) -> None:
     """
     if schema == found(db) and expected == digest(db):
         return
-    rows, ours = _without_sqlites_own(db.rows(_OBJECTS)), _ours()
+    rows, ours = _keystores(db.rows(_OBJECTS)), _ours()
     foreign = [(kind, name, table) for kind, name, table, _ in rows if (kind, name) not in ours]
     triggers = [f"{name} on {table}" for kind, name, table in foreign if kind == "trigger"]
     if triggers:

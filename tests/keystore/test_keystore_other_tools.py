@@ -15,7 +15,7 @@ LITESTREAM = (
     "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER);CREATE TABLE _litestream_lock (id INTEGER)"
 )
 FOREIGN = {
-    "_litestream_lock": LITESTREAM,
+    "_litestream_lock": "CREATE TABLE _litestream_lock (tag BLOB REFERENCES heads (tag))",
     "android_metadata": "CREATE TABLE android_metadata (locale TEXT);CREATE INDEX im ON android_metadata (locale)",
     "copy": "CREATE TABLE copy (tag BLOB REFERENCES heads (tag))",
     "search": "CREATE VIRTUAL TABLE search USING fts5 (words)",
@@ -26,6 +26,7 @@ FOREIGN = {
     " INSERT INTO changes VALUES (new.tag); END",
 }
 HARMLESS = {
+    "Litestream": LITESTREAM,
     "ANALYZE": "ANALYZE",
     "VACUUM": "VACUUM",
     "REINDEX": "REINDEX",

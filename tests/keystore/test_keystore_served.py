@@ -9,8 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from keystore_clock import Clock
 
-from anonymix_keystore import AnchorError, InvalidRequestError, Keystore, RolledBackError, UnknownSubjectError
+from anonymix_keystore import (
+    AnchorError,
+    AnchorFile,
+    InvalidRequestError,
+    KeyFileUnlock,
+    KeyRevokedError,
+    Keystore,
+    RolledBackError,
+    UnknownSubjectError,
+)
 
 
 def actors(store: Keystore) -> list[str]:
@@ -58,6 +68,27 @@ def test_a_state_that_somebody_keeps_tells_an_older_file(
         older.check_state(kept)
     with pytest.raises(AnchorError, match="another store"):
         older.check_state(replace(kept, store_id=bytes(16)))
+
+
+def test_states_of_a_stretch_whose_loss_was_accepted_are_taken(
+    path: Path, unlock: KeyFileUnlock, tmp_path: Path, clock: Clock
+) -> None:
+    anchor = AnchorFile.create(tmp_path / "anchor")
+    with Keystore.create(path, unlock, anchor=anchor, clock=clock) as store:
+        store.issue("alice")
+        before = store.anchor_state()
+    shutil.copy(path, path.with_name("old"))
+    with Keystore.open(path, unlock, anchor=anchor, clock=clock) as store:
+        store.revoke("alice")
+        between = store.anchor_state()
+        store.issue("bob")
+        last = store.anchor_state()
+    shutil.copy(path.with_name("old"), path)
+    with Keystore.open(path, unlock, anchor=anchor, clock=clock, accept_rollback="disk lost") as store:
+        for state in (before, between, last, store.anchor_state()):
+            store.check_state(state)
+        with pytest.raises(KeyRevokedError):
+            store.current("alice")
 
 
 def test_a_gallery_key_is_not_made_where_that_is_not_wanted(store: Keystore) -> None:
