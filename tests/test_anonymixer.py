@@ -6,6 +6,7 @@ import errno
 import io
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from photo_folders import with_room
 from PIL import Image
+from service_rig import ServiceRig
 
 from anonymix_keystore import (
     Argon2Cost,
@@ -146,6 +148,22 @@ def test_the_face_says_where_it_came_from_and_how_long_it_took(
     total = stages.pop("total")
     assert {"decode", "detect", "align", "embed", "mix", "generate"} <= set(stages)
     assert sum(stages.values()) == pytest.approx(total)
+
+
+def test_a_mixer_draws_under_keys_of_a_key_service(
+    mixer: Anonymixer, protected: CancelableFace, one: Path, tmp_path: Path
+) -> None:
+    rig = ServiceRig(tmp_path)
+    with closing(rig):
+        rig.start()
+        over = mixer.with_keystore(rig.client())
+        enrolled = over.protect(one, subject="heidi", scope="staff", enrol=True)
+        probe = over.protect(one, subject="heidi", scope="staff")
+        with rig.opened_store() as store:
+            local = mixer.with_keystore(store).protect(one, subject="heidi", scope="staff")
+    assert np.array_equal(enrolled.pixels, local.pixels)
+    assert np.array_equal(probe.pixels, local.pixels)
+    assert not np.array_equal(local.pixels, protected.pixels)
 
 
 def test_the_same_photo_and_key_give_the_same_pixels_however_the_photo_is_given(
