@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 GPU_MINUTES ?= 12
 
-.PHONY: demo docs test test-wheel test-long test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-small gpu-check gpu-prepare gpu-rehearsal train-encoder clean help
+.PHONY: demo docs test test-wheel test-long test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-subspace train-small gpu-check gpu-prepare gpu-rehearsal train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -140,11 +140,18 @@ train-mapper: models     ## make mixer.safetensors and anchors.safetensors of an
 	    --keyed-dims 40 --steps 700 --work out/mapper -o out/mixer.safetensors
 	$(BIN)/anonymix train anchors --mixer out/mixer.safetensors -o out/anchors.safetensors
 
-# What ships: tuned on for five minutes through whole faces, on an NVIDIA H200.
+# The map that ships: tuned on for five minutes through whole faces, on an NVIDIA H200.
 train-mapper-gpu: models ## after train-mapper, on a GPU: tune the map on through whole faces (minutes)
 	$(BIN)/anonymix train mapper --start out/mixer.safetensors --subspace out/subspace.safetensors \
 	    --keyed-dims 40 --device cuda --steps 241 --seed 5 --work out/mapper-gpu -o out/mixer-whole.safetensors
 	$(BIN)/anonymix train anchors --mixer out/mixer-whole.safetensors -o out/anchors.safetensors
+
+# A map serves any subspace of as many numbers.
+train-subspace: models   ## give the shipped map another identity subspace, and the anchors that belong to it (minutes)
+	$(BIN)/anonymix train subspace --people $(DATA)/pins --lfw $(DATA)/lfw -o out/subspace.safetensors
+	$(BIN)/anonymix train mapper --start anonymix_plugin/weights/mixer.safetensors --subspace out/subspace.safetensors \
+	    --keyed-dims 40 --steps 0 -o out/mixer.safetensors
+	$(BIN)/anonymix train anchors --mixer out/mixer.safetensors -o out/anchors.safetensors
 
 train-small: models      ## make anonymix_plugin/weights/small.safetensors again (25 minutes, or 3 with DEVICE=cuda)
 	$(BIN)/anonymix train small-generator --minutes $(if $(DEVICE),3,25) $(if $(DEVICE),--device $(DEVICE)) \

@@ -42,7 +42,7 @@ from anonymix_plugin.verification import Verifier
 
 WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface")
 VECTORS = json.loads((Path(__file__).parent / "mixer" / "vectors.json").read_text())
-SHIPPED = "80ef121d"  # what the mixer is called in the tables of the docs
+SHIPPED = "65c4b092"  # what the mixer is called in the tables of the docs
 
 
 class PlainKeys:
@@ -193,7 +193,8 @@ def test_near_photos_become_the_same_face_and_strangers_another(
             assert guided.key_version == key.version
     assert cosines[0] > plain.guide.high > plain.guide.low > max(cosines[1:])
     same = mixer.protect(photos[1], subject="mary", scope="door")
-    assert verifier.compare(entry, same).similarity > 0.99
+    assert verifier.compare(entry, same).similarity > 0.9  # next to the reference, if not the reference itself
+    assert same.pixels.tobytes() != entry.pixels.tobytes()
 
 
 def test_a_stranger_who_is_enrolled_by_a_single_photo_does_not_move_the_reference(
@@ -241,12 +242,12 @@ def test_several_photos_make_one_entry_from_their_mean(
     assert single.pixels.tobytes() == mixer.protect(photos[0], subject="pat", scope="plain").pixels.tobytes()
 
 
-def test_several_photos_enrol_a_subject_again(mixer: Anonymixer, photos: list[Path]) -> None:
+def test_several_photos_enrol_a_subject_again(mixer: Anonymixer, photos: list[Path], verifier: Verifier) -> None:
     wrong = mixer.protect(photos[2], subject="quinn", scope="door", enrol=True)
     right = mixer.protect(photos[:2], subject="quinn", scope="door", enrol=True)[0]
     probe = mixer.protect(photos[0], subject="quinn", scope="door")
-    assert probe.pixels.tobytes() != wrong.pixels.tobytes()
-    assert np.abs(probe.pixels.astype(int) - right.pixels).mean() < 3
+    assert verifier.compare(right, probe).similarity > 0.9
+    assert not verifier.compare(wrong, probe).match
 
 
 def test_photos_of_different_people_enrol_nobody(mixer: Anonymixer, store: Keystore, photos: list[Path]) -> None:

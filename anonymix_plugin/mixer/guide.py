@@ -24,38 +24,42 @@ _UNIT = 1e-6  # how far from 1 a length may be
 class GuidingCurve:
     """From the cosine of code and reference to the cosine that the two are given.
 
-    With a, b, f the three numbers and s(x) = x^2 (3 - 2x) the smoothstep, clamped to 0..1:
+    With a, b, f, t the four numbers and s(x) = x^2 (3 - 2x) the smoothstep, x clamped to 0..1 everywhere:
 
-        turned(c) = f + (1 - f) s((c - a) / (b - a))
+        turned(c) = f + (t - f) s((c - a) / (b - a)) + (1 - t) x((c - b) / (1 - b))
 
-    It never falls, is f up to a, and 1 from b on: a code that near becomes the reference itself.
+    It never falls, is f up to a, t at b, and rises from there in a line to 1 at 1. With t below 1, only the
+    reference itself becomes the reference: of two codes that are near, the nearer one stays the nearer.
 
     Attributes:
         low: a, a cosine.
         high: b, a cosine above `low`.
-        floor: f, the cosine that all codes up to `low` are given, below 1.
+        floor: f, the cosine that all codes up to `low` are given, below `top`.
+        top: t, the cosine that a code at `high` is given, at most 1.
 
     The defaults were learned by `anonymix measure guiding`, on people of PINS and of folds 1 to 5 of LFW.
 
     Raises:
-        UsageError: The numbers are not finite, or not -1 <= low < high <= 1 and -1 <= floor < 1.
+        UsageError: The numbers are not finite, or not -1 <= low < high < 1 and -1 <= floor < top <= 1.
     """
 
     low: float = 0.25
     high: float = 0.6
     floor: float = -0.75
+    top: float = 0.97
 
     def __post_init__(self) -> None:
-        if not (-1 <= self.low < self.high <= 1 and -1 <= self.floor < 1):
+        if not (-1 <= self.low < self.high < 1 and -1 <= self.floor < self.top <= 1):
             raise UsageError(
-                "a guiding curve has -1 <= low < high <= 1 and -1 <= floor < 1",
-                where=f"GuidingCurve({self.low}, {self.high}, {self.floor})",
+                "a guiding curve has -1 <= low < high < 1 and -1 <= floor < top <= 1",
+                where=f"GuidingCurve({self.low}, {self.high}, {self.floor}, {self.top})",
             )
 
     def turned(self, cosine: float) -> float:
         """Return the cosine, -1..1, that a code with the cosine -1..1 is given; it never falls."""
         at = min(max((cosine - self.low) / (self.high - self.low), 0.0), 1.0)
-        return self.floor + (1 - self.floor) * at * at * (3 - 2 * at)
+        near = min(max((cosine - self.high) / (1 - self.high), 0.0), 1.0)
+        return self.floor + (self.top - self.floor) * at * at * (3 - 2 * at) + (1 - self.top) * near
 
     def describe(self) -> dict[str, float]:
         """Return the numbers in a form that JSON and the fingerprint take."""

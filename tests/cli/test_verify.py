@@ -201,7 +201,7 @@ def lfw(tmp_path: Path, london: Path) -> Path:
 
 def test_thresholds_are_measured_on_all_pairs_of_different_people(run, lfw: Path) -> None:
     steps: list[tuple[int, int]] = []
-    found = measure_thresholds(lfw, "arcface-mbf", progress=lambda *step: steps.append(step))
+    (found,) = measure_thresholds(lfw, ["arcface-mbf"], progress=lambda *step: steps.append(step))
     assert (found.photos, found.people, found.comparisons, found.undetected) == (8, 8, 28, 0)
     assert steps == [(done, 8) for done in range(1, 9)]
     photos = sorted(lfw.rglob("*.jpg"))
@@ -210,9 +210,10 @@ def test_thresholds_are_measured_on_all_pairs_of_different_people(run, lfw: Path
     highest = (embeddings @ embeddings.T)[np.triu_indices(8, 1)].max()
     for value in found.values.values():  # too few comparisons to allow a single one to match
         assert value == pytest.approx(highest, abs=1e-6)
-    ended = run("measure", "thresholds", lfw, "--json")
+    ended = run("measure", "thresholds", lfw, "--recogniser", "arcface-mbf,sface", "--json")
     assert ended.code == 0
-    assert ended.json["thresholds"] == dict(found.values)
+    assert [part["recogniser"] for part in ended.json] == ["arcface-mbf", "sface"]
+    assert ended.json[0]["thresholds"] == dict(found.values)
     assert "arcface-mbf fmr-1%" in run("measure", "thresholds", lfw).out
 
 
@@ -225,7 +226,7 @@ def test_on_cancelable_faces_people_are_compared_under_the_same_key(run, lfw: Pa
             faces[path.parent.name, key] = mixer.protect(path, subject="anybody", scope=f"everybody {key}")
             return faces[path.parent.name, key]
 
-        found = measure_thresholds(lfw, "arcface-mbf", protect=protect, keys=3)
+        (found,) = measure_thresholds(lfw, ["arcface-mbf"], protect=protect, keys=3)
     groups = [[face for (_, used), face in faces.items() if used == key] for key in range(3)]
     assert sorted(map(len, groups)) == [2, 3, 3]
     assert (found.photos, found.people, found.comparisons) == (8, 8, 1 + 3 + 3)
@@ -245,7 +246,7 @@ def test_photos_that_the_mixer_refuses_are_left_out_of_thresholds(lfw: Path) -> 
                 raise LowQualityError("blurred")
             return mixer.protect(path, subject="anybody", scope=f"everybody {key}")
 
-        found = measure_thresholds(lfw, "arcface-mbf", protect=protect, keys=1)
+        (found,) = measure_thresholds(lfw, ["arcface-mbf"], protect=protect, keys=1)
     assert (found.photos, found.people, found.comparisons, found.undetected) == (6, 6, 15, 2)
 
 

@@ -109,6 +109,11 @@ def test_a_curve_that_ends_below_strangers_costs_the_low_false_match_rates(predi
     assert early.fnmr > 5 * late.fnmr + 0.2  # one stranger in a hundred is drawn as the reference itself
 
 
+def test_a_curve_below_one_tells_those_who_are_near_apart(prediction: Prediction) -> None:
+    whole, below = (prediction.figures(GuidingCurve(0.1, 0.5, -0.5, top))["plain"] for top in (1.0, 0.8))
+    assert below.fnmr_low < whole.fnmr_low / 2
+
+
 def test_answers_are_kept_as_they_are(tmp_path: Path) -> None:
     answers = Answers(np.linspace(-1, 1, 5), {"plain": np.zeros(5), "other": np.ones(5)})
     answers.save(tmp_path / "answers.safetensors")

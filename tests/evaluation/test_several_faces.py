@@ -152,7 +152,7 @@ def test_mixer_matchers_and_thresholds_mean_the_same_face_wherever_faces_stand(
     assert matcher.cut == [meant]
     if choice == "central":
         matcher = Onlooker()
-        measure_thresholds(lfw_of_two(tmp_path), matcher, detector=detector)
+        measure_thresholds(lfw_of_two(tmp_path), [matcher], detector=detector)
         assert matcher.cut == [meant, meant]
 
 

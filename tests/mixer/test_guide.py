@@ -17,13 +17,14 @@ from anonymix_plugin.mixer import guide
 from anonymix_plugin.mixer.guide import GuidingCurve, guided
 
 VECTORS = json.loads((Path(__file__).parent / "vectors.json").read_text())
-CURVE = GuidingCurve(0.2, 0.5, -0.5)
+CURVE = GuidingCurve(0.2, 0.5, -0.5, 1.0)
 seeds = st.integers(0, 10_000)
 curves = st.builds(
-    lambda low, wide, floor: GuidingCurve(low, low + wide, floor),
-    st.floats(-1, 0.5),
+    lambda low, wide, floor, top: GuidingCurve(low, low + wide, floor, top),
+    st.floats(-1, 0.49),
     st.floats(0.05, 0.5),
     st.floats(-1, 0.9),
+    st.floats(0.91, 1),
 )
 
 
@@ -74,8 +75,26 @@ def test_the_curve_is_the_smoothstep_between_its_ends() -> None:
     assert CURVE.turned(0.275) == pytest.approx(-0.5 + 1.5 * (3 / 16 - 1 / 32))
 
 
+def test_above_its_upper_end_the_curve_rises_in_a_line_to_the_reference() -> None:
+    curve = GuidingCurve(0.2, 0.5, -0.5, 0.97)
+    assert curve.turned(0.2) == -0.5
+    assert curve.turned(0.35) == pytest.approx((-0.5 + 0.97) / 2)
+    assert curve.turned(0.5) == pytest.approx(0.97)
+    assert curve.turned(0.75) == pytest.approx(0.985)
+    assert curve.turned(1) == pytest.approx(1)
+
+
+@given(seed=seeds, near=st.floats(0.6, 0.98), step=st.floats(0.01, 0.02))
+def test_the_default_curve_makes_nobody_but_the_reference_the_reference(seed: int, near: float, step: float) -> None:
+    reference = code(seed)
+    far, closer = (
+        guided(at(c, reference, seed + 1), reference, GuidingCurve()) @ reference for c in (near, near + step)
+    )
+    assert far < closer < 1 - 1e-6
+
+
 @given(seed=seeds)
-def test_who_is_near_becomes_the_reference_and_who_is_far_is_moved_away(seed: int) -> None:
+def test_where_the_top_is_one_who_is_near_becomes_the_reference_and_who_is_far_is_moved_away(seed: int) -> None:
     reference = code(seed)
     assert np.allclose(guided(at(0.6, reference, seed + 1), reference, CURVE), reference, atol=1e-12)
     assert guided(at(0.1, reference, seed + 1), reference, CURVE) @ reference == pytest.approx(-0.5, abs=1e-12)
@@ -141,8 +160,11 @@ def test_codes_of_two_lengths_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "numbers",
-    [(0.5, 0.5, 0), (0.6, 0.5, 0), (-1.1, 0, 0), (0, 1.1, 0), (0, 0.5, 1), (0, 0.5, -2), (np.nan, 0.5, 0)],
+    [
+        *((0.5, 0.5, 0), (0.6, 0.5, 0), (-1.1, 0, 0), (0, 1, 0), (0, 0.5, 1), (0, 0.5, -2), (np.nan, 0.5, 0)),
+        *((0, 0.5, 0, 0), (0, 0.5, 0, 1.1), (0, 0.5, 0, np.nan)),
+    ],
 )
-def test_curves_that_fall_or_leave_the_sphere_are_refused(numbers: tuple[float, float, float]) -> None:
+def test_curves_that_fall_or_leave_the_sphere_are_refused(numbers: tuple[float, ...]) -> None:
     with pytest.raises(UsageError, match="guiding curve"):
         GuidingCurve(*numbers)

@@ -118,7 +118,12 @@ def evaluate(
     engine: EngineOption = EngineName.OPENVINO,
     generator: GeneratorOption = None,
     shared_keys: Annotated[
-        int, typer.Option(min=1, help="How many keys for everybody are tried.", rich_help_panel=_MEASURE)
+        int,
+        typer.Option(
+            min=0,
+            help="How many keys for everybody are tried; 0 draws no such faces, with --attacks none.",
+            rich_help_panel=_MEASURE,
+        ),
     ] = 2,
     claimed: Annotated[
         bool,
@@ -235,6 +240,8 @@ def evaluate(
     rules = rules or [parse(text, given=False) for text in shown]
     wanted_attacks = _names(attacks, _ATTACKS, "attacks")
     wanted_baselines = _names(baselines, _BASELINES, "baselines")
+    if not shared_keys and wanted_attacks:
+        raise UsageError("attacks need faces under one key", where="--shared-keys 0", fix="add --attacks none")
     matcher_names = [name.strip() for name in matchers.split(",") if name.strip()]
     if not matcher_names:
         raise UsageError("there is no matcher", where="--matchers", fix="name a recogniser: facenet")

@@ -58,7 +58,7 @@ class Settings:
     Attributes:
         seed: Of bootstrap, sub-sampling and attackers.
         key_seed: Of all keys.
-        shared_keys: How many keys for everybody.
+        shared_keys: How many keys for everybody; 0 leaves that scenario out.
         replicates: Of the bootstrap.
         baseline_pairs: At most so many pairs for baselines.
         claimed: Whether impostors' probes are also drawn under the claimed person's key.
@@ -81,7 +81,7 @@ class Settings:
         Raises:
             UsageError: It makes none.
         """
-        for name, least in (("shared_keys", 1), ("replicates", 1), ("baseline_pairs", 2)):
+        for name, least in (("shared_keys", 0), ("replicates", 1), ("baseline_pairs", 2)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is at least {least}", where=str(getattr(self, name)))
 

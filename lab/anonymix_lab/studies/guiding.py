@@ -83,12 +83,14 @@ class CurveFigures:
         refused: Genuine claims below the recogniser's threshold for photos.
         accepted: Strangers' claims at or above it.
         fnmr: FNMR where the FMR is .1 %.
+        fnmr_low: FNMR where the FMR is .01 %.
     """
 
     eer: float
     refused: float
     accepted: float
     fnmr: float
+    fnmr_low: float
 
 
 def draw_answers(
@@ -100,6 +102,7 @@ def draw_answers(
     *,
     keys: int = 150,
     probes: int = 8,
+    close: int = 4,
     seed: int = 1,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Answers:
@@ -113,6 +116,8 @@ def draw_answers(
         recognisers: Who compares.
         keys: How many keys, each with one face to compare with.
         probes: How many other faces under each; their cosines are spread evenly from -1 to 1.
+        close: How many more, whose cosines' distances from 1 are spread evenly by their logarithm, from .3 to .003.
+            A face is compared with itself, too.
         seed: Of codes and keys.
         progress: Called with faces done and all faces.
     """
@@ -122,8 +127,10 @@ def draw_answers(
     found: dict[str, list[float]] = {recogniser.name: [] for recogniser in recognisers}
     for number in range(keys):
         material = source.current(str(number)).material
-        reference, *others = _units(random, probes + 1, dims)
-        spread = (np.arange(probes) + random.random(probes)) * 2 / probes - 1
+        reference, *others = _units(random, probes + close + 1, dims)
+        even = (np.arange(probes) + random.random(probes)) * 2 / probes - 1
+        near = 1 - 0.3 * 0.01 ** ((np.arange(close) + random.random(close)) / max(close, 1))
+        spread = np.concatenate([even, near])
         across = [_units_outside(other, reference) for other in others]
         codes = [
             cosine * reference + np.sqrt(1 - cosine**2) * side for cosine, side in zip(spread, across, strict=True)
@@ -136,12 +143,11 @@ def draw_answers(
             looks = _look(Photo(np.ascontiguousarray(pixels), "a drawn face"), detector, recognisers)
             if place == 0:
                 entry = looks
-            else:
-                cosines.append(float(spread[place - 1]))
-                for name, scores in found.items():
-                    known = entry is not None and looks is not None
-                    scores.append(float(entry[name] @ looks[name]) if known else NO_ANSWER)  # type: ignore[index]
-            progress(number * (probes + 1) + place + 1, keys * (probes + 1))
+            cosines.append(float(spread[place - 1]) if place else 1.0)
+            for name, scores in found.items():
+                known = entry is not None and looks is not None
+                scores.append(float(entry[name] @ looks[name]) if known else NO_ANSWER)  # type: ignore[index]
+            progress(number * len(spread) + number + place + 1, keys * (len(spread) + 1))
     return Answers(np.array(cosines), {name: np.array(scores) for name, scores in found.items()})
 
 
@@ -169,7 +175,7 @@ def held_out_cosines(
     fit: Callable[[Floats, Integers, Floats], IdentitySubspace] | None = None,
     *,
     parts: int = 4,
-    impostors: int = 60_000,
+    impostors: int = 200_000,
     seed: int = 1,
     tested: npt.NDArray[np.bool_] | None = None,
 ) -> CodeCosines:
@@ -185,7 +191,7 @@ def held_out_cosines(
         seed: Of dealing and picking.
         tested: (N,) bool, photos that may be compared; all by default. The rest is learned from alone.
     """
-    learn = fit or (lambda some, who, more: fit_subspace(some, who, dims=32, ridge=0.5, population=more))
+    learn = fit or (lambda some, who, more: fit_subspace(some, who, dims=32, population=more))
     random = np.random.Generator(np.random.Philox(seed))
     names = np.unique(people)
     part = random.permutation(len(names)) % parts
@@ -250,6 +256,7 @@ class Prediction:
                 float((own < threshold).mean()),
                 float((other >= threshold).mean()),
                 fnmr_at_fmr(own, other, 0.001),
+                fnmr_at_fmr(own, other, 0.0001),
             )
         return found
 
@@ -266,7 +273,8 @@ def _turned(curve: GuidingCurve | None, cosines: Array) -> Array:
     if curve is None:
         return cosines
     at = np.clip((cosines - curve.low) / (curve.high - curve.low), 0.0, 1.0)
-    return np.asarray(curve.floor + (1 - curve.floor) * at * at * (3 - 2 * at))
+    near = np.clip((cosines - curve.high) / (1 - curve.high), 0.0, 1.0)
+    return np.asarray(curve.floor + (curve.top - curve.floor) * at * at * (3 - 2 * at) + (1 - curve.top) * near)
 
 
 def best_curve(
@@ -282,7 +290,7 @@ def best_curve(
     The cost is the mean over recognisers of the EER, of genuine claims refused at thresholds for photos, of
     strangers accepted there `weight` times, and of the FNMR where the FMR on guided faces is .1 %. The last
     one keeps `high` above the cosine that one stranger in a thousand reaches: whoever is nearer than `high`
-    is drawn as the reference itself, and no threshold tells them apart any more.
+    is drawn next to the reference, and a threshold hardly tells them apart any more. `top` is the default's.
     """
     tried = []
     for low, high, floor in every(lows, highs, floors):

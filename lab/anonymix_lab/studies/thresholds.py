@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,8 @@ from anonymix_plugin.faces import Detector, YuNet, meant_face
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import Recogniser, load_recogniser
-from anonymix_plugin.values import CancelableFace
+from anonymix_plugin.values import CancelableFace, Floats
 from anonymix_plugin.verification import CANCELABLE, RATES, drawn
-
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,14 @@ class MeasuredThresholds:
 
 def measure_thresholds(
     folder: Path,
-    recogniser: Recogniser | str,
+    recognisers: Sequence[Recogniser | str],
     *,
     protect: Callable[[Path, int], CancelableFace] | None = None,
     keys: int = 20,
     detector: Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> MeasuredThresholds:
-    """Measure the thresholds of a recogniser on photos of Labeled Faces in the Wild, view 1.
+) -> list[MeasuredThresholds]:
+    """Measure the thresholds of recognisers on photos of Labeled Faces in the Wild, view 1.
 
     The photos are those of the impostor pairs of `pairsDevTrain.txt`. The 1,100 listed pairs alone would
     leave a single comparison to settle a false match rate of .1 %, so that every photo is compared with all
@@ -64,7 +62,7 @@ def measure_thresholds(
 
     Args:
         folder: Holds `pairsDevTrain.txt` and `images/NAME/NAME_0001.jpg`.
-        recogniser: A recogniser, or its name.
+        recognisers: Recognisers, or their names. All see the same faces.
         protect: Makes the cancelable face of a photo under the key of a number, 0 to `keys` - 1.
         keys: How many keys; without `protect` they mean nothing.
         detector: Finds the faces; YuNet by default.
@@ -75,12 +73,12 @@ def measure_thresholds(
         PhotoError: A photo is damaged.
         ModelError: Weights are missing or damaged.
     """
-    matcher = load_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
+    matchers = [load_recogniser(it) if isinstance(it, str) else it for it in recognisers]
     finder = detector or YuNet(locate("yunet"))
     listed = list(_impostors(folder))
     numbers = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in listed))}
     owners: list[int] = []
-    crops, embedded = [], []
+    embedded: list[list[Floats]] = [[] for _ in matchers]
     undetected = 0
     for done, (name, path) in enumerate(listed, 1):
         try:
@@ -92,23 +90,25 @@ def measure_thresholds(
             undetected += 1
         else:
             owners.append(numbers[name])
-            crops.append(matcher.crop(face))
-        if crops and (len(crops) == _BATCH or done == len(listed)):
-            embedded.append(matcher.embed(np.stack(crops)))
-            crops = []
+            for matcher, rows in zip(matchers, embedded, strict=True):
+                rows.append(matcher.embed(matcher.crop(face)[None])[0])
         if progress is not None:
             progress(done, len(listed))
     owner = np.array(owners, np.int64)
     key = np.zeros_like(owner) if protect is None else owner % keys
-    rows, columns = np.triu_indices(len(owner), 1)
-    different = (owner[rows] != owner[columns]) & (key[rows] == key[columns])
+    upper, lower = np.triu_indices(len(owner), 1)
+    different = (owner[upper] != owner[lower]) & (key[upper] == key[lower])
     if not different.any():
         raise UsageError("there are no photos of two people with a face", where=str(folder))
-    embeddings = np.concatenate(embedded).astype(np.float64)
-    scores = (embeddings @ embeddings.T)[rows[different], columns[different]]
+    first, second = upper[different], lower[different]
     prefix = "" if protect is None else CANCELABLE
-    values = {prefix + name: threshold_at_fmr(scores, rate) for name, rate in RATES.items()}
-    return MeasuredThresholds(matcher.name, values, len(owner), len(set(owners)), int(different.sum()), undetected)
+    found = []
+    for matcher, vectors in zip(matchers, embedded, strict=True):
+        embeddings = np.stack(vectors).astype(np.float64)
+        scores = (embeddings @ embeddings.T)[first, second]
+        values = {prefix + name: threshold_at_fmr(scores, rate) for name, rate in RATES.items()}
+        found.append(MeasuredThresholds(matcher.name, values, len(owner), len(set(owners)), len(first), undetected))
+    return found
 
 
 def _impostors(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -77,8 +77,8 @@ def guiding(
     people: PeopleFolder,
     lfw: LfwFolder,
     folds: Annotated[str, typer.Option(help="Folds of its view 2 that are learned from.")] = "1-5",
-    keys: Annotated[int, typer.Option(help="Keys that faces are drawn under, nine faces each.", min=10)] = 150,
-    ridge: Annotated[float, typer.Option(help="Of the subspaces, as for `anonymix train subspace`.", min=0.0)] = 0.5,
+    keys: Annotated[int, typer.Option(help="Keys that faces are drawn under, 13 faces each.", min=10)] = 150,
+    ridge: Annotated[float, typer.Option(help="Of the subspaces, as for `anonymix train subspace`.", min=0.0)] = 2.0,
     mixer_weights: Annotated[
         Path | None,
         typer.Option(
@@ -97,7 +97,7 @@ def guiding(
     subspace was not learned from. Nobody of the other folds has a say in the curve: what it brings them is told
     at the end, for those who are enrolled from one photo and from three.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     import numpy as np
     from rich.table import Table
@@ -157,20 +157,28 @@ def guiding(
     shown = [
         ("not guided", None),
         ("in use", GuidingCurve()),
+        ("in use, up to 1", replace(GuidingCurve(), top=1.0)),
         *((f"{n}.", row[1]) for n, row in enumerate(tried[:5], 1)),
     ]
     table = Table(
-        "curve", "low, high, floor", "matcher", "EER", "genuine refused", "strangers accepted", "FNMR at FMR .1 %"
+        "curve",
+        "low, high, floor, top",
+        "matcher",
+        "EER",
+        "genuine refused",
+        "strangers accepted",
+        "FNMR at FMR .1 %",
+        ".01 %",
     )
     told = [(title, curve, prediction) for title, curve in shown]
     for part in compared:
         known = Prediction(answers, CodeCosines(part.genuine, part.impostor), thresholds)
-        told += [(f"{part.title}: {title}", curve, known) for title, curve in shown[:2]]
+        told += [(f"{part.title}: {title}", curve, known) for title, curve in shown[:3]]
     made = []
     for title, curve, computed in told:
-        numbers = "" if curve is None else f"{curve.low:g}, {curve.high:g}, {curve.floor:g}"
+        numbers = "" if curve is None else f"{curve.low:g}, {curve.high:g}, {curve.floor:g}, {curve.top:g}"
         for name, row in computed.figures(curve).items():
-            rates = (f"{row.refused:.2%}", f"{row.accepted:.2%}", f"{row.fnmr:.2%}")
+            rates = (f"{row.refused:.2%}", f"{row.accepted:.2%}", f"{row.fnmr:.2%}", f"{row.fnmr_low:.2%}")
             table.add_row(title, numbers, name, f"{row.eer:.4f}", *rates)
             made.append(
                 {"title": title, "curve": None if curve is None else curve.describe(), "matcher": name, **asdict(row)}

@@ -34,7 +34,7 @@ def dimensions(
     ),
     ridge: Annotated[
         float, typer.Option(help="Added to the scatter within people, in mean eigenvalues.", min=0.0)
-    ] = 0.5,
+    ] = 2.0,
     output: JsonFile = None,
 ) -> None:
     """Measure accuracy, and what a thief could rebuild, by the number of dimensions of the subspace.

@@ -32,14 +32,16 @@ if TYPE_CHECKING:
 def thresholds(
     lfw: Annotated[Path, typer.Argument(metavar="LFW", help="Folder of Labeled Faces in the Wild.")],
     *,
-    recogniser: Annotated[str, typer.Option(metavar="NAME", help="The recogniser.")] = "arcface-mbf",
+    recogniser: Annotated[
+        str, typer.Option(metavar="NAMES", help="Recognisers, with commas: all see the same faces.")
+    ] = "arcface-mbf",
     cancelable: Annotated[
         bool, typer.Option("--cancelable", help="Measure on cancelable faces, not on photos.")
     ] = False,
     mixing: MixerChoice,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a recogniser's thresholds on view 1 of Labeled Faces in the Wild.
+    """Measure recognisers' thresholds on view 1 of Labeled Faces in the Wild.
 
     With --cancelable, the faces are protected under twenty shared keys; the options of the mixer count then.
     """
@@ -50,18 +52,20 @@ def thresholds(
     keys = SeededKeys(1)  # people's own are not for measuring
     with central.opened(keys) if cancelable else nullcontext() as mixer, bars() as bar:
         report = staged(bar)
-        found = measure_thresholds(
+        measured = measure_thresholds(
             lfw,
-            recogniser,
+            [name.strip() for name in recogniser.split(",")],
             protect=None if mixer is None else partial(_under_key, mixer),
-            progress=lambda done, total: report(recogniser, done, total),
+            progress=lambda done, total: report("photos", done, total),
         )
     if as_json:
-        facts = asdict(found)
-        print_json({"recogniser": facts.pop("recogniser"), "thresholds": facts.pop("values"), **facts})
+        facts = [asdict(found) for found in measured]
+        print_json([{"recogniser": it.pop("recogniser"), "thresholds": it.pop("values"), **it} for it in facts])
         return
-    for name, value in found.values.items():
-        typer.echo(f"{found.recogniser} {name} {value:.4f}")
+    for found in measured:
+        for name, value in found.values.items():
+            typer.echo(f"{found.recogniser} {name} {value:.4f}")
+    found = measured[0]  # the faces are the same for all
     typer.echo(
         f"{found.comparisons:,} comparisons of different people: {found.photos} photos of {found.people}, "
         f"{found.undetected} more without a face that can be used"

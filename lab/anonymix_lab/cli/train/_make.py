@@ -191,7 +191,7 @@ def subspace(
     dims: Annotated[int, typer.Option(help="Numbers of a person that pass.", min=2)] = 32,
     ridge: Annotated[
         float, typer.Option(help="Added to the scatter within people, in mean eigenvalues.", min=0.0)
-    ] = 0.5,
+    ] = 2.0,
     population: Annotated[
         bool,
         typer.Option(

@@ -43,7 +43,7 @@ class Drawn:
     Attributes:
         original: The n samples as they are.
         own: The n samples under the key of their subject.
-        shared: The n samples under the shared key of their fold.
+        shared: The n samples under the shared key of their fold, or nothing.
         shared_key: (n,) number of that key.
         again: (m,) which samples were drawn under other keys of their subject: one a person.
         renewed: Those under the next version of the key.
@@ -86,7 +86,7 @@ def draw(
         protocol: What is compared.
         protection: What is measured.
         extractor: Gets it from the cache, or makes it.
-        shared_keys: How many keys for everybody: fold f is under number f mod `shared_keys`.
+        shared_keys: How many keys for everybody: fold f is under number f mod `shared_keys`; 0 leaves those faces out.
         claimed: Whether impostors' probes are also drawn under the claimed person's key.
         scopes: Whether probes are also drawn under the keys of another application.
         guided: Makes faces by references; None leaves those scenarios out.
@@ -100,11 +100,12 @@ def draw(
         protection,
         f"{title}: a key each",
     )
-    number = np.array([sample.fold % shared_keys for sample in samples], np.int64)
+    number = np.array([sample.fold % max(shared_keys, 1) for sample in samples], np.int64)
     shared = extractor.table(
         [
             Request(sample, KeyName(f"{SHARED_SCOPE} {key + 1}", sample.person))
             for sample, key in zip(samples, number, strict=True)
+            if shared_keys
         ],
         protection,
         f"{title}: one key for everybody",
@@ -132,7 +133,9 @@ def draw(
         f"{title}: impostors who claim to be somebody",
     )
     claimants = None if guided is None else _claims(protocol, guided, extractor, None)
-    shared_claimants = None if guided is None else _claims(protocol, guided, extractor, shared_keys)
+    shared_claimants = None
+    if guided is not None and shared_keys:
+        shared_claimants = _claims(protocol, guided, extractor, shared_keys)
     codes = None
     if reader is not None:
         codes = reader.table([Request(sample) for sample in samples], None, "codes of photos")

@@ -137,7 +137,9 @@ def measure_scenarios(
     ).picked(together)
     cross = cross_pairs(people, folds, _MOST_CROSS, seed)
     for matcher in matchers:
-        plain = [("own-key", listed, drawn.own), ("one-key", shared, drawn.shared)]
+        plain = [("own-key", listed, drawn.own)]
+        if len(drawn.shared):
+            plain.append(("one-key", shared, drawn.shared))
         if unprotected:
             plain.insert(0, ("unprotected", listed, drawn.original))
         for scenario, comparisons, table in plain:
