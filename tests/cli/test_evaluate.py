@@ -180,6 +180,7 @@ def test_bad_calls_are_refused_before_anything_is_loaded(run: Run, tmp_path: Pat
         (("--attacks", "magic"), "no 'magic'"),
         (("--baselines", "masks"), "no 'masks'"),
         (("--matchers", " , "), "no matcher"),
+        (("--shared-keys", "0"), "attacks need faces under one key"),
         (("--groups", tmp_path / "gone.csv"), "groups can't be read"),
         (("--exclude", tmp_path / "gone.txt"), "list of people can't be read"),
         (("--root", tmp_path), "--root is for"),

@@ -147,8 +147,10 @@ def measure(
     store = EmbeddingStore(tmp_path_factory.mktemp("cache"))
     known: dict[str, Report] = {}
 
-    def run(choose: Callable[..., tuple[int, bool] | None], *, heeds: bool | None = None) -> Report:
-        name = f"{choose.__name__} {heeds}"
+    def run(
+        choose: Callable[..., tuple[int, bool] | None], *, heeds: bool | None = None, shared_keys: int = 1
+    ) -> Report:
+        name = f"{choose.__name__} {heeds} {shared_keys}"
         rules = (
             *DEFAULTS,
             *(() if heeds is None else GUIDED_DEFAULTS),
@@ -163,9 +165,9 @@ def measure(
                 london_protocol,
                 protection,
                 Extractor(panel, store),
-                Settings(shared_keys=1, replicates=40),
+                Settings(shared_keys=shared_keys, replicates=40),
                 facts=MixerFacts(name, "fast"),
-                attacks=lambda _: [Direct(), WithKey(), KeyGuessing(), Linkage()],
+                attacks=lambda _: [Direct(), WithKey(), KeyGuessing(), Linkage()] if shared_keys else [],
                 requirements=[parse(rule) for rule in rules],
                 guided=None if heeds is None else GuidedImitation(portraits, heeds=heeds),
             ).report
@@ -211,6 +213,14 @@ def test_a_mixer_that_works_passes(measure: Callable[..., Report]) -> None:
     assert success(report, "direct") == 0
     assert success(report, "with-key") == 1  # by design
     assert report.diversity[0].distinguishable == PEOPLE
+
+
+def test_without_a_shared_key_no_face_is_drawn_under_one_and_no_rate_is_told(measure: Callable[..., Report]) -> None:
+    report = measure(works, heeds=True, shared_keys=0)
+    assert {part.scenario for part in report.two_class} == {"unprotected", "own-key", "claimed", "guided"}
+    assert not [part for part in report.failures if "one key" in part.what]
+    assert {"eer", "inversion"} <= failed(report)  # what was not measured does not hold
+    assert two(report, "own-key") == two(report, "guided") == 0
 
 
 def test_the_identity_is_caught_as_showing_the_person(measure: Callable[..., Report]) -> None:

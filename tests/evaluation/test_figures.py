@@ -101,7 +101,7 @@ def test_a_threshold_for_cancelable_faces_keeps_people_and_ends_renewal_matches(
         assert recalibrated is not None
         assert recalibrated.threshold == THRESHOLDS[matcher.matcher]["cancelable-fmr-0.1%"]
         for fmr, fnmr in (recalibrated.one_key, recalibrated.own_key):
-            assert fmr <= 1 / 56 + 1e-9
+            assert fmr <= 2 / 56 + 1e-9  # one pair of people, either of them as the probe
             assert fnmr <= 1 / 8
         assert recalibrated.renewal_match_rate == 0
 
