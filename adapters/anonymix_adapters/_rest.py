@@ -1,4 +1,4 @@
-"""What the typed REST clients have in common: calls over httpx, retried by the API's own rules."""
+"""What the typed REST clients have in common: calls over httpx2, retried by the API's own rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from anonymix_adapters.wrapping import Hooks, hook
 from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
     import tenacity
 
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
@@ -181,7 +181,7 @@ class RestClient:
     """
 
     NAME: str = ""
-    SDK: Sdk = Sdk("httpx", ("httpx",), "facepp", ">=0.27,<1")
+    SDK: Sdk = Sdk("httpx2", ("httpx2",), "facepp", ">=2.10,<3")
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class RestClient:
     ) -> None:
         self.SDK.load()
         replace(self.SDK, module="tenacity", distributions=("tenacity",), tested=">=9,<10").load()
-        import httpx
+        import httpx2
 
         parts = urlsplit(url)
         if parts.scheme not in {"https", "http"} or not parts.hostname:
@@ -205,7 +205,7 @@ class RestClient:
                 fix="use https, or insecure_http=True inside a network that you trust",
             )
         self._retry = retry or RetryPolicy()
-        self._http: httpx.Client = httpx.Client(
+        self._http: httpx2.Client = httpx2.Client(
             base_url=url, headers=dict(headers or {}), timeout=self._retry.timeout, follow_redirects=False
         )
         self._around: Around | None = None
@@ -237,7 +237,7 @@ class RestClient:
 
         http = self._http
 
-        def look(request: httpx.Request, body: bytes) -> None:
+        def look(request: httpx2.Request, body: bytes) -> None:
             call = current(around.interceptor)
             if call is None or not call.knows(_signed(request, body)):
                 raise not_ours(around.interceptor, "the request is not the one that the adapter made")
@@ -270,7 +270,7 @@ class RestClient:
 
     def _send(self, call: Call[R]) -> R:
         """Write a call on the wire, and again where the API's rules allow it: the same bytes each time."""
-        import httpx
+        import httpx2
 
         from anonymix_adapters._rest_line import send
 
@@ -278,12 +278,12 @@ class RestClient:
         if self._around is not None:
             self._vouch(self._around, call, request)
 
-        def once() -> httpx.Response | Failure:
+        def once() -> httpx2.Response | Failure:
             try:
                 response = send(self._http, request)
-            except httpx.ConnectError as error:  # nothing arrived
+            except httpx2.ConnectError as error:  # nothing arrived
                 return Failure(f"can't be reached: {error}", again="yes")
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 # Its text alone: the exception itself holds the request, and with it the API key.
                 return Failure(f"{type(error).__name__} {error}".strip(), again="if idempotent")
             failure = self._failure(response)
@@ -299,7 +299,7 @@ class RestClient:
             )
         return self._read(call, answer)
 
-    def _vouch(self, around: Around, call: Call[Any], request: httpx.Request) -> None:
+    def _vouch(self, around: Around, call: Call[Any], request: httpx2.Request) -> None:
         """Note a request as the adapter's own, once each of its pictures is known to be."""
         made = current(around.interceptor)
         if made is None:
@@ -321,9 +321,9 @@ class RestClient:
         """Keys and tokens that no message may hold."""
         return ()
 
-    def _request(self, call: Call[Any]) -> httpx.Request:
+    def _request(self, call: Call[Any]) -> httpx2.Request:
         files = {name: ("face.jpg", data, "image/jpeg") for name, data in self._files(call).items()}
-        request: httpx.Request = self._http.build_request(
+        request: httpx2.Request = self._http.build_request(
             call.method,
             call.path,
             params=dict(call.query) or None,
@@ -341,11 +341,11 @@ class RestClient:
         """The files of the form."""
         return {name: file_of(photo) for name, photo in call.pictures.items()}
 
-    def _failure(self, response: httpx.Response) -> Failure | None:
+    def _failure(self, response: httpx2.Response) -> Failure | None:
         """What an answer means, by the API's own rules; None for a success."""
         raise NotImplementedError
 
-    def _read(self, call: Call[R], response: httpx.Response) -> R:
+    def _read(self, call: Call[R], response: httpx2.Response) -> R:
         try:
             return call.reply.model_validate_json(response.content or b"{}")
         except ValidationError as error:
@@ -362,7 +362,7 @@ def _answer(state: tenacity.RetryCallState) -> Any:
     return state.outcome.result() if state.outcome is not None else None
 
 
-def _signed(request: httpx.Request, body: bytes) -> bytes:
+def _signed(request: httpx2.Request, body: bytes) -> bytes:
     """What makes a request what it is: where it goes, and all of its body."""
     return f"{request.method} {request.url}\n".encode() + body
 
@@ -372,13 +372,13 @@ def _telling(value: str) -> bool:
     return len(value) > 2 and not value.isdecimal()
 
 
-def asked_to_wait(response: httpx.Response) -> float | None:
+def asked_to_wait(response: httpx2.Response) -> float | None:
     """Seconds of a Retry-After header; None where there is none, or a date."""
     value = response.headers.get("retry-after", "")
     return float(value) if value.isdecimal() else None
 
 
-def by_status(response: httpx.Response, what: str, reason: str = "") -> Failure | None:
+def by_status(response: httpx2.Response, what: str, reason: str = "") -> Failure | None:
     """What the status alone says, for APIs that have no code of their own for it."""
     if response.status_code < 300:
         return None

@@ -83,7 +83,7 @@ def put_in_front(client: C, kind: type[C], front: Front) -> C:
     """Protect one of our clients, in place.
 
     Raises:
-        SdkMissingError, SdkVersionError: httpx is not there, or not as tested.
+        SdkMissingError, SdkVersionError: httpx2 is not there, or not as tested.
         AdapterError: It is no client of that kind.
         DoubleProtectionError: It is protected already, in another way.
     """

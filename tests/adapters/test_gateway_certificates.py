@@ -10,6 +10,8 @@ import pytest
 from certificates import Issued, Issuer
 from gateway_process import Process
 
+pytestmark = pytest.mark.services
+
 
 def test_only_a_good_certificate_of_the_named_issuer_opens_the_connection(tmp_path: Path) -> None:
     servers, clients, others = (Issuer(tmp_path, name) for name in ("servers", "clients", "others"))

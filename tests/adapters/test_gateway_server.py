@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import socket
 import threading
 import time
@@ -236,23 +235,6 @@ def test_options_come_from_a_file_and_unknown_ones_are_refused(tmp_path: Path) -
     file.write_text("nonsense = 1\n")
     refused = CliRunner().invoke(command, ["--config", str(file)])
     assert isinstance(refused.exception, ConfigurationError)
-
-
-def test_the_example_of_a_configuration_names_options_that_exist() -> None:
-    file = Path(__file__).parents[2] / "examples" / "gateway" / "gateway.toml"
-    refused = CliRunner().invoke(command, ["--config", str(file), "--host", "192.0.2.1"])
-    assert isinstance(refused.exception, UsageError)  # it was read: what is refused is the address
-    assert "192.0.2.1" in refused.exception.where
-
-
-def test_the_unit_and_the_container_use_options_and_variables_that_exist() -> None:
-    folder = Path(__file__).parents[2] / "examples" / "gateway"
-    said = "".join(each.read_text() for each in (folder / "anonymix-gateway.service", folder / "Containerfile"))
-    told = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
-    for option in re.findall(r"(?<![\w-])--[a-z-]+", said.partition("ENTRYPOINT")[2] + said.partition("ExecStart")[2]):
-        assert option in told or option in {"--create-home", "--uid", "--no-cache-dir"}, option
-    for variable in re.findall(r"ANONYMIX_\w+", said):
-        assert variable in told, variable
 
 
 def test_routes_and_methods_that_nobody_knows_are_problem_documents(rig: Rig) -> None:

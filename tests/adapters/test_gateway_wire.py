@@ -254,7 +254,10 @@ def test_the_next_photo_is_read_when_one_is_answered(media: str, rig: Rig) -> No
     head = f"POST /v1/protect-stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {rig.token}\r\n"
     head += f"content-type: {media}\r\ntransfer-encoding: chunked\r\n\r\n"
     chunk = f"{len(one):x}\r\n".encode() + one + b"\r\n"
-    with socket.create_connection(("127.0.0.1", rig.port), timeout=0.6) as connection:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(0.6)
+        connection.connect(("127.0.0.1", rig.port))
         connection.sendall(head.encode() + chunk * 2)
         first = connection.recv(4096)
         assert first.startswith(b"HTTP/1.1 200")  # answered while the request goes on

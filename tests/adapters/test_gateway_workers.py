@@ -22,6 +22,7 @@ from gateway_process import HERE, Process
 from anonymix_adapters.gateway.shared import AnotherRequestError, Shared
 from anonymix_plugin.errors import ConfigurationError
 
+pytestmark = pytest.mark.services
 PHOTO = (Path(__file__).parents[1] / "people" / "alex_1.jpg").read_bytes()
 TEXT = base64.b64encode(PHOTO).decode()
 ENROL = "/api/v1/recognition/faces"

@@ -19,7 +19,7 @@ from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.sdk import Sdk
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 _KEY = "x-api-key"
 
@@ -144,7 +144,7 @@ class CompreFace(RestClient):
     """
 
     NAME = "compreface"
-    SDK = Sdk("httpx", ("httpx",), "compreface", ">=0.27,<1")
+    SDK = Sdk("httpx2", ("httpx2",), "compreface", ">=2.10,<3")
 
     def __init__(
         self,
@@ -238,7 +238,7 @@ class CompreFace(RestClient):
         about = {"subject": subject}
         return self._call(Call("delete_subject", Subject, "DELETE", path, about=about, idempotent=False))
 
-    def _request(self, call: Call[Reply]) -> httpx.Request:
+    def _request(self, call: Call[Reply]) -> httpx2.Request:
         service = call.path.split("/", maxsplit=1)[0]
         if not self._keys[service]:
             raise AdapterError(f"no key of a {service} service was given", where=self.NAME, fix=f"{service}_key=...")
@@ -251,7 +251,7 @@ class CompreFace(RestClient):
     def _secrets(self) -> Iterable[str]:
         return self._keys.values()
 
-    def _failure(self, response: httpx.Response) -> Failure | None:
+    def _failure(self, response: httpx2.Response) -> Failure | None:
         if response.status_code < 300:
             return None
         try:

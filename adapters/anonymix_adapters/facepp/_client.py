@@ -13,7 +13,7 @@ from anonymix_adapters._rest_pictures import Upload, Url, file_of
 from anonymix_adapters.sdk import Sdk
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 US: Final = "https://api-us.faceplusplus.com/facepp/v3/"
 
@@ -130,7 +130,7 @@ class FacePlusPlus(RestClient):
     """
 
     NAME = "facepp"
-    SDK = Sdk("httpx", ("httpx",), "facepp", ">=0.27,<1")
+    SDK = Sdk("httpx2", ("httpx2",), "facepp", ">=2.10,<3")
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class FacePlusPlus(RestClient):
     def _files(self, call: Call[Any]) -> Mapping[str, bytes]:
         return {f"image_file{n}": file_of(v) for n, v in call.pictures.items() if not isinstance(v, FaceToken | Url)}
 
-    def _failure(self, response: httpx.Response) -> Failure | None:
+    def _failure(self, response: httpx2.Response) -> Failure | None:
         try:
             message = str(response.json()["error_message"])
         except (ValueError, KeyError, TypeError):

@@ -1,6 +1,5 @@
 """The mixer as an HTTP API, `/v1`: OpenAPI 3.1, tokens, problem documents, streams."""
 
-import time
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
@@ -16,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from anonymix_adapters.gateway.problems import MEDIA_TYPE, ProblemError, problem_response
+from anonymix_adapters.gateway.problems import MEDIA_TYPE, ProblemError, malformed, problem, problem_response
 from anonymix_adapters.gateway.reading import strict_json
 from anonymix_adapters.gateway.schema import (
     Due,
@@ -58,13 +57,18 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 
 
 class _StrictRoute(APIRoute):
-    """A route whose JSON is read as strictly as the proxy's: a field that stands there twice is refused."""
+    """A route that is as strict as the proxy: fields that are not known, or stand there twice, are refused."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See `APIRoute`."""
         handle = super().get_route_handler()
 
+        known = {field.alias for field in self.dependant.query_params}
+
         async def strictly(request: Request) -> Response:
+            given = [name for name, _ in request.query_params.multi_items()]
+            if not known.issuperset(given) or len(given) != len(set(given)):
+                raise malformed("a field of the query is not known, or stands there twice", where="query")
             if self.body_field is not None and await request.body():
                 request._json = strict_json(await request.body())  # where Starlette keeps what it parsed
             return await handle(request)
@@ -321,7 +325,6 @@ class _Told:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status = time.monotonic(), 499
         from anonymix_adapters.gateway.app import body_of
 
         given: list[Message] = []
@@ -330,12 +333,12 @@ class _Told:
             return given.pop() if given else await receive()
 
         async def seen(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
+            report.status = message.get("status", report.status)
             await send(message)
 
         request = Request(scope, receive)
-        with self._gateway.room.holding() as count:
+        with self._gateway.room.holding() as count, self._gateway.reporting(request) as report:
+            report.call = "/v1/(unknown)"
             try:
                 if request.method not in {"GET", "HEAD", "OPTIONS"}:
                     self._gateway.api_callers.of(_bearer_of(request))
@@ -346,13 +349,12 @@ class _Told:
                 pass
             except AnonymixError as error:
                 await problem_response(error)(scope, receive, seen)
+                report.problem = error.code
             else:
                 await self._app(scope, again, seen)
-        route = scope.get("route")
-        call = f"/v1{route.path_format if isinstance(route, Route) else '/(unknown)'}"
-        seconds, who = time.monotonic() - start, scope.get("state", {}).get("token", "")
-        self._gateway.metrics.request(call, status, "", seconds)
-        self._gateway.told(call, status, "", who, seconds)
+            route, state = scope.get("route"), scope.get("state", {})
+            report.call = f"/v1{route.path_format}" if isinstance(route, Route) else "/v1/(unknown)"
+            report.who, report.problem = state.get("token", ""), state.get("problem", report.problem)
 
 
 def _bearer_of(request: Request) -> str:
@@ -385,15 +387,16 @@ def _lines(keystore: Any, after: int, limit: int) -> list[dict[str, Any]]:
     return found
 
 
-def _as_problem(_: Request | None, error: Exception) -> Response:
+def _as_problem(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         error = ProblemError("the request does not fit this API", status=error.status_code, fix="see openapi.json")
+    request.state.problem = problem(error)["code"]
     return problem_response(error)
 
 
-def _invalid(_: Request, error: Exception) -> Response:
+def _invalid(request: Request, error: Exception) -> Response:
     """A request that does not fit; its values are not repeated."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - by its registration
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if isinstance(part, str | int))
-    return _as_problem(None, ProblemError(first["msg"], status=422, where=where[:100], code="invalid"))
+    return _as_problem(request, ProblemError(first["msg"], status=422, where=where[:100], code="invalid"))

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,6 +24,7 @@ from anonymix_adapters.gateway.problems import HEADERS, ProblemError, problem, p
 from anonymix_adapters.gateway.proxy import Proxy, Rights
 from anonymix_adapters.gateway.reading import Received
 from anonymix_adapters.gateway.shared import Shared
+from anonymix_adapters.gateway.telemetry import Telemetry
 from anonymix_adapters.gateway.tokens import PREFIX, Token, Tokens
 from anonymix_adapters.gateway.workers import Workers
 
@@ -171,6 +172,23 @@ class Callers:
         return Rights(token.id, token.may("probe"), token.may("enrol"), token.may("name"), token.scopes)
 
 
+@dataclass
+class Report:
+    """What is told of a request: no photo, no name, no token.
+
+    Attributes:
+        call: The profile's name of the route.
+        status: Of the answer.
+        problem: Code of the problem; "" for none.
+        who: Id of the caller's token; for the log alone.
+    """
+
+    call: str = "unknown"
+    status: int = 499
+    problem: str = ""
+    who: str = ""
+
+
 class Gateway:
     """The proxy as an ASGI application, with what others add to it.
 
@@ -180,6 +198,7 @@ class Gateway:
         limits: What is taken.
         api_callers: Who may use the HTTP API; the same by default.
         shared: What several processes know together.
+        telemetry: Is told of requests; nobody is by default.
         more: Routes before the proxy's: the API, the page.
     """
 
@@ -191,6 +210,7 @@ class Gateway:
         *,
         api_callers: Callers | None = None,
         shared: Shared | None = None,
+        telemetry: Telemetry | None = None,
         more: Callable[[Gateway], list[BaseRoute]] = lambda _: [],
     ) -> None:
         self.proxy, self.callers = proxy, callers
@@ -198,7 +218,7 @@ class Gateway:
         self.limits = limits or Limits()
         self.workers = Workers(self.limits.threads, self.limits.waiting)
         self.room = Room(self.limits.body * (self.limits.threads + self.limits.waiting))
-        self.shared = shared or Shared()
+        self.shared, self.telemetry = shared or Shared(), telemetry or Telemetry()
         self.metrics, self.rate = Metrics(), Rate(self.limits.rate, self.shared)
         self.workers.watch = self.metrics.recent.inside
         methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -218,6 +238,7 @@ class Gateway:
         yield
         await self.workers.end()
         self.shared.close()
+        await asyncio.to_thread(self.telemetry.close)
         if self.proxy is not None:
             self.proxy.close()
 
@@ -225,10 +246,10 @@ class Gateway:
         log.error(json.dumps({"event": "unforeseen", "error": type(error).__name__}))
         return problem_response(error)
 
-    async def _no_route(self, _: Request, error: Exception) -> Response:
+    async def _no_route(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 404
-        self.metrics.request("unknown", status, "unknown_route", 0.0)
-        self.told("unknown", status, "unknown_route", "", 0.0)
+        with self.reporting(request) as report:
+            report.status, report.problem = status, "unknown_route"
         return problem_response(
             ProblemError(
                 "there is no such route or method", status=status, code="unknown_route", fix="see docs/gateway.md"
@@ -237,12 +258,10 @@ class Gateway:
 
     async def _passed(self, request: Request) -> Response:
         """One request through the proxy."""
-        with self.room.holding() as count:
-            return await self._answered(request, count)
+        with self.room.holding() as count, self.reporting(request) as report:
+            return await self._answered(request, count, report)
 
-    async def _answered(self, request: Request, count: Callable[[int], None]) -> Response:
-        start, who = time.monotonic(), ""
-        call = "unknown"
+    async def _answered(self, request: Request, count: Callable[[int], None], report: Report) -> Response:
         try:
             if self.proxy is None:
                 raise ProblemError(
@@ -253,25 +272,43 @@ class Gateway:
             if head.header("sec-fetch-site") in {"cross-site", "same-site"}:
                 raise ProblemError("a page of another site asks, by a browser", status=403, code="csrf")
             found = self.proxy.profile.route(head.method, head.path)
-            call = found[0].call if found else "unknown"
+            report.call = found[0].call if found else "unknown"
             rights = self.callers.rights(self.proxy, head)  # before a body is read
-            who = rights.who
-            self.rate.take(who or (request.client.host if request.client else ""))
+            report.who = rights.who
+            self.rate.take(rights.who or (request.client.host if request.client else ""))
             received = replace(head, body=await body_of(request, self.limits, count))
             proxy = self.proxy
             answer = await self.workers.run(lambda: proxy.answer(received, rights))
         except ClientDisconnect:
+            report.status = 499
             return Response(status_code=499)
         except Exception as error:  # noqa: BLE001 - every error becomes a problem document
             response = problem_response(error)
-            code = problem(error)["code"]
+            report.problem = problem(error)["code"]
         else:
-            code = ""
             headers = {**HEADERS, **answer.headers}
             response = Response(answer.body, answer.status, headers, answer.media_type)
-        self.metrics.request(call, response.status_code, code, time.monotonic() - start)
-        self.told(call, response.status_code, code, who, time.monotonic() - start)
+        report.status = response.status_code
         return response
+
+    @contextmanager
+    def reporting(self, request: Request) -> Iterator[Report]:
+        """A request, and what is to be told of it at its end: in the log, the figures and the trace."""
+        start, report = time.monotonic(), Report()
+        with self.telemetry.request(request.method, request.headers) as told:
+            try:
+                yield report
+            finally:
+                seconds = time.monotonic() - start
+                told(report.call, report.status, report.problem, seconds)
+                self.metrics.request(report.call, report.status, report.problem, seconds)
+                self.told(report.call, report.status, report.problem, report.who, seconds)
+
+    def told(self, call: str, status: int, code: str, who: str, seconds: float) -> None:
+        """One line of the log; it holds no photo, no name, no token."""
+        line = {"event": "request", "call": call, "status": status, "ms": round(seconds * 1000)}
+        more = {"problem": code, "token": who}
+        log.info(json.dumps(line | {name: value for name, value in more.items() if value}))
 
     @staticmethod
     def head(request: Request) -> Received:
@@ -280,13 +317,3 @@ class Gateway:
         path = request.scope.get("raw_path") or request.scope["path"].encode()
         query = request.scope.get("query_string", b"").decode("latin-1")
         return Received(request.method, path.decode("latin-1").split("?")[0], query, headers, b"")
-
-    def told(self, call: str, status: int, code: str, who: str, seconds: float) -> None:
-        """One line of the log; it holds no photo, no name, no token."""
-        line: dict[str, Any] = {
-            "event": "request",
-            "call": call,
-            "status": status,
-            "ms": round(seconds * 1000),
-        }
-        log.info(json.dumps(line | ({"problem": code} if code else {}) | ({"token": who} if who else {})))

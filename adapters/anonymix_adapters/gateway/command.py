@@ -173,6 +173,14 @@ def gateway(
         int,
         typer.Option(envvar=f"{_ENV}METRICS_PORT", min=0, max=65535, help="Figures on this machine; 0 for none."),
     ] = 0,
+    telemetry: Annotated[
+        bool,
+        typer.Option(
+            "--telemetry",
+            envvar=f"{_ENV}TELEMETRY",
+            help="Send traces and figures by OpenTelemetry, where its own variables say (extra telemetry).",
+        ),
+    ] = False,
     max_body: Annotated[int, typer.Option(envvar=f"{_ENV}MAX_BODY", min=1, help="Bytes of a request.")] = 12_582_912,
     threads: Annotated[int, typer.Option(envvar=f"{_ENV}THREADS", min=1, help="Requests at once.")] = 4,
     waiting: Annotated[
@@ -220,6 +228,7 @@ def gateway(
         from anonymix_adapters.gateway.proxy import Proxy
         from anonymix_adapters.gateway.recent import CountingMixer
         from anonymix_adapters.gateway.shared import Shared
+        from anonymix_adapters.gateway.telemetry import Telemetry
         from anonymix_adapters.gateway.tokens import Tokens
         from anonymix_plugin.anonymixer import Anonymixer
     from anonymix_keystore import Keystore
@@ -257,6 +266,7 @@ def gateway(
             Callers(kept if with_tokens else None),
             limits,
             api_callers=Callers(kept),
+            telemetry=Telemetry.of_environment() if telemetry else None,
             shared=Shared(kept.path.with_name("gateway-shared.db")),
             more=lambda it: [
                 Mount("/v1", Api(it, counting).app()),

@@ -26,6 +26,7 @@ from anonymix_adapters.gateway.front import AnyReply, at, filled, front_of
 from anonymix_adapters.gateway.problems import ProblemError, malformed, refused
 from anonymix_adapters.gateway.profile import Profile, Route
 from anonymix_adapters.gateway.reading import Given, Received, Understood, check_text, understand
+from anonymix_adapters.gateway.telemetry import step
 from anonymix_adapters.gateway.tokens import PREFIX
 from anonymix_adapters.interceptor import FaceMixer, KeyUse, MixerAround, ScopeRule
 from anonymix_plugin.values import CancelableFace
@@ -49,7 +50,8 @@ class _Watched(MixerAround):
         noted = _drawn.get()
         if noted is not None:
             noted[1].check(how["scope"])
-        face = super().protect(image, **how)
+        with step("mix"):
+            face = super().protect(image, **how)
         if noted is not None:
             noted[0].append(face)
         return face
@@ -412,7 +414,7 @@ class _Exchange:
             status=504, what="the back end took too long", where=where, code="back_end_timeout", retry_after=5
         )
         try:
-            with within(self.proxy._longest):
+            with within(self.proxy._longest), step("upstream"):
                 response, body = self.proxy._transport.handle_request(request), bytearray()
                 try:
                     for chunk in response.iter_bytes():

@@ -53,14 +53,14 @@ class Protected(BaseModel):
     scope: str
     key_version: int
     fingerprint: str
-    box: tuple[float, float, float, float]
+    box: Annotated[list[float], Field(min_length=4, max_length=4, description="Left, top, right, bottom.")]
 
     @classmethod
     def of(cls, face: CancelableFace) -> Self:
         """A face as it is answered."""
         image = base64.b64encode(encode_cancelable(face, "JPEG")).decode()
         version, made_by = face.key_version, face.fingerprint
-        return cls(image=image, scope=face.scope, key_version=version, fingerprint=made_by, box=face.box)
+        return cls(image=image, scope=face.scope, key_version=version, fingerprint=made_by, box=list(face.box))
 
 
 class EnrolRequest(Body):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from anonymix_adapters.gateway.problems import ProblemError
+from anonymix_adapters.gateway.telemetry import step
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ class Workers:
         self.inside += 1
         self.watch(self.inside)
         context = contextvars.copy_context()
-        future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(work))
+        future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(_stepped, work))
         future.add_done_callback(self._left)
         return await asyncio.shield(future)
 
@@ -78,3 +79,8 @@ class Workers:
         """Take nothing more, and finish what was taken."""
         self.closing = True
         await asyncio.to_thread(self._pool.shutdown, wait=True)
+
+
+def _stepped(work: Callable[[], T]) -> T:
+    with step("work"):
+        return work()

@@ -13,7 +13,7 @@ from anonymix_adapters._rest_pictures import Upload, Url, file_of
 from anonymix_adapters.sdk import Sdk
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 CLOUD: Final = "https://api.luxand.cloud/"
 
@@ -114,7 +114,7 @@ class Luxand(RestClient):
     """
 
     NAME = "luxand"
-    SDK = Sdk("httpx", ("httpx",), "luxand", ">=0.27,<1")
+    SDK = Sdk("httpx2", ("httpx2",), "luxand", ">=2.10,<3")
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ class Luxand(RestClient):
     def _files(self, call: Call[Any]) -> Mapping[str, bytes]:
         return {n: file_of(v) for n, v in call.pictures.items() if not isinstance(v, Url)}
 
-    def _failure(self, response: httpx.Response) -> Failure | None:
+    def _failure(self, response: httpx2.Response) -> Failure | None:
         try:
             content = response.json()
         except ValueError:

@@ -81,31 +81,31 @@ def exchanged(target: Any, name: str, value: Any) -> Iterator[None]:
 
 def rest_exchanges(client: RestClient, photo: bytes) -> Mapping[str, Exchange]:
     """See `Inspectable`: for our own REST clients."""
-    import httpx
+    import httpx2
 
-    def swapped(request: httpx.Request) -> httpx.Request:
+    def swapped(request: httpx2.Request) -> httpx2.Request:
         jpeg = request.read().find(_JPEG)
         content = request.content if jpeg < 0 else request.content[:jpeg] + photo
         kept = {name: value for name, value in request.headers.items() if name != "content-length"}
-        return httpx.Request(request.method, request.url, headers=kept, content=content, extensions=request.extensions)
+        return httpx2.Request(request.method, request.url, headers=kept, content=content, extensions=request.extensions)
 
-    class Swapping(httpx.BaseTransport):
-        def __init__(self, inner: httpx.BaseTransport) -> None:
+    class Swapping(httpx2.BaseTransport):
+        def __init__(self, inner: httpx2.BaseTransport) -> None:
             self._inner = inner
 
-        def handle_request(self, request: httpx.Request) -> httpx.Response:
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
             return self._inner.handle_request(swapped(request))
 
-    def hook(request: httpx.Request) -> None:
+    def hook(request: httpx2.Request) -> None:
         request.stream = swapped(request).stream
 
     http = client._http
-    other = httpx.Client(base_url=http.base_url, transport=Swapping(httpx.HTTPTransport()))
+    other = httpx2.Client(base_url=http.base_url, transport=Swapping(httpx2.HTTPTransport()))
     return {
         "a hook": lambda: exchanged(http, "event_hooks", {"request": [hook]}),
         "a transport in front": lambda: exchanged(http, "_transport", Swapping(http._transport)),
-        "another transport": lambda: exchanged(http, "_transport", Swapping(httpx.HTTPTransport())),
-        "another httpx client": lambda: exchanged(client, "_http", other),
+        "another transport": lambda: exchanged(http, "_transport", Swapping(httpx2.HTTPTransport())),
+        "another httpx2 client": lambda: exchanged(client, "_http", other),
         "nothing around": lambda: exchanged(client, "_around", None),
     }
 
