@@ -6,7 +6,6 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torchvision_nms
@@ -65,7 +64,8 @@ def _same_keys_in_every_run(request: pytest.FixtureRequest, monkeypatch: pytest.
     """What holds for nearly every key, not for each, must not fail once in a hundred runs."""
     numbers = itertools.count()
 
-    def token_bytes(size: int) -> bytes:
-        return hashlib.sha512(f"{request.node.nodeid} {next(numbers)}".encode()).digest()[:size]
+    def random_values(count: int, length: int) -> list[bytes]:
+        names = (f"{request.node.nodeid} {next(numbers)}".encode() for _ in range(count))
+        return [hashlib.sha512(name).digest()[:length] for name in names]
 
-    monkeypatch.setattr(_lifecycle, "secrets", SimpleNamespace(token_bytes=token_bytes))
+    monkeypatch.setattr(_lifecycle, "random_values", random_values)
