@@ -6,6 +6,7 @@ import json
 import os
 import re
 import unicodedata
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -252,6 +253,31 @@ class RemoteKeystore:
         told, _ = self._ask("enrolment", fields, again=True)
         return None if told["enrolment"] is None else enrolment_of(told["enrolment"])
 
+    def enrolments(
+        self,
+        scope: str | None = None,
+        *,
+        fingerprint: str | None = None,
+        guided_fingerprint: str | None = None,
+    ) -> Iterator[EnrolmentInfo]:
+        """The records in the client's scopes, page by page; see `Keystore.enrolments`."""
+        fields = {"scope": scope or "", "fingerprint": fingerprint, "guided_fingerprint": guided_fingerprint}
+        told: dict[str, Any] = {"beyond": ""}
+        while "beyond" in told:
+            told, _ = self._ask("enrolments", fields | {"beyond": told["beyond"]}, again=True)
+            yield from map(enrolment_of, told["enrolments"])
+
+    def due(
+        self,
+        scope: str | None = None,
+        *,
+        fingerprint: str | None = None,
+        guided_fingerprint: str | None = None,
+    ) -> Iterator[EnrolmentInfo]:
+        """The records in the client's scopes that leave work; see `Keystore.due`."""
+        known = {"fingerprint": fingerprint, "guided_fingerprint": guided_fingerprint}
+        return (item for item in self.enrolments(scope, **known) if item.delete or item.enrol)
+
     @property
     def references(self) -> RemoteReferences:
         """The sealed references of the store; they are opened there."""
@@ -333,7 +359,7 @@ def _seconds(grace: timedelta | None) -> float | None:
 
 
 def _where(fields: dict[str, Any], service: str) -> str:
-    if "scope" not in fields:
+    if not fields.get("scope"):
         return service
     name = f"subject {fields['subject']!r}" if "subject" in fields else "the gallery"
     return f"{name} in scope {fields['scope']!r}"

@@ -49,6 +49,9 @@ log: Final = logging.getLogger("anonymix.keyservice")
 PEER: Final = "anonymix_peer"  # where a request's state holds the client's certificate
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 
+_ROOM: Final = MOST_BYTES // 2  # for records in an answer; one more may be as large as a request
+_ROWS: Final = 2_000  # looked at for one answer
+
 Told: TypeAlias = tuple[Mapping[str, Any], bytes]
 
 
@@ -68,6 +71,8 @@ class Ask(BaseModel):
     entry: str = ""
     gallery: bool = False
     fingerprint: str = ""
+    guided_fingerprint: str = ""
+    beyond: str = ""
     subspace: str = ""
     replace: bool = True
     seen: str = ""
@@ -167,6 +172,21 @@ class _Call:
         hidden = found is None or not self.role.covers(found.scope)
         return {"enrolment": None if found is None or hidden else enrolment_told(found)}, b""
 
+    def enrolments(self) -> Told:
+        """As many records as there is room for, and where to go on."""
+        found: list[dict[str, Any]] = []
+        ask, room, last = self.ask, _ROOM, ""
+        known = {"fingerprint": ask.fingerprint or None, "guided_fingerprint": ask.guided_fingerprint or None}
+        rows = self.store.enrolments(ask.scope or None, **known, beyond=ask.beyond)
+        for count, item in enumerate(rows):
+            if room < 0 or count == _ROWS:
+                return {"enrolments": found, "beyond": last}, b""
+            if self.role.covers(item.scope):
+                found.append(enrolment_told(item))
+                room -= len(json.dumps(found[-1]))
+            last = item.entry
+        return {"enrolments": found}, b""
+
     # --- references -------------------------------------------------------------------------------
 
     def references_enabled(self) -> Told:
@@ -188,7 +208,7 @@ class _Call:
         return {}, b""
 
 
-_ANY_SCOPE: Final = {"mark-removed", "enrolment", "state"}
+_ANY_SCOPE: Final = {"mark-removed", "enrolment", "enrolments", "state"}
 OPERATIONS: Final[Mapping[str, tuple[Right | None, Callable[[_Call], Told]]]] = {
     "current": ("read", _Call.current),
     "current-or-issue": ("read", _Call.current_or_issue),
@@ -202,6 +222,7 @@ OPERATIONS: Final[Mapping[str, tuple[Right | None, Callable[[_Call], Told]]]] = 
     "record-enrolment": ("records", _Call.record_enrolment),
     "mark-removed": ("records", _Call.mark_removed),
     "enrolment": ("records", _Call.enrolment),
+    "enrolments": ("records", _Call.enrolments),
     "references-enabled": ("read", _Call.references_enabled),
     "keep-reference": ("references", _Call.keep_reference),
     "read-reference": ("references", _Call.read_reference),

@@ -220,10 +220,18 @@ class Bulk(Base):
         *,
         fingerprint: str | None = None,
         guided_fingerprint: str | None = None,
+        beyond: str = "",
     ) -> Iterator[EnrolmentInfo]:
-        """All enrolment records, page by page; what is due is told as by ``due``."""
-        fingerprints = _fingerprints(fingerprint, guided_fingerprint)
-        return _enrolments.walk(self._core, scope=scope, fingerprints=fingerprints, due=False)
+        """All enrolment records in the order of their names, page by page; what is due is told as by ``due``.
+
+        Args:
+            scope: This scope alone.
+            fingerprint: As for ``due``.
+            guided_fingerprint: As for ``due``.
+            beyond: Only records after the one of this name: ``EnrolmentInfo.entry``.
+        """
+        fingerprints, beyond = _fingerprints(fingerprint, guided_fingerprint), _asked.text(beyond, "beyond")
+        return _enrolments.walk(self._core, scope=scope, fingerprints=fingerprints, due=False, beyond=beyond)
 
     def enrolments_of(
         self,

@@ -172,12 +172,19 @@ def _tag_named(entry: str, name: str = "entry") -> bytes:
 
 
 def walk(
-    core: Core, *, scope: str | None, fingerprints: Container[str] | None, due: bool, of: Who | None = None
+    core: Core,
+    *,
+    scope: str | None,
+    fingerprints: Container[str] | None,
+    due: bool,
+    of: Who | None = None,
+    beyond: str = "",
 ) -> Iterator[EnrolmentInfo]:
-    """All records, those of a subject or of a gallery key, or those that are due.
+    """All records, those of a subject or of a gallery key, or those that are due; from one of them on.
 
     They come page by page; each page is read afresh.
     """
+    first = _tag_named(beyond, "beyond")
     with core.lock:
         wanted = None if scope is None else find_scope(core.db, core.keys, checked(scope, "scope"))
     if scope is not None and wanted is None:
@@ -189,7 +196,7 @@ def walk(
         condition, values = f" AND e.{column} = ?", (of.tag,)
 
     def page(db: Database, keys: KeyRing, after: EnrolmentInfo | None) -> list[EnrolmentInfo]:
-        entry = b"" if after is None else bytes.fromhex(after.entry)
+        entry = first if after is None else bytes.fromhex(after.entry)
         records = db.rows(f"{_JOINED} > ?{condition} ORDER BY e.entry LIMIT ?", (entry, *values, PAGE))
         return [_info(keys, raw, fingerprints, db.where) for raw in records]
 

@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import pytest
 from service_rig import ServiceRig
 
+from anonymix_adapters.interceptor import EnrolmentRegistry
 from anonymix_keystore import (
     InvalidRequestError,
     InvalidSubjectError,
@@ -218,6 +219,26 @@ def test_records_of_other_scopes_are_neither_shown_nor_touched(rig: ServiceRig) 
     assert remote.enrolment(**place) is not None
 
 
+def test_records_are_listed_page_by_page_in_the_scopes_of_the_client(own: ServiceRig) -> None:
+    with own.opened_store() as store:
+        for scope, count in (("staff", 150), ("secret", 3)):
+            version = store.current_or_issue("alice", scope).version
+            for number in range(count):
+                how = {"adapter": "a", "collection": "c" * 400, "external_id": f"{scope} {number}"}
+                store.record_enrolment("alice", scope, **how, version=version, fingerprint="f")
+        store.rotate("alice", "secret")
+    own.start()
+    remote, clerk = own.client(), own.client("clerk")
+    assert isinstance(remote, EnrolmentRegistry)
+    with own.opened_store() as store:
+        assert list(remote.enrolments()) == list(store.enrolments())
+        assert list(remote.enrolments("secret")) == list(store.enrolments("secret"))
+        assert list(clerk.enrolments()) == list(store.enrolments("staff"))
+        assert list(remote.due(fingerprint="f")) == list(store.due(fingerprint="f"))
+        assert len(list(clerk.due("staff", fingerprint="other"))) == 150
+    assert list(clerk.due()) == list(clerk.enrolments("secret")) == []
+
+
 def test_references_are_made_and_opened_by_whoever_may(own: ServiceRig) -> None:
     with own.opened_store() as store:
         store.originals.enable(own.second)
@@ -268,7 +289,7 @@ def test_logs_and_figures_hold_no_subject_scope_or_key(own: ServiceRig) -> None:
 
 def test_what_only_the_machine_of_the_store_does_says_where(rig: ServiceRig) -> None:
     remote = rig.client()
-    for name in ("backup", "audit", "forget", "rotate_all", "originals", "due", "list", "verify"):
+    for name in ("backup", "audit", "forget", "rotate_all", "originals", "list", "verify"):
         assert not hasattr(remote, name)
         with pytest.raises(NotOfferedError, match="machine of the store"):
             getattr(remote, name)

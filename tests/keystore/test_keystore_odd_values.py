@@ -172,6 +172,7 @@ PARAMETERS: dict[str, tuple[str, Right]] = {
     "subspace": ("text", lambda s: "s"),
     "key": ("key", lambda s: s.store.issue(f"k{secrets.token_hex(8)}")),
     "entry": ("text", lambda s: "00" * 32),
+    "beyond": ("text", lambda s: "00" * 32),
     "collection": ("id", lambda s: "c"),
     "external_id": ("id", lambda s: "e"),
     "version": ("whole", lambda s: 1),

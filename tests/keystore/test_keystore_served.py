@@ -106,3 +106,15 @@ def test_a_record_is_found_by_its_name(store: Keystore) -> None:
     assert store.enrolment_named("00" * 32) is None
     with pytest.raises(InvalidRequestError):
         store.enrolment_named("no hex")
+
+
+def test_records_are_listed_from_one_on(store: Keystore) -> None:
+    version = store.issue("alice").version
+    for number in range(5):
+        how = {"adapter": "a", "collection": "c", "external_id": number}
+        store.record_enrolment("alice", **how, version=version, fingerprint="f")
+    names = [item.entry for item in store.enrolments()]
+    assert names == sorted(names)
+    assert [item.entry for item in store.enrolments(beyond=names[2])] == names[3:]
+    with pytest.raises(InvalidRequestError, match="beyond"):
+        list(store.enrolments(beyond="no hex"))
