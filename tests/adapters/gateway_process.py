@@ -78,7 +78,7 @@ class Process:
         )
         os.close(reading)
         self.said: list[str] = []
-        self.metrics = ""
+        self.metrics, self.figures = "", 0
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
