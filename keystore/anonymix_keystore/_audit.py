@@ -15,6 +15,8 @@ from anonymix_keystore._header import GENESIS, Header
 PAGE = 500
 # The one action that may leave a gap in the numbers: a rollback that was knowingly accepted.
 ACCEPT_ROLLBACK = "accept-rollback"
+ERASE_DAMAGED = "erase-damaged"  # rows that failed authentication were erased with what they belonged to
+ACCEPT_DAMAGE = "accept-damage"  # somebody took the store as it is, knowingly
 Revoked = tuple[bytes, int]  # alias of the subject, version; version 0 stands for every version
 
 

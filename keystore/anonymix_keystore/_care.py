@@ -95,6 +95,25 @@ class Care(Base):
         with self._core.connection() as (db, keys):
             return verify(db, keys, self._core.anchor)
 
+    def accept_damage(self, reason: str) -> dict[str, int]:
+        """Take the store as it is after damage, where no backup is to be restored.
+
+        Originals, references, their switches and enrolment records that fail authentication are erased. Rows
+        that are missing stay missing: from now on the full check takes what is left as right. So look for
+        the cause first, and at back ends for entries that no record tells of any more.
+
+        Args:
+            reason: For the audit trail; not empty.
+
+        Returns:
+            Rows erased, by table.
+
+        Raises:
+            DamagedError: A key, a subject, a scope or a job fails authentication: revoke or forget the
+                subject, or restore a backup.
+        """
+        return _erasure.accept_damage(self._core, _asked.text(reason, "reason", empty=False))
+
     @property
     def unscrubbed(self) -> bool:
         """Whether erased bytes may still be in the write-ahead log.

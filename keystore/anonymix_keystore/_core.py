@@ -7,10 +7,12 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from anonymix_keystore import _anchor, _audit, _clock, _header, _schema
 from anonymix_keystore._anchor import Anchor, compare
@@ -34,6 +36,7 @@ T = TypeVar("T")
 
 USES_KEPT = 1_000
 SCRUB_SECONDS = 0.05  # how long a change waits, once, for readers before erased bytes leave the log
+_SHORT = 32  # bytes; tags are as long, and stand in other rows, too
 TURN_SECONDS = 0.005  # a pause between two batches, in which other writers get their turn
 
 
@@ -50,6 +53,25 @@ def acting_as(actor: str) -> Iterator[None]:
         _acting.reset(before)
 
 
+@dataclass(frozen=True, slots=True)
+class Erased(Generic[R]):
+    """What a change took away: rows, and records that failed authentication, of which nothing is believed."""
+
+    rows: list[R]
+    damaged: list[Sequence[Any]]
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return len(self.rows) + len(self.damaged)
+
+    @property
+    def values(self) -> set[bytes]:
+        """Their long values, as bytes to look for in the file."""
+        records: list[Sequence[Any]] = [*self.rows, *self.damaged]
+        return {value for record in records for value in record if isinstance(value, bytes) and len(value) > _SHORT}
+
+
 class Change:
     """One step: what is written in it stands together with its audit lines, or not at all."""
 
@@ -63,6 +85,7 @@ class Change:
         self.wrap = header.wrap
         self.touched: set[bytes] = set()  # tags whose cached keys are stale
         self.erased = False
+        self.damaged: Counter[str] = Counter()  # rows that failed authentication and were erased, by table
         self.made = False  # whether it is durable, whatever fails after it
         # Whether bytes erased by an earlier change are still in the log, which nobody else can
         # write to or empty while this step holds the write lock.
@@ -107,11 +130,41 @@ class Change:
             records.append(table.primary(row))
         self.db.many(table.delete, records)
 
+    def erase(self, table: Table[R], condition: str, values: Sequence[Any] = ()) -> Erased[R]:
+        """Take away all rows that a condition finds, those that fail authentication as well.
+
+        Getting rid of something must not depend on whether it is whole. What a damaged row had added to the
+        sum over all rows is not known and stays in it, so that the full check still tells.
+        """
+        return self.erase_records(table, self.db.rows(f"{table.select} WHERE {condition}", values))
+
+    def erase_records(self, table: Table[R], records: Sequence[Sequence[Any]]) -> Erased[R]:
+        """Take away rows that were read, those that fail authentication as well."""
+        rows, damaged = table.sift(self.keys, records)
+        self.delete_all(table, rows)
+        self._take_away(table, damaged)
+        found = Erased([row for row, _ in rows], damaged)
+        self.erased = self.erased or bool(found.count)
+        return found
+
+    def erase_damaged(self, table: Table[R]) -> None:
+        """Take away all rows that fail authentication."""
+        self._take_away(table, list(table.damaged(self.db, self.keys)))
+
+    def _take_away(self, table: Table[R], records: Sequence[Sequence[Any]]) -> None:
+        self.db.many(table.delete, [table.primary(record) for record in records])
+        self.damaged[table.name] += len(records)
+        self.erased = self.erased or bool(records)
+
     def note(self, action: str, **facts: Any) -> None:
         """Add a line to the audit trail."""
         content = {"action": action, "actor": self._actor, "time": self.now, **facts}
         self._head = _audit.append(self.db, self.keys, self.epoch, self._head, content)
         self._seq += 1
+
+    def accept_sum(self, tally: int) -> None:
+        """Take another sum over all rows as right (damage is being accepted)."""
+        self._tally = tally
 
     def skip_to(self, epoch: int) -> None:
         """Let the next line bear a number after this one (a rollback is being accepted)."""
@@ -119,6 +172,8 @@ class Change:
 
     def finish(self) -> None:
         """Write the header."""
+        if damaged := +self.damaged:
+            self.note(_audit.ERASE_DAMAGED, rows=dict(damaged))
         self.header = _header.replace(
             self.header,
             epoch=self._seq,
@@ -286,9 +341,9 @@ class Core:
     def _write_uses(self, change: Change, used: Mapping[bytes, int]) -> None:
         rows = []
         for tag, day in used.items():
-            record = change.db.row(f"{HEADS.select} WHERE tag = ?", (tag,))
-            if record is not None:
-                head, weight = HEADS.check(change.keys, record, change.db.where)
+            # A damaged one is told where it is read; here it would stop everybody's changes.
+            found, _ = HEADS.sift(change.keys, change.db.rows(f"{HEADS.select} WHERE tag = ?", (tag,)))
+            for head, weight in found:
                 if head.used < day:
                     rows.append((head._replace(used=day), weight))
         change.update_all(HEADS, rows)

@@ -18,10 +18,14 @@ from anonymix_keystore._errors import (
     InvalidRequestError,
     WrongKeyError,
 )
-from anonymix_keystore._lifecycle import Who, find_scope, need_head, not_active
+from anonymix_keystore._lifecycle import Who, find_scope, need_head, not_active, unknown_key
 from anonymix_keystore._names import checked
 from anonymix_keystore._rows import ENROLMENTS, HEADS, KEYS, PAGE, Enrolment, Head, Key, Purpose, State
 
+RECORDS = (
+    "restore a backup with the store's anchor; or give the damaged records up (anonymix keys accept-damage,"
+    " store.accept_damage) and look through the back ends"
+)
 _WIDTH = ENROLMENTS.width
 _HEAD_END = _WIDTH + HEADS.width
 _JOINED = (
@@ -179,10 +183,15 @@ def walk(
     due: bool,
     of: Who | None = None,
     beyond: str = "",
+    damaged: list[DamagedError] | None = None,
 ) -> Iterator[EnrolmentInfo]:
     """All records, those of a subject or of a gallery key, or those that are due; from one of them on.
 
     They come page by page; each page is read afresh.
+
+    Raises:
+        DamagedError: A record, or the key that it was made with, fails authentication, and no list was given
+            to put that on.
     """
     first = _tag_named(beyond, "beyond")
     with core.lock:
@@ -195,12 +204,24 @@ def walk(
         column = "holder" if of.purpose is Purpose.GALLERY else "subject"
         condition, values = f" AND e.{column} = ?", (of.tag,)
 
-    def page(db: Database, keys: KeyRing, after: EnrolmentInfo | None) -> list[EnrolmentInfo]:
-        entry = first if after is None else bytes.fromhex(after.entry)
-        records = db.rows(f"{_JOINED} > ?{condition} ORDER BY e.entry LIMIT ?", (entry, *values, PAGE))
-        return [_info(keys, raw, fingerprints, db.where) for raw in records]
+    def page(
+        db: Database, keys: KeyRing, after: tuple[bytes, EnrolmentInfo | None]
+    ) -> list[tuple[bytes, EnrolmentInfo | None]]:
+        records = db.rows(f"{_JOINED} > ?{condition} ORDER BY e.entry LIMIT ?", (after[0], *values, PAGE))
+        return [(raw[0], looked_at(keys, raw, db.where)) for raw in records]
 
-    for item in core.pages(page, None):
+    def looked_at(keys: KeyRing, raw: tuple[Any, ...], where: str) -> EnrolmentInfo | None:
+        try:
+            return _info(keys, raw, fingerprints, where)
+        except DamagedError as error:
+            if damaged is None:
+                raise DamagedError(error.what, where=where, fix=RECORDS) from None
+            damaged.append(error)
+            return None
+
+    for _, item in core.pages(page, (first, None)):
+        if item is None:
+            continue
         if item.delete or item.enrol or not due:
             yield item
 
@@ -225,6 +246,31 @@ def _info(keys: KeyRing, raw: tuple[Any, ...], fingerprints: Container[str] | No
     row, _ = ENROLMENTS.check(keys, raw[:_WIDTH], where)
     head, key = _holder(keys, raw, where)
     return info(keys, row, head, key, fingerprints=fingerprints, where=where)
+
+
+def last_info(keys: KeyRing, db: Database, record: tuple[Any, ...], holder: Who) -> EnrolmentInfo | None:
+    """A record of which this is the last that is heard, though it or its key may be damaged.
+
+    Of a damaged one only what is sealed is believed: whose entry it is, and where.
+
+    Returns:
+        The entry that is still in a back end; None where it was deleted there.
+
+    Raises:
+        KeystoreError: It can't be told which entry it is.
+    """
+    rows, _ = ENROLMENTS.sift(keys, [record])
+    row = rows[0][0] if rows else Enrolment(record[0], holder.tag, holder.tag, 0, "", record[5], 0, 0, 0)
+    if row.removed:
+        return None
+    heads, _ = HEADS.sift(keys, db.rows(f"{HEADS.select} WHERE tag = ?", (row.holder,)))
+    found, _ = KEYS.sift(keys, db.rows(f"{KEYS.select} WHERE tag = ? AND version = ?", (row.holder, row.version)))
+    key = found[0][0] if found else unknown_key(row.holder, row.version)
+    head = heads[0][0] if heads else Head(row.holder, 0, b"", 0, b"", row.version, row.version, 0, 0)
+    item = info(keys, row, head, key, fingerprints=None, where=db.where)
+    if (item.subject, item.scope) != (holder.subject, holder.scope):
+        raise DamagedError("an enrolment is another subject's", where=db.where)
+    return item
 
 
 def _holder(keys: KeyRing, raw: tuple[Any, ...], where: str) -> tuple[Head, Key]:

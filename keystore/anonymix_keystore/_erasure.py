@@ -7,12 +7,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Any
 
-from anonymix_keystore import _jobs, _lifecycle
+from anonymix_keystore import _audit, _jobs, _lifecycle
 from anonymix_keystore._clock import DAY
-from anonymix_keystore._core import Change, Core
+from anonymix_keystore._core import Change, Core, Erased
 from anonymix_keystore._database import Database
-from anonymix_keystore._enrolments import EnrolmentInfo, info
+from anonymix_keystore._enrolments import EnrolmentInfo, last_info
 from anonymix_keystore._errors import ClockError, KeystoreError, UnknownSubjectError
 from anonymix_keystore._lifecycle import Ending, Who, subject_in
 from anonymix_keystore._names import checked
@@ -22,13 +23,15 @@ from anonymix_keystore._rows import (
     KEYS,
     ORIGINALS,
     PAGE,
+    REFERENCE_SCOPES,
     REFERENCES,
     RENEWALS,
     SCOPES,
-    Enrolment,
+    TABLES,
     Key,
     Purpose,
     State,
+    Table,
 )
 
 
@@ -54,6 +57,10 @@ class ForgetReceipt:
             in the file, or may be in its write-ahead log; 0 unless somebody who was reading kept the
             log from being emptied (``Keystore.unscrubbed`` tells when it is), or the file could not be
             read again.
+        damaged: Rows among those erased that failed authentication; `anonymix keys verify` goes on telling
+            of them.
+        unlisted: Entries that may be in back ends still and can't be named, since their records were
+            damaged. Look for the person there.
     """
 
     aliases: tuple[str, ...]
@@ -68,6 +75,8 @@ class ForgetReceipt:
     time: datetime
     rows_left: int
     traces_left: int
+    damaged: int = 0
+    unlisted: int = 0
 
     @property
     def clean(self) -> bool:
@@ -123,6 +132,7 @@ class _Erased:
         self._aliases: list[str] = []
         self._scopes: list[str] = []
         self._entries: list[EnrolmentInfo] = []
+        self._unlisted = 0
         self._counts = {"keys": 0, "enrolments": 0, "originals": 0, "references": 0}
         for who in whos:
             self._take(who)
@@ -140,58 +150,31 @@ class _Erased:
     def _take(self, who: Who) -> None:
         """Delete what belongs to the person in one scope."""
         change, db, ring = self._change, self._change.db, self._change.keys
-        enrolments = [
-            ENROLMENTS.check(ring, raw, db.where)
-            for raw in db.rows(f"{ENROLMENTS.select} WHERE subject = ?", (who.tag,))
-        ]
-        self._entries += [item for row, _ in enrolments if not row.removed and (item := self._info(row))]
-        originals = [
-            ORIGINALS.check(ring, raw, db.where) for raw in db.rows(f"{ORIGINALS.select} WHERE subject = ?", (who.tag,))
-        ]
-        references = [
-            REFERENCES.check(ring, raw, db.where) for raw in db.rows(f"{REFERENCES.select} WHERE tag = ?", (who.tag,))
-        ]
-        renewals = [
-            RENEWALS.check(ring, raw, db.where) for raw in db.rows(f"{RENEWALS.select} WHERE subject = ?", (who.tag,))
-        ]
-        head = _lifecycle.find_head(db, ring, who)
-        keys: list[tuple[Key, int]] = []
-        if head is not None:
-            keys = _lifecycle.find_keys(db, ring, head[0])
-            change.delete_all(HEADS, [head])
-            self._aliases.append(head[0].alias.hex())
-            self._moves.append([head[0].alias.hex(), head[0].latest, 0])
-            self._needles += [who.tag, head[0].alias]
-        if head is not None or enrolments or originals:
+        for raw in db.rows(f"{ENROLMENTS.select} WHERE subject = ?", (who.tag,)):
+            try:
+                if (entry := last_info(ring, db, raw, who)) is not None:
+                    self._entries.append(entry)
+            except KeystoreError:
+                self._unlisted += 1
+        heads = change.erase(HEADS, "tag = ?", (who.tag,))
+        erased: dict[str, Erased[Any]] = {
+            "keys": change.erase(KEYS, "tag = ?", (who.tag,)),
+            "enrolments": change.erase(ENROLMENTS, "subject = ?", (who.tag,)),
+            "originals": change.erase(ORIGINALS, "subject = ?", (who.tag,)),
+            "references": change.erase(REFERENCES, "tag = ?", (who.tag,)),
+        }
+        self._needles += change.erase(RENEWALS, "subject = ?", (who.tag,)).values
+        for head in heads.rows:  # of a damaged one the alias is not believed: it may be another's
+            self._aliases.append(head.alias.hex())
+            self._moves.append([head.alias.hex(), head.latest, 0])
+            self._needles += [who.tag, head.alias]
+        if heads.count or any(found.count for found in erased.values()):
             self._scopes.append(who.scope)
-        change.delete_all(KEYS, keys)
-        change.delete_all(ENROLMENTS, enrolments)
-        change.delete_all(ORIGINALS, originals)
-        change.delete_all(REFERENCES, references)
-        change.delete_all(RENEWALS, renewals)
-        self._needles += [key.wrapped for key, _ in keys if key.wrapped is not None]
-        self._needles += [row.detail for row, _ in enrolments]
-        self._needles += [row.wrapped for row, _ in originals]
-        self._needles += [row.sealed for row, _ in references]
-        self._needles += [row.detail for row, _ in renewals]
+        for name, found in erased.items():
+            self._counts[name] += found.count
+            self._needles += found.values
         self._tags.append(who.tag)
         change.touched.add(who.tag)
-        erased: dict[str, Sequence[object]] = {
-            "keys": keys,
-            "enrolments": enrolments,
-            "originals": originals,
-            "references": references,
-        }
-        for name, rows in erased.items():
-            self._counts[name] += len(rows)
-
-    def _info(self, row: Enrolment) -> EnrolmentInfo:
-        db, ring = self._change.db, self._change.keys
-        head_record = db.row(f"{HEADS.select} WHERE tag = ?", (row.holder,))
-        key_record = db.row(f"{KEYS.select} WHERE tag = ? AND version = ?", (row.holder, row.version))
-        head, _ = HEADS.check(ring, head_record or (None,), db.where)
-        key, _ = KEYS.check(ring, key_record or (None,), db.where)
-        return info(ring, row, head, key, fingerprints=None, where=db.where)
 
     def write(self, reason: str) -> None:
         """Put it on record."""
@@ -226,6 +209,8 @@ class _Erased:
             time=datetime.fromtimestamp(self._change.now, UTC),
             rows_left=rows,
             traces_left=left,
+            damaged=self._change.damaged.total(),
+            unlisted=self._unlisted,
         )
 
     def _rows(self, db: Database) -> int:
@@ -331,14 +316,31 @@ def expire(core: Core) -> int:
                 f" AND k.state = {State.RETIRED:d} AND k.until <= ? ORDER BY k.tag, k.version LIMIT {PAGE}",
                 (*after, change.now),
             )
-            rows = KEYS.check_all(change.keys, [record[: KEYS.width] for record in page], change.db.where)
-            heads = HEADS.check_all(change.keys, [record[KEYS.width :] for record in page], change.db.where)
+            rows, moves = [], []
+            for record in page:
+                keys, _ = KEYS.sift(change.keys, [record[: KEYS.width]])
+                heads, _ = HEADS.sift(change.keys, [record[KEYS.width :]])
+                if keys and heads:  # a damaged one is not believed, and stops nobody else's
+                    rows.append(keys[0])
+                    moves.append([heads[0][0].alias.hex(), keys[0][0].version, 0])
             if rows:
                 _lifecycle.end_all(change, rows, Ending(State.DESTROYED))
-                moves = [[head.alias.hex(), key.version, 0] for (key, _), (head, _) in zip(rows, heads, strict=True)]
                 change.note("expire", keys=moves)
         total += len(rows)
         if len(page) < PAGE:
             return total
-        after = (rows[-1][0].tag, rows[-1][0].version)
+        after = page[-1][:2]
         core.give_way()
+
+
+def accept_damage(core: Core, reason: str) -> dict[str, int]:
+    """Erase what fails authentication and nothing hangs on, and take the sum over what is left as right."""
+    with core.change() as change:
+        leaves: tuple[Table[Any], ...] = (ENROLMENTS, ORIGINALS, REFERENCES, REFERENCE_SCOPES)
+        for table in leaves:
+            change.erase_damaged(table)
+        erased = dict(+change.damaged)
+        change.accept_sum(sum(weight for table in TABLES for _, weight in table.every(change.db, change.keys)))
+        change.damaged.clear()  # this line tells of them
+        change.note(_audit.ACCEPT_DAMAGE, rows=erased, reason=reason)
+    return erased

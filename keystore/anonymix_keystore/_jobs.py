@@ -20,7 +20,7 @@ from anonymix_keystore._errors import (
     WrongKeyError,
 )
 from anonymix_keystore._lifecycle import Ending, Living, key_context, moment
-from anonymix_keystore._rows import HEADS, JOBS, KEYS, Job, Key, State
+from anonymix_keystore._rows import HEADS, JOBS, KEYS, Columns, Job, Key, State
 
 ROTATE, REWRAP = "rotate", "rewrap"
 MOST_PER_BATCH = 10_000
@@ -229,7 +229,9 @@ def _ended(change: Change, job: Job, params: dict[str, Any]) -> Job:
 def forget_tags(change: Change, tags: Iterable[bytes]) -> None:
     """Take subjects, whose heads are deleted already, out of the jobs that wait to be resumed."""
     gone = set(tags)
-    for job, weight in _load(change.db, change.keys, "finished = 0"):
+    # One that is damaged can't be resumed; what it holds is sealed.
+    jobs, _ = JOBS.sift(change.keys, change.db.rows(f"{JOBS.select} WHERE finished = 0"))
+    for job, weight in jobs:
         params = _params(change.keys, job)
         if params.get("tags") is not None:
             params["tags"] = [tag for tag in params["tags"] if bytes.fromhex(tag) not in gone]
@@ -265,9 +267,21 @@ def _subjects(change: Change, cursor: bytes, tags: Sequence[bytes], params: dict
         keys = sorted(db.among(f"{KEYS.select} WHERE true{_LIVING} AND tag IN", tags))
     found = {record[0] for record in heads}
     keys = [record for record in keys if record[0] in found]
-    subjects = Living(*HEADS.check_columns(ring, heads, db.where), *KEYS.check_columns(ring, keys, db.where))
+    subjects = Living(*HEADS.check_columns(ring, heads, db.where), *_keys_of(change, keys, params))
     living = set(subjects.keys[0])
     return subjects.those([tag in living for tag in subjects.heads[0]])
+
+
+def _keys_of(change: Change, records: Sequence[Sequence[Any]], params: dict[str, Any]) -> tuple[Columns, list[int]]:
+    """Living keys; where all of a subject's end for good, a damaged one ends with them."""
+    try:
+        return KEYS.check_columns(change.keys, records, change.db.where)
+    except DamagedError:
+        if params.get("state") != State.COMPROMISED.public.value:
+            raise
+    rows, damaged = KEYS.sift(change.keys, records)
+    rows = sorted(rows + [(_lifecycle.unknown_key(record[0], record[1]), 0) for record in damaged])
+    return list(zip(*(row for row, _ in rows), strict=True)), [weight for _, weight in rows]
 
 
 def _rotate(change: Change, job: Job, params: dict[str, Any], subjects: Living) -> int:

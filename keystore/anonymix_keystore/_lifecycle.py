@@ -39,6 +39,7 @@ from anonymix_keystore._values import KeyInfo, SubjectKey
 
 ALIAS_BYTES = 16
 PAGE = 500
+_UNKNOWN = b""  # in place of the material of a key whose row fails authentication
 _HEAD_WIDTH = HEADS.width
 _HEAD_ACTIVE = Head._fields.index("active")
 _CURRENT = "SELECT h.*, k.* FROM heads h LEFT JOIN keys k ON k.tag = h.tag AND k.version = h.active WHERE h.tag = ?"
@@ -188,6 +189,22 @@ def find_keys(db: Database, keys: KeyRing, head: Head) -> list[tuple[Key, int]]:
     if [row.version for row, _ in found] != list(range(1, head.latest + 1)):
         raise DamagedError("versions of a key are missing", where=db.where, fix=RESTORE)
     return found
+
+
+def keys_to_end(change: Change, head: Head) -> list[tuple[Key, int]]:
+    """All versions of a subject's key that are there, ascending, with weights: for getting rid of them.
+
+    A damaged one stands as a living one of which nothing is known but its number, with the weight 0: it is
+    replaced, and what it had added to the sum over all rows stays in it.
+    """
+    records = change.db.rows(f"{KEYS.select} WHERE tag = ?", (head.tag,))
+    found, damaged = KEYS.sift(change.keys, records)
+    return sorted(found + [(unknown_key(head.tag, record[1]), 0) for record in damaged])
+
+
+def unknown_key(tag: bytes, version: int) -> Key:
+    """What stands for a key whose row fails authentication while it is got rid of."""
+    return Key(tag, version, State.ACTIVE, 0, 0, 0, 0, 0, _UNKNOWN)
 
 
 def unwrap(db: Database, keys: KeyRing, who: Who, head: Head, key: Key) -> SubjectKey:
@@ -399,22 +416,20 @@ def end_columns(change: Change, keys: Columns, weights: Sequence[int], ending: E
         until = ending.until
     else:
         change.erased = True
+        change.damaged[KEYS.name] += sum(one == _UNKNOWN for one in sealed)
         erase_references(change, tags, versions)
         wraps, sealed = [0] * count, [None] * count
     state, untils, ended = ([fact] * count for fact in (ending.state.value, until, change.now))
     change.update_columns(KEYS, (tags, versions, state, created, epochs, untils, ended, wraps, sealed), weights)
 
 
-def erase_references(change: Change, tags: Sequence[bytes], versions: Sequence[int]) -> int:
-    """Erase the references of some versions of keys; returns how many there were."""
+def erase_references(change: Change, tags: Sequence[bytes], versions: Sequence[int] | None = None) -> int:
+    """Erase the references of some versions of keys, or of all, damaged ones as well; returns how many there were."""
     records = change.db.among(f"{REFERENCES.select} WHERE tag IN", list(set(tags)))
-    found = REFERENCES.check_all(change.keys, records, change.db.where)
-    if found:
+    if versions is not None:
         places = set(zip(tags, versions, strict=True))
-        found = [(row, weight) for row, weight in found if (row.tag, row.version) in places]
-        change.delete_all(REFERENCES, found)
-        change.erased = change.erased or bool(found)
-    return len(found)
+        records = [record for record in records if tuple(record[:2]) in places]
+    return change.erase_records(REFERENCES, records).count
 
 
 def not_active(change: Change, who: Who, head: Head, version: int) -> KeystoreError:
@@ -468,6 +483,8 @@ def rotate_all(change: Change, subjects: Living, ending: Ending) -> tuple[list[A
     if ending.state is State.RETIRED:  # one that is retired already has a date of its own
         keys, weights = _compressed([state != State.RETIRED for state in keys[2]], keys, weights)
     end_columns(change, keys, weights, ending)
+    if ending.state is not State.RETIRED:
+        erase_references(change, tags)  # those of a version whose row is gone as well
     materials = insert_keys(change, tags, scopes, purposes, versions)
     change.touched.update(tags)
     return list(zip(map(bytes.hex, aliases), active, versions, strict=True)), materials
@@ -476,7 +493,8 @@ def rotate_all(change: Change, subjects: Living, ending: Ending) -> tuple[list[A
 def rotate(change: Change, who: Who, ending: Ending, reason: str) -> SubjectKey:
     """Replace the key of one subject."""
     head, weight = need_head(change.db, change.keys, who)
-    keys = find_keys(change.db, change.keys, head)
+    breach = ending.state is State.COMPROMISED
+    keys = keys_to_end(change, head) if breach else find_keys(change.db, change.keys, head)
     living = [(key, weight) for key, weight in keys if key.wrapped is not None]
     if not living:
         raise KeyRevokedError("there is no living key to rotate", where=who.where, fix="issue a new one")
@@ -492,16 +510,21 @@ def withdraw(
 ) -> list[int]:
     """Retire the active key, or erase some or all living ones; returns the versions concerned."""
     head, weight = need_head(change.db, change.keys, who)
-    keys = find_keys(change.db, change.keys, head)
     if version is not None and not 1 <= version <= head.latest:
         raise UnknownVersionError(f"there is no version {version}", where=who.where)
     if ending.state is State.RETIRED:
+        keys = find_keys(change.db, change.keys, head)
         chosen = [item for item in keys if item[0].version == head.active]
         if not chosen:
             raise _no_active(change.db, change.keys, who, head)
     else:
+        keys = keys_to_end(change, head)
         chosen = [item for item in keys if item[0].wrapped is not None and version in {None, item[0].version}]
-    versions = [key.version for key, _ in chosen]
+    # A version whose row was taken away can't be erased, but an older file may hold it: it counts, too.
+    lost = set(range(1, head.latest + 1)) - {key.version for key, _ in keys}
+    versions = sorted({key.version for key, _ in chosen} | {one for one in lost if version in {None, one}})
+    if ending.state is not State.RETIRED and version is None:
+        erase_references(change, [head.tag])  # those of a version whose row is gone as well
     if versions:
         end_all(change, chosen, ending)
         if head.active in versions:

@@ -121,16 +121,14 @@ class Originals:
         Scopes that kept references keep none any more.
         """
         with self._core.change() as change:
-            rows = list(ORIGINALS.every(change.db, change.keys))
-            references = list(REFERENCES.every(change.db, change.keys))
-            change.delete_all(ORIGINALS, rows)
-            change.delete_all(REFERENCES, references)
-            change.delete_all(REFERENCE_SCOPES, list(REFERENCE_SCOPES.every(change.db, change.keys)))
+            originals = change.erase(ORIGINALS, "1").count
+            references = change.erase(REFERENCES, "1").count
+            change.erase(REFERENCE_SCOPES, "1")
             change.db.rows("DELETE FROM slots WHERE purpose = ?", (_slots.ORIGINALS,))
             change.erased = True
-            change.note("disable-originals", count=len(rows), references=len(references))
+            change.note("disable-originals", count=originals, references=references)
         self.lock()
-        return len(rows)
+        return originals
 
     def unlocked(self) -> bool:
         """Whether the second root key is at hand, for originals and references."""
@@ -224,11 +222,8 @@ class Originals:
         """Erase an original; returns whether there was one."""
         tag, who = self._label(checked(label, "label")), self._who(subject, scope)
         with self._core.change() as change:
-            found = self._find(change, who.tag, tag)
-            if found is None:
+            if not change.erase(ORIGINALS, "subject = ? AND label = ?", (who.tag, tag)).count:
                 return False
-            change.delete_all(ORIGINALS, [found])
-            change.erased = True
             change.note("drop-original")
         return True
 

@@ -33,6 +33,10 @@ from anonymix_keystore._slots import ORIGINALS, read
 from anonymix_keystore._values import SubjectKey
 
 MOST_BYTES = 4096
+DROP = (
+    "find out who changed the store; then drop the reference (anonymix keys drop-reference, store.references.drop)"
+    " and enrol the subject again, or restore a backup with the store's anchor"
+)
 
 
 class _Place(NamedTuple):
@@ -102,21 +106,13 @@ class References:
         """Keep no references in a scope any more, and erase those that are there; returns how many."""
         scope, reason = checked(scope, "scope"), _asked.text(reason, "reason")
         with self._core.change() as change:
-            switch = _switch(change.db, change.keys, scope)
-            if switch is None:
+            found = _lifecycle.find_scope(change.db, change.keys, scope)
+            if found is None or not change.erase(REFERENCE_SCOPES, "scope = ?", (found.id,)).count:
                 return 0
-            rows = [
-                REFERENCES.check(change.keys, record, change.db.where)
-                for record in change.db.rows(
-                    f"{REFERENCES.select} WHERE tag IN (SELECT tag FROM heads WHERE scope = ?)",  # noqa: S608
-                    (switch[0].scope,),
-                )
-            ]
-            change.delete_all(REFERENCES, rows)
-            change.delete_all(REFERENCE_SCOPES, [switch])
+            mine = change.erase(REFERENCES, "tag IN (SELECT tag FROM heads WHERE scope = ?)", (found.id,))
             change.erased = True
-            change.note("disable-references", scope=scope, count=len(rows), reason=reason)
-        return len(rows)
+            change.note("disable-references", scope=scope, count=mine.count, reason=reason)
+        return mine.count
 
     # --- references -------------------------------------------------------------------------------
 
@@ -205,16 +201,15 @@ class References:
         place = _Place(who, switch[0].scope, key.version, fingerprint, subspace)
         try:
             return unseal(sealing, row.sealed, place.context(keys.store_id))
-        except (WrongKeyError, WrongContextError):
-            raise DamagedError("a reference fails authentication", where=who.where) from None
+        except (WrongKeyError, WrongContextError, DamagedError):
+            raise _damaged(who.where) from None
 
     def drop(self, subject: str, scope: str = DEFAULT_SCOPE) -> int:
         """Erase the references of a subject, so that the next enrolment makes a new one; returns how many."""
         who = subject_in(self._core.keys, subject, scope)
         with self._core.change() as change:
             head, _ = _lifecycle.need_head(change.db, change.keys, who)
-            versions = range(1, head.latest + 1)
-            count = _lifecycle.erase_references(change, [head.tag] * head.latest, versions)
+            count = _lifecycle.erase_references(change, [head.tag])
             if count:
                 change.note("drop-reference", keys=[[head.alias.hex(), head.active, head.active]])
         return count
@@ -240,5 +235,12 @@ def _switch(db: Database, keys: KeyRing, scope: str) -> tuple[ReferenceScope, in
 
 
 def _find(db: Database, keys: KeyRing, who: Who, version: int) -> tuple[Reference, int] | None:
-    record = db.row(f"{REFERENCES.select} WHERE tag = ? AND version = ?", (who.tag, version))
-    return None if record is None else REFERENCES.check(keys, record, db.where)
+    records = db.rows(f"{REFERENCES.select} WHERE tag = ? AND version = ?", (who.tag, version))
+    rows, damaged = REFERENCES.sift(keys, records)
+    if damaged:
+        raise _damaged(who.where)
+    return rows[0] if rows else None
+
+
+def _damaged(where: str) -> DamagedError:
+    return DamagedError("a sealed reference fails authentication", where=where, fix=DROP)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from anonymix_keystore import _enrolments, _jobs
 from anonymix_keystore._core import Core
-from anonymix_keystore._errors import InvalidRequestError
+from anonymix_keystore._errors import DamagedError, InvalidRequestError
 from anonymix_keystore._jobs import JobInfo
 
 
@@ -40,6 +40,8 @@ class RotationReport:
         epoch: Number of the last audit line as of the report.
         head: Chain code of that line, hex; it attests all lines before it.
         work: What is still to be done in back ends.
+        damaged: Enrolment records that can't be read, since they or their keys are damaged: back ends may
+            hold their entries.
     """
 
     job: JobInfo
@@ -47,6 +49,7 @@ class RotationReport:
     epoch: int
     head: str
     work: tuple[OpenWork, ...]
+    damaged: int = 0
 
     def to_json(self) -> str:
         """The report as JSON."""
@@ -71,6 +74,8 @@ class RotationReport:
         lines += [
             f"  {item.adapter} / {item.collection}: delete {item.delete}, enrol {item.enrol}" for item in self.work
         ]
+        if self.damaged:
+            lines.append(f"{self.damaged} enrolment records are damaged: look for their entries in the back ends.")
         return "\n".join(lines)
 
 
@@ -81,7 +86,9 @@ def report(core: Core, number: int, fingerprints: Container[str] | None) -> Rota
         raise InvalidRequestError(f"there is no job {number}")
     delete: Counter[tuple[str, str]] = Counter()
     enrol: Counter[tuple[str, str]] = Counter()
-    for item in _enrolments.walk(core, scope=found[0].scope, fingerprints=fingerprints, due=True):
+    damaged: list[DamagedError] = []
+    work = _enrolments.walk(core, scope=found[0].scope, fingerprints=fingerprints, due=True, damaged=damaged)
+    for item in work:
         place = (item.adapter, item.collection)
         delete[place] += item.delete
         enrol[place] += item.enrol
@@ -92,4 +99,5 @@ def report(core: Core, number: int, fingerprints: Container[str] | None) -> Rota
         header.epoch,
         header.head.hex(),
         tuple(OpenWork(*place, delete[place], enrol[place]) for place in sorted(delete)),
+        len(damaged),
     )

@@ -209,6 +209,18 @@ class Table(Generic[R]):
         # It finds out which one it is.
         return columns, [self.check(keys, record, where)[1] for record in records]
 
+    def sift(self, keys: KeyRing, records: Sequence[Sequence[Any]]) -> tuple[list[tuple[R, int]], list[Sequence[Any]]]:
+        """The rows in database records, with their weights, and the records that fail authentication."""
+        with contextlib.suppress(DamagedError):
+            return self.check_all(keys, records), []
+        rows, damaged = [], []
+        for record in records:
+            try:
+                rows.append(self.check(keys, record))
+            except DamagedError:
+                damaged.append(record)
+        return rows, damaged
+
     def every(self, db: Database, keys: KeyRing) -> Iterator[tuple[R, int]]:
         """All rows with their weights, page by page in the order of the primary key.
 
@@ -225,16 +237,25 @@ class Table(Generic[R]):
 
     def page(self, db: Database, keys: KeyRing, after: tuple[R, int] | None) -> list[tuple[R, int]]:
         """Up to ``PAGE`` rows with their weights, the first ones or those after a row."""
+        return self.check_all(keys, self._records(db, None if after is None else after[0]), db.where)
+
+    def damaged(self, db: Database, keys: KeyRing) -> Iterator[Sequence[Any]]:
+        """The records that fail authentication."""
+        after = None
+        while page := self._records(db, after):
+            yield from self.sift(keys, page)[1]
+            after = page[-1]
+
+    def _records(self, db: Database, after: Sequence[Any] | None) -> list[tuple[Any, ...]]:
         condition = ""
         values: Sequence[Any] = ()
         if after is not None:
             condition = f" WHERE ({self.order}) > ({', '.join('?' * self._key)})"
-            values = self.primary(after[0])
-        sql = f"{self.select}{condition} ORDER BY {self.order} LIMIT {PAGE}"
-        return self.check_all(keys, db.rows(sql, values), db.where)
+            values = self.primary(after)
+        return db.rows(f"{self.select}{condition} ORDER BY {self.order} LIMIT {PAGE}", values)
 
     def primary(self, row: Sequence[Any]) -> Sequence[Any]:
-        """The primary key of a row, as parameters; or the same columns of many."""
+        """The primary key of a row or a record, as parameters; or the same columns of many."""
         return row[: self._key]
 
     def rest(self, row: Sequence[Any]) -> Sequence[Any]:

@@ -84,6 +84,7 @@ class _Check:
         self._db, self._keys = db, keys
         self.findings: list[Finding] = []
         self.rows = self.opened = self.lines = 0
+        self._erased: list[Finding] = []
 
     def attempt(self, step: Callable[[], Any]) -> Any:
         """Take a step; what it raises becomes a finding."""
@@ -159,6 +160,7 @@ class _Check:
         for problem in self._problems(chain):
             raise DamagedError(problem, where=self._db.where)
         self.lines = chain.count
+        self.findings += self._erased
         if (chain.seq, chain.head) != (header.epoch, header.head):
             raise DamagedError("the audit trail does not end where the header says", where=self._db.where)
 
@@ -167,3 +169,14 @@ class _Check:
             problem = chain.step(line)
             if problem is not None:
                 yield problem
+            action = line.content.get("action")
+            if action == _audit.ACCEPT_DAMAGE:
+                self._erased.clear()
+            elif action == _audit.ERASE_DAMAGED:
+                what = ", ".join(f"{count} of {table}" for table, count in line.content["rows"].items())
+                self._erased.append(
+                    Finding(
+                        DamagedError.code,
+                        f"rows that failed authentication were erased: {what} (audit line {line.seq})",
+                    )
+                )

@@ -19,6 +19,7 @@ from anonymix_keystore import (
     AnchorFile,
     Argon2Cost,
     ClockError,
+    DamagedError,
     ForgetReceipt,
     InvalidRequestError,
     KeyFileUnlock,
@@ -603,3 +604,21 @@ def test_the_second_secret_is_a_passphrase_unless_told_otherwise_and_can_be_exch
     monkeypatch.delenv("ANONYMIX_SECOND_KEY")
     with pytest.raises(UnlockUnavailableError, match="ANONYMIX_SECOND_KEY"):
         open_keystore(references_of="door")
+
+
+def test_a_damaged_store_is_left_by_a_backup_or_knowingly(run, home: Path, tmp_path: Path) -> None:
+    run("init")
+    run("issue", "alice")
+    with open_keystore() as store:
+        store.record_enrolment("alice", adapter="d", collection="c", external_id="a1", version=1, fingerprint="f")
+    with contextlib.closing(sqlite3.connect(home / "keystore.db")) as db:
+        db.execute("UPDATE enrolments SET detail = zeroblob(9)")
+        db.commit()
+    assert "accept-damage" in str(run("due", fails=DamagedError).exception)
+    assert "accept-damage" in run("verify", fails=SystemExit).stdout
+    told = run("forget", "alice", "--yes")
+    assert "1 of these rows were damaged" in told
+    assert "1 enrolments can't be named" in told
+    run("accept-damage", "--reason", "a bad disk", fails=UsageError)
+    assert run("accept-damage", "--reason", "a bad disk", "--yes", "--json")["erased"] == {}
+    assert "All is well" in run("verify")

@@ -88,6 +88,13 @@ def _print_receipts(receipts: Sequence[ForgetReceipt], as_json: bool) -> None:
             f"Erased {receipt.keys} keys, {receipt.enrolments} enrolments, {receipt.originals} originals and"
             f" {receipt.references} references; {left}."
         )
+        if receipt.damaged:
+            typer.echo(f"{receipt.damaged} of these rows were damaged: anonymix keys verify tells what else is.")
+        if receipt.unlisted:
+            typer.echo(
+                f"{receipt.unlisted} enrolments can't be named, since their records were damaged: look for the"
+                " person in the back ends."
+            )
         typer.echo(f"Attested by audit line {receipt.epoch} ({receipt.code}).")
         for item in receipt.entries:
             typer.echo(f"Still to delete: {item.adapter} / {item.collection} / {item.external_id}")
@@ -223,8 +230,33 @@ def _advice(found: Verification) -> str:
         return "All is well."
     codes = {finding.code for finding in found.findings}
     if codes <= {"damaged", "truncated", "wrong_key", "wrong_context"}:
-        return "The store is damaged: restore a backup, and open it with the store's anchor."
+        return (
+            "The store is damaged: restore a backup, and open it with the store's anchor; or, if you know what"
+            " happened and what was lost, go on with what is left: anonymix keys accept-damage --reason TEXT"
+        )
     return "Something is wrong: see above, and keep the file."
+
+
+@app.command("accept-damage")
+def accept_damage(
+    *,
+    reason: Annotated[str, typer.Option(help="For the audit trail.", show_default=False)],
+    yes: YesOption = False,
+    accept_clock: ClockOption = False,
+    keystore: StoreOption = None,
+    passphrase_fd: DescriptorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a damaged store: erase originals, references and records that fail authentication.
+
+    What was removed from the file stays removed, and verify no longer tells of it. Keys are never given up
+    so: revoke or forget their subjects first.
+    """
+    confirm(yes, "Erase what fails authentication, and take all that is left as right?")
+    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
+        erased = store.accept_damage(reason)
+    what = ", ".join(f"{count} of {table}" for table, count in erased.items()) or "nothing"
+    say(as_json, f"Erased {what}; what is left counts as right from now on.", erased=erased)
 
 
 @app.command("rewrap")

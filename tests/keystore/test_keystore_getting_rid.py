@@ -1,0 +1,295 @@
+"""Getting rid of keys and people works though their rows are damaged; the damage is told, and never believed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from keystore_clock import Clock
+
+from anonymix_keystore import (
+    AnchorFile,
+    DamagedError,
+    KeyFileUnlock,
+    KeyRevokedError,
+    Keystore,
+    RolledBackError,
+    UnknownSubjectError,
+)
+
+MIXER = {"fingerprint": "mixer", "subspace": "space"}
+ENTRY = {"adapter": "door", "collection": "c"}
+TABLES = ("sealed_references", "originals", "enrolments", "keys")
+DAMAGE = {
+    "references": "UPDATE sealed_references SET sealed = zeroblob(300)",
+    "a reference's fingerprint": "UPDATE sealed_references SET fingerprint = 'mixer two'",
+    "references, twice as many": "INSERT INTO sealed_references SELECT tag, version + 7, created, fingerprint,"
+    " sealed, mac FROM sealed_references",
+    "originals": "UPDATE originals SET wrapped = zeroblob(200)",
+    "records": "UPDATE enrolments SET fingerprint = 'another', version = 7, created = 9000000000000000",
+    "records, what is sealed in them": "UPDATE enrolments SET detail = zeroblob(200)",
+    "codes of all": "; ".join(f"UPDATE {table} SET mac = zeroblob(32)" for table in TABLES),  # noqa: S608
+    "an old key": "UPDATE keys SET until = 1 WHERE version = 1",
+    "all keys": "UPDATE keys SET state = 1, wrapped = zeroblob(100)",
+    "an old key, gone": "DELETE FROM keys WHERE version = 1",
+}
+ENDS: dict[str, Callable[[Keystore], object]] = {
+    "revoke": lambda store: store.revoke("alice"),
+    "breach": lambda store: store.rotate("alice", reason="breach"),
+    "breach of all": lambda store: store.rotate_all(reason="breach"),
+    "forget": lambda store: store.forget("alice"),
+    "second root ended": lambda store: store.originals.disable(),
+    "scope switched off": lambda store: store.references.disable(),
+}
+OF_KEYS = {"revoke", "breach", "breach of all", "forget"}
+
+
+@pytest.fixture
+def full(store: Keystore, tmp_path: Path) -> Keystore:
+    """A store that holds all there can be of Alice, two versions of her key among it."""
+    store.originals.enable(KeyFileUnlock.generate(tmp_path / "second.key"))
+    store.references.enable()
+    for _ in range(2):
+        key = store.current_or_issue("alice")
+        store.references.keep(key, b"code", **MIXER)
+        if key.version == 1:
+            store.rotate("alice", grace=timedelta(days=9))
+    store.originals.keep("alice", b"face")
+    store.record_enrolment("alice", **ENTRY, external_id="a1", version=2, fingerprint="mixer")
+    return store
+
+
+def behind_its_back(path: Path, statements: str) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        for statement in statements.split("; "):
+            db.execute(statement)
+        db.commit()
+
+
+def count(path: Path, table: str) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        return int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
+
+
+def told(store: Keystore) -> list[str]:
+    """What the full check says."""
+    assert not store.verify().ok
+    return [finding.what for finding in store.verify().findings]
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+@pytest.mark.parametrize("how", ENDS)
+def test_damage_keeps_nobody_from_getting_rid_of_what_is_damaged(
+    full: Keystore, path: Path, how: str, what: str
+) -> None:
+    behind_its_back(path, DAMAGE[what])
+    ENDS[how](full)
+    if how in OF_KEYS:
+        with pytest.raises((KeyRevokedError, UnknownSubjectError, DamagedError)):
+            full.at("alice", 1)
+        with closing(sqlite3.connect(path)) as db:
+            old = db.execute("SELECT wrapped FROM keys WHERE version <= 2").fetchall()
+        assert all(wrapped is None for (wrapped,) in old)
+    if how in OF_KEYS or what != "references, twice as many":  # others' references are not a scope's
+        assert count(path, "sealed_references") == 0
+    assert told(full)  # however it ended, it is not hidden
+
+
+@pytest.mark.parametrize("table", TABLES[:3])
+def test_what_was_erased_damaged_stands_in_the_trail_and_in_the_full_check(
+    full: Keystore, path: Path, table: str
+) -> None:
+    behind_its_back(path, f"UPDATE {table} SET mac = zeroblob(32)")  # noqa: S608 - names of this file
+    receipt = full.forget("alice")
+    number = 2 if table == "sealed_references" else 1
+    assert (receipt.damaged, receipt.rows_left, receipt.traces_left) == (number, 0, 0)
+    (line,) = [line for line in full.audit() if line["action"] == "erase-damaged"]
+    assert line["rows"] == {table: number}
+    assert f"rows that failed authentication were erased: {number} of {table} (audit line {line['seq']})" in told(full)
+
+
+def test_a_single_reference_original_or_version_can_be_dropped_though_damaged(full: Keystore, path: Path) -> None:
+    behind_its_back(path, DAMAGE["codes of all"])
+    assert full.references.drop("alice") == 2
+    assert full.originals.drop("alice")
+    assert full.revoke("alice", version=2) == (2,)
+    assert count(path, "sealed_references") == count(path, "originals") == 0
+    with pytest.raises(DamagedError):  # the other one was not asked for, and is not believed
+        full.at("alice", 1)
+    assert full.revoke("alice") == (1,)
+
+
+def test_a_switch_that_is_damaged_can_be_taken_away_and_set_again(full: Keystore, path: Path) -> None:
+    behind_its_back(path, "UPDATE reference_scopes SET since = 1")
+    with pytest.raises(DamagedError):
+        full.references.read(full.current("alice"), **MIXER)
+    assert full.references.disable() == 2
+    assert full.references.enable()
+    assert told(full)
+
+
+@pytest.mark.parametrize("column", ["sealed", "fingerprint", "created", "mac"])
+def test_a_damaged_reference_guides_nobody_and_what_is_advised_helps(full: Keystore, path: Path, column: str) -> None:
+    value = "'mixer two'" if column == "fingerprint" else "7" if column == "created" else "zeroblob(32)"
+    behind_its_back(path, f"UPDATE sealed_references SET {column} = {value}")  # noqa: S608
+    key = full.current("alice")
+    for ask in (
+        lambda: full.references.read(key, **MIXER),
+        lambda: full.references.keep(key, b"strangers", **MIXER, replace=False),
+    ):
+        with pytest.raises(DamagedError, match="drop-reference"):
+            ask()
+    full.references.drop("alice")
+    assert full.references.read(key, **MIXER) is None
+    full.references.keep(key, b"code", **MIXER)
+    assert full.references.read(key, **MIXER) == b"code"
+
+
+@pytest.mark.parametrize(
+    "silently",
+    [
+        "DELETE FROM sealed_references WHERE version = 2",
+        "UPDATE sealed_references SET version = 9 WHERE version = 2",
+        "UPDATE sealed_references SET tag = zeroblob(32)",
+        "DELETE FROM reference_scopes",
+        "DELETE FROM originals",
+        "DELETE FROM enrolments",
+    ],
+)
+def test_nothing_can_be_dropped_without_the_full_check_telling(full: Keystore, path: Path, silently: str) -> None:
+    behind_its_back(path, silently)
+    assert told(full)
+    full.revoke("alice")
+    assert told(full)
+    full.forget("alice")
+    assert told(full)  # erasing what is left does not hide it either
+
+
+def test_the_receipt_names_entries_of_damaged_records_as_long_as_they_can_be_told(full: Keystore, path: Path) -> None:
+    full.record_enrolment("alice", **ENTRY, external_id="a2", version=2, fingerprint="mixer")
+    full.issue("bob")
+    full.record_enrolment("bob", **ENTRY, external_id="b1", version=1, fingerprint="mixer")
+    behind_its_back(path, DAMAGE["records"])
+    behind_its_back(path, "UPDATE keys SET mac = zeroblob(32)")
+    receipt = full.forget("alice")
+    assert sorted((entry.external_id, entry.fingerprint) for entry in receipt.entries) == [("a1", ""), ("a2", "")]
+    assert receipt.unlisted == 0
+    behind_its_back(path, DAMAGE["records, what is sealed in them"])
+    receipt = full.forget("bob")
+    assert (receipt.entries, receipt.unlisted) == ((), 1)
+
+
+def test_anothers_record_in_the_place_of_ones_own_is_not_named(full: Keystore, path: Path) -> None:
+    full.issue("bob")
+    full.record_enrolment("bob", **ENTRY, external_id="b1", version=1, fingerprint="mixer")
+    behind_its_back(path, "UPDATE enrolments SET subject = (SELECT subject FROM originals)")
+    receipt = full.forget("alice")
+    assert [entry.external_id for entry in receipt.entries] == ["a1"]
+    assert receipt.unlisted == 1
+
+
+def test_a_record_that_was_deleted_in_the_back_end_is_not_named_again(full: Keystore) -> None:
+    full.rotate("alice")
+    (entry,) = full.due()
+    full.mark_removed(entry.entry)
+    assert full.forget("alice").entries == ()
+
+
+def test_a_head_that_is_damaged_is_forgotten_with_its_keys_and_its_alias_is_not_believed(
+    full: Keystore, path: Path
+) -> None:
+    full.issue("bob")
+    behind_its_back(path, "UPDATE heads SET alias = zeroblob(16) WHERE tag IN (SELECT subject FROM originals)")
+    receipt = full.forget("alice")
+    assert (receipt.aliases, receipt.keys, receipt.damaged, receipt.rows_left) == ((), 2, 1, 0)
+    assert full.current("bob").version == 1
+    behind_its_back(path, "DELETE FROM heads")
+    assert full.forget("bob").keys == 1
+    with pytest.raises(UnknownSubjectError):
+        full.forget("bob")
+
+
+def test_one_subjects_damage_stops_no_other_subjects_changes(
+    full: Keystore, path: Path, clock: Clock, reopen: Callable[..., Keystore]
+) -> None:
+    full.issue("bob")
+    full.rotate("bob", grace=timedelta(days=1))
+    full.close()
+    store = reopen(clock=clock)
+    clock.forward(days=1)
+    store.current("alice")  # its use waits to be written
+    behind_its_back(path, "UPDATE heads SET alias = zeroblob(16) WHERE tag IN (SELECT subject FROM originals)")
+    behind_its_back(path, "UPDATE keys SET until = 5 WHERE tag IN (SELECT subject FROM originals)")
+    assert store.expire() == 1
+    assert store.revoke("bob") == (2,)
+
+
+def test_a_rotation_after_a_breach_says_how_many_records_it_could_not_read(full: Keystore, path: Path) -> None:
+    behind_its_back(path, DAMAGE["records"])
+    report = full.rotate_all(reason="breach")
+    assert (report.job.done, report.work, report.damaged) == (1, (), 1)
+    assert "1 enrolment records are damaged" in report.to_text()
+    with pytest.raises(DamagedError):  # the work list itself leaves nothing out
+        list(full.due())
+
+
+def test_a_job_that_is_damaged_keeps_nobody_from_being_forgotten(full: Keystore, path: Path) -> None:
+    full.rotate_all()
+    behind_its_back(path, "UPDATE jobs SET finished = 0, cursor = zeroblob(32)")
+    assert full.forget("alice").clean
+
+
+def test_a_version_whose_row_was_taken_away_stays_revoked_in_an_older_file(
+    tmp_path: Path, unlock: KeyFileUnlock, clock: Clock
+) -> None:
+    anchor = AnchorFile.create(tmp_path / "anchor")
+    with Keystore.create(tmp_path / "a.db", unlock, anchor=anchor, clock=clock) as store:
+        store.issue("alice")
+        store.rotate("alice", grace=timedelta(days=9))
+        store.backup(tmp_path / "backup", unlock)
+        behind_its_back(tmp_path / "a.db", "DELETE FROM keys WHERE version = 1")
+        assert store.revoke("alice") == (1, 2)
+    Keystore.restore(tmp_path / "backup", tmp_path / "b.db", unlock)
+    with pytest.raises(RolledBackError):
+        Keystore.open(tmp_path / "b.db", unlock, anchor=anchor, clock=clock)
+    with Keystore.open(tmp_path / "b.db", unlock, anchor=anchor, clock=clock, accept_rollback="lost") as store:
+        for version in (1, 2):
+            with pytest.raises(KeyRevokedError):
+                store.at("alice", version)
+
+
+def test_damage_can_be_accepted_knowingly(full: Keystore, path: Path) -> None:
+    full.issue("bob")
+    behind_its_back(path, "; ".join(DAMAGE[what] for what in ("references", "originals", "records")))
+    behind_its_back(path, "UPDATE reference_scopes SET since = 1")
+    assert len(told(full)) > 0
+    erased = full.accept_damage("disk fault of 3 May")
+    assert erased == {"sealed_references": 2, "originals": 1, "enrolments": 1, "reference_scopes": 1}
+    assert full.verify().ok
+    last = list(full.audit())[-1]
+    assert (last["action"], last["rows"], last["reason"]) == ("accept-damage", erased, "disk fault of 3 May")
+    assert full.current("alice").version == 2
+
+
+def test_what_was_erased_before_damage_was_accepted_is_told_no_more(full: Keystore, path: Path) -> None:
+    behind_its_back(path, DAMAGE["references"])
+    full.references.drop("alice")
+    assert len(told(full)) == 2
+    assert full.accept_damage("looked into") == {}
+    assert full.verify().ok
+    behind_its_back(path, DAMAGE["originals"])
+    full.originals.drop("alice")
+    assert any("1 of originals" in what for what in told(full))
+
+
+def test_damage_of_keys_is_not_accepted(full: Keystore, path: Path) -> None:
+    behind_its_back(path, DAMAGE["an old key"])
+    with pytest.raises(DamagedError, match="keys"):
+        full.accept_damage("never mind")
+    full.revoke("alice")
+    full.accept_damage("the key was revoked")
+    assert full.verify().ok
