@@ -16,6 +16,7 @@ from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.configuration import load_configuration
 from anonymix_plugin.errors import UsageError, naming_extras
 from anonymix_plugin.faces import FacePolicy
+from anonymix_plugin.first_keys import attempt
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.images import ChannelOrder, PhotoSource
 from anonymix_plugin.keys import KeyChoice, KeySource
@@ -260,7 +261,7 @@ class Anonymixer:
             scope: The application or gallery that the key belongs to.
             version: Version of the key; None takes the active one.
             enrol: This is an enrolment: issue a first key if the subject has none. Leave it False for probes:
-                a probe of an unknown person must fail, not make a key.
+                a probe of an unknown person must fail, not make a key. An enrolment that fails leaves none.
             channel_order: Order of the channels of an array.
 
         Returns:
@@ -277,9 +278,10 @@ class Anonymixer:
         """
         whose = KeyChoice(subject, scope, version, enrol)
         if isinstance(image, list | tuple):
-            whose.look_up(self._keystore)
+            whose.checked(self._keystore)
             if image and whose.enrol:
-                return [self._production.enrolled(image, whose, channel_order)] * len(image)
+                with attempt():
+                    return [self._production.enrolled(image, whose, channel_order)] * len(image)
             return [self._protect(one, whose, channel_order, most=1)[0] for one in image]
         return self._protect(image, whose, channel_order, most=1)[0]
 
@@ -322,7 +324,7 @@ class Anonymixer:
             UsageError: `images` is a single photo.
         """
         photos = many(images, "images")
-        KeyChoice(subject, scope, version, enrol).look_up(self._keystore)
+        KeyChoice(subject, scope, version, enrol).checked(self._keystore)
         requests = (PhotoRequest(image, subject, scope, version, enrol, channel_order) for image in photos)
         return self.protect_stream(requests)
 
@@ -352,4 +354,5 @@ class Anonymixer:
     def _protect(
         self, image: PhotoSource, whose: KeyChoice, order: ChannelOrder, *, most: int | None = None
     ) -> list[CancelableFace]:
-        return list(islice(self._production.faces_of(self._production.waiting(image, whose, order)), most))
+        with attempt():
+            return list(islice(self._production.faces_of(self._production.waiting(image, whose, order)), most))

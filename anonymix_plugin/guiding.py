@@ -9,6 +9,7 @@ import numpy as np
 
 from anonymix_keystore import OutdatedReferenceError, SubjectKey
 from anonymix_plugin.errors import DamagedModelError
+from anonymix_plugin.first_keys import current_attempt
 from anonymix_plugin.keys import KeySource
 from anonymix_plugin.mixer.guide import GuidingCurve, guided
 from anonymix_plugin.mixer.subspace import Matrix
@@ -37,6 +38,15 @@ class KeepsReferences(Protocol):
     @property
     def references(self) -> ReferenceBook:
         """The references."""
+        ...
+
+
+@runtime_checkable
+class PutsBack(Protocol):
+    """References that can be put back; `anonymix_keystore.References` meets it."""
+
+    def put_back(self, key: SubjectKey) -> bool:
+        """Undo the last keeping of this object for a subject."""
         ...
 
 
@@ -100,6 +110,8 @@ class Guide:
             if not book.enabled(key.scope):
                 return None
             data = person.astype("<f8").tobytes()
+            if (under_way := current_attempt()) is not None and isinstance(book, PutsBack):
+                under_way.undo(lambda: book.put_back(key))
             if not book.keep(key, data, **named, replace=again):
                 data = book.read(key, **named)  # another enrolment was faster
         return None if data is None else guided(person, _code(data, len(person)), bound.curve)

@@ -7,8 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from anonymix_keystore import SubjectKey
+from anonymix_keystore import SubjectKey, UnknownSubjectError
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.first_keys import first_or_current
 
 
 class KeySource(Protocol):
@@ -70,8 +71,23 @@ class KeyChoice:
         if self.version is not None:
             return keys.at(self.subject, self.version, self.scope)
         if self.enrol:
-            return keys.current_or_issue(self.subject, self.scope)
+            return first_or_current(keys, self.subject, self.scope)
         return keys.current(self.subject, self.scope)
+
+    def checked(self, keys: KeySource) -> KeyChoice:
+        """The choice of the key that there is, or of a first one that is to be issued; no key is issued yet.
+
+        Raises:
+            UsageError, KeystoreError: As for `look_up`.
+        """
+        if not self.enrol or self.subject is None or self.version is not None:
+            self.look_up(keys)
+            return self.known
+        try:
+            keys.current(self.subject, self.scope)
+        except UnknownSubjectError:
+            return self
+        return self.known
 
     @property
     def known(self) -> KeyChoice:

@@ -18,6 +18,7 @@ import numpy as np
 from anonymix_keystore import KeystoreError, SubjectKey
 from anonymix_plugin.assembly import Parts
 from anonymix_plugin.errors import AnonymixError, UsageError
+from anonymix_plugin.first_keys import Attempt, attempt, current_attempt
 from anonymix_plugin.generator import pictures_of
 from anonymix_plugin.guiding import Guide
 from anonymix_plugin.images import ChannelOrder, PhotoSource
@@ -132,17 +133,21 @@ class Production:
             return Outcome(request.source, (), error)
 
     def waiting(self, image: PhotoSource, whose: KeyChoice, order: ChannelOrder) -> _Waiting:
-        """Read a photo. Its key is asked for first, so that without one nothing is looked at."""
-        whose.look_up(self._keys)
+        """Read a photo. Its key is asked for first, so that without one nothing is looked at.
+
+        A first key is issued when the face is drawn: a photo that can't be used leaves no subject behind.
+        """
+        key = whose.checked(self._keys)
         watch, known = Stopwatch(), cast("ChannelOrder", as_text(order, "channel_order"))
         photo = self._parts.reader.decode(image, watch, known)
-        return _Waiting(photo.source, whose, self._parts.reader.read(photo, watch), watch)
+        return _Waiting(photo.source, whose, key, self._parts.reader.read(photo, watch), watch)
 
     def _drawn(self, item: _Waiting | Outcome) -> Outcome:
         if isinstance(item, Outcome):
             return item
         try:
-            return Outcome(item.source, tuple(self.faces_of(item)), None)
+            with attempt():
+                return Outcome(item.source, tuple(self.faces_of(item)), None)
         except (AnonymixError, KeystoreError) as error:
             return Outcome(item.source, (), error)
 
@@ -150,7 +155,13 @@ class Production:
         """Draw the faces of all photos that could be read in one call of the generator."""
         mixed = [self._mixed_or_not(item) if isinstance(item, _Waiting) else item for item in group]
         codes = [code.w_plus for item in mixed if isinstance(item, _Mixed) for code in item.codes]
-        pictures, seconds = self._pictures(codes)
+        try:
+            pictures, seconds = self._pictures(codes)
+        except BaseException as error:
+            for item in mixed:
+                if isinstance(item, _Mixed):
+                    item.attempt.end(error)
+            raise
         outcomes = []
         for item in mixed:
             if isinstance(item, _Mixed):
@@ -161,10 +172,15 @@ class Production:
         return outcomes
 
     def _mixed_or_not(self, item: _Waiting) -> _Mixed | Outcome:
+        made = Attempt()
         try:
-            return _Mixed(item, [self._mixed(face, item.whose, item.watch) for face in item.faces])
-        except (AnonymixError, KeystoreError) as error:
-            return Outcome(item.source, (), error)
+            with made.at_work():
+                return _Mixed(item, [self._mixed(face, item, item.watch) for face in item.faces], made)
+        except BaseException as error:
+            made.end(error)
+            if isinstance(error, AnonymixError | KeystoreError):
+                return Outcome(item.source, (), error)
+            raise
 
     def _outcome(self, item: _Mixed, pictures: Floats, seconds: float) -> Outcome:
         waiting = item.waiting
@@ -174,18 +190,18 @@ class Production:
                 for read, code, picture in zip(waiting.faces, item.codes, pictures, strict=True)
             ]
         except AnonymixError as error:
+            item.attempt.end(error)
             return Outcome(waiting.source, (), error)
+        item.attempt.end()
         return Outcome(waiting.source, tuple(faces), None)
 
     def faces_of(self, item: _Waiting) -> Iterator[CancelableFace]:
         """Mix and draw the faces of a photo one by one, each only when it is asked for."""
         for read in item.faces:
-            yield self._drawn_alone(read, item.whose, item.watch.copy())
+            yield self._drawn_alone(read, item, item.watch.copy())
 
-    def _drawn_alone(
-        self, read: ReadFace, whose: KeyChoice, watch: Stopwatch, *, again: bool = False
-    ) -> CancelableFace:
-        code = self._mixed(read, whose, watch, again=again)
+    def _drawn_alone(self, read: ReadFace, item: _Waiting, watch: Stopwatch, *, again: bool = False) -> CancelableFace:
+        code = self._mixed(read, item, watch, again=again)
         pictures, seconds = self._pictures([code.w_plus])
         return self._face(read, code, pictures[0], watch, seconds)
 
@@ -205,21 +221,23 @@ class Production:
         mean = mean_code([read.person for read in reads])
         kept = [read for number, read in enumerate(reads) if number not in mean.left_out]
         best = max(kept, key=lambda read: read.quality)
-        face = self._drawn_alone(replace(best, person=mean.code), whose, watch, again=len(reads) > 1)
+        face = self._drawn_alone(replace(best, person=mean.code), item, watch, again=len(reads) > 1)
         return replace(face, photos=len(kept), left_out=mean.left_out)
 
-    def _mixed(self, read: ReadFace, whose: KeyChoice, watch: Stopwatch, *, again: bool = False) -> _Code:
+    def _mixed(self, read: ReadFace, item: _Waiting, watch: Stopwatch, *, again: bool = False) -> _Code:
         """The code of a face under the key that is valid when its drawing begins, and that key.
 
         A key that is revoked while photos wait, or while one is optimised, makes no other face than the one
         that is in drawing. A lookup costs microseconds, a face a tenth of a second.
         """
-        key = whose.known.look_up(self._keys)
+        key = item.key.look_up(self._keys)
+        if item.whose.enrol and key.subject and (under_way := current_attempt()) is not None:
+            under_way.join(self._keys, key.subject, key.scope)
         while True:
-            turned = self._turned(read, key, watch, enrol=whose.enrol, again=again)
+            turned = self._turned(read, key, watch, enrol=item.whose.enrol, again=again)
             with watch.stage("mix"):
                 code = self._parts.method.code(turned or read, KeySchedule(key.material), key.material)
-            now = whose.known.look_up(self._keys)
+            now = item.whose.known.look_up(self._keys)
             if now == key:
                 return _Code(key, code, turned is not None)
             key = now  # rotated meanwhile
@@ -280,6 +298,7 @@ class _Waiting:
 
     source: str
     whose: KeyChoice
+    key: KeyChoice  # the same without `enrol` where a key was there when the photo was read
     faces: list[ReadFace]
     watch: Stopwatch
 
@@ -290,6 +309,7 @@ class _Mixed:
 
     waiting: _Waiting
     codes: list[_Code]
+    attempt: Attempt
 
 
 @dataclass(frozen=True, eq=False, repr=False)

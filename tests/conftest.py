@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import photo_folders
@@ -53,3 +54,15 @@ def model() -> ModelNeed:
         return paths[0]
 
     return need
+
+
+@pytest.fixture(scope="module")
+def parts_once() -> Iterator[None]:
+    """Compiling networks takes seconds; all mixers of a module are made of the same ones."""
+    from anonymix_plugin import anonymixer, assembly
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "load_generator", cache(assembly.load_generator))
+        patch.setattr(assembly, "load_recogniser", cache(assembly.load_recogniser))
+        patch.setattr(anonymixer, "assemble", cache(assembly.assemble))
+        yield

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from anonymix_adapters.errors import BypassError
 from anonymix_adapters.interceptor import Interceptor
+from anonymix_plugin.first_keys import attempt
 
 _LONGEST: Final = 16_384
 """Characters of the longest text that an API takes which is no picture: Azure's userData."""
@@ -67,7 +68,8 @@ def sending(interceptor: Interceptor, subject: str | None = None, *, awaited: bo
     made = Sending(interceptor, subject, awaited=awaited)
     token = _SENDING.set(made)
     try:
-        yield made
+        with attempt():  # a call that fails leaves no first key behind
+            yield made
     finally:
         made.ended = True
         _SENDING.reset(token)

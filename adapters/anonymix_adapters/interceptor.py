@@ -13,6 +13,7 @@ from anonymix_adapters.errors import AdapterError, EnrolmentError, SubjectNeeded
 from anonymix_keystore import EnrolmentInfo
 from anonymix_plugin.claims import Claim, claimed, current_claim, current_notes
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.first_keys import attempt
 from anonymix_plugin.guiding import KeepsReferences
 from anonymix_plugin.images import ChannelOrder, PhotoSource
 from anonymix_plugin.values import CancelableFace
@@ -344,9 +345,10 @@ class Interceptor:
             UsageError: Another person is named around the block.
         """
         whose = self.whose(argument=subject, collection=collection, enrol=True)
-        face = self._of_several(photos, whose, channel_order)
-        with claimed(Claim(subject, enrol=True), _Notes(self, face, whose)):
-            yield face
+        with attempt():
+            face = self._of_several(photos, whose, channel_order)
+            with claimed(Claim(subject, enrol=True), _Notes(self, face, whose)):
+                yield face
 
     def _of_several(self, photos: Sequence[PhotoSource], whose: Whose, channel_order: ChannelOrder) -> CancelableFace:
         several: Any = self.mixer.protect(
@@ -441,13 +443,14 @@ class Interceptor:
         _ = self.registry  # asked before anything is sent
         if whose.subject is None:
             raise SubjectNeededError("an enrolment needs a subject", where=self.adapter, fix="name it")
-        face = self.protect(image, whose, channel_order=channel_order)
-        answer = send(face)
-        try:
-            self.record(face, whose, collection=collection, external_id=external_id(answer))
-        except Exception as error:
-            self.roll_back(lambda: undo(answer), error)
-            raise
+        with attempt():
+            face = self.protect(image, whose, channel_order=channel_order)
+            answer = send(face)
+            try:
+                self.record(face, whose, collection=collection, external_id=external_id(answer))
+            except Exception as error:
+                self.roll_back(lambda: undo(answer), error)
+                raise
         return answer
 
     @contextmanager
@@ -485,28 +488,29 @@ class Interceptor:
             KeystoreError: The entry can't be written down.
         """
         _ = self.registry
-        made = self._notes(subject, photos, collection, channel_order)
-        done = False
-        try:
-            with claimed(Claim(subject, enrol=True), made):
-                yield
-                done = True
-            mine = [(face, whose) for interceptor, face, whose in made if interceptor is self]
-            if len({(face.key_version, whose) for face, whose in mine}) != 1 or not all(
-                _same(whose.subject or "", subject) for _, whose in mine
-            ):
-                raise EnrolmentError(
-                    f"{len(mine)} faces were protected, and not all with this person's one key: it can't be "
-                    "written down which key the entry was made with",
-                    where=self.adapter,
-                    fix="enrol one person at a time, through the protected client",
-                )
-            name = external_id() if callable(external_id) else external_id
-            self.record(*mine[-1], collection=collection, external_id=name)
-        except Exception as error:
-            if done and undo is not None:
-                self.roll_back(undo, error)
-            raise
+        with attempt():
+            made = self._notes(subject, photos, collection, channel_order)
+            done = False
+            try:
+                with claimed(Claim(subject, enrol=True), made):
+                    yield
+                    done = True
+                mine = [(face, whose) for interceptor, face, whose in made if interceptor is self]
+                if len({(face.key_version, whose) for face, whose in mine}) != 1 or not all(
+                    _same(whose.subject or "", subject) for _, whose in mine
+                ):
+                    raise EnrolmentError(
+                        f"{len(mine)} faces were protected, and not all with this person's one key: it can't be "
+                        "written down which key the entry was made with",
+                        where=self.adapter,
+                        fix="enrol one person at a time, through the protected client",
+                    )
+                name = external_id() if callable(external_id) else external_id
+                self.record(*mine[-1], collection=collection, external_id=name)
+            except Exception as error:
+                if done and undo is not None:
+                    self.roll_back(undo, error)
+                raise
 
     def _notes(
         self, subject: str, photos: Sequence[PhotoSource], collection: str, channel_order: ChannelOrder

@@ -15,6 +15,7 @@ from anonymix_plugin.bulk._ledger import Ledger
 from anonymix_plugin.bulk._pool import Died, Hand, Said, Task, Workers
 from anonymix_plugin.bulk._values import Block, BulkError, Fault, Figures, Mixer, Result, Row, Summary, blocks_of
 from anonymix_plugin.errors import AnonymixError, UsageError
+from anonymix_plugin.first_keys import TakesBack
 from anonymix_plugin.images import ImageFormat
 from anonymix_plugin.keys import KeyChoice, KeySource
 from anonymix_plugin.keyservice import RemoteKeystore
@@ -218,6 +219,7 @@ class _Job:
         self._workers = Workers(work.workers, options, work.patience, self._agree)
         self._again: deque[Task] = deque()
         self._mixer: Mixer | None = None
+        self._fresh: set[tuple[str | None, str]] = set()  # new subjects without a face
         self._done = self._failed = self._begun = 0
         self._finished = self._ended = False
         self.began = time.perf_counter()
@@ -281,7 +283,7 @@ class _Job:
             row = block.rows[place]
             whose = (row.subject, row.scope)
             try:
-                key = block.keys[place] = KeyChoice(*whose, None, self._work.enrol).look_up(self._keys)
+                key = block.keys[place] = self._key(*whose)
                 if row.load is not None:
                     photos[place] = row.load()
             except (AnonymixError, KeystoreError) as error:
@@ -324,8 +326,28 @@ class _Job:
             self._again.append(Task(block, old))
             return
         self._sink.write(block)
+        self._take_back(block)
         block.results.clear()
         block.keys.clear()
+
+    def _key(self, subject: str | None, scope: str) -> SubjectKey:
+        """The key of a row, a first one where the job enrols."""
+        choice = KeyChoice(subject, scope, None, self._work.enrol)
+        if choice.checked(self._keys).enrol:
+            self._fresh.add((subject, scope))
+        return choice.look_up(self._keys)
+
+    def _take_back(self, block: Block) -> None:
+        """Leave no new subject whose photos all failed.
+
+        Another block's faces of theirs that are drawn already are then outdated, and drawn anew.
+        """
+        whose = [(row.subject, row.scope) for row in block.rows]
+        self._fresh -= {whose[place] for place, result in block.results.items() if result.image is not None}
+        for subject, scope in self._fresh.intersection(whose):
+            self._fresh.discard((subject, scope))
+            if isinstance(self._keys, TakesBack) and subject is not None:
+                self._keys.take_back(subject, scope)
 
     def _is_outdated(self, block: Block, place: int) -> bool:
         row = block.rows[place]

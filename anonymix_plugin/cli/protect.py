@@ -16,7 +16,6 @@ from anonymix_plugin.cli.options import (
     ClockOption,
     DescriptorOption,
     Format,
-    FormatOption,
     GalleryOption,
     JsonOption,
     KeystoreOption,
@@ -120,7 +119,10 @@ def protect(
     ] = None,
     recursive: RecursiveOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
-    format_: FormatOption = Format.PNG,
+    format_: Annotated[
+        Format | None,
+        typer.Option("--format", help="Format of the files: png, unless told otherwise.", show_default=False),
+    ] = None,
     record: Annotated[
         bool,
         typer.Option(
@@ -149,6 +151,7 @@ def protect(
                 "--version": version is not None,
                 "--subjects-from-folders": subjects_from_folders,
                 "--together": together,
+                "--format": format_ is not None,
                 "--faces all": mixing.faces is Several.ALL,
             },
             enrol=enrol,
@@ -170,8 +173,7 @@ def protect(
     if together and not (enrol or gallery):
         raise UsageError("--together is for enrolments", fix="add --enrol, or --gallery")
     mixing.check()
-    if output.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"} and not output.is_dir():
-        raise UsageError("the output is a folder, and this looks like a file", where=str(output), fix="-o FOLDER")
+    _check_output(output, format_, record=record)
 
     from anonymix_plugin.cli.keys import open_keys
 
@@ -199,7 +201,7 @@ def protect(
                     scope,
                     version,
                     enrol,
-                    Names(output, "" if record else _SUFFIXES[format_]),
+                    Names(output, "" if record else _SUFFIXES[format_ or Format.PNG]),
                     force,
                     progress,
                     record,
@@ -209,6 +211,13 @@ def protect(
                 else:
                     run.protect(jobs)
     _finish(run, len(jobs), as_json=as_json)
+
+
+def _check_output(output: Path, format_: Format | None, *, record: bool) -> None:
+    if record and format_ is not None:
+        raise UsageError("--record keeps the form of the picture in a record", fix="leave --format out")
+    if output.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"} and not output.is_dir():
+        raise UsageError("the output is a folder, and this looks like a file", where=str(output), fix="-o FOLDER")
 
 
 def _refuse_beside_dataset(keys: SetKeys, given: Mapping[str, bool], *, enrol: bool, record: bool) -> None:
@@ -291,6 +300,7 @@ class _Run:
                 self.stopped = stop.fault
         order = {id(job): number for number, job in enumerate(jobs)}
         self.rows.sort(key=lambda row: order[id(row.job)])
+        self._take_back(jobs)
 
     def enrol_together(self, jobs: Sequence[Job]) -> None:
         """Make one face of all photos of each subject, named after the first one."""
@@ -315,11 +325,23 @@ class _Run:
                 continue
             except _StoppedError as stop:
                 self.stopped = stop.fault
-                return
+                break
             for number in face.left_out:
                 self._failed(group[number], fault_of(DifferentPeopleError(_LEFT_OUT)))
             for _ in group[len(face.left_out) :]:
                 self._progress.advance()
+        self._take_back(jobs)
+
+    def _take_back(self, jobs: Sequence[Job]) -> None:
+        """Leave no subject who is new and has no face: what could be drawn could not be written."""
+        from anonymix_plugin.first_keys import TakesBack
+
+        store = self._mixer.keystore
+        if self._enrol and isinstance(store, TakesBack):
+            made = {row.job.subject for row in self.rows if row.face is not None}
+            for subject in {job.subject for job in jobs} - made:
+                if subject is not None:
+                    store.take_back(subject, self._scope)
 
     def _requests(self, jobs: Iterator[Job]) -> Iterator[PhotoRequest]:
         from anonymix_plugin.production import PhotoRequest

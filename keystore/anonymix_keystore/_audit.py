@@ -112,7 +112,7 @@ def revoked(content: Mapping[str, Any]) -> Iterator[Revoked]:
     action = content["action"]
     for alias, before, after in content.get("keys", ()):
         name = bytes.fromhex(alias)
-        if action == "forget":
+        if action in {"forget", "take-back"}:
             yield name, 0
         elif action == "rotate" and content["old"] != "retired":
             # Not only the key that was active: those retired before went with it.

@@ -7,7 +7,7 @@ import os
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -35,6 +35,7 @@ R = TypeVar("R", bound=tuple[Any, ...])
 T = TypeVar("T")
 
 USES_KEPT = 1_000
+ISSUED_KEPT = 4_096
 SCRUB_SECONDS = 0.05  # how long a change waits, once, for readers before erased bytes leave the log
 _SHORT = 32  # bytes; tags are as long, and stand in other rows, too
 TURN_SECONDS = 0.005  # a pause between two batches, in which other writers get their turn
@@ -212,6 +213,7 @@ class Core:
         self._pid = os.getpid()
         self._open = True
         self._form = -1  # SQLite's number of the tables' definitions, when they were last found right
+        self.issued: OrderedDict[bytes, None] = OrderedDict()  # tags of first keys issued here lately
         self._used: dict[bytes, int] = {}  # tag -> day, uses not yet written
         self._writer = self._another(rank=-1)
 
@@ -331,6 +333,13 @@ class Core:
             if len(self._used) % USES_KEPT == 0:
                 with contextlib.suppress(KeystoreError):
                     self.flush_uses()
+
+    def issued_first(self, tag: bytes) -> None:
+        """Remember that a first key was issued here; the latest ones alone."""
+        with self.lock:
+            self.issued[tag] = None
+            while len(self.issued) > ISSUED_KEPT:
+                self.issued.popitem(last=False)
 
     def flush_uses(self) -> None:
         """Write the uses that wait."""

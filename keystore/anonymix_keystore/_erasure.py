@@ -336,7 +336,7 @@ def expire(core: Core) -> int:
 def accept_damage(core: Core, reason: str) -> dict[str, int]:
     """Erase what fails authentication and nothing hangs on, and take the sum over what is left as right."""
     with core.change() as change:
-        leaves: tuple[Table[Any], ...] = (ENROLMENTS, ORIGINALS, REFERENCES, REFERENCE_SCOPES)
+        leaves: tuple[Table[Any], ...] = (ENROLMENTS, ORIGINALS, REFERENCES, REFERENCE_SCOPES, RENEWALS)
         for table in leaves:
             change.erase_damaged(table)
         erased = dict(+change.damaged)
@@ -344,3 +344,28 @@ def accept_damage(core: Core, reason: str) -> dict[str, int]:
         change.damaged.clear()  # this line tells of them
         change.note(_audit.ACCEPT_DAMAGE, rows=erased, reason=reason)
     return erased
+
+
+def take_back(change: Change, who: Who) -> bool:
+    """Erase a subject who has a first key and nothing else, and the scope if it was made for them."""
+    found = _lifecycle.find_head(change.db, change.keys, who)
+    if found is None or (found[0].latest, found[0].active) != (1, 1):
+        return False
+    for sql in (
+        "SELECT 1 FROM enrolments WHERE subject = ? OR holder = ? LIMIT 1",
+        "SELECT 1 FROM originals WHERE subject IN (?, ?) LIMIT 1",
+    ):
+        if change.db.row(sql, (who.tag, who.tag)) is not None:
+            return False
+    head = found[0]
+    change.erase(HEADS, "tag = ?", (who.tag,))
+    change.erase(KEYS, "tag = ?", (who.tag,))
+    change.erase(REFERENCES, "tag = ?", (who.tag,))
+    for sql in ("SELECT 1 FROM heads WHERE scope = ? LIMIT 1", "SELECT 1 FROM reference_scopes WHERE scope = ?"):
+        if change.db.row(sql, (head.scope,)) is not None:
+            break
+    else:
+        change.erase(SCOPES, "id = ?", (head.scope,))
+    change.touched.add(who.tag)
+    change.note("take-back", keys=[[head.alias.hex(), 1, 0]])
+    return True

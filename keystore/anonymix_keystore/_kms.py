@@ -150,7 +150,7 @@ class AwsKms:
             # The service's message may quote the request; its code is enough.
             code = error.response.get("Error", {}).get("Code", "unknown")
             if code in {"InvalidCiphertextException", "IncorrectKeyException"}:
-                raise WrongKeyError("this AWS KMS key does not open the store", where=self._key_id) from None
+                raise WrongKeyError("this AWS KMS key opens something else", where=self._key_id) from None
             raise UnlockUnavailableError(f"AWS KMS refuses: {code}", where=self._key_id) from None
         except Exception as error:  # noqa: BLE001 - what lies below boto3, and clients of anybody's
             raise UnlockUnavailableError(f"AWS KMS can't be used: {type(error).__name__}", where=self._key_id) from None
@@ -280,7 +280,7 @@ class VaultTransit:
 
     def _refused(self, operation: str, status: int) -> NoReturn:
         if operation == "decrypt" and status == 400:
-            raise WrongKeyError("this transit key does not open the store", where=self._key)
+            raise WrongKeyError("this transit key opens something else", where=self._key)
         meaning = {403: "permission denied", 404: "no such key or engine", 503: "sealed or in maintenance"}
         words = meaning.get(status, "the request was refused" if status in _CLIENT_FAULTS else "it failed")
         raise UnlockUnavailableError(f"Vault: {words} (status {status})", where=self._address) from None

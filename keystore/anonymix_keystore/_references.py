@@ -10,6 +10,7 @@ key version, however that ends: revoked, rotated, expired or forgotten.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import NamedTuple
 
 from anonymix_keystore import _asked, _lifecycle
@@ -33,6 +34,7 @@ from anonymix_keystore._slots import ORIGINALS, read
 from anonymix_keystore._values import SubjectKey
 
 MOST_BYTES = 4096
+_REPLACED_KEPT = 256
 DROP = (
     "find out who changed the store; then drop the reference (anonymix keys drop-reference, store.references.drop)"
     " and enrol the subject again, or restore a backup with the store's anchor"
@@ -62,6 +64,8 @@ class References:
 
     def __init__(self, core: Core, originals: Originals) -> None:
         self._core, self._originals = core, originals
+        # What the last keepings put in the place of what; both are sealed.
+        self._replaced: OrderedDict[bytes, tuple[Reference, Reference | None]] = OrderedDict()
 
     # --- the switch -------------------------------------------------------------------------------
 
@@ -162,6 +166,33 @@ class References:
                 change.update_all(REFERENCES, [(row, found[1])])
                 change.erased = True
             change.note("keep-reference", keys=[[head.alias.hex(), key.version, key.version]])
+        with self._core.lock:
+            self._replaced[who.tag] = (row, None if found is None else found[0])
+            while len(self._replaced) > _REPLACED_KEPT:
+                self._replaced.popitem(last=False)
+        return True
+
+    def put_back(self, key: SubjectKey) -> bool:
+        """Undo the last ``keep`` of this object for a subject: what was kept before is there again, or nothing.
+
+        Returns:
+            Whether it was undone: not where it was replaced or erased since, or long ago.
+        """
+        who = self._who(key)
+        with self._core.lock:
+            last = self._replaced.pop(who.tag, None)
+        if last is None or last[0].version != key.version:
+            return False
+        with self._core.change() as change:
+            head, _ = _lifecycle.need_head(change.db, change.keys, who)
+            found = _find(change.db, change.keys, who, key.version)
+            if found is None or found[0] != last[0]:
+                return False
+            change.delete_all(REFERENCES, [found])
+            if last[1] is not None:
+                change.insert(REFERENCES, last[1])
+            change.erased = True
+            change.note("put-reference-back", keys=[[head.alias.hex(), key.version, key.version]])
         return True
 
     def read(self, key: SubjectKey, *, fingerprint: str, subspace: str) -> bytes | None:

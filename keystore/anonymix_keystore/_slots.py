@@ -38,6 +38,9 @@ def _label(store_id: bytes, purpose: str) -> Mapping[str, str]:
     return {"anonymix-store": store_id.hex(), "anonymix-purpose": purpose}
 
 
+_KEYS = {"aws-kms": "AWS KMS key", "vault-transit": "transit key"}
+
+
 def lock(store_id: bytes, purpose: str, root: bytes, unlock: Unlock) -> Slot:
     """Lock up a root key.
 
@@ -62,14 +65,22 @@ def open_slot(store_id: bytes, slot: Slot, unlock: Unlock, where: str) -> bytes:
         raise LockedError(
             f"{what} is unlocked by {slot.kind}, not by {unlock.kind}", where=where, fix=f"use {slot.kind}"
         )
-    key = unlock.key(params(slot), _label(store_id, slot.purpose))
+    refused = WrongKeyError(f"this {_KEYS.get(slot.kind, slot.kind)} does not open {what}", where=where)
+    try:
+        key = unlock.key(params(slot), _label(store_id, slot.purpose))
+    except WrongKeyError as error:  # a key service says so itself, and does not know what it was asked for
+        raise WrongKeyError(refused.what, where=error.where) from None
+    except LockedError as error:
+        if slot.purpose == ORIGINALS:
+            raise type(error)(f"{what}: {error.what}", where=error.where, fix=error.fix) from None
+        raise
     try:
         root = unseal(key, slot.sealed, _context(store_id, slot.purpose, slot.kind, slot.params))
     except WrongKeyError:
         if slot.kind == "passphrase":
             second = "second " if slot.purpose == ORIGINALS else ""
             raise WrongPassphraseError(f"wrong {second}passphrase", where=where) from None
-        raise WrongKeyError(f"this {slot.kind} does not open {what}", where=where) from None
+        raise refused from None
     if len(root) != KEY_BYTES:
         raise DamagedError("the root key has a wrong size", where=where)
     return root

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from anonymix_keystore import _asked, _lifecycle
+from anonymix_keystore import _asked, _erasure, _lifecycle
 from anonymix_keystore._base import Base
 from anonymix_keystore._clock import LAST
 from anonymix_keystore._errors import InvalidRequestError, KeyExistsError, UnknownSubjectError
@@ -128,9 +128,29 @@ class Subjects(Base):
             pass
         try:
             with self._core.change() as change:
+                self._core.issued_first(who.tag)
                 return _lifecycle.issue_all(change, [who], "first use")[0]
         except KeyExistsError:  # somebody was faster
             return _lifecycle.current(self._core, who)
+
+    def take_back(self, subject: str, scope: str = DEFAULT_SCOPE) -> bool:
+        """Take back a first key that this object issued by ``current_or_issue``, where nothing came of it.
+
+        The subject is unknown again. The key stays if it was rotated or withdrawn since, or if an enrolment
+        or an original is kept of the subject. Whether somebody holds a face that was drawn under it is not known
+        here: whoever calls this has to know that nobody does.
+
+        Returns:
+            Whether it was taken back.
+        """
+        who = self._who(subject, scope)
+        with self._core.lock:
+            mine = who.tag in self._core.issued
+            self._core.issued.pop(who.tag, None)
+        if not mine:
+            return False
+        with self._core.change() as change:
+            return _erasure.take_back(change, who)
 
     def at(self, subject: str, version: int, scope: str = DEFAULT_SCOPE) -> SubjectKey:
         """A certain version of a subject's key, for probes: active, or retired until its date.

@@ -331,7 +331,7 @@ def _check_rights(status: os.stat_result, fixed: bool, where: str) -> None:
     # mount is read-only, everybody.
     allowed = 0o700 | (0o040 if roots and not mine else 0) | (0o044 if roots and fixed else 0)
     if mode & 0o777 & ~allowed:
-        copy = f"make a copy (install -m 600 {where} NEW) and name that, in ANONYMIX_KEYFILE say"
+        copy = f"make a copy (install -m 600 {where} NEW) and name that"
         raise InsecureKeyFileError(
             "others can read the key file" if not mode & 0o022 else "others can change the key file",
             where=where,

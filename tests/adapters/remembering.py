@@ -9,6 +9,7 @@ from typing import Any
 from anonymix_adapters.interceptor import MixerAround
 from anonymix_keystore import Keystore
 from anonymix_plugin import Anonymixer, AnonymixError, CancelableFace
+from anonymix_plugin.first_keys import first_or_current
 from anonymix_plugin.images import ChannelOrder, decode_photo
 
 
@@ -39,7 +40,7 @@ class RememberingMixer(MixerAround):
         if subject is None:
             key = self._store.gallery(scope)
         elif how.get("enrol", False):
-            key = self._store.current_or_issue(subject, scope)
+            key = first_or_current(self._store, subject, scope)
         else:
             key = self._store.current(subject, scope)
         name = (content, key.material)

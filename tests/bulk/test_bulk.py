@@ -273,6 +273,25 @@ def test_the_command_gives_the_bytes_of_protect(
     assert '"finished": true' in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("stub")
+def test_new_people_whose_photos_all_fail_are_not_left_in_the_store(source: Path, store: Path, tmp_path: Path) -> None:
+    for path in source.iterdir():
+        number = int(path.stem)
+        if number % 7 in {0, 1} or number in {3, 10}:  # all photos of two people, and the first two of a third
+            path.write_bytes(b"poison")
+        if number > 17:
+            path.unlink()
+    with bulk_stub.open_store(store) as keys:
+        for subject in ("person0", "person2", "person3"):
+            keys.forget(subject)
+        keys.originals.enable(KeyFileUnlock.generate(tmp_path / "second.key"))
+    bulk_stub.drive(source, store, tmp_path / "out", enrol=True)
+    with bulk_stub.open_store(store) as keys:
+        left = set(keys.subjects())
+        assert keys.verify().ok
+    assert left == {f"person{number}" for number in range(1, 7)}  # 1 was there before, 3 has a photo that works
+
+
 def test_the_target_is_not_inside_the_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "alice").mkdir()
     (tmp_path / "alice" / "a.jpg").touch()

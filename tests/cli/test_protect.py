@@ -84,6 +84,22 @@ def test_of_a_folder_of_records_every_file_is_taken(run, one: Path, out: Path, t
     assert [path.name for path in out.iterdir()] == ["passport.bin"]
 
 
+def test_what_could_not_be_written_leaves_no_subject_behind(run, store: Keystore, one: Path, out: Path) -> None:
+    ended = run("protect", one, "--subject", "newcomer", "--enrol", "--record", "-o", out)
+    assert ended.code == 3
+    ended = run("protect", one, "--subject", "newcomer", "--enrol", "--record", "--together", "-o", out)
+    assert ended.code == 3
+    assert "newcomer" not in set(store.subjects())
+    assert run("protect", one, "--subject", "newcomer", "--enrol", "-o", out).code == 0
+    ended = run("protect", one, "--subject", "newcomer", "--enrol", "--record", "-o", out)
+    assert "newcomer" in set(store.subjects())  # who was there before stays
+
+
+def test_a_format_beside_a_record_is_refused(run, one: Path, out: Path) -> None:
+    ended = run("protect", one, "--subject", "alice", "--record", "--format", "webp", "-o", out)
+    assert (ended.code, "--format" in ended.err) == (2, True)
+
+
 def test_a_photo_without_a_record_is_told_where_one_is_asked_for(run, one: Path, out: Path) -> None:
     ended = run("protect", one, "--subject", "alice", "--record", "-o", out)
     assert ended.code == 3

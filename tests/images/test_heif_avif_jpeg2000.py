@@ -321,6 +321,14 @@ def test_lists_without_end_are_refused_before_they_take_time(name, files):
     assert time.process_time() - begun < 5, name
 
 
+@pytest.mark.parametrize(("name", "said"), [("heic", "HEIF"), ("avif", "AVIF")])
+def test_a_damaged_file_is_called_what_it_is(files, name: str, said: str) -> None:
+    data = files[name]
+    for spoilt in (data[: len(data) // 2], data.replace(b"ispe", b"ispf"), data.replace(b"meta", b"moov", 1)):
+        with pytest.raises(UnreadableImageError, match=f"the {said} file"):
+            decode_photo(spoilt)
+
+
 FUZZED = ["heic", "heic of tiles", "avif", "jpeg 2000", "jpeg 2000 of tiles"]
 
 

@@ -218,6 +218,8 @@ CALLS: dict[str, Call] = {
     "anchor_state": lambda scene: scene.store.anchor_state(),
     "tie_anchor": _tied,
     "forget": lambda scene: scene.store.forget(scene.store.issue(scene.fresh).subject),
+    "take_back": lambda scene: scene.store.take_back(scene.store.current_or_issue(scene.fresh).subject),
+    "accept_damage": lambda scene: scene.store.accept_damage("looked into"),
     "unused_since": lambda scene: _each(scene.store.unused_since()),
     "forget_unused": lambda scene: _each(scene.store.forget_unused(timedelta(days=1))),
     "expire": lambda scene: scene.store.expire(),
@@ -250,6 +252,7 @@ CALLS: dict[str, Call] = {
     "references.keep": _with_reference,
     "references.read": lambda scene: scene.store.references.read(_with_reference(scene), fingerprint="f", subspace="s"),
     "references.drop": lambda scene: scene.store.references.drop(_with_reference(scene).subject),
+    "references.put_back": lambda scene: scene.store.references.put_back(_with_reference(scene)),
     "close": lambda scene: scene.store.close(),  # the last one
 }
 

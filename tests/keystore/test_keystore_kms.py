@@ -196,6 +196,19 @@ def test_aws_faults_are_told_without_details(aws: Service, path: Path, monkeypat
 # --- Vault ------------------------------------------------------------------------------------------
 
 
+def test_which_secret_a_key_service_refuses_is_told(aws: Service, vault: Service, path: Path) -> None:
+    """A store and its second secret may lie with two services, and either may say no."""
+    vault.add("other")
+    second = KmsUnlock(VaultTransit("anonymix"))
+    with Keystore.create(path, aws_unlock(aws)) as store:
+        store.originals.enable(second)
+        with pytest.raises(WrongKeyError, match="this transit key does not open the store's second secret"):
+            store.originals.unlock(KmsUnlock(VaultTransit("other")))
+        vault.override = (403, b"{}")
+        with pytest.raises(UnlockUnavailableError, match="the store's second secret: Vault: permission denied"):
+            store.originals.unlock(second)
+
+
 def test_vault_opens_what_it_locked(vault: Service, path: Path) -> None:
     with Keystore.create(path, KmsUnlock(VaultTransit("anonymix"))) as store:
         key = store.issue("alice")

@@ -63,7 +63,7 @@ LONG = {
         "forget",
     ),
     *("rotate_all", "rewrap_all", "resume", "report", "jobs", "tie_anchor", "change_unlock", "expire"),
-    *("originals.enable", "originals.disable", "originals.change_unlock", "issue_many"),
+    *("originals.enable", "originals.disable", "originals.change_unlock", "issue_many", "accept_damage"),
 }
 QUICK = {
     *("path", "epoch", "unlock_outdated", "unscrubbed", "originals", "locked_by", "scopes", "history", "at"),
@@ -92,7 +92,8 @@ QUICK = {
         "references.enabled",
         "references.enable",
     ),
-    *("references.disable", "references.keep", "references.read", "references.drop"),
+    *("references.disable", "references.keep", "references.read", "references.drop", "references.put_back"),
+    "take_back",
 }
 RARE = {
     "tie_anchor",

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from anonymix_plugin.first_keys import attempt
+
 
 @dataclass(frozen=True)
 class Call:
@@ -55,7 +57,8 @@ class Wrapped:
         def call(*args: Any, subject: str | None = None, **options: Any) -> Any:
             bound = signature.bind(*args, **options)
             bound.apply_defaults()
-            return self._work(instance, Call(original, bound, subject))
+            with attempt():  # an enrolment that fails leaves no first key behind
+                return self._work(instance, Call(original, bound, subject))
 
         extra = inspect.Parameter("subject", inspect.Parameter.KEYWORD_ONLY, default=None)
         call.__signature__ = signature.replace(  # type: ignore[attr-defined]

@@ -41,6 +41,7 @@ from anonymix_adapters.gateway.tokens import Token
 from anonymix_adapters.interceptor import FaceMixer, Interceptor, Whose
 from anonymix_keystore import KeystoreError
 from anonymix_plugin.errors import AnonymixError
+from anonymix_plugin.first_keys import attempt
 from anonymix_plugin.values import CancelableFace
 
 if TYPE_CHECKING:
@@ -181,9 +182,10 @@ class Api:
     def _enrolled(self, asked: EnrolRequest) -> Protected:
         _ = self._interceptor.registry
         whose = Whose(asked.subject, asked.scope, gallery=asked.gallery, enrol=True)
-        face = self._interceptor.protect(decoded(asked.image), whose)
-        self._interceptor.record(face, whose, collection=asked.collection, external_id=asked.external_id)
-        return Protected.of(face)
+        with attempt():
+            face = self._interceptor.protect(decoded(asked.image), whose)
+            self._interceptor.record(face, whose, collection=asked.collection, external_id=asked.external_id)
+            return Protected.of(face)
 
     def _verified(self, asked: VerifyRequest) -> Verified:
         from anonymix_plugin.verification import Verifier

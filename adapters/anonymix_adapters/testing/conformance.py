@@ -239,6 +239,9 @@ def refuses_bad_photos(trial: Trial) -> None:
         stage.enrol(person.name, person.enrolled)
         made = encode_cancelable(_protect(trial, person))
         before, entries = len(stage.seen()), stage.entries()
+        newcomer = f"{person.name} newcomer {secrets.token_hex(4)}"
+        _raises((PhotoError, EnrolmentError), lambda: stage.enrol(newcomer, blank))
+        _need(newcomer not in set(trial.store.subjects()), "an enrolment that failed left a subject behind")
         _raises((PhotoError, EnrolmentError), lambda: stage.enrol(person.name, blank))
         _raises(PhotoError, lambda: stage.verify(person.name, blank))
         _raises(PhotoError, lambda: stage.verify(person.name, b"no picture"))

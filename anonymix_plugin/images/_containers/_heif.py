@@ -66,7 +66,7 @@ class _File:
         for place, start, length in item.parts:
             source = (self.data, self.inner)[place]
             if start + length > len(source):
-                raise truncated("HEIF", where)
+                raise truncated(_name(self.data), where)
             parts.append(source[start : start + length if length else None])  # 0: up to the end
         return b"".join(parts)
 
@@ -87,7 +87,7 @@ def examine_heif(data: bytes, where: str) -> Container:
         return _examined(file, primary, where)
     except (ValueError, LookupError, struct.error, ZeroDivisionError) as error:
         detail = str(error) if type(error) is ValueError else "its items do not fit together"
-        raise damaged("HEIF", detail, where) from None
+        raise damaged(_name(data), detail, where) from None
 
 
 def _examined(file: _File, primary: _Item, where: str) -> Container:
@@ -143,17 +143,23 @@ def _read(data: bytes, where: str) -> _File:
     return file
 
 
+def _name(data: bytes) -> str:
+    """What the file calls itself in the brands of its first box."""
+    brands = data[8 : int.from_bytes(data[:4], "big")]
+    return "AVIF" if b"avif" in brands or b"avis" in brands else "HEIF"
+
+
 def _meta(data: bytes, where: str) -> Cursor:
     """The content of the box that lists the pictures."""
     meta: Cursor | None = None
     try:
         for name, content in boxes(data):
             if name == b"moov":
-                raise several("HEIF", 0, where)
+                raise several(_name(data), 0, where)
             meta = content if meta is None and name == b"meta" else meta
     except ValueError:
         if meta is None:  # what follows may be a film, or cut off; where the pictures lie is checked
-            raise truncated("HEIF", where) from None
+            raise truncated(_name(data), where) from None
     if meta is None:
         raise ValueError("it holds no pictures")
     meta.full()
