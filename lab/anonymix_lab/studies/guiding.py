@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product as every
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,8 @@ Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 NO_ANSWER = -1.0
+Look: TypeAlias = Mapping[str, Floats]
+"""What each recogniser makes of one face: its embedding."""
 _SIZE = 512
 _OF_ONE = 6  # pairs of one person, so that nobody speaks for all
 
@@ -135,12 +138,12 @@ def draw_answers(
         codes = [
             cosine * reference + np.sqrt(1 - cosine**2) * side for cosine, side in zip(spread, across, strict=True)
         ]
-        entry: dict[str, Floats] | None = None
+        entry: Look | None = None
         for place, code in enumerate((reference, *codes)):
             w_plus = mixer.mix(code, KeySchedule(material), material)
             picture = pictures_of(generator, w_plus[None], size)[0]
             pixels = np.rint((picture.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
-            looks = _look(Photo(np.ascontiguousarray(pixels), "a drawn face"), detector, recognisers)
+            looks = look_at(Photo(np.ascontiguousarray(pixels), "a drawn face"), detector, recognisers)
             if place == 0:
                 entry = looks
             cosines.append(float(spread[place - 1]) if place else 1.0)
@@ -151,7 +154,8 @@ def draw_answers(
     return Answers(np.array(cosines), {name: np.array(scores) for name, scores in found.items()})
 
 
-def _look(photo: Photo, detector: Detector, recognisers: Sequence[Recogniser]) -> dict[str, Floats] | None:
+def look_at(photo: Photo, detector: Detector, recognisers: Sequence[Recogniser]) -> Look | None:
+    """What recognisers make of the largest face of a photo; None where there is none."""
     face = meant_face(detector.detect(photo), "largest")
     if face is None:
         return None
@@ -247,10 +251,10 @@ class Prediction:
 
     def figures(self, curve: GuidingCurve | None) -> dict[str, CurveFigures]:
         """Figures by recogniser; None is no guiding."""
-        turned = [_turned(curve, part) for part in (self._cosines.genuine, self._cosines.impostor)]
+        both = [turned(curve, part) for part in (self._cosines.genuine, self._cosines.impostor)]
         found = {}
         for name, threshold in self._thresholds.items():
-            own, other = (self._scores(name, part, luck) for part, luck in zip(turned, self._luck, strict=True))
+            own, other = (self.scores(name, part, luck) for part, luck in zip(both, self._luck, strict=True))
             found[name] = CurveFigures(
                 eer(own, other),
                 float((own < threshold).mean()),
@@ -260,7 +264,14 @@ class Prediction:
             )
         return found
 
-    def _scores(self, name: str, cosines: Array, luck: Array) -> Array:
+    def scores(self, name: str, cosines: Array, luck: Array) -> Array:
+        """What a recogniser says of faces drawn from codes with these cosines.
+
+        Args:
+            name: The recogniser.
+            cosines: (N,), as the faces were drawn: guided or not.
+            luck: (N,) evenly spread in 0..1; it chooses the answers that the deviations are taken from.
+        """
         fitted, stds = self._fits[name]
         near = max(len(self._at) // 40, 5)
         place = np.searchsorted(self._at, cosines) + ((luck - 0.5) * 2 * near).astype(np.int64)
@@ -269,7 +280,8 @@ class Prediction:
         return np.asarray(np.clip(scores, -1.0, 1.0))
 
 
-def _turned(curve: GuidingCurve | None, cosines: Array) -> Array:
+def turned(curve: GuidingCurve | None, cosines: Array) -> Array:
+    """What a curve makes of cosines, of any shape; None is no guiding."""
     if curve is None:
         return cosines
     at = np.clip((cosines - curve.low) / (curve.high - curve.low), 0.0, 1.0)

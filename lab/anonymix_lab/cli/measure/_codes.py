@@ -14,8 +14,16 @@ from anonymix_lab.cli.measure._app import app
 from anonymix_plugin.cli.options import takes_photos
 
 if TYPE_CHECKING:
-    from anonymix_lab.studies.codes import Compared
+    import numpy as np
+    import numpy.typing as npt
+
+    from anonymix_lab.studies.codes import Array, Compared, Integers
+    from anonymix_lab.studies.guiding import Answers
+    from anonymix_plugin.generator import Generator
     from anonymix_plugin.mixer.subspace import IdentitySubspace
+    from anonymix_plugin.mixer.weights import MixerWeights
+
+    Truths = npt.NDArray[np.bool_]
 
 LfwFolder = Annotated[Path, typer.Option(help="Folder of Labeled Faces in the Wild.")]
 
@@ -55,7 +63,7 @@ def codes(
     from anonymix_plugin.mixer.subspace import IdentitySubspace
     from anonymix_plugin.mixer.weights import load_mixer_weights
 
-    counts = _counts(enrolled, "--enrolled")
+    counts = counts_in(enrolled, "--enrolled")
     chosen = parse_folds(folds)
     passed = load_mixer_weights().subspace if subspace is None else IdentitySubspace.read(subspace)
     if learned := sorted(set(chosen) & set(passed.lfw_folds)):
@@ -103,24 +111,12 @@ def guiding(
     from rich.table import Table
 
     from anonymix_lab.data import LFW_FOLDS, parse_folds
-    from anonymix_lab.studies.guiding import (
-        Answers,
-        CodeCosines,
-        Prediction,
-        best_curve,
-        draw_answers,
-        held_out_cosines,
-    )
+    from anonymix_lab.studies.guiding import CodeCosines, Prediction, best_curve, held_out_cosines
     from anonymix_lab.training.street import embed_street
-    from anonymix_plugin.faces import YuNet
     from anonymix_plugin.generator import load_generator
-    from anonymix_plugin.mixer.fast import FastMixer
     from anonymix_plugin.mixer.guide import GuidingCurve
-    from anonymix_plugin.mixer.policy import MixingPolicy
     from anonymix_plugin.mixer.subspace import fit_subspace
     from anonymix_plugin.mixer.weights import SHIPPED, load_mixer_weights
-    from anonymix_plugin.models import locate
-    from anonymix_plugin.recognisers import load_recogniser
     from anonymix_plugin.verification import THRESHOLDS
 
     chosen = parse_folds(folds)
@@ -137,19 +133,7 @@ def guiding(
         learned = embed_street(embedder(), embedder("central"), people, lfw, chosen, folder, report)
         street = np.arange(len(learned.who)) >= learned.of_folder
         cosines = held_out_cosines(learned.photos, learned.who, learned.others, fit, tested=street, seed=seed)
-        cache = folder / f"answers-{weights.sha256[:16]}-{keys}-{seed}.safetensors"
-        if not cache.exists():
-            draw_answers(
-                generator,
-                FastMixer(generator, weights, MixingPolicy()),
-                dims,
-                YuNet(locate("yunet")),
-                [load_recogniser(name) for name in thresholds],
-                keys=keys,
-                seed=seed,
-                progress=lambda done, total: report("faces", done, total),
-            ).save(cache)
-        answers = Answers.read(cache)
+        answers = drawn_answers(weights, generator, list(thresholds), keys, seed, folder, report)
         others = [fold for fold in range(1, LFW_FOLDS + 1) if fold not in {*chosen, *weights.subspace.lfw_folds}]
         compared = _compared(lfw, others, weights.subspace, (1, 3), folder, report) if others else []
     prediction = Prediction(answers, cosines, thresholds)
@@ -225,7 +209,7 @@ def enrolment(
     from anonymix_plugin.models import locate
     from anonymix_plugin.verification import THRESHOLDS
 
-    counts = _counts(photos, "--photos")
+    counts = counts_in(photos, "--photos")
     tested = {name for number in parse_folds(folds) for name in lfw_folds(lfw)[number - 1]}
     paths, who = people_of(lfw / "images")
     random = np.random.Generator(np.random.Philox(1))
@@ -273,8 +257,30 @@ def _compared(
     """Codes of the people of some folds, compared pair by pair and with enrolments from several photos."""
     import numpy as np
 
-    from anonymix_lab.data import lfw_folds
     from anonymix_lab.studies.codes import code_pairs, compared_enrolments, compared_pairs
+
+    everybody, who, read, seen = read_codes(lfw, folds, subspace, folder, report, mirrored=mirrored)
+    place = {path: row for row, path in enumerate(everybody)}
+    found = []
+    for pairs in code_pairs(lfw, folds):
+        rows = np.array([place[path] for path in pairs.paths])
+        found.append(compared_pairs(pairs, read[rows], seen[rows]))
+    return found + compared_enrolments(read[seen], who[seen], counts)
+
+
+def read_codes(
+    lfw: Path,
+    folds: Sequence[int],
+    subspace: IdentitySubspace,
+    folder: Path,
+    report: Callable[[str, int, int], None],
+    *,
+    mirrored: bool = False,
+) -> tuple[list[Path], Integers, Array, Truths]:
+    """The photos of the people of some folds, who is on each, their codes, and whether a face was found."""
+    import numpy as np
+
+    from anonymix_lab.data import lfw_folds
     from anonymix_lab.training.embedding import embed_files, people_of
 
     tested = {name for number in folds for name in lfw_folds(lfw)[number - 1]}
@@ -289,15 +295,42 @@ def _compared(
     )
     read = np.zeros((len(everybody), subspace.dims))
     read[seen] = subspace.project(embeddings[seen])
-    place = {path: row for row, path in enumerate(everybody)}
-    found = []
-    for pairs in code_pairs(lfw, folds):
-        rows = np.array([place[path] for path in pairs.paths])
-        found.append(compared_pairs(pairs, read[rows], seen[rows]))
-    return found + compared_enrolments(read[seen], who[seen], counts)
+    return everybody, who, read, seen
 
 
-def _counts(text: str, option: str) -> list[int]:
+def drawn_answers(
+    weights: MixerWeights,
+    generator: Generator,
+    recognisers: Sequence[str],
+    keys: int,
+    seed: int,
+    folder: Path,
+    report: Callable[[str, int, int], None],
+) -> Answers:
+    """What recognisers say of drawn faces; drawn once for each mixer."""
+    from anonymix_lab.studies.guiding import Answers, draw_answers
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.mixer.fast import FastMixer
+    from anonymix_plugin.mixer.policy import MixingPolicy
+    from anonymix_plugin.models import locate
+    from anonymix_plugin.recognisers import load_recogniser
+
+    cache = folder / f"answers-{weights.sha256[:16]}-{keys}-{seed}.safetensors"
+    if not cache.exists():
+        draw_answers(
+            generator,
+            FastMixer(generator, weights, MixingPolicy()),
+            weights.subspace.dims,
+            YuNet(locate("yunet")),
+            [load_recogniser(name) for name in recognisers],
+            keys=keys,
+            seed=seed,
+            progress=lambda done, total: report("faces", done, total),
+        ).save(cache)
+    return Answers.read(cache)
+
+
+def counts_in(text: str, option: str) -> list[int]:
     from anonymix_plugin.errors import UsageError
 
     words = text.split(",")
