@@ -11,7 +11,7 @@ from typing import Any
 from anonymix_keystore import _lifecycle
 from anonymix_keystore._audit import canonical
 from anonymix_keystore._core import Change, Core
-from anonymix_keystore._crypto import KeyRing, encode, seal, seal_all, unseal
+from anonymix_keystore._crypto import Columns, KeyRing, encode, seal, seal_all, unseal
 from anonymix_keystore._database import Database
 from anonymix_keystore._errors import (
     DamagedError,
@@ -20,7 +20,7 @@ from anonymix_keystore._errors import (
     WrongKeyError,
 )
 from anonymix_keystore._lifecycle import Ending, Living, key_context, moment
-from anonymix_keystore._rows import HEADS, JOBS, KEYS, Columns, Job, Key, State
+from anonymix_keystore._rows import HEADS, JOBS, KEYS, Job, Key, State
 
 ROTATE, REWRAP = "rotate", "rewrap"
 MOST_PER_BATCH = 10_000

@@ -272,7 +272,7 @@ def test_one_changed_row_among_many_stops_a_rotation_before_anything_is_written(
         db.execute(f"UPDATE keys SET {column} WHERE tag = (SELECT tag FROM keys ORDER BY tag LIMIT 1 OFFSET 17)")  # noqa: S608
     db.close()
     with pytest.raises(DamagedError, match="keys fails authentication"):
-        store.rotate_all(reason="breach")
+        store.rotate_all()
     with sqlite3.connect(path) as db:
         assert db.execute("SELECT count(*), max(version) FROM keys").fetchone() == (30, 1)
     db.close()

@@ -63,7 +63,7 @@ LONG = {
         "forget",
     ),
     *("rotate_all", "rewrap_all", "resume", "report", "jobs", "tie_anchor", "change_unlock", "expire"),
-    *("originals.enable", "originals.disable", "originals.change_unlock", "issue_many", "accept_damage"),
+    *("originals.enable", "originals.disable", "originals.change_unlock", "issue_many", "accept_damage", "renewals"),
 }
 QUICK = {
     *("path", "epoch", "unlock_outdated", "unscrubbed", "originals", "locked_by", "scopes", "history", "at"),
@@ -93,7 +93,7 @@ QUICK = {
         "references.enable",
     ),
     *("references.disable", "references.keep", "references.read", "references.drop", "references.put_back"),
-    "take_back",
+    *("take_back", "renewal", "write_renewals"),
 }
 RARE = {
     "tie_anchor",
