@@ -129,12 +129,17 @@ class Line:
         Raises:
             LockedError: It is closed, or was inherited by a forked process.
         """
-        if os.getpid() != self._pid:
+        if self.inherited:
             raise LockedError(
                 "this process inherited a connection to the key service", where=self.where, fix="open one per process"
             )
         if not self._open:
             raise LockedError("the connection to the key service is closed", where=self.where, fix="open it again")
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process is a child of the one that it belongs to."""
+        return os.getpid() != self._pid
 
     def ask(self, operation: str, message: bytes, *, again: bool, where: str) -> bytearray:
         """Send a message, and return the answer's.
@@ -159,8 +164,6 @@ class Line:
 
     def close(self) -> None:
         """Close all connections."""
-        if os.getpid() != self._pid:
-            return
         with self._lock:
             self._open = False
             idle, self._idle = self._idle, []
@@ -193,7 +196,7 @@ class Line:
         connection = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=context)
         try:
             connection.connect()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a name that can't be one is refused by its encoding
             connection.close()
             raise self._explained(error) from None
         return connection

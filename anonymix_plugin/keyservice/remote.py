@@ -129,7 +129,9 @@ class RemoteKeystore:
         self.close()
 
     def close(self) -> None:
-        """Wipe the keys that are kept, and close all connections."""
+        """Wipe the keys that are kept, and close all connections. A forked child leaves them to its parent."""
+        if self._line.inherited:
+            return
         self._memory.clear()
         self._line.close()
         self._seen.close()

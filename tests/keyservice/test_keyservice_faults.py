@@ -218,6 +218,11 @@ def test_a_service_by_another_name_is_not_trusted(rig: ServiceRig) -> None:
         remote.current("alice", "staff")
 
 
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70])
+def test_a_name_that_leads_nowhere_is_told_of(rig: ServiceRig, host: str) -> None:
+    refused(RemoteKeystore(f"https://{host}:{rig.port}", rig.ca.issue("gate-1", file="nowhere")), "can't be reached")
+
+
 def test_a_client_of_another_ca_is_refused(rig: ServiceRig, tmp_path: Path) -> None:
     foreign = Authority(tmp_path / "foreign").issue("gate-1")
     refused(rig.client(replace(foreign, ca=rig.ca.certificate)), "hung up without an answer")
@@ -421,6 +426,7 @@ def test_a_forked_child_opens_its_own(rig: ServiceRig) -> None:
         try:
             remote.current("alice", "staff")
         except LockedError:
+            remote.close()
             os._exit(0)
         os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
