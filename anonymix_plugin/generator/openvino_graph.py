@@ -9,6 +9,8 @@ The graph computes what `mobilestylegan.MobileStyleGan` computes, in an order th
   of the whole pass.)
 - Factors that only follow each other are one factor: the upsampling's modulation, the next convolution's
   and the 1/2 of the Haar transform.
+- A factor of one, an input, comes before each noise map: exact, and unknown to the optimiser. It would otherwise join
+  the map to the convolution, and leave the slope's factor and the modulation to a further pass over the memory.
 - Noise maps are inputs, not constants: as constants they would be added to the biases beforehand, which
   makes 225 MB out of 1.4 MB, to be compiled at each start.
 - Large layers are drawn in strips of a few rows, each through all of a block, so that what lies between
@@ -18,7 +20,7 @@ The graph computes what `mobilestylegan.MobileStyleGan` computes, in an order th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,8 +89,9 @@ class GraphBuilder:
         self._op = op
         self._weights, self._size, self._strips = weights, size, strips
         self._code = op.parameter([1, LAYERS.total, W_DIM], np.float32, name="w_plus")
-        self._inputs: list[Node] = [self._code]
-        self._fixed: list[Floats] = []
+        self._one = op.parameter([1, 1, 1, 1], np.float32, name="one")
+        self._inputs: list[Node] = [self._code, self._one]
+        self._fixed: list[Floats] = [np.ones((1, 1, 1, 1), np.float32)]
 
     @property
     def inputs(self) -> list[Node]:
@@ -120,14 +123,14 @@ class GraphBuilder:
         y = self._upsampled(
             self._rows(x, strip.read, rows),
             self._rows(noise, strip.read, rows),
-            self._band_scales(index, block),
+            self._band_scale(index, block),
         )
         return self._separable(y, block.conv1, None, strip)
 
     def _block(self, index: int, block: BlockWeights, x: Node, noise: Node) -> tuple[Node, Node]:
         op, last = self._op, index == BLOCKS - 1
         order = None if last else _bands(self._weights.blocks[index + 1])
-        scales = self._band_scales(index, block)
+        scale = self._band_scale(index, block)
         inner = self.modulation(block.conv2.modulation, 3 + 3 * index)
         noise1, noise2 = self.noise(block.conv1), self.noise(block.conv2)
         head = self.modulation(self._weights.head_modulation, LAYERS.total - 1) if last else None
@@ -137,7 +140,7 @@ class GraphBuilder:
             end = start + rows // count
             strip = Strip(start, end, rows)
             band_noise = self._rows(noise, strip.read, rows)
-            y = self._upsampled(self._rows(x, strip.read, rows), band_noise, scales)
+            y = self._upsampled(self._rows(x, strip.read, rows), band_noise, scale)
             y = self._separable(y, block.conv1, None, strip)
             y = self.activated(y, self._rows(noise1, strip.middle, 2 * rows), inner)
             y = self._separable(y, block.conv2, order, strip)
@@ -146,12 +149,10 @@ class GraphBuilder:
             parts.append(y)
         return (parts[0] if count == 1 else op.concat(parts, 2)), noise2
 
-    def _upsampled(self, x: Node, noise: Node, scales: Sequence[Node]) -> Node:
+    def _upsampled(self, x: Node, noise: Node, scale: Node) -> Node:
         """Activate, modulate and double the resolution by an inverse Haar transform."""
         op = self._op
-        bands = op.split(x, _integers(op, 1), 4).outputs()
-        low, v, u, d = (self.activated(band, noise, scale) for band, scale in zip(bands, scales, strict=True))
-        return self._inverse_haar(low, v, u, d)
+        return self._inverse_haar(*op.split(self.activated(x, noise, scale), _integers(op, 1), 4).outputs())
 
     def _inverse_haar(self, low: Node, v: Node, u: Node, d: Node) -> Node:
         op = self._op
@@ -192,21 +193,20 @@ class GraphBuilder:
     def activated(self, x: Node, noise: Node, scale: Node) -> Node:
         """Add the noise map, leaky ReLU, scale."""
         op = self._op
-        return op.multiply(op.prelu(op.add(x, noise), _constant(op, np.array([SLOPE]))), scale)
+        noisy = op.add(op.multiply(x, self._one), noise)
+        return op.multiply(op.prelu(noisy, _constant(op, np.array([SLOPE]))), scale)
 
     def modulation(self, values: Affine, layer: int) -> Node:
         """(1, C, 1, 1)."""
         return self._as_factors(self._affine(values, layer), len(values.bias))
 
-    def _band_scales(self, index: int, block: BlockWeights) -> list[Node]:
-        """What the bands are multiplied with, each (1, C / 4, 1, 1)."""
+    def _band_scale(self, index: int, block: BlockWeights) -> Node:
+        """What the bands are multiplied with, (1, C, 1, 1)."""
         op, order = self._op, _bands(block)
         up = Affine(HAAR * block.up.weight[order], HAAR * block.up.bias[order])
         scale = self._affine(up, 1 + 3 * index)
         inner = self._affine(block.conv1.modulation, 2 + 3 * index)
-        scale = self._as_factors(op.multiply(scale, op.concat([inner] * 4, 1)), len(order))
-        bands: list[Node] = op.split(scale, _integers(op, 1), 4).outputs()
-        return bands
+        return self._as_factors(op.multiply(scale, op.concat([inner] * 4, 1)), len(order))
 
     def _affine(self, values: Affine, layer: int) -> Node:
         """(1, C)."""
