@@ -32,7 +32,8 @@ class MixerOptions:
             and "error" the photo is searched thoroughly, which takes some tenths of a second.
         detector: "yunet" (permissive licence) or "scrfd-500m".
         engine: What draws: "auto" (the fastest that this machine's processor can run), "openvino", "torch"
-            (the reference), or "cuda".
+            (the reference), "cuda", or "openvino-bf16": twice as fast on processors that compute in bfloat16, the
+            same faces to a recogniser; see docs/performance.md.
         generator: "small": the generator that draws 256 px in a third of the pass, see docs/performance.md.
             Or a StyleGAN2 checkpoint of your own; it needs mixer weights that were learned for it, see
             docs/own-generator.md. None takes MobileStyleGAN. Faces of two generators are two spaces of

@@ -79,6 +79,7 @@ class EngineName(StrEnum):
 
     AUTO = "auto"
     OPENVINO = "openvino"
+    OPENVINO_BF16 = "openvino-bf16"
     TORCH = "torch"
     CUDA = "cuda"
 

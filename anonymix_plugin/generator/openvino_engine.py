@@ -36,6 +36,8 @@ class OpenVinoGenerator:
     not depend on its neighbours in a batch; they do not depend on the number of threads either.
     """
 
+    engine: str = "openvino"
+
     def __init__(
         self,
         weights: PublishedWeights,
@@ -60,7 +62,6 @@ class OpenVinoGenerator:
         self.layers: LayerGroups = LAYERS
         self.sizes: tuple[int, ...] = SIZES if small is None else small_weights.SIZES
         self.teacher: str | None = None if small is None else small.teacher
-        self.engine = "openvino"
 
     def weights_hash(self) -> str:
         """Return the hash of the weights: an engine is not part of what a face depends on."""

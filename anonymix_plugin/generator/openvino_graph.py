@@ -114,7 +114,7 @@ class GraphBuilder:
         x = self.convolution(x, weights.stem.weight, weights.stem.bias, _bands(weights.blocks[0]), pad=1)
         noise = self.noise(weights.stem)
         for index, block in enumerate(weights.blocks[:count]):
-            x, noise = self._block(index, block, x, noise)
+            x, noise = self.block(index, block, x, noise)
         return x, noise
 
     def convolved_once(self, index: int, x: Node, noise: Node, strip: Strip) -> Node:
@@ -123,14 +123,15 @@ class GraphBuilder:
         y = self._upsampled(
             self._rows(x, strip.read, rows),
             self._rows(noise, strip.read, rows),
-            self._band_scale(index, block),
+            self.band_scale(index, block),
         )
         return self._separable(y, block.conv1, None, strip)
 
-    def _block(self, index: int, block: BlockWeights, x: Node, noise: Node) -> tuple[Node, Node]:
+    def block(self, index: int, block: BlockWeights, x: Node, noise: Node) -> tuple[Node, Node]:
+        """One block: features that wait for activation, and the noise for it; of the last one the picture."""
         op, last = self._op, index == BLOCKS - 1
         order = None if last else _bands(self._weights.blocks[index + 1])
-        scale = self._band_scale(index, block)
+        scale = self.band_scale(index, block)
         inner = self.modulation(block.conv2.modulation, 3 + 3 * index)
         noise1, noise2 = self.noise(block.conv1), self.noise(block.conv2)
         head = self.modulation(self._weights.head_modulation, LAYERS.total - 1) if last else None
@@ -200,7 +201,7 @@ class GraphBuilder:
         """(1, C, 1, 1)."""
         return self._as_factors(self._affine(values, layer), len(values.bias))
 
-    def _band_scale(self, index: int, block: BlockWeights) -> Node:
+    def band_scale(self, index: int, block: BlockWeights) -> Node:
         """What the bands are multiplied with, (1, C, 1, 1)."""
         op, order = self._op, _bands(block)
         up = Affine(HAAR * block.up.weight[order], HAAR * block.up.bias[order])

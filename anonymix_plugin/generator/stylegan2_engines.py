@@ -34,6 +34,8 @@ def on_engine(weights: StyleGan2Weights, engine: str = "auto", *, threads: int =
         # In half precision an activation times its style can leave the range of numbers.
         reference = StyleGan2(weights)
         return TorchGenerator(reference, precision="float32")  # type: ignore[arg-type]  # all it asks for is there
+    if engine == "openvino-bf16":
+        raise UsageError(f"{engine} draws MobileStyleGAN alone", where="engine", fix="use the engine auto")
     if engine not in {"auto", "openvino"}:
         raise UsageError(f"there is no engine {engine!r}", where="engine", fix="take auto, openvino or torch")
     made = OpenVinoStyleGan2(weights, threads=threads)

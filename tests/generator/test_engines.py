@@ -30,6 +30,7 @@ from anonymix_plugin.generator import (
     read_published,
     styles_of,
 )
+from anonymix_plugin.generator.openvino_bfloat import BfloatGenerator, has_bfloat16
 from anonymix_plugin.generator.openvino_graph import STRIPS, synthesis_graph
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser
@@ -102,6 +103,39 @@ def test_openvino_draws_what_the_reference_draws(engine: OpenVinoGenerator, code
     assert expected.std() > 0.1
     assert np.abs(drawn - expected).max() < 1e-3
     assert np.abs(expected[0] - expected[1]).max() > 0.5  # so that drawing another face would be seen
+
+
+# --- bfloat16 ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bfloat(weights: PublishedWeights) -> BfloatGenerator:
+    if not has_bfloat16():
+        pytest.skip("needs a processor that computes in bfloat16")
+    return BfloatGenerator(weights)
+
+
+def test_bfloat16_draws_the_same_faces_again_and_again(
+    bfloat: BfloatGenerator, engine: OpenVinoGenerator, codes: Floats
+) -> None:
+    drawn, precise = bfloat.draw(codes, SIZE), engine.draw(codes, SIZE)
+    assert bfloat.engine == "openvino-bf16" != engine.engine
+    for name in ("arcface-mbf", "sface"):
+        alike = cosines(embedded(drawn, precise, name), embedded(precise, precise, name))
+        assert 0.999 <= alike.min() < 1  # not the same bytes
+    assert np.array_equal(bfloat.draw(codes[::-1], SIZE)[::-1], drawn)
+    assert np.abs(bfloat.draw(codes[:1], 1024) - engine.draw(codes[:1], 1024)).mean() < 0.01
+
+
+def test_without_bfloat16_the_engine_is_refused(weights: PublishedWeights, monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
+    monkeypatch.setattr(_load, "_published", lambda: weights)
+    with pytest.raises(UsageError, match="bfloat16"):
+        load_generator("openvino-bf16")
+    with pytest.raises(UsageError, match="large generator alone"):
+        load_generator("openvino-bf16", name="small")
 
 
 def test_openvino_draws_1024_px_too(engine: OpenVinoGenerator, reference: MobileStyleGan, codes: Floats) -> None:

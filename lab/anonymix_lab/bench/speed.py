@@ -23,6 +23,7 @@ from anonymix_lab.bench.sides import Side, Spent, Worker
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.machine import machine, versions
 from anonymix_plugin.anonymixer import Anonymixer
+from anonymix_plugin.generator.openvino_bfloat import has_bfloat16
 
 Progress = Callable[[str], None]
 
@@ -257,6 +258,8 @@ def _others(
 ) -> list[Row]:
     """The small generator and the engine in bfloat16, each beside the wheel's large one in float32."""
     kinds: dict[str, tuple[dict[str, str], float, float]] = {"small generator": ({"generator": "small"}, 0.33, 3)}
+    if has_bfloat16():
+        kinds["bfloat16"] = ({"engine": "openvino-bf16"}, 0.5, 1.5)
     rows = []
     for name, (options, wanted, rate) in kinds.items():
         faces, streams = _Pairs(), _Pairs()
