@@ -19,7 +19,7 @@ from typing import Any, Self
 
 _KEYS = {"Tab": 9, "Enter": 13, " ": 32}
 # What a page's policy refused, as the page itself is told.
-_WATCH = "addEventListener('securitypolicyviolation', e => (window.refused ??= []).push(e.violatedDirective))"
+_WATCH = "addEventListener('securitypolicyviolation', e => (window.violations ??= []).push(e.violatedDirective))"
 
 
 def chromium() -> str | None:
@@ -110,13 +110,15 @@ class Chromium:
         message: dict[str, Any] = json.loads(line)
         return message
 
-    def _wait_for(self, event: str) -> None:
+    def event(self, name: str) -> dict[str, Any]:
+        """Wait for an event; returns what it says."""
         end = time.monotonic() + self._seconds
         while True:
             for place, message in enumerate(self.events):
-                if message.get("method") == event:
-                    del self.events[: place + 1]
-                    return
+                if message.get("method") == name:
+                    del self.events[place]
+                    said: dict[str, Any] = message["params"]
+                    return said
             self.events.append(self._next(end))
 
     @contextmanager
@@ -124,7 +126,7 @@ class Chromium:
         """A block that leads to another page; at its end that page is loaded."""
         self.events = [each for each in self.events if each.get("method") != "Page.loadEventFired"]
         yield
-        self._wait_for("Page.loadEventFired")
+        self.event("Page.loadEventFired")
 
     def go(self, url: str) -> None:
         """Load a page."""
@@ -197,4 +199,4 @@ class Chromium:
             for message in self.events
             if message.get("method") == "Log.entryAdded" and message["params"]["entry"]["level"] == "error"
         ]
-        return told + list(self.js("window.refused ?? []"))
+        return told + list(self.js("window.violations ?? []"))

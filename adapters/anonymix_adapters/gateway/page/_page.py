@@ -407,7 +407,7 @@ class Page:
                 status = 200 if request.method == "GET" and not _wants_json(request) else 401
                 told = f"Your session has ended: after {HOURS} hours, by signing out, or because its token was revoked."
                 response = self._page("sign_in.html", told=told if error.ended else "", bad=error.ended, status=status)
-                if error.ended:
+                if error.ended and not _wants_json(request):  # the page that asks for figures is loaded again, and told
                     response.delete_cookie(_COOKIE, path="/page")
                 return response
             except ClientDisconnect:
