@@ -35,7 +35,7 @@ class Chromium:
         seconds: How long an answer may take.
     """
 
-    def __init__(self, program: str, seconds: float = 30.0) -> None:
+    def __init__(self, program: str, seconds: float = 120.0) -> None:
         self._seconds, self._number, self._session = seconds, 0, ""
         self._waiting = b""
         self.events: list[dict[str, Any]] = []
