@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import random
 import socket
 import threading
 import time
@@ -64,7 +66,14 @@ def test_the_backs_ends_own_credential_goes_up_whether_or_not_a_caller_shows_one
         proxy(keystore, upstream, secrets={"password": "x"})
 
 
-@pytest.mark.parametrize("name", ["..%2f..%2fadmin", "a%5cb", "a%2Fb", "%2e%2e", ".%2e"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("..%2f..%2fadmin", "a%5cb", "a%2Fb", "%2e%2e", ".%2e"),
+        *("%252e%252e", "%25252e.", "%25252fadmin", "..;", "..%3Bx", "%252e%252e%253b", "a%25255Cb"),
+        "%" + "25" * 8 + "41",  # who knows how often it is decoded
+    ],
+)
 @pytest.mark.parametrize("call", ["verify_face", "delete_subject", "rename_subject"])
 def test_a_name_in_a_path_leads_to_no_other_route(name: str, call: str, keystore: Keystore) -> None:
     upstream = Recording(PROFILE)
@@ -101,8 +110,10 @@ def test_a_subject_in_the_header_is_read_as_utf_8_and_contradicts_nothing(keysto
         json.dumps({"x": json.dumps({"y": TEXT})}).encode(),
         f'{{"x": "{TEXT}", "x": 1}}'.encode(),
         json.dumps({"x": TEXT}).encode("utf-16"),
+        json.dumps({"x": f"face{TEXT}"}).encode(),
+        json.dumps({"x": f"img_1-{TEXT.replace('+', '-').replace('/', '_')}"}).encode(),
     ],
-    ids=["name", "space", "page", "nested", "twice", "utf-16"],
+    ids=["name", "space", "page", "nested", "twice", "utf-16", "behind", "url-safe"],
 )
 @pytest.mark.parametrize("status", [200, 400])
 def test_an_original_in_an_answer_is_found_wherever_it_stands(answer: bytes, status: int, keystore: Keystore) -> None:
@@ -113,6 +124,21 @@ def test_an_original_in_an_answer_is_found_wherever_it_stands(answer: bytes, sta
         assert made.answer(request, Rights()).body == b'{"message": "the back end answered with status 400"}'
         return
     assert refusal(made, request)["status"] == 502
+
+
+def test_an_answer_that_is_compressed_is_not_unpacked(keystore: Keystore) -> None:
+    upstream = Recording(PROFILE)
+    bomb = gzip.compress(b" " * 50_000_000)
+    upstream.next = [httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=httpx2.ByteStream(bomb))]
+    assert refusal(proxy(keystore, upstream), request_for(PROFILE, "recognize", photo=PHOTO))["status"] == 502
+    assert upstream.received[0].headers["accept-encoding"] == "identity"
+
+
+def test_embeddings_in_base64_are_no_pictures(keystore: Keystore) -> None:
+    upstream = Recording(PROFILE)
+    numbers = [base64.b64encode(random.Random(seed).randbytes(2048)).decode() for seed in range(300)]
+    upstream.next = [httpx2.Response(200, json={"embeddings": numbers})]
+    assert proxy(keystore, upstream).answer(request_for(PROFILE, "recognize", photo=PHOTO), Rights()).status == 200
 
 
 def test_an_answer_that_nests_deep_or_has_no_status_of_http_is_a_problem_document(keystore: Keystore) -> None:

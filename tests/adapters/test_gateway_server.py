@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from anonymix_adapters.gateway import Callers, Gateway, Limits, Proxy, Tokens, load_profile
 from anonymix_adapters.gateway.command import app as command
-from anonymix_adapters.gateway.serving import Listening
+from anonymix_adapters.gateway.serving import LOCAL, Listening
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_plugin.errors import ConfigurationError, UsageError
 
@@ -293,6 +293,17 @@ def test_a_page_of_another_site_can_not_use_a_browsers_way_to_the_gateway(rig: R
     answer = ask(client, headers={"sec-fetch-site": "cross-site"})
     assert (answer.status_code, answer.json()["code"]) == (403, "csrf")
     assert rig.upstream.received == []
+
+
+def test_where_nobody_shows_a_token_a_name_from_elsewhere_does_not_lead_here(rig: Rig) -> None:
+    client = rig.start()
+    rig.gateway.hosts = LOCAL
+    for name in ("localhost", "127.0.0.1:8081", "[::1]:8081", "LOCALHOST"):
+        assert ask(client, headers={"host": name}).status_code == 200
+    for name in ("evil.example", "evil.example:8081", "localhost.evil.example", "127.0.0.1.nip.example", ""):
+        answer = ask(client, headers={"host": name})
+        assert (answer.status_code, answer.json()["code"]) == (403, "host")
+    assert len(rig.upstream.received) == 4
 
 
 def test_with_the_apis_own_credential_in_the_gateway_callers_show_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

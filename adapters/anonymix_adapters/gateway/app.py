@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -199,6 +200,8 @@ class Gateway:
         api_callers: Who may use the HTTP API; the same by default.
         shared: What several processes know together.
         telemetry: Is told of requests; nobody is by default.
+        hosts: What the gateway may be called by; None for anything. Where no caller is asked for a token, a page
+            of another site could else give this machine a name of its own, and use a browser's way here.
         more: Routes before the proxy's: the API, the page.
     """
 
@@ -211,9 +214,10 @@ class Gateway:
         api_callers: Callers | None = None,
         shared: Shared | None = None,
         telemetry: Telemetry | None = None,
+        hosts: frozenset[str] | None = None,
         more: Callable[[Gateway], list[BaseRoute]] = lambda _: [],
     ) -> None:
-        self.proxy, self.callers = proxy, callers
+        self.proxy, self.callers, self.hosts = proxy, callers, hosts
         self.api_callers = api_callers or callers
         self.limits = limits or Limits()
         self.workers = Workers(self.limits.threads, self.limits.waiting)
@@ -271,6 +275,14 @@ class Gateway:
             head = self.head(request)
             if head.header("sec-fetch-site") in {"cross-site", "same-site"}:
                 raise ProblemError("a page of another site asks, by a browser", status=403, code="csrf")
+            if self.hosts is not None and urlsplit(f"//{head.header('host')}").hostname not in self.hosts:
+                raise ProblemError(
+                    "the gateway is not called by that name",
+                    status=403,
+                    where="host",
+                    fix="call it localhost or 127.0.0.1, or ask for tokens (--callers tokens)",
+                    code="host",
+                )
             found = self.proxy.profile.route(head.method, head.path)
             report.call = found[0].call if found else "unknown"
             rights = self.callers.rights(self.proxy, head)  # before a body is read

@@ -210,7 +210,7 @@ def gateway(
         return
     del config
     from anonymix_adapters.gateway import metrics
-    from anonymix_adapters.gateway.serving import Listening, listen, serve
+    from anonymix_adapters.gateway.serving import LOCAL, Listening, listen, serve
 
     listening = Listening(host, port, tls_certificate, tls_key, client_ca, insecure_http)
     with_tokens = callers is WhoCalls.TOKENS
@@ -266,6 +266,7 @@ def gateway(
             Callers(kept if with_tokens else None),
             limits,
             api_callers=Callers(kept),
+            hosts=LOCAL if listening.local and not with_tokens else None,
             telemetry=Telemetry.of_environment() if telemetry else None,
             shared=Shared(kept.path.with_name("gateway-shared.db")),
             more=lambda it: [

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import ValidationError
 
@@ -38,6 +38,7 @@ _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 _LONGEST_ANSWER: Final = 32 * 1024 * 1024
 _SLOWEST_ANSWER: Final = 6
 """Times the timeout that an answer may take from its first byte to its last; each byte alone may be in time."""
+_DECODINGS: Final = 5
 SUBJECT_HEADER: Final = "anonymix-subject"
 
 _drawn: ContextVar[tuple[list[CancelableFace], Rights] | None] = ContextVar("anonymix_gateway_drawn", default=None)
@@ -281,11 +282,22 @@ def _claimed(request: Received) -> str:
 def _path(route: Route, values: Mapping[str, str]) -> str:
     path = route.path
     for name, value in values.items():
-        # A back end or what stands before it may decode once more, and would find another route.
-        if value in {".", ".."} or re.search(r"[/\\]|%(2f|5c)", value, re.IGNORECASE):
+        if _leads_away(value):
             raise refused("this is no id: it would lead to another route; nothing was sent", where=f"path.{name}")
         path = path.replace(f"{{{name}}}", quote(value, safe=""))
     return path
+
+
+def _leads_away(value: str) -> bool:
+    """Whether a name would be another route for a back end, or what stands before it, that decodes once more."""
+    for _ in range(_DECODINGS):
+        if re.search(r"[/\\]", value) or re.fullmatch(r"\.{1,2}(;.*)?", value):
+            return True
+        decoded = unquote(value)
+        if decoded == value:
+            return False
+        value = decoded
+    return True
 
 
 @dataclass
@@ -350,7 +362,11 @@ class _Exchange:
             files, texts = self._in_form(pictures)
             how["data"] = {**fields, **texts} or None
             how["files"] = files or None
-        headers = {"accept": "application/json, image/*", "user-agent": "anonymix-gateway"}
+        headers = {
+            "accept": "application/json, image/*",
+            "accept-encoding": "identity",
+            "user-agent": "anonymix-gateway",
+        }
         if body == "raw":
             headers["content-type"] = "image/jpeg"
         headers |= self._secret("headers", understood.headers)
@@ -417,6 +433,13 @@ class _Exchange:
             with within(self.proxy._longest), step("upstream"):
                 response, body = self.proxy._transport.handle_request(request), bytearray()
                 try:
+                    if response.headers.get("content-encoding", "identity") != "identity":
+                        raise ProblemError(
+                            status=502,
+                            what="the back end's answer is compressed, which nobody asked for",
+                            where=where,
+                            code="back_end",
+                        )
                     for chunk in response.iter_bytes():
                         body += chunk
                         if len(body) > _LONGEST_ANSWER:

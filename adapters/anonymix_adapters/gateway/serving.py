@@ -10,9 +10,13 @@ import ssl
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from anonymix_adapters.gateway.app import Gateway
 from anonymix_plugin.errors import UsageError
+
+LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+"""What programs of this machine call it."""
 
 
 @dataclass(frozen=True)
