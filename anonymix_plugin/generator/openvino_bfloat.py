@@ -13,7 +13,7 @@ import numpy as np
 
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator.openvino_engine import OpenVinoGenerator
-from anonymix_plugin.generator.openvino_graph import STRIPS, GraphBuilder, Node
+from anonymix_plugin.generator.openvino_graph import STRIPS, WHOLE, GraphBuilder, Node
 from anonymix_plugin.generator.published_weights import BLOCKS, LAYERS, Affine, BlockWeights, SynthesisWeights
 
 NAME: Final = "openvino-bf16"
@@ -81,7 +81,7 @@ class _First(GraphBuilder):
     """The stem, the first blocks, and the modulation of all that follows."""
 
     def __init__(self, op: Any, weights: SynthesisWeights, size: int) -> None:
-        super().__init__(op, weights, size, {})
+        super().__init__(op, weights, size, WHOLE)
 
     def outputs(self) -> list[Node]:
         """Features that wait for activation, then factors in the order in which `_Last.given` has them."""
@@ -117,10 +117,7 @@ class _Last(GraphBuilder):
 
     def picture(self) -> Node:
         """Build it; returns the output."""
-        x, noise = self.given[0], self.noise(self._weights.blocks[KEPT - 1].conv2)
-        for index in range(KEPT, BLOCKS):
-            x, noise = self.block(index, self._weights.blocks[index], x, noise)
-        return x
+        return self.finished(KEPT, self.given[0], self.noise(self._weights.blocks[KEPT - 1].conv2))
 
     def band_scale(self, index: int, block: BlockWeights) -> Node:  # noqa: ARG002 - it is given
         """See `GraphBuilder`."""

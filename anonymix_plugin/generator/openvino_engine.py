@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from anonymix_plugin.generator import small_weights
-from anonymix_plugin.generator.openvino_graph import STRIPS, synthesis_graph
+from anonymix_plugin.generator.openvino_graph import STRIPS, Strips, synthesis_graph
 from anonymix_plugin.generator.protocol import LayerGroups, check_codes
 from anonymix_plugin.generator.published_weights import LAYERS, NAME, SIZES, W_DIM, Z_DIM, PublishedWeights
 from anonymix_plugin.generator.small_graph import small_graph
@@ -28,7 +27,7 @@ class OpenVinoGenerator:
         threads: CPU threads for one picture; 0 lets OpenVINO decide.
         precision: "f32"; others are for measuring only.
         small: The small generator's learned weights; the large generator without.
-        strips: Block -> in how many strips it is drawn; see `_openvino_graph`. It changes no byte.
+        strips: How the picture is cut up while it is drawn; see `openvino_graph`. It changes no byte.
 
     The graph of a size is built and compiled when it is first needed, in less than a second (`prepare`
     does so in advance). Inference is float32 on purpose: a lower precision would make the same key and
@@ -45,7 +44,7 @@ class OpenVinoGenerator:
         threads: int = 0,
         precision: str = "f32",
         small: SmallWeights | None = None,
-        strips: Mapping[int, int] = STRIPS,
+        strips: Strips = STRIPS,
     ) -> None:
         self._weights, self._small, self._strips = weights, small, strips
         self._options: dict[str, Any] = {

@@ -13,16 +13,17 @@ The graph computes what `mobilestylegan.MobileStyleGan` computes, in an order th
   the map to the convolution, and leave the slope's factor and the modulation to a further pass over the memory.
 - Noise maps are inputs, not constants: as constants they would be added to the biases beforehand, which
   makes 225 MB out of 1.4 MB, to be compiled at each start.
-- Large layers are drawn in strips of a few rows, each through all of a block, so that what lies between
-  two layers stays in the cache. A strip takes as many rows of its neighbours as its convolutions reach
-  for; every pixel is computed from the same numbers in the same order as without strips.
+- Large layers are drawn in strips of a few rows, each through all of them up to the picture, so that what lies
+  between two layers stays in the cache, and nothing large is put together on the way. A strip computes as many rows
+  of its neighbours as its convolutions reach for; every pixel is computed from the same numbers in the same order as
+  without strips.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +43,25 @@ from anonymix_plugin.values import Floats
 
 Node = Any  # OpenVINO's nodes and outputs have no types of their own for mypy
 
-STRIPS: Mapping[int, int] = {5: 4, 6: 8}
-"""Block -> how many strips: 64 rows of the block's output each, about 8 MB between layers."""
+
+@dataclass(frozen=True)
+class Strips:
+    """How the picture is cut up while it is drawn.
+
+    Attributes:
+        first: The first block that is drawn strip by strip; `BLOCKS` for none.
+        count: How many strips, a power of two.
+    """
+
+    first: int
+    count: int
+
+
+STRIPS: Final = Strips(first=5, count=8)
+"""64 rows of the picture each, about 8 MB between layers."""
+
+WHOLE: Final = Strips(first=BLOCKS, count=1)
+"""No strips."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +78,13 @@ class SynthesisGraph:
     fixed: tuple[Floats, ...]
 
 
-def synthesis_graph(weights: SynthesisWeights, size: int, strips: Mapping[int, int] = STRIPS) -> SynthesisGraph:
+def synthesis_graph(weights: SynthesisWeights, size: int, strips: Strips = STRIPS) -> SynthesisGraph:
     """Build the graph.
 
     Args:
         weights: The published weights.
         size: 512 or 1024.
-        strips: Block -> number of strips, a power of two; 1 where a block is missing.
+        strips: How it is cut up while it is drawn; it changes no byte.
     """
     import openvino
     from openvino import opset13
@@ -82,10 +100,10 @@ class GraphBuilder:
         op: OpenVINO's operations, or a module with the same ones.
         weights: The published weights.
         size: 512 or 1024.
-        strips: Block -> number of strips.
+        strips: How the picture is cut up while it is drawn.
     """
 
-    def __init__(self, op: Any, weights: SynthesisWeights, size: int, strips: Mapping[int, int]) -> None:
+    def __init__(self, op: Any, weights: SynthesisWeights, size: int, strips: Strips) -> None:
         self._op = op
         self._weights, self._size, self._strips = weights, size, strips
         self._code = op.parameter([1, LAYERS.total, W_DIM], np.float32, name="w_plus")
@@ -105,50 +123,69 @@ class GraphBuilder:
 
     def picture(self) -> Node:
         """Build everything; returns the output."""
-        return self.blocks(BLOCKS)[0]
+        return self.finished(self._strips.first, *self.blocks(self._strips.first))
 
     def blocks(self, count: int) -> tuple[Node, Node]:
         """The stem and the first `count` blocks: features that wait for activation, and the noise for it."""
         weights, op = self._weights, self._op
         x = op.multiply(_constant(op, weights.constant), self.modulation(weights.stem.modulation, 0))
         x = self.convolution(x, weights.stem.weight, weights.stem.bias, _bands(weights.blocks[0]), pad=1)
-        noise = self.noise(weights.stem)
-        for index, block in enumerate(weights.blocks[:count]):
-            x, noise = self.block(index, block, x, noise)
+        return self.through(range(count), x, self.noise(weights.stem))
+
+    def through(self, blocks: range, x: Node, noise: Node) -> tuple[Node, Node]:
+        """Some blocks as a whole, from what comes into the first of them on."""
+        for index in blocks:
+            x, noise = self._part(index + 1, (0, 8 << index), {index: self._parts_of(index)}, (index, x, noise))
         return x, noise
 
-    def convolved_once(self, index: int, x: Node, noise: Node, strip: Strip) -> Node:
-        """The first half of a block, up to its first convolution's bias."""
-        block, rows = self._weights.blocks[index], 4 << index
-        y = self._upsampled(
-            self._rows(x, strip.read, rows),
-            self._rows(noise, strip.read, rows),
-            self.band_scale(index, block),
-        )
-        return self._separable(y, block.conv1, None, strip)
+    def finished(self, index: int, x: Node, noise: Node) -> Node:
+        """The picture, from what comes into a block on: whole blocks, then strips to the end."""
+        op, (first, count) = self._op, (self._strips.first, self._strips.count)
+        x, noise = self.through(range(index, first), x, noise)
+        shared = {number: self._parts_of(number) for number in range(first, BLOCKS)}
+        head = self.modulation(self._weights.head_modulation, LAYERS.total - 1)
+        step, strips = (4 << BLOCKS) // count, []
+        for start in range(0, 4 << BLOCKS, step):
+            part = self._part(BLOCKS, (start, start + step), shared, (first, x, noise))
+            strips.append(self._head(self.activated(*part, head)))
+        return strips[0] if count == 1 else op.concat(strips, 2)
 
-    def block(self, index: int, block: BlockWeights, x: Node, noise: Node) -> tuple[Node, Node]:
-        """One block: features that wait for activation, and the noise for it; of the last one the picture."""
-        op, last = self._op, index == BLOCKS - 1
-        order = None if last else _bands(self._weights.blocks[index + 1])
-        scale = self.band_scale(index, block)
-        inner = self.modulation(block.conv2.modulation, 3 + 3 * index)
-        noise1, noise2 = self.noise(block.conv1), self.noise(block.conv2)
-        head = self.modulation(self._weights.head_modulation, LAYERS.total - 1) if last else None
-        rows, parts = 4 << index, []  # rows that come in
-        count = self._strips.get(index, 1)
-        for start in range(0, rows, rows // count):
-            end = start + rows // count
-            strip = Strip(start, end, rows)
-            band_noise = self._rows(noise, strip.read, rows)
-            y = self._upsampled(self._rows(x, strip.read, rows), band_noise, scale)
-            y = self._separable(y, block.conv1, None, strip)
-            y = self.activated(y, self._rows(noise1, strip.middle, 2 * rows), inner)
-            y = self._separable(y, block.conv2, order, strip)
-            if head is not None:
-                y = self._head(self.activated(y, self._rows(noise2, (2 * start, 2 * end), 2 * rows), head))
-            parts.append(y)
-        return (parts[0] if count == 1 else op.concat(parts, 2)), noise2
+    def convolved_once(self, index: int, x: Node, noise: Node, strip: Strip) -> Node:
+        """The first half of a block, up to its first convolution's bias; x and noise are the rows that it reads."""
+        block = self._weights.blocks[index]
+        return self._separable(self._upsampled(x, noise, self.band_scale(index, block)), block.conv1, None, strip)
+
+    def _parts_of(self, index: int) -> _BlockParts:
+        block = self._weights.blocks[index]
+        return _BlockParts(
+            self.band_scale(index, block),
+            self.modulation(block.conv2.modulation, 3 + 3 * index),
+            self.noise(block.conv1),
+            self.noise(block.conv2),
+        )
+
+    def _part(
+        self, index: int, wanted: tuple[int, int], shared: Mapping[int, _BlockParts], given: tuple[int, Node, Node]
+    ) -> tuple[Node, Node]:
+        """Some rows of what comes into a block, and the noise for them.
+
+        Args:
+            index: The block.
+            wanted: The rows.
+            shared: What the blocks before it have in common for all rows.
+            given: Which block's input is there as a whole, and that.
+        """
+        if index == given[0]:
+            return self._rows(given[1], wanted, 4 << index), self._rows(given[2], wanted, 4 << index)
+        before = index - 1
+        block, parts, rows = self._weights.blocks[before], shared[before], 4 << before  # rows that come in
+        strip = Strip(wanted[0] // 2, -(-wanted[1] // 2), rows)
+        y = self._upsampled(*self._part(before, strip.read, shared, given), parts.scale)
+        y = self._separable(y, block.conv1, None, strip)
+        y = self.activated(y, self._rows(parts.noise1, strip.middle, 2 * rows), parts.inner)
+        y = self._separable(y, block.conv2, None if index == BLOCKS else _bands(self._weights.blocks[index]), strip)
+        drawn = (wanted[0] - 2 * strip.start, wanted[1] - 2 * strip.start)
+        return self._rows(y, drawn, 2 * (strip.end - strip.start)), self._rows(parts.noise2, wanted, 2 * rows)
 
     def _upsampled(self, x: Node, noise: Node, scale: Node) -> Node:
         """Activate, modulate and double the resolution by an inverse Haar transform."""
@@ -233,6 +270,16 @@ class GraphBuilder:
             return x
         step, axis = _integers(op, [1]), _integers(op, [2])
         return op.slice(x, _integers(op, [start]), _integers(op, [end]), step, axis)
+
+
+@dataclass(frozen=True, eq=False)
+class _BlockParts:
+    """What a block's strips share: factors before and between its convolutions, and its noise maps."""
+
+    scale: Node
+    inner: Node
+    noise1: Node
+    noise2: Node
 
 
 @dataclass(frozen=True)

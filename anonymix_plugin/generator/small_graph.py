@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from anonymix_plugin.generator.openvino_graph import GraphBuilder, Node, Strip, SynthesisGraph
+from anonymix_plugin.generator.openvino_graph import WHOLE, GraphBuilder, Node, Strip, SynthesisGraph
 from anonymix_plugin.generator.published_weights import MIDDLE, SLOPE, Affine, SynthesisWeights
 from anonymix_plugin.generator.small_weights import FIRST_STYLE, SIZES, STYLES, SmallWeights
 from anonymix_plugin.values import Floats
@@ -32,7 +32,7 @@ class SmallGraphBuilder(GraphBuilder):
     """
 
     def __init__(self, op: Any, weights: SynthesisWeights, small: SmallWeights, size: int) -> None:
-        super().__init__(op, weights, size, {})
+        super().__init__(op, weights, size, WHOLE)
         self._small = small
 
     def picture(self) -> Node:

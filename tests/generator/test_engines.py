@@ -31,7 +31,7 @@ from anonymix_plugin.generator import (
     styles_of,
 )
 from anonymix_plugin.generator.openvino_bfloat import BfloatGenerator, has_bfloat16
-from anonymix_plugin.generator.openvino_graph import STRIPS, synthesis_graph
+from anonymix_plugin.generator.openvino_graph import STRIPS, WHOLE, Strips, synthesis_graph
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser
 from anonymix_plugin.values import CancelableFace, Floats, Photo, Pixels
@@ -163,9 +163,9 @@ def test_bytes_depend_neither_on_neighbours_nor_on_threads_nor_on_the_request(
     assert np.array_equal(alone.draw(codes[1:2], SIZE), whole[1:2])
 
 
-@pytest.mark.parametrize("strips", [{}, {6: 4}, {3: 2, 4: 2, 5: 4, 6: 8}])
+@pytest.mark.parametrize("strips", [WHOLE, Strips(6, 4), Strips(3, 16), Strips(4, 2)])
 def test_strips_leave_no_seam(
-    engine: OpenVinoGenerator, weights: PublishedWeights, codes: Floats, strips: dict[int, int]
+    engine: OpenVinoGenerator, weights: PublishedWeights, codes: Floats, strips: Strips
 ) -> None:
     import openvino
 

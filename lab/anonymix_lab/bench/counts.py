@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anonymix_plugin.generator.openvino_graph import synthesis_graph
+from anonymix_plugin.generator.openvino_graph import WHOLE, synthesis_graph
 from anonymix_plugin.generator.published_weights import PublishedWeights
 
 _FREE = {"Parameter", "Constant", "Result", "Reshape", "Squeeze", "Unsqueeze", "ShapeOf", "Convert"}
@@ -33,7 +33,7 @@ class Counts:
 
 def generator_counts(weights: PublishedWeights, size: int) -> Counts:
     """Count one face of the generator (without the rows that strips compute twice)."""
-    return count(synthesis_graph(weights.synthesis, size, strips={}).model)
+    return count(synthesis_graph(weights.synthesis, size, strips=WHOLE).model)
 
 
 def onnx_counts(path: Path, shape: tuple[int, int, int, int]) -> Counts:

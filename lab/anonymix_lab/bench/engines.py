@@ -11,6 +11,7 @@ import numpy as np
 from anonymix_lab.bench.clock import Clock, Times
 from anonymix_lab.bench.onnx_graph import onnx_graph
 from anonymix_plugin.generator import OpenVinoGenerator, PublishedWeights
+from anonymix_plugin.generator.openvino_graph import WHOLE
 from anonymix_plugin.generator.small_weights import read_small
 from anonymix_plugin.values import Floats
 
@@ -88,7 +89,7 @@ def _candidates(weights: PublishedWeights, code: Floats, *, compile_too: bool) -
         "torch, channels last": _by_torch(_channels_last(MobileStyleGan(weights)), codes),
         "OpenVINO float32": _by_openvino(OpenVinoGenerator(weights), code),
         "OpenVINO float32, 1 thread": _by_openvino(OpenVinoGenerator(weights, threads=1), code),
-        "OpenVINO float32, no strips": _by_openvino(OpenVinoGenerator(weights, strips={}), code),
+        "OpenVINO float32, no strips": _by_openvino(OpenVinoGenerator(weights, strips=WHOLE), code),
         "OpenVINO bfloat16 allowed": _by_openvino(OpenVinoGenerator(weights, precision="bf16"), code),
     }
     small = OpenVinoGenerator(weights, small=read_small(weights.sha256))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anonymix_plugin.generator.openvino_graph import GraphBuilder
+from anonymix_plugin.generator.openvino_graph import WHOLE, GraphBuilder
 from anonymix_plugin.generator.published_weights import SynthesisWeights
 from anonymix_plugin.values import Floats
 
@@ -108,7 +108,7 @@ def onnx_graph(weights: SynthesisWeights, size: int) -> tuple[bytes, tuple[Float
     from onnx import TensorProto, helper
 
     op = _OnnxOperations()
-    builder = GraphBuilder(op, weights, size, strips={})
+    builder = GraphBuilder(op, weights, size, strips=WHOLE)
     picture = builder.picture()
     output = helper.make_tensor_value_info(picture, TensorProto.FLOAT, [1, 3, size, size])
     graph = helper.make_graph(op.nodes, "synthesis", op.inputs, [output], op.weights)
