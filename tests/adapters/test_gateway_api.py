@@ -116,6 +116,12 @@ def test_an_enrolment_is_recorded_once_whatever_is_repeated(api: httpx2.Client, 
     assert api.get("audit", params={"after": len(lines) - 1}).json() == lines[-1:]
 
 
+def test_a_subject_that_has_no_key_is_told_what_to_do(api: httpx2.Client) -> None:
+    answer = api.post("protect", json={"image": PHOTO, "subject": "nobody"})
+    refused(answer, 404, "unknown_subject")
+    assert "enrol" in answer.json()["fix"]
+
+
 def test_a_token_opens_what_it_is_for_and_no_more(rig: Rig) -> None:
     with httpx2.Client(base_url=f"{rig.url}/v1/") as nobody:
         refused(nobody.get("subjects"), 401)

@@ -17,6 +17,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from certificates import Issuer
+from cryptography.hazmat.primitives import serialization
 from gateway_rig import served
 from recording_upstream import QuickMixer, Recording
 from starlette.routing import Route
@@ -24,7 +26,7 @@ from typer.testing import CliRunner
 
 from anonymix_adapters.gateway import Callers, Gateway, Limits, Proxy, Tokens, load_profile
 from anonymix_adapters.gateway.command import app as command
-from anonymix_adapters.gateway.serving import LOCAL, Listening
+from anonymix_adapters.gateway.serving import LOCAL, Listening, listen
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_plugin.errors import ConfigurationError, UsageError
 
@@ -211,6 +213,27 @@ def test_it_listens_where_it_is_safe() -> None:
     Listening("192.0.2.1", insecure=True).check(tokens=True)
 
 
+def test_certificates_that_can_not_be_used_are_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    one, other = Issuer(tmp_path, "one").own, Issuer(tmp_path, "other").own
+    locked = tmp_path / "locked.pem"
+    key = serialization.load_pem_private_key(one.key.read_bytes(), None)
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    locked.write_bytes(key.private_bytes(*form, serialization.BestAvailableEncryption(b"x")))
+    for certificate, private, ca in (
+        (tmp_path / "none.pem", one.key, None),
+        (one.certificate, other.key, None),
+        (one.key, one.key, None),
+        (one.certificate, locked, None),
+        (one.certificate, one.key, tmp_path / "none.pem"),
+        (one.certificate, one.key, one.key),
+    ):
+        with pytest.raises(UsageError):
+            listen(Listening(port=0, certificate=certificate, key=private, client_ca=ca))
+    listen(Listening(port=0, certificate=one.certificate, key=one.key, client_ca=other.certificate)).close()
+    with pytest.raises(UsageError, match="listen"):
+        listen(Listening("192.0.2.1", port=0))
+
+
 def test_tokens_are_made_listed_and_revoked_by_command(tmp_path: Path) -> None:
     file = str(tmp_path / "tokens.json")
     run = CliRunner()
@@ -232,6 +255,10 @@ def test_options_come_from_a_file_and_unknown_ones_are_refused(tmp_path: Path) -
     refused = CliRunner().invoke(command, ["--config", str(file)])
     assert isinstance(refused.exception, UsageError)
     assert "192.0.2.1" in refused.exception.where
+    file.write_text('host = "192.0.2.1"\nfetch_host = ["not a host"]\ncallers = "tokens"\ninsecure_http = true\n')
+    refused = CliRunner().invoke(command, ["--config", str(file)])
+    assert isinstance(refused.exception, UsageError)
+    assert refused.exception.where == "not a host"
     file.write_text("nonsense = 1\n")
     refused = CliRunner().invoke(command, ["--config", str(file)])
     assert isinstance(refused.exception, ConfigurationError)

@@ -344,7 +344,7 @@ class _Told:
             try:
                 if request.method not in {"GET", "HEAD", "OPTIONS"}:
                     self._gateway.api_callers.of(_bearer_of(request))
-                if not scope["path"].endswith("/protect-stream"):
+                if scope["path"] != f"{scope.get('root_path', '')}/protect-stream":
                     body = await body_of(request, self._gateway.limits, count)
                     given.append({"type": "http.request", "body": body, "more_body": False})
             except ClientDisconnect:

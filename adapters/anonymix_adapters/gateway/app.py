@@ -269,7 +269,7 @@ class Gateway:
         try:
             if self.proxy is None:
                 raise ProblemError(
-                    status=404, what="this gateway has no back end", code="no_upstream", fix="see /v1/docs"
+                    status=404, what="this gateway has no back end", code="no_upstream", fix="see /v1/openapi.json"
                 )
             self.workers.check()
             head = self.head(request)

@@ -66,6 +66,8 @@ def fork_workers(count: int, grace: int, listener: socket.socket) -> int:
             pid, status = os.wait()
         except ChildProcessError:
             raise SystemExit(code) from None
+        if pid not in started:
+            continue  # somebody else's, whom the first process of a container inherits
         number, since = started.pop(pid)
         ended = os.waitstatus_to_exitcode(status)
         if ending:

@@ -36,6 +36,9 @@ _TITLES: Final = {
     504: "The back end took too long",
 }
 
+_FIXES: Final = {"unknown_subject": "enrol the subject first; without a subject the scope's gallery key is taken"}
+"""What to do about errors of others that do not say it."""
+
 
 class ProblemError(AnonymixError):
     """A request that gets a problem document as its answer; nothing of it was sent on.
@@ -105,7 +108,7 @@ def problem(error: BaseException) -> dict[str, Any]:
     status = status_of(error)
     if isinstance(error, AnonymixError | KeystoreError):
         code, what = error.code, clean(error.what)
-        where, fix = shown(error.where) if error.where else "", clean(error.fix)
+        where, fix = shown(error.where) if error.where else "", clean(error.fix) or _FIXES.get(code, "")
     else:
         code, where = "internal", ""
         what, fix = f"something went wrong that nobody foresaw ({type(error).__name__})", "please report it"

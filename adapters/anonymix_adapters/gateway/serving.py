@@ -81,8 +81,20 @@ def listen(listening: Listening) -> socket.socket:
     """The socket that is served.
 
     Raises:
-        UsageError: The address is taken, or is none of this machine.
+        UsageError: The address is taken, or is none of this machine; or a certificate can't be used.
     """
+    try:
+        tried = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # before anything else is loaded
+        if listening.certificate is not None:
+            tried.load_cert_chain(listening.certificate, listening.key, password=_no_password)
+        if listening.client_ca is not None:
+            tried.load_verify_locations(listening.client_ca)
+    except OSError as error:  # of ssl, too
+        raise UsageError(
+            f"a certificate or its key can't be used: {error.strerror or type(error).__name__}",
+            where="--tls-certificate, --tls-key, --client-ca",
+            fix="give PEM files that belong together and that this user may read; the key without a passphrase",
+        ) from None
     try:
         found = socket.getaddrinfo(listening.host, listening.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, place = found[0][0], found[0][4]
@@ -118,6 +130,12 @@ def serve(gateway: Gateway, listening: Listening, listener: socket.socket) -> No
         h11_max_incomplete_event_size=32_768,
     )
     uvicorn.Server(config).run([listener])
+
+
+def _no_password() -> str:
+    raise UsageError(
+        "the TLS key has a passphrase", where="--tls-key", fix="give one without, that only this user may read"
+    )
 
 
 class _AsJson(logging.Formatter):
