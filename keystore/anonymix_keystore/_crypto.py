@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hmac
-import itertools
 import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -96,14 +95,21 @@ def encode_all(columns: Columns) -> list[bytes]:
     for column in columns:
         kinds = set(map(type, column))
         if kinds == {bytes}:
-            parts.append(b"b%d:%b")
-            fillings += (map(len, column), column)
-        elif kinds == {type(None)}:
-            parts.append(b"%b")
-            fillings.append(itertools.repeat(b"n", len(column)))
-        elif all(issubclass(kind, int) for kind in kinds):
-            parts.append(b"i%d;")
+            lengths = list(map(len, column))
+            if len(set(lengths)) == 1:  # what is the same in all rows is put together once
+                parts.append(b"b%d:%%b" % lengths[0])
+            else:
+                parts.append(b"b%d:%b")
+                fillings.append(lengths)
             fillings.append(column)
+        elif kinds and all(issubclass(kind, int) for kind in kinds):
+            if fillings and len(set(column)) == 1:
+                parts.append(b"i%d;" % column[0])
+            else:
+                parts.append(b"i%d;")
+                fillings.append(column)
+        elif fillings and kinds == {type(None)}:
+            parts.append(b"n")
         else:  # text, or several kinds in one column
             return [encode(row) for row in zip(*columns, strict=True)]
     return list(map(b"".join(parts).__mod__, zip(*fillings, strict=True)))
@@ -151,8 +157,17 @@ def random_values(count: int, length: int) -> list[bytes]:
 
 def _sealed(key: bytes, salt: bytes, plaintext: bytes, context: bytes) -> bytes:
     encryption, nonce, commitment, binder = _parts(key, salt)
-    binding = hmac.digest(binder, context, "sha256")[:_BINDING]
-    return b"".join((_FORMAT, salt, commitment, binding, AESGCM(encryption).encrypt(nonce, plaintext, context)))
+    binding = HMAC(binder, _SHA256)
+    binding.update(context)
+    return b"".join(
+        (
+            _FORMAT,
+            salt,
+            commitment,
+            binding.finalize()[:_BINDING],
+            AESGCM(encryption).encrypt(nonce, plaintext, context),
+        )
+    )
 
 
 def unseal(key: bytes, sealed: bytes, context: bytes) -> bytes:

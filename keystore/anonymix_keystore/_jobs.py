@@ -289,12 +289,13 @@ def _rotate(change: Change, job: Job, params: dict[str, Any], subjects: Living) 
     newest = dict(zip(key_tags, zip(epochs, created, strict=True), strict=True))  # the last one stays
     active, retired, before = params["active"], params["retired"], params["before"]
 
-    def wanted(tag: bytes, version: int) -> bool:
-        epoch, made = newest[tag]
-        # Keys made after the job began are new enough, whoever made them.
-        return (active if version else retired) and epoch <= job.epoch and (not before or made < before)
-
-    chosen = subjects.those(list(map(wanted, subjects.heads[0], subjects.heads[6])))
+    # Keys made after the job began are new enough, whoever made them.
+    chosen = subjects.those(
+        [
+            (active if version else retired) and newest[tag][0] <= job.epoch and (not before or newest[tag][1] < before)
+            for tag, version in zip(subjects.heads[0], subjects.heads[6], strict=True)
+        ]
+    )
     count = len(chosen.head_weights)
     if count:
         ending = Ending(State[params["state"].upper()], params["until"])

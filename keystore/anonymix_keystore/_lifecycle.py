@@ -425,6 +425,8 @@ def end_columns(change: Change, keys: Columns, weights: Sequence[int], ending: E
 
 def erase_references(change: Change, tags: Sequence[bytes], versions: Sequence[int] | None = None) -> int:
     """Erase the references of some versions of keys, or of all, damaged ones as well; returns how many there were."""
+    if change.db.row("SELECT 1 FROM sealed_references LIMIT 1") is None:
+        return 0
     records = change.db.among(f"{REFERENCES.select} WHERE tag IN", list(set(tags)))
     if versions is not None:
         places = set(zip(tags, versions, strict=True))

@@ -154,20 +154,23 @@ class Table(Generic[R]):
         make: The row's type.
         columns: Its fields, in order.
         key: How many of the first columns are the primary key.
+        fixed: How many of the first columns no change of a row touches, if those are more.
     """
 
-    def __init__(self, name: str, make: Callable[[Iterable[Any]], R], columns: Sequence[str], key: int) -> None:
+    def __init__(
+        self, name: str, make: Callable[[Iterable[Any]], R], columns: Sequence[str], key: int, fixed: int = 0
+    ) -> None:
         self.name, self._make, self.width = name, make, len(columns) + 1
         every = (*columns, "mac")
         match = " AND ".join(f"{column} = ?" for column in columns[:key])
         # Names of tables and columns are constants of this module; all values are parameters.
         self.columns = ", ".join(every)
         self.insert = f"INSERT INTO {name} VALUES ({', '.join('?' * len(every))})"  # noqa: S608
-        self.update = f"UPDATE {name} SET {', '.join(f'{c} = ?' for c in every[key:])} WHERE {match}"  # noqa: S608
+        self.update = f"UPDATE {name} SET {', '.join(f'{c} = ?' for c in every[fixed or key :])} WHERE {match}"  # noqa: S608
         self.delete = f"DELETE FROM {name} WHERE {match}"  # noqa: S608
         self.select = f"SELECT {self.columns} FROM {name}"  # noqa: S608
         self.order = ", ".join(columns[:key])
-        self._key = key
+        self._key, self._fixed = key, fixed or key
 
     def check(self, keys: KeyRing, record: Sequence[Any], where: str = "") -> tuple[R, int]:
         """The row in a database record and its weight in the tally.
@@ -259,12 +262,12 @@ class Table(Generic[R]):
         return row[: self._key]
 
     def rest(self, row: Sequence[Any]) -> Sequence[Any]:
-        """The other fields of a row, as parameters; or the same columns of many."""
-        return row[self._key :]
+        """The fields of a row that a change sets, as parameters; or the same columns of many."""
+        return row[self._fixed :]
 
 
 SCOPES: Table[Scope] = Table("scopes", Scope._make, Scope._fields, key=1)
-HEADS: Table[Head] = Table("heads", Head._make, Head._fields, key=1)
+HEADS: Table[Head] = Table("heads", Head._make, Head._fields, key=1, fixed=5)
 KEYS: Table[Key] = Table("keys", Key._make, Key._fields, key=2)
 JOBS: Table[Job] = Table("jobs", Job._make, Job._fields, key=1)
 ENROLMENTS: Table[Enrolment] = Table("enrolments", Enrolment._make, Enrolment._fields, key=1)

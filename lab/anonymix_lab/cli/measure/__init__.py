@@ -9,6 +9,7 @@ from anonymix_lab.cli.measure import (
     _keyservice,
     _keystore,
     _london,
+    _scale,
     _searching,
     _speed,
     _studies,
@@ -29,6 +30,7 @@ _COMMANDS = (
     _keystore,
     _keyservice,
     _gpu,
+    _scale,
     _speed,
     _studies,
 )  # imported to add them
