@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,17 @@ def test_a_confirmation_counts_once_and_for_what_it_showed_alone(rig: Rig) -> No
         other = address.replace("/rotate", "/forget")
         assert "have changed since" in browser.post(other, data=form).text
         assert browser.get(address.replace("/rotate", "/nonsense")).status_code == 404
+
+
+def test_a_form_that_is_sent_several_times_at_once_changes_one_version(rig: Rig) -> None:
+    with rig.browser("administer") as browser:
+        address = f"{link_to(browser, '<b>alice</b>')}/rotate"
+        asked = browser.get(address).text
+        form = {"csrf": csrf(asked), "sure": hidden(asked, "sure"), "understood": "on"}
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: browser.post(address, data=form).text, range(8)))
+    assert sum("counts from now on" in answer for answer in answers) == 1
+    assert rig.keystore.history("<b>alice</b>")[-1].version == 2
 
 
 def test_the_gallery_key_says_how_many_people_are_concerned(rig: Rig) -> None:

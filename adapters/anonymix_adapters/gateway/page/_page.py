@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -80,6 +81,7 @@ class Page:
         self._drills = Drills(folder, mixer, photos, lambda: gateway.workers.closing)
         self._directory = Directory(mixer)
         self._workers = Workers(2, 16)  # of its own: a full queue must not hide itself
+        self._changing = asyncio.Lock()  # a form that is sent twice at once finds the records changed the second time
         self._verified: tuple[datetime, Verification] | None = None
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("anonymix_adapters.gateway.page"),
@@ -281,6 +283,10 @@ class Page:
     async def _change(self, request: Request) -> Response:
         session = self._keeper(request)
         fields, _ = await self._own_form(request, session)
+        async with self._changing:
+            return await self._changed(request, session, fields)
+
+    async def _changed(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
         it = await self._looked_up(request, session)
         action, reference = request.path_params["action"], request.path_params["reference"]
         if not session.carries(fields.get("sure", ""), action, reference, it.stamp):
