@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from keystore_clock import Clock
@@ -20,6 +21,7 @@ from anonymix_keystore import (
     Progress,
     UnfinishedJobError,
 )
+from anonymix_keystore._database import Database
 
 
 def names(count: int) -> list[str]:
@@ -305,3 +307,37 @@ def test_one_batch_with_every_kind_of_subject(store: Keystore, clock: Clock) -> 
     assert [info.state for info in store.history("s6")] == ["retired", "active"]
     assert [info.state for info in store.history("s4")] == ["retired"]
     assert store.verify().ok
+
+
+@pytest.mark.parametrize("work", ["issue_many", "rotate_all", "rewrap_all"])
+def test_a_batch_takes_as_many_queries_however_many_keys_it_holds(
+    store: Keystore, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    asked: list[str] = []
+    rows, many = Database.rows, Database.many
+
+    def counted_rows(db: Database, sql: str, *parameters: Any) -> Any:
+        asked.append(sql)
+        return rows(db, sql, *parameters)
+
+    def counted_many(db: Database, sql: str, parameters: Any) -> None:
+        asked.append(sql)
+        many(db, sql, parameters)
+
+    monkeypatch.setattr(Database, "rows", counted_rows)
+    monkeypatch.setattr(Database, "many", counted_many)
+    counts = []
+    for scope, count in (("few", 5), ("many", 80)):
+        store.issue("first", scope)
+        if work != "issue_many":
+            store.issue_many(names(count), scope)
+        asked.clear()
+        if work == "issue_many":
+            store.issue_many(names(count), scope)
+        elif work == "rotate_all":
+            assert store.rotate_all(scope=scope, reason="breach").job.done == count + 1
+        else:
+            store.rewrap_all()
+        # What is left of an earlier change is looked for now and then, by the clock.
+        counts.append(len([sql for sql in asked if "PRAGMA" not in sql]))
+    assert abs(counts[0] - counts[1]) <= 3
