@@ -470,6 +470,7 @@ def test_the_figures_tell_faces_latency_queue_and_refusals(store: Keystore) -> N
 
 def test_the_figures_are_those_of_all_processes(tmp_path: Path) -> None:
     own = Recent(tmp_path)
+    assert own.lately().processes == 0  # a process that serves nobody, but shows the figures of those that do
     own.request(0.1, "")
     own.inside(1)
     code = f"""

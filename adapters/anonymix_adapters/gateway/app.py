@@ -239,6 +239,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _life(self, _: Starlette) -> AsyncIterator[None]:
+        self.metrics.recent.inside(0)
         yield
         await self.workers.end()
         self.shared.close()

@@ -65,11 +65,7 @@ class Recent:
     def __init__(self, folder: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._clock, self._start = folder, clock, clock()
         self._lock, self._next = threading.Lock(), 0
-        self._own: Ring = bytearray(_SIZE)
-        if folder is not None:
-            with (folder / f"{_PREFIX}{os.getpid()}").open("w+b") as file:
-                file.truncate(_SIZE)
-                self._own = mmap.mmap(file.fileno(), _SIZE)
+        self._ring: Ring | None = None
 
     def request(self, seconds: float, problem: str) -> None:
         """Keep a request: how long it took, and the code of what was wrong, "" for nothing."""
@@ -80,14 +76,15 @@ class Recent:
         self._add(math.nan, count, "")
 
     def inside(self, count: int) -> None:
-        """Say how many requests this process works on or lets wait."""
-        _HEAD.pack_into(self._own, 0, count)
+        """Say how many requests this process works on or lets wait. One that says or adds nothing is not counted."""
+        with self._lock:
+            _HEAD.pack_into(self._own(), 0, count)
 
     def _add(self, seconds: float, faces: int, problem: str) -> None:
         with self._lock:
             place = _HEAD.size + self._next * _RECORD.size
             self._next = (self._next + 1) % _RECORDS
-            _RECORD.pack_into(self._own, place, self._clock(), seconds, faces, problem.encode()[:24])
+            _RECORD.pack_into(self._own(), place, self._clock(), seconds, faces, problem.encode()[:24])
 
     def lately(self) -> Lately:
         """What all processes did."""
@@ -115,9 +112,20 @@ class Recent:
                 found.seconds.append(seconds)
         return found
 
+    def _own(self) -> Ring:
+        if self._ring is None and self._folder is not None:
+            with (self._folder / f"{_PREFIX}{os.getpid()}").open("w+b") as file:
+                file.truncate(_SIZE)
+                self._ring = mmap.mmap(file.fileno(), _SIZE)
+        elif self._ring is None:
+            self._ring = bytearray(_SIZE)
+        return self._ring
+
     def _rings(self) -> Iterator[Ring]:
         if self._folder is None:
-            yield self._own
+            with self._lock:
+                own = self._own()
+            yield own
             return
         for path in self._folder.glob(f"{_PREFIX}*"):
             with contextlib.suppress(OSError, ValueError):  # one that is just made, or of a process that is gone

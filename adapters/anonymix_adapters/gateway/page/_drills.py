@@ -27,7 +27,7 @@ _LOCAL: Final = ("opencv", "insightface", "facenet", "deepface", "face_recogniti
 
 _TICK: Final = 0.5  # seconds between two notes of how far it is
 _NONE: Final = {"running": False, "adapter": "", "people": 0, "step": "", "share": 0, "report": None, "error": ""}
-_STEPS: Final = 12  # those of a drill that searches not, roughly; for the bar
+_STEPS: Final = 7  # of a drill that searches nobody, and that are told person by person; for the bar
 
 
 @cache
