@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -11,10 +12,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -26,7 +29,8 @@ from anonymix_plugin import Anonymixer
 from anonymix_plugin.errors import AnonymixError
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-_ALONE: Final = 12
+_WARM: Final = 4
+_PAUSE: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Load:
         p50: Median latency of the answers with status 200, milliseconds.
         p99: The same for 99 in a hundred.
         cpu_ms: Seconds of the processor a request in the gateway, in thousandths.
-        library_ms: The same for the library's own call, one after another, in this process.
+        library_ms: The same for the library's own call, in a process beside it, meanwhile.
         memory_mb: Resident memory of the gateway after a quarter of the time, and at the end.
     """
 
@@ -105,11 +109,11 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self._upstream = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
         threading.Thread(target=self._upstream.serve_forever, daemon=True).start()
-        self.store, key = folder / "keystore.db", folder / "key"
-        self.unlock = KeyFileUnlock.generate(key)
+        self.store, self.key = folder / "keystore.db", folder / "key"
+        self.unlock = KeyFileUnlock.generate(self.key)
         with Keystore.create(self.store, self.unlock) as made:
             made.gallery()
-        self._environment = os.environ | {"ANONYMIX_KEYFILE": str(key), "ANONYMIX_KEYSTORE": str(self.store)}
+        self._environment = os.environ | {"ANONYMIX_KEYFILE": str(self.key), "ANONYMIX_KEYSTORE": str(self.store)}
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.process: subprocess.Popen[bytes] | None = None
@@ -163,41 +167,46 @@ def rig(folder: Path) -> Iterator[Rig]:
 
 
 def load(made: Rig, photo: bytes, *, clients: int, seconds: float) -> Load:
-    """Have clients send the same photo for a search, each as soon as it has its answer or the wait it is told."""
-    library = _library(made, photo)
+    """Have clients send the same photo for a search, each as soon as it has its answer or the wait it is told.
+
+    A process beside the gateway makes the library's own call for the same photo all the while, with a pause after
+    each: what the machine is busy with weighs on both.
+    """
     process = made.start()
     answers: Counter[str] = Counter()
     took: list[float] = []
-    lock, end = threading.Lock(), time.monotonic() + seconds
-    _ask(made.port, photo)  # the first face is slower
-    before = _cpu(process.pid)
-    memory: list[float] = []
+    lock = threading.Lock()
+    with _library(made, photo) as library, ThreadPoolExecutor(_WARM) as pool:
+        list(pool.map(lambda _: _ask(made.port, photo), range(_WARM)))  # the first faces of each thread are slower
+        library()
+        before, end = _cpu(process.pid), time.monotonic() + seconds
+        memory: list[float] = []
 
-    def client() -> None:
-        import httpx2
+        def client() -> None:
+            import httpx2
 
-        with httpx2.Client(timeout=60, trust_env=False) as http:
-            while time.monotonic() < end:
-                start = time.monotonic()
-                status, wait = _one(http, made.port, photo)
-                with lock:
-                    answers[status] += 1
-                    if status == "200":
-                        took.append(time.monotonic() - start)
-                time.sleep(wait)
+            with httpx2.Client(timeout=60, trust_env=False) as http:
+                while time.monotonic() < end:
+                    start = time.monotonic()
+                    status, wait = _one(http, made.port, photo)
+                    with lock:
+                        answers[status] += 1
+                        if status == "200":
+                            took.append(time.monotonic() - start)
+                    time.sleep(wait)
 
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for each in threads:
-        each.start()
-    for share in (0.25, 1.0):
-        time.sleep(max(0.0, end - seconds * (1 - share) - time.monotonic()))
-        memory.append(_memory(process.pid))
-    for each in threads:
-        each.join()
-    cpu = (_cpu(process.pid) - before) / max(1, answers["200"])
+        threads = [threading.Thread(target=client) for _ in range(clients)]
+        for each in threads:
+            each.start()
+        for share in (0.25, 1.0):
+            time.sleep(max(0.0, end - seconds * (1 - share) - time.monotonic()))
+            memory.append(_memory(process.pid))
+        for each in threads:
+            each.join()
+        cpu, alone = (_cpu(process.pid) - before) / max(1, answers["200"]), library()
     made.stop()
     p50, p99 = (float(np.percentile(took, q)) * 1000 if took else 0.0 for q in (50, 99))
-    return Load(clients, seconds, dict(answers), p50, p99, cpu * 1000, library * 1000, (memory[0], memory[1]))
+    return Load(clients, seconds, dict(answers), p50, p99, cpu * 1000, alone * 1000, (memory[0], memory[1]))
 
 
 def kills(made: Rig, photo: bytes, *, times: int) -> Kills:
@@ -240,14 +249,43 @@ def kills(made: Rig, photo: bytes, *, times: int) -> Kills:
     return Kills(times, len(told), len(set(told) - held))
 
 
-def _library(made: Rig, photo: bytes) -> float:
-    """Seconds of the processor that the library's own call takes, the mean of some."""
-    with Keystore.open(made.store, made.unlock) as store, Anonymixer(store) as mixer:
+@contextmanager
+def _library(made: Rig, photo: bytes) -> Iterator[Callable[[], float]]:
+    """A process that makes the library's own call again and again.
+
+    Yields:
+        What tells the seconds of the processor that a call took, the mean of those since it was last asked.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    mine, theirs = spawn.Pipe()
+    process = spawn.Process(target=_calls, args=(theirs, made.store, made.key, photo), daemon=True)
+    process.start()
+
+    def asked() -> float:
+        mine.send("how long")
+        found: float = mine.recv()
+        return found
+
+    try:
+        asked()  # it is ready
+        yield asked
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _calls(asked: Connection, store: Path, key: Path, photo: bytes) -> None:
+    with Keystore.open(store, KeyFileUnlock(key)) as keystore, Anonymixer(keystore) as mixer:
         mixer.protect(photo)
-        start = time.process_time()
-        for _ in range(_ALONE):
+        spent, count = 0.0, 0
+        while True:
+            start = time.process_time()
             mixer.protect(photo)
-        return (time.process_time() - start) / _ALONE
+            spent, count = spent + time.process_time() - start, count + 1
+            if asked.poll(_PAUSE):
+                asked.recv()
+                asked.send(spent / count)
+                spent, count = 0.0, 0
 
 
 def _one(http: Any, port: int, photo: bytes) -> tuple[str, float]:
