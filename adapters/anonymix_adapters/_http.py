@@ -7,10 +7,13 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import httpcore2
 import httpx2
+
+from anonymix_plugin.errors import UsageError
 
 _end: ContextVar[float] = ContextVar("anonymix_http_end", default=float("inf"))
 
@@ -71,6 +74,18 @@ class _Backend(httpcore2.SyncBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
         return _Stream(super().connect_tcp(host, port, _left(timeout), local_address, socket_options))
+
+
+def trusting(ca: Path | None) -> ssl.SSLContext | None:
+    """How certificates of servers are checked: by the issuers in a PEM file; None for the system's.
+
+    Raises:
+        UsageError: The file can't be read.
+    """
+    try:
+        return None if ca is None else ssl.create_default_context(cafile=ca)
+    except OSError:  # of ssl, too
+        raise UsageError("the issuers' certificates can't be read", where=str(ca), fix="give a PEM file") from None
 
 
 class Transport(httpx2.HTTPTransport):

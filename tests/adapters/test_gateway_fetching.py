@@ -58,6 +58,14 @@ class Photos(BaseHTTPRequestHandler):
         for at in range(0, len(body), 10_000):
             self.wfile.write(body[at : at + 10_000])
 
+    def do_POST(self) -> None:
+        self.asked.append((self.path, self.headers["host"]))
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         pass
 
@@ -253,6 +261,21 @@ def test_the_connection_goes_to_the_address_that_was_looked_at(host: Host, monke
 def test_a_host_whose_certificate_nobody_vouches_for_is_not_asked(host: Host, tmp_path: Path) -> None:
     before = len(host.asked)
     assert code_of(host.policy(ca=Issuer(tmp_path, "other").own.certificate), f"https://{host.name}/photo") == "fetch"
+    assert len(host.asked) == before
+
+
+def test_a_back_end_is_sent_to_only_if_its_certificate_is_vouched_for(host: Host, keystore: Keystore) -> None:
+    profile = load_profile("compreface")
+    request = request_for(profile, "recognize", photo=PHOTO)
+    good = Proxy(profile, f"https://{host.name}", QuickMixer(keystore), ca=host.ca)
+    assert good.answer(request, Rights()).status == 200
+    before = len(host.asked)
+    unknown = Proxy(profile, f"https://{host.name}", QuickMixer(keystore))
+    with pytest.raises(ProblemError) as caught:
+        unknown.answer(request, Rights())
+    assert caught.value.status == 502
+    good.close()
+    unknown.close()
     assert len(host.asked) == before
 
 

@@ -125,6 +125,10 @@ def gateway(
     insecure_upstream: Annotated[
         bool, typer.Option("--insecure-upstream", help="Send to another machine over plain http.")
     ] = False,
+    upstream_ca: Annotated[
+        Path | None,
+        typer.Option(envvar=f"{_ENV}UPSTREAM_CA", metavar="FILE", help="Issuers of the API's certificate, PEM."),
+    ] = None,
     upstream_secret: Annotated[
         list[str] | None,
         typer.Option(
@@ -258,6 +262,7 @@ def gateway(
                 collection=collection,
                 timeout=timeout,
                 insecure_http=insecure_upstream,
+                ca=upstream_ca,
                 secrets=secrets,
                 fetch=fetched,
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-import ssl
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import httpx2
 
-from anonymix_adapters._http import Transport, within
+from anonymix_adapters._http import Transport, trusting, within
 from anonymix_adapters.gateway.problems import ProblemError, refused
 from anonymix_plugin.errors import UsageError
 
@@ -84,11 +83,9 @@ class Fetcher:
 
     def __init__(self, policy: FetchPolicy) -> None:
         self.policy = policy
-        try:
-            context = None if policy.ca is None else ssl.create_default_context(cafile=policy.ca)
-        except (OSError, ssl.SSLError):
-            raise UsageError("the issuers' certificates can't be read", where=str(policy.ca)) from None
-        self._transport = Transport(context, keep=0)  # a connection that stays open would be of an older look-up
+        self._transport = Transport(
+            trusting(policy.ca), keep=0
+        )  # a connection that stays open would be of an older look-up
 
     def __call__(self, address: str) -> bytes:
         """The file behind an address, not looked at.

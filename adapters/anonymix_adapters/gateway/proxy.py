@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import ValidationError
 
-from anonymix_adapters._http import Transport, within
+from anonymix_adapters._http import Transport, trusting, within
 from anonymix_adapters._rest import Call, Reply
 from anonymix_adapters._rest_interceptor import CloudInterceptor
 from anonymix_adapters._rest_pictures import Url
@@ -128,6 +129,7 @@ class Proxy:
         fetch: Which addresses of photos are fetched; none by default.
         timeout: Seconds for connecting, and for the back end's silence. A whole answer has six times as long.
         insecure_http: Allow plain http to another machine.
+        ca: Issuers of the back end's certificate, PEM; None for the system's.
         secrets: Credentials of the back end by header or field; they take the place of a caller's own, and go
             up with every request.
         transport: How requests are sent; for tests.
@@ -135,6 +137,7 @@ class Proxy:
     Raises:
         AdapterError: The address is no http(s) URL, or plain http to another machine; or the profile has no
             such credential.
+        UsageError: The issuers' certificates can't be read.
     """
 
     def __init__(
@@ -149,6 +152,7 @@ class Proxy:
         fetch: FetchPolicy | None = None,
         timeout: float = 10.0,
         insecure_http: bool = False,
+        ca: Path | None = None,
         secrets: Mapping[str, str] | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
@@ -188,7 +192,7 @@ class Proxy:
         self._base, self._timeout = upstream.rstrip("/") + profile.base, httpx2.Timeout(timeout).as_dict()
         self._longest = timeout * _SLOWEST_ANSWER
         # The transport itself: a client would log addresses with names.
-        self._transport = transport or Transport()
+        self._transport = transport or Transport(trusting(ca))
 
     def close(self) -> None:
         """Close the connections to the back end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from typing import Any, Final
 
 import h11
@@ -11,7 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from anonymix_adapters.gateway.problems import MEDIA_TYPE, ProblemError, malformed, problem
 
-_CONNECTIONS: Final = 1024
+_CONNECTIONS: Final = min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 _SECONDS: Final = 20.0
 """For the head of a request, from the connection or from the answer before on."""
 
