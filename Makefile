@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 GPU_MINUTES ?= 12
 
-.PHONY: demo docs test test-wheel test-long test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-subspace train-small gpu-check gpu-prepare gpu-rehearsal train-encoder clean help
+.PHONY: demo docs test test-wheel test-long test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-ray test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-subspace train-small gpu-check gpu-prepare gpu-rehearsal train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -61,6 +61,15 @@ $(ADAPTERS)/.ready: $(VENV)/.ready tests/adapters/requirements.txt
 test-adapters: models $(ADAPTERS)/.ready   ## the adapters of recognisers that need an environment of their own
 	$(ADAPTERS)/bin/python -m pytest -W "ignore::FutureWarning" -W "ignore::UserWarning" \
 		-k "insightface or facenet or face_recognition or deepface" tests/adapters
+
+RAY := .venv-ray
+$(RAY)/.ready: $(VENV)/.ready tests/ray/requirements.txt
+	$(BIN)/python -m venv $(RAY)
+	$(BIN)/python tests/adapters/environment.py $(RAY) tests/ray/requirements.txt
+	touch $@
+
+test-ray: models $(RAY)/.ready   ## bulk work on a Ray cluster of two nodes on this machine, and on Parquet tables
+	$(RAY)/bin/python -m pytest -m ray tests/ray
 
 # The drill on every adapter with twenty people, each in the environment that has its library.
 test-drills: models $(ADAPTERS)/.ready   ## the breach drill of every adapter with 20 people (minutes)
@@ -174,4 +183,4 @@ train-encoder: models    ## make anonymix_plugin/weights/encoder.safetensors aga
 	    --start out/mixer-first.safetensors --work out/mapper -o out/encoder.safetensors
 
 clean:                   ## remove what make made, but not the weights
-	rm -rf $(VENV) $(ADAPTERS) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ADAPTERS) $(RAY) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

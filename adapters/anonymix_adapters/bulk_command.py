@@ -26,11 +26,15 @@ from anonymix_plugin.cli.bulk_work import (
     SAMPLE,
     Bar,
     BlockOption,
+    CpusOption,
     DryRunOption,
+    GpusOption,
     LimitOption,
     PatienceOption,
+    RayOption,
     ThreadsOption,
     WorkersOption,
+    cluster_of,
     print_estimate,
     worker_count,
 )
@@ -67,12 +71,12 @@ def renew(
     ],
     *,
     photos: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--photos",
             metavar="PLACE",
-            help="A folder with a folder of photos for each subject, or a table with the columns subject and photo "
-            "(and scope). Without it the keystore's sealed originals are taken.",
+            help="A folder with a folder of photos for each subject, or a table (.csv, .parquet) with the columns "
+            "subject and photo (and scope). Without it the keystore's sealed originals are taken.",
             show_default=False,
         ),
     ] = None,
@@ -91,6 +95,9 @@ def renew(
     block: BlockOption = 32,
     limit: LimitOption = None,
     patience: PatienceOption = 600.0,
+    ray: RayOption = None,
+    cpus: CpusOption = None,
+    gpus: GpusOption = None,
     dry_run: DryRunOption = False,
     mixing: MixerChoice,
     accept_clock: ClockOption = False,
@@ -107,7 +114,7 @@ def renew(
     if mixing.faces is Several.ALL:
         raise UsageError("an entry shows one face", where="--faces", fix="choose largest, central or error")
     count = worker_count(workers)
-    work = Work(count, block, limit=limit, patience=patience)
+    work = Work(count, block, limit=limit, patience=patience, cluster=cluster_of(ray, cpus, gpus, workers))
     options = replace(mixing.options(), threads=threads, limits=default_limits())
     opener = _opener(back_end)
     stored = None if photos is None else photo_store(photos, scope)

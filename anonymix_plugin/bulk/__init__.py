@@ -4,6 +4,7 @@
 processes with a mixer each. The driver writes faces and ledger; a block is in the ledger whole or not at all.
 """
 
+from anonymix_plugin.bulk._actors import Cluster
 from anonymix_plugin.bulk._driver import (
     Progress,
     Work,
@@ -12,9 +13,10 @@ from anonymix_plugin.bulk._driver import (
     rehearse,
     rows_without_references,
 )
-from anonymix_plugin.bulk._ledger import LEDGER, OUTCOMES, Ledger
+from anonymix_plugin.bulk._ledger import LEDGER, OUTCOMES, Ledger, ParquetLedger
 from anonymix_plugin.bulk._photos import PhotoStore, photo_store
-from anonymix_plugin.bulk._table import rows_of_table
+from anonymix_plugin.bulk._places import is_address
+from anonymix_plugin.bulk._table import count_rows, is_table, rows_at, rows_of_table
 from anonymix_plugin.bulk._values import Block, BulkError, Fault, Figures, Mixer, Result, Row, Summary
 
 __all__ = [
@@ -22,20 +24,26 @@ __all__ = [
     "OUTCOMES",
     "Block",
     "BulkError",
+    "Cluster",
     "Fault",
     "Figures",
     "Ledger",
     "Mixer",
+    "ParquetLedger",
     "PhotoStore",
     "Progress",
     "Result",
     "Row",
     "Summary",
     "Work",
+    "count_rows",
     "draw_in_bulk",
+    "is_address",
+    "is_table",
     "photo_store",
     "protect_in_bulk",
     "rehearse",
+    "rows_at",
     "rows_of_table",
     "rows_without_references",
 ]

@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from anonymix_keystore import KeyState, Keystore, KeystoreError, SubjectKey, UnknownSubjectError
+from anonymix_plugin.bulk._actors import Actors, Cluster
 from anonymix_plugin.bulk._ledger import Ledger
-from anonymix_plugin.bulk._pool import Died, Hand, Said, Task, Workers
+from anonymix_plugin.bulk._pool import Died, Hand, Pool, Said, Task
+from anonymix_plugin.bulk._spawned import Processes
 from anonymix_plugin.bulk._values import Block, BulkError, Fault, Figures, Mixer, Result, Row, Summary, blocks_of
 from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.first_keys import TakesBack
@@ -68,6 +70,7 @@ class Work:
         enrol: Issue first keys to subjects without one.
         limit: Hand out no further block once as many rows were begun in this run.
         patience: Seconds for one photo; a worker that is silent for longer is replaced.
+        cluster: A Ray cluster that the workers run on; None: they are processes of this machine.
     """
 
     workers: int = 1
@@ -76,6 +79,7 @@ class Work:
     enrol: bool = False
     limit: int | None = None
     patience: float = PATIENCE
+    cluster: Cluster | None = None
 
 
 def protect_in_bulk(
@@ -216,7 +220,8 @@ class _Job:
             raise UsageError("workers can't call back", where="options.progress", fix="leave it out")
         self._blocks = blocks_of(rows, work.block)
         self._keys, self._sink, self._work, self._ready = keys, sink, work, ready
-        self._workers = Workers(work.workers, options, work.patience, self._agree)
+        self._how = options
+        self._pool: Pool[Any] | None = None
         self._again: deque[Task] = deque()
         self._mixer: Mixer | None = None
         self._fresh: set[tuple[str | None, str]] = set()  # new subjects without a face
@@ -231,6 +236,7 @@ class _Job:
             if first is None:  # nothing to do, and no weights to load for it
                 return self._finished
             self._again.append(first)
+        self._pool = self._workers_started()
         with closing(self._workers):
             self._workers.fill()
             started = False
@@ -245,6 +251,16 @@ class _Job:
                     self._take(event)
                     if progress is not None:
                         progress(Progress(self._done, self._failed, tuple(self._workers.processes)))
+
+    def _workers_started(self) -> Pool[Any]:
+        asked = (self._work.workers, self._how, self._work.patience, self._agree)
+        return Processes(*asked) if self._work.cluster is None else Actors(*asked, self._work.cluster)
+
+    @property
+    def _workers(self) -> Pool[Any]:
+        if self._pool is None:
+            raise RuntimeError("the workers are not started yet")
+        return self._pool
 
     def _agree(self, mixer: Mixer) -> None:
         self._mixer = self._mixer or mixer

@@ -10,12 +10,14 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from anonymix_plugin.bulk._places import EXTRA
 from anonymix_plugin.bulk._values import Block, BulkError, Result, Row, Summary
-from anonymix_plugin.errors import OutputError
+from anonymix_plugin.errors import OutputError, naming_extras
 from anonymix_plugin.files import make_folder, whole_file, write_bytes
 
 LEDGER: Final = "bulk-ledger.db"
@@ -142,16 +144,9 @@ class Ledger:
         Raises:
             OutputError: A file can't be written; the block is not in the ledger then.
         """
-        outcomes = []
-        for place, row in enumerate(block.rows):
-            result, path = block.results[place], self._target / row.output
-            if result.image is None:
-                path.unlink(missing_ok=True)  # of an earlier attempt at this block
-            else:
-                write_bytes(path, result.image, self._drafts)
-            outcomes.append((block.first + place, *_outcome(row, result)))
-        for folder in {self._target / row.output.parent for row in block.rows}:
-            _keep(folder)
+        outcomes = [
+            (block.first + place, *told) for place, told in enumerate(self._put(block, self._target, self._drafts))
+        ]
         marks = ", ".join("?" * (len(_COLUMNS) + 1))
         with self._told():
             self._db.execute("BEGIN")
@@ -162,6 +157,20 @@ class Ledger:
             except BaseException:
                 self._roll_back()
                 raise
+
+    def _put(self, block: Block, target: Path, drafts: Path) -> list[tuple[Any, ...]]:
+        """Write the faces of a block, and return its outcomes."""
+        outcomes = []
+        for place, row in enumerate(block.rows):
+            result, path = block.results[place], target / row.output
+            if result.image is None:
+                path.unlink(missing_ok=True)  # of an earlier attempt at this block
+            else:
+                write_bytes(path, result.image, drafts)
+            outcomes.append(_outcome(row, result))
+        for folder in {target / row.output.parent for row in block.rows}:
+            _keep(folder)
+        return outcomes
 
     def summary(self, *, finished: bool) -> Summary:
         """How many rows have a face, and how many failed."""
@@ -189,6 +198,33 @@ class Ledger:
             table.writerow(name.rstrip("_") for name in _COLUMNS)
             table.writerows(self._db.execute(f"SELECT {columns} FROM outcomes ORDER BY row"))  # noqa: S608
         return path
+
+
+class ParquetLedger(Ledger):
+    """The same with the faces of a block in a Parquet file, beside the outcomes: `part-000000.parquet`.
+
+    Its columns are those of the table of outcomes, and `image`, the image file.
+    """
+
+    def _put(self, block: Block, target: Path, drafts: Path) -> list[tuple[Any, ...]]:
+        with naming_extras(EXTRA):
+            import pyarrow as pa
+            from pyarrow import parquet
+        part = Path(f"part-{block.number:06d}.parquet")
+        images = [block.results[place].image for place in range(len(block.rows))]
+        outcomes = [_outcome(replace(row, output=part), block.results[place]) for place, row in enumerate(block.rows)]
+        kinds = {"key_version": pa.int64(), "quality": pa.float64()}
+        columns = {
+            name.rstrip("_"): pa.array(cells, kinds.get(name, pa.string()))
+            for name, cells in zip(_COLUMNS, zip(*outcomes, strict=True), strict=True)
+        }
+        with whole_file(target / part, drafts) as draft:
+            # An image is compressed already.
+            parquet.write_table(
+                pa.table({**columns, "image": pa.array(images, pa.binary())}), draft, compression="none"
+            )
+        _keep(target)
+        return outcomes
 
 
 def _outcome(row: Row, result: Result) -> tuple[Any, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from anonymix_plugin.bulk._table import rows_of_table
+from anonymix_plugin.bulk._places import PhotoAt, is_address
+from anonymix_plugin.bulk._table import is_table, rows_of_table
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import PHOTO_SUFFIXES, default_limits, read_source
 
@@ -17,7 +18,7 @@ MOST: Final = 10
 """So many photos of a subject are read, the first ones by name, or in the table."""
 
 
-def photo_store(place: Path, scope: str) -> PhotoStore:
+def photo_store(place: str, scope: str) -> PhotoStore:
     """Photos by subject.
 
     Args:
@@ -28,13 +29,16 @@ def photo_store(place: Path, scope: str) -> PhotoStore:
     Raises:
         UsageError: It is neither.
     """
-    if place.is_dir():
-        return lambda subject, _: [_content(path) for path in _photos_in(place, subject)]
-    if place.suffix.lower() != ".csv":
-        fix = "name a folder with a folder for each subject, or a CSV table"
-        raise UsageError("there are no photos here", where=str(place), fix=fix)
+    if not is_address(place) and Path(place).is_dir():
+        return lambda subject, _: [_content(path) for path in _photos_in(Path(place), subject)]
+    if not is_table(place):
+        fix = "name a folder with a folder for each subject, or a table: .csv, .parquet"
+        raise UsageError("there are no photos here", where=place, fix=fix)
     paths: dict[tuple[str, str], list[Path | str]] = {}
     for row in rows_of_table(place, "", scope):
+        if row.load is not None:
+            fix = "put them into files, and their paths or addresses into the table"
+            raise UsageError("the table holds the photos themselves, which can't be looked up", where=place, fix=fix)
         several = paths.setdefault((row.subject or "", row.scope), [])
         if len(several) < MOST:
             several.append(row.source)
@@ -50,4 +54,5 @@ def _photos_in(folder: Path, subject: str) -> list[Path]:
 
 
 def _content(path: Path | str) -> bytes:
-    return read_source(path, default_limits())[0]
+    source = PhotoAt(path) if isinstance(path, str) else path
+    return read_source(source, default_limits())[0]  # type: ignore[arg-type]

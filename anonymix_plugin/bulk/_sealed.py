@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
@@ -14,19 +14,30 @@ from anonymix_keystore import KeyState, SubjectKey, UnknownSubjectError
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _INFO: Final = b"anonymix/bulk/2/block"
 
+Asked: TypeAlias = Sequence[Any]
+"""A row as a worker gets it: place in the block, path or address, subject, scope."""
+
 
 def seal_block(
-    keys: Iterable[tuple[str | None, SubjectKey]], photos: Mapping[int, Sequence[bytes]], public: X25519PublicKey
+    rows: Sequence[Asked],
+    keys: Iterable[tuple[str | None, SubjectKey]],
+    photos: Mapping[int, Sequence[bytes]],
+    public: X25519PublicKey,
 ) -> bytes:
     """Seal what a block needs for one worker.
 
     Args:
+        rows: What is asked for.
         keys: Each with the subject it was asked for by; None: the gallery key.
         photos: Image files by place, for rows whose photos the worker can't read itself.
         public: The worker's public key.
     """
     told = [[asked, key.subject, key.scope, key.version, key.state.value, key.material.hex()] for asked, key in keys]
-    head = {"keys": told, "photos": [[place, [len(one) for one in several]] for place, several in photos.items()]}
+    head = {
+        "rows": rows,
+        "keys": told,
+        "photos": [[place, [len(one) for one in several]] for place, several in photos.items()],
+    }
     parts = (json.dumps(head).encode(), b"\n", *(one for several in photos.values() for one in several))
     return _SUITE.encrypt(b"".join(parts), public, _INFO)
 
@@ -43,11 +54,11 @@ class BlockKeys:
         """The public key that bundles are sealed for, 32 bytes."""
         return self._private.public_key().public_bytes_raw()
 
-    def take(self, sealed: bytes) -> dict[int, list[bytes]]:
+    def take(self, sealed: bytes) -> tuple[list[Asked], dict[int, list[bytes]]]:
         """Open the bundle of the next block; the keys of the last one are forgotten.
 
         Returns:
-            The photos in it, by place.
+            The rows, and the photos by place.
 
         Raises:
             cryptography.exceptions.InvalidTag: It was sealed for another worker, or is damaged.
@@ -64,7 +75,7 @@ class BlockKeys:
             for length in lengths:
                 photos.setdefault(place, []).append(rest[start : start + length])
                 start += length
-        return photos
+        return told["rows"], photos
 
     def forget(self) -> None:
         """Hold no key any more."""

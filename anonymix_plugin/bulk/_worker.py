@@ -6,26 +6,24 @@ import io
 import json
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from anonymix_keystore import KeystoreError
 from anonymix_plugin.anonymixer import Anonymixer
-from anonymix_plugin.bulk._sealed import BlockKeys
+from anonymix_plugin.bulk._places import PhotoAt, is_address
+from anonymix_plugin.bulk._sealed import Asked, BlockKeys
 from anonymix_plugin.bulk._values import Fault
 from anonymix_plugin.errors import AnonymixError
 from anonymix_plugin.images import ImageFormat, PhotoSource, encode_cancelable
 from anonymix_plugin.options import MixerOptions
 from anonymix_plugin.production import Outcome, PhotoRequest
 
-_SOMETHING_BROKE: Final = 70
-
-Asked: TypeAlias = Sequence[Any]
-"""A row as a worker gets it: place in the block, path or address, subject, scope."""
+SOMETHING_BROKE: Final = 70
 
 
 def put(connection: Connection, head: dict[str, Any], body: bytes = b"") -> None:
@@ -68,18 +66,17 @@ class Worker:
         mixer = self.mixer
         return {"fingerprint": mixer.fingerprint, "guided": mixer.guided_fingerprint, "engine": mixer.engine}
 
-    def results(
-        self, rows: Sequence[Asked], format_: ImageFormat, sealed: bytes
-    ) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """For each row, in order, its result as a message; `sealed` is the bundle of the block."""
-        photos = self.keys.take(sealed)
+    def results(self, format_: ImageFormat, sealed: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """For each row of a block, in order, its result as a message; `sealed` is the bundle of the block."""
+        rows, photos = self.keys.take(sealed)
+        places = iter([row[0] for row in rows])
         try:
             for several, group in groupby(rows, lambda row: len(photos.get(row[0], ())) > 1):
                 for outcome in self._together(group, photos) if several else self._stream(group, photos):
                     told, image = _told(outcome, format_)
                     if several and image:
                         told["photo"] = int(outcome.faces[0].source)
-                    yield told, image
+                    yield {"place": next(places), **told}, image
         finally:
             self.keys.forget()
             self.mixer.close()  # what was derived from the keys; the mixer itself stays usable
@@ -87,7 +84,9 @@ class Worker:
     def _stream(self, rows: Iterable[Asked], photos: dict[int, list[bytes]]) -> Iterator[Outcome]:
         def requests() -> Iterator[PhotoRequest]:
             for place, source, subject, scope in rows:
-                photo = photos[place].pop() if place in photos else Path(source)
+                photo: PhotoSource = PhotoAt(source) if is_address(source) else Path(source)  # type: ignore[assignment]
+                if place in photos:
+                    photo = photos[place].pop()
                 yield PhotoRequest(photo, subject, scope)
 
         return self.mixer.protect_stream(requests())
@@ -133,7 +132,7 @@ def work(connection: Connection, options: MixerOptions) -> None:
         with suppress(EOFError, ConnectionError):
             _serve(connection, options)
     except Exception:  # noqa: BLE001 - the driver sees that the process is gone, and takes another
-        os._exit(_SOMETHING_BROKE)
+        os._exit(SOMETHING_BROKE)
     os._exit(0)  # without waiting for threads that still read photos for a driver who is gone
 
 
@@ -143,9 +142,8 @@ def _serve(connection: Connection, options: MixerOptions) -> None:
     except (AnonymixError, KeystoreError) as error:
         put(connection, {"fault": vars(Fault.of(error)), "exit_code": getattr(error, "exit_code", 1)})
         return
-    put(connection, worker.ready, worker.keys.public)
+    put(connection, {**worker.ready, "pid": os.getpid()}, worker.keys.public)
     while True:
         task, sealed = get(connection)
-        results = worker.results(task["rows"], task["format"], sealed)
-        for (place, *_), (told, image) in zip(task["rows"], results, strict=True):
-            put(connection, {"place": place, **told}, image)
+        for told, image in worker.results(task["format"], sealed):
+            put(connection, told, image)

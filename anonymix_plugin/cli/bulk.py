@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -16,11 +17,15 @@ from anonymix_plugin.cli.bulk_work import (
     SAMPLE,
     Bar,
     BlockOption,
+    CpusOption,
     DryRunOption,
+    GpusOption,
     LimitOption,
     PatienceOption,
+    RayOption,
     ThreadsOption,
     WorkersOption,
+    cluster_of,
     print_estimate,
     worker_count,
 )
@@ -60,6 +65,13 @@ COMMANDS: Final = {
 }
 
 
+class Into(StrEnum):
+    """What faces are written into."""
+
+    FILES = "files"
+    PARQUET = "parquet"
+
+
 class _Commands(LazyGroup):
     def available(self) -> Mapping[str, LazyCommand]:
         """Its commands."""
@@ -78,10 +90,11 @@ def bulk() -> None:
 @mixes()
 def protect(
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder of photos, or a CSV table with the columns subject and photo (and scope).",
+            help="A folder of photos, or a table (.csv, .parquet) with the columns subject and photo (and scope); a "
+            "path, or an address of a file system that pyarrow knows.",
             show_default=False,
         ),
     ],
@@ -99,8 +112,14 @@ def protect(
     block: BlockOption = 32,
     limit: LimitOption = None,
     patience: PatienceOption = 600.0,
+    ray: RayOption = None,
+    cpus: CpusOption = None,
+    gpus: GpusOption = None,
     dry_run: DryRunOption = False,
     format_: FormatOption = Format.PNG,
+    into: Annotated[
+        Into, typer.Option(help="A file for each face, or Parquet files with faces and outcomes.")
+    ] = Into.FILES,
     mixing: MixerChoice,
     accept_clock: ClockOption = False,
     keystore: KeystoreOption = None,
@@ -119,40 +138,56 @@ def protect(
     if subject is not None and gallery:
         raise UsageError("--subject and --gallery exclude each other", fix="give one of them")
     suffix, kind = _KINDS[format_]
-    is_table = source.suffix.lower() == ".csv" and not source.is_dir()
-    if is_table and subject is not None:
-        raise UsageError("the table says whose photos they are", where="--subject", fix="leave it out")
-
-    from anonymix_plugin.bulk import Ledger, Work, protect_in_bulk, rehearse, rows_of_table
+    from anonymix_plugin.bulk import (
+        Ledger,
+        ParquetLedger,
+        Work,
+        count_rows,
+        is_address,
+        is_table,
+        protect_in_bulk,
+        rehearse,
+        rows_at,
+        rows_of_table,
+    )
     from anonymix_plugin.cli.keys import open_keys
     from anonymix_plugin.images import default_limits
 
-    def rows() -> Iterator[Row]:
-        if is_table:
-            return rows_of_table(source, suffix, scope, gallery=gallery)
-        return _rows_of_folder(source, subject, scope, suffix, gallery=gallery, recursive=recursive)
+    table = is_table(source)
+    if table and subject is not None:
+        raise UsageError("the table says whose photos they are", where="--subject", fix="leave it out")
 
-    _refuse_inside(source, output)
-    total = sum(1 for _ in rows())
+    def rows() -> Iterator[Row]:
+        if table:
+            return rows_of_table(source, suffix, scope, gallery=gallery)
+        if is_address(source):
+            whose = "" if subject is None and not gallery else subject
+            return rows_at(source, suffix, whose, scope, recursive=recursive)
+        return _rows_of_folder(Path(source), subject, scope, suffix, gallery=gallery, recursive=recursive)
+
+    if not is_address(source):
+        _refuse_inside(Path(source), output)
+    total = count_rows(source, gallery=gallery) if table else sum(1 for _ in rows())
     count = worker_count(workers)
     options = replace(mixing.options(), threads=threads, limits=default_limits())
-    work = Work(count, block, kind, enrol, limit, patience)
+    work = Work(count, block, kind, enrol, limit, patience, cluster_of(ray, cpus, gpus, workers))
     if dry_run:
         sample = islice(rows(), count * SAMPLE)
         print_estimate(rehearse(sample, options, work), total, count, as_json=as_json)
         return
     asked = {"block": block, "format": kind, "enrol": enrol, "scope": scope, "gallery": gallery, "subject": subject}
+    asked["into"] = into.value
     asked |= {each.name: str(getattr(mixing, each.name)) for each in fields(mixing)}
     with (
         open_keys(keystore, passphrase_fd, accept_clock=accept_clock) as store,
-        Ledger(output, asked) as ledger,
+        (ParquetLedger if into is Into.PARQUET else Ledger)(output, asked) as ledger,
         Bar(total) as bar,
     ):
         summary = protect_in_bulk(
             rows(), store, ledger, options, work, progress=lambda it: bar.show(it.done, it.failed)
         )
-        table = ledger.export() if summary.finished else None
-        _finish(ledger, summary, total, table, as_json=as_json)
+        outcomes = ledger.export() if summary.finished else None
+        _finish(ledger, summary, total, outcomes, as_json=as_json)
 
 
 def _rows_of_folder(

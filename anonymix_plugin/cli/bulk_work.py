@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from anonymix_plugin.cli.report import print_json
+from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
-    from anonymix_plugin.bulk import Figures
+    from anonymix_plugin.bulk import Cluster, Figures
 
 SAMPLE: Final = 24
 """So many photos each worker rehearses."""
@@ -34,6 +35,39 @@ PatienceOption = Annotated[
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Write nothing and touch no key: try some photos and estimate the job.")
 ]
+
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="local|ADDRESS",
+        help="Workers on Ray (extra [ray]): one started on this machine, or a cluster.",
+        show_default=False,
+    ),
+]
+CpusOption = Annotated[
+    float | None, typer.Option("--cpus", metavar="N", min=0.01, help="On Ray: CPUs of a worker.", show_default="1")
+]
+GpusOption = Annotated[
+    float | None, typer.Option("--gpus", metavar="N", min=0.0, help="On Ray: GPUs of a worker.", show_default="0")
+]
+
+
+def cluster_of(ray: str | None, cpus: float | None, gpus: float | None, workers: int | None) -> Cluster | None:
+    """Where workers are to run, if not in processes of this machine.
+
+    Raises:
+        UsageError: The options contradict each other, or leave something open.
+    """
+    if ray is None:
+        if cpus is not None or gpus is not None:
+            raise UsageError("--cpus and --gpus are for workers on Ray", fix="add --ray, or leave them out")
+        return None
+    if ray != "local" and workers is None:
+        raise UsageError("how many workers the cluster is to have is not said", fix="add --workers N")
+    from anonymix_plugin.bulk import Cluster
+
+    return Cluster(ray, 1.0 if cpus is None else cpus, gpus or 0.0)
 
 
 def worker_count(asked: int | None) -> int:

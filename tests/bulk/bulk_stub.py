@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from anonymix_keystore import KeyFileUnlock, Keystore, SubjectKey
-from anonymix_plugin.bulk import Ledger, Progress, Row, Summary, Work, _pool, protect_in_bulk
+from anonymix_plugin.bulk import Cluster, Ledger, Progress, Row, Summary, Work, _actors, _spawned, protect_in_bulk
 from anonymix_plugin.bulk._sealed import BlockKeys
 from anonymix_plugin.bulk._worker import get, put
 from anonymix_plugin.images import encode_cancelable
@@ -31,19 +31,17 @@ def face_of(key: SubjectKey, content: bytes) -> bytes:
     return encode_cancelable(face)
 
 
-def work(connection: Connection, options: MixerOptions) -> None:
-    """Do what a photo's content says: b"poison" kills the process, b"hang" stops it."""
-    keys = BlockKeys()
-    with suppress(OSError):  # the driver was killed
-        put(connection, {"fingerprint": "f" * 32, "guided": "", "engine": "stub"}, keys.public)
-    while True:
-        try:
-            task, sealed = get(connection)
-        except (EOFError, OSError):
-            return
-        photos = keys.take(sealed)
-        for place, source, subject, scope in task["rows"]:
-            key = keys.gallery(scope) if subject is None else keys.current(subject, scope)
+class StubWorker:
+    """Does what a photo's content says: b"poison" kills the process, b"hang" stops it."""
+
+    def __init__(self, _: MixerOptions) -> None:
+        self.keys = BlockKeys()
+        self.ready = {"fingerprint": "f" * 32, "guided": "", "engine": "stub"}
+
+    def results(self, _: str, sealed: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
+        rows, photos = self.keys.take(sealed)
+        for place, source, subject, scope in rows:
+            key = self.keys.gallery(scope) if subject is None else self.keys.current(subject, scope)
             content = photos[place][0] if place in photos else Path(source).read_bytes()
             if content == b"poison":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -51,10 +49,18 @@ def work(connection: Connection, options: MixerOptions) -> None:
                 time.sleep(60)
             time.sleep(0.004)
             told = {"fingerprint": "f" * 32, "engine": "stub", "method": "fast", "quality": 1.0, "box": [0, 0, 1, 1]}
-            try:
-                put(connection, {"place": place, "key_version": key.version, **told}, face_of(key, content))
-            except OSError:  # the driver was killed
-                return
+            yield {"place": place, "key_version": key.version, **told}, face_of(key, content)
+        self.keys.forget()
+
+
+def work(connection: Connection, options: MixerOptions) -> None:
+    worker = StubWorker(options)
+    with suppress(EOFError, OSError):  # the driver was killed
+        put(connection, {**worker.ready, "pid": os.getpid()}, worker.keys.public)
+        while True:
+            task, sealed = get(connection)
+            for told, face in worker.results(task["format"], sealed):
+                put(connection, told, face)
 
 
 def rows_of(folder: Path) -> Iterator[Row]:
@@ -88,5 +94,5 @@ def _tell(progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    _pool.work = work
-    drive(*map(Path, sys.argv[1:4]), progress=_tell)
+    _spawned.work, _actors.Worker = work, StubWorker  # type: ignore[assignment, misc]
+    drive(*map(Path, sys.argv[1:4]), progress=_tell, cluster=Cluster() if sys.argv[4:] else None)

@@ -16,7 +16,7 @@ from anonymix_adapters import Answer, Interceptor
 from anonymix_adapters.bulk_renewal import BulkRenewal, Counts
 from anonymix_adapters.drawn import DrawnFaces
 from anonymix_keystore import Keystore
-from anonymix_plugin.bulk import Work, _pool, photo_store
+from anonymix_plugin.bulk import Work, _spawned, photo_store
 from anonymix_plugin.images import PhotoSource
 from anonymix_plugin.options import MixerOptions
 from anonymix_plugin.values import CancelableFace
@@ -77,7 +77,7 @@ def open_back_end(mixer: Any) -> Iterator[FolderBackEnd]:
 def renew(
     keys: Keystore, back_end: FolderBackEnd, faces: DrawnFaces, photos: Path, work: Work, progress: Any = None
 ) -> Counts:
-    store = photo_store(photos, "default")
+    store = photo_store(str(photos), "default")
     with BulkRenewal(keys, faces, back_end, lambda item: store(item.subject, item.scope)) as job:
         return job.run(MixerOptions(), work, progress)
 
@@ -95,5 +95,5 @@ def _tell(counts: Counts) -> None:
 
 
 if __name__ == "__main__":
-    _pool.work = bulk_stub.work
+    _spawned.work = bulk_stub.work
     drive(Path(sys.argv[1]), Path(sys.argv[2]), Work(workers=2, block=4))

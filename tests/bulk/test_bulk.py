@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anonymix_plugin.bulk._pool.work", bulk_stub.work)
+    monkeypatch.setattr("anonymix_plugin.bulk._spawned.work", bulk_stub.work)
 
 
 def contents(target: Path) -> dict[str, bytes]:
@@ -204,12 +204,18 @@ def test_scopes_with_references_are_refused(tmp_path: Path, source: Path, store:
 def test_keys_are_sealed_for_one_worker_and_in_no_process_listing(tmp_path: Path, source: Path, store: Path) -> None:
     key = SubjectKey("alice", "default", 1, KeyState.ACTIVE, bytes(range(32)))
     one, other = BlockKeys(), BlockKeys()
-    sealed = seal_block([("alice", key)], {1: [b"one", b"other"]}, X25519PublicKey.from_public_bytes(one.public))
+    sealed = seal_block(
+        [[1, "a.jpg", "alice", "default"]],
+        [("alice", key)],
+        {1: [b"one", b"other"]},
+        X25519PublicKey.from_public_bytes(one.public),
+    )
     assert key.material not in sealed
     assert key.material.hex().encode() not in sealed
     with pytest.raises(InvalidTag):
         other.take(sealed)
-    assert one.take(sealed) == {1: [b"one", b"other"]}
+    assert one.take(sealed) == ([[1, "a.jpg", "alice", "default"]], {1: [b"one", b"other"]})
+    assert b"alice" not in sealed
     assert one.current("alice") == key
     one.forget()
     with pytest.raises(Exception, match="not in the block"):
@@ -229,12 +235,12 @@ def test_keys_are_sealed_for_one_worker_and_in_no_process_listing(tmp_path: Path
 def test_a_table_that_leaves_something_open_is_refused(tmp_path: Path, table: str, message: str) -> None:
     (tmp_path / "table.csv").write_text(table)
     with pytest.raises(UsageError, match=message):
-        list(rows_of_table(tmp_path / "table.csv", ".png", "default"))
+        list(rows_of_table(str(tmp_path / "table.csv"), ".png", "default"))
 
 
 def test_a_table_names_photos_beside_it_and_no_two_faces_alike(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("scope,subject,photo\n,alice,x/a.jpg\nstaff,../bob,/y/A.png\n")
-    rows = list(rows_of_table(tmp_path / "table.csv", ".png", "default"))
+    rows = list(rows_of_table(str(tmp_path / "table.csv"), ".png", "default"))
     assert [(row.source, row.subject, row.scope, str(row.output)) for row in rows] == [
         (tmp_path / "x/a.jpg", "alice", "default", "000000/a.png"),
         (Path("/y/A.png"), "../bob", "staff", "000000/A-2.png"),

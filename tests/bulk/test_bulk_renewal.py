@@ -113,8 +113,8 @@ class Enrolling:
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that draw without networks; forked, as they start in no time and need none of what must not be forked."""
     forked = multiprocessing.get_context("fork")
-    monkeypatch.setattr("anonymix_plugin.bulk._pool.work", bulk_stub.work)
-    monkeypatch.setattr("anonymix_plugin.bulk._pool.multiprocessing", SimpleNamespace(get_context=lambda _: forked))
+    monkeypatch.setattr("anonymix_plugin.bulk._spawned.work", bulk_stub.work)
+    monkeypatch.setattr("anonymix_plugin.bulk._spawned.multiprocessing", SimpleNamespace(get_context=lambda _: forked))
 
 
 def children(process: int) -> list[int]:
@@ -337,7 +337,7 @@ def test_a_subject_is_no_path_into_the_photo_store(tmp_path: Path, subject: str)
     for path in (tmp_path / "a.jpg", tmp_path / "alice" / "a.jpg", tmp_path / "photos" / "a.jpg"):
         path.write_bytes(b"somebody's")
     (tmp_path / "photos" / "alice" / "a.jpg").write_bytes(b"alice's")
-    store = photo_store(tmp_path / "photos", "default")
+    store = photo_store(str(tmp_path / "photos"), "default")
     assert store("alice", "default") == [b"alice's"]
     assert store(subject, "default") == []
 

@@ -1,0 +1,245 @@
+"""Bulk work on Ray: the same bytes, whatever dies, and no key where Ray keeps things. Run by `make test-ray`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+ray = pytest.importorskip("ray", reason="runs in the environment of `make test-ray`")
+STUBS = Path(__file__).parents[1] / "bulk"
+sys.path.insert(0, str(STUBS))
+os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path])  # Ray's processes find what this one finds
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+import bulk_stub  # noqa: E402 - of tests/bulk
+import pyarrow as pa  # noqa: E402
+from PIL import Image  # noqa: E402
+from pyarrow import parquet  # noqa: E402
+
+from anonymix_keystore import KeyFileUnlock, Keystore  # noqa: E402
+from anonymix_plugin.bulk import LEDGER, BulkError, Cluster, Progress  # noqa: E402
+from anonymix_plugin.cli import main  # noqa: E402
+from anonymix_plugin.errors import OutputError  # noqa: E402
+
+PHOTOS = 43
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for number in range(PHOTOS):
+        (folder / f"{number:03d}.jpg").write_bytes(b"photo %d" % number)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    path = tmp_path / "keys.db"
+    with Keystore.create(path, KeyFileUnlock.generate(path.with_suffix(".key"))) as made:
+        made.issue_many(f"person{number}" for number in range(7))
+    return path
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anonymix_plugin.bulk._spawned.work", bulk_stub.work)
+    monkeypatch.setattr("anonymix_plugin.bulk._actors.Worker", bulk_stub.StubWorker)
+
+
+def added(machines: Any, **options: Any) -> Any:
+    """A node; Ray gives one 30 seconds to start, which a machine with much to do may not make."""
+    for _ in range(3):
+        with suppress(Exception):
+            return machines.add_node(**options)
+    return machines.add_node(**options)
+
+
+@contextmanager
+def two_nodes(cpus: int = 1) -> Iterator[Any]:
+    """A cluster of two machines on this one; `first` and `second` are its nodes."""
+    from ray.cluster_utils import Cluster as Machines
+
+    made = Machines()
+    try:
+        made.first = added(made, num_cpus=cpus, include_dashboard=False)
+        made.second = added(made, num_cpus=cpus)
+        made.wait_for_nodes()
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def contents(target: Path) -> dict[str, bytes]:
+    files = (path for path in target.rglob("*") if path.is_file() and not path.name.startswith(LEDGER))
+    return {str(path.relative_to(target)): path.read_bytes() for path in files}
+
+
+def memory_of(process: int) -> bytes:
+    """All that a process has in its memory, the object store included."""
+    found = []
+    with suppress(OSError), Path(f"/proc/{process}/mem").open("rb", 0) as memory:
+        for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+            span, rights, *_ = line.split()
+            start, end = (int(place, 16) for place in span.split("-"))
+            if rights.startswith("rw"):
+                with suppress(OSError, OverflowError, ValueError):
+                    memory.seek(start)
+                    found.append(memory.read(min(end - start, 1 << 28)))
+    return b"".join(found)
+
+
+def processes(words: tuple[str, ...]) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            command = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+            if any(word in command for word in words):
+                found.append(int(entry.name))
+    return found
+
+
+def test_the_command_gives_the_bytes_of_protect_and_no_key_lies_about(
+    tmp_path: Path,
+    portraits: Path,
+    model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
+        model(name)
+    monkeypatch.setenv("ANONYMIX_KEYSTORE", str(tmp_path / "keys.db"))
+    monkeypatch.setenv("ANONYMIX_KEYFILE", str(tmp_path / "keys.key"))
+    for person in ("001", "002", "003"):
+        folder = tmp_path / "photos" / person
+        folder.mkdir(parents=True)
+        for photo in (f"{person}_neutral", f"{person}_smiling"):
+            with Image.open(portraits / f"{photo}.jpg") as picture:
+                picture.save(folder / f"{photo}.png")
+    with Keystore.create(tmp_path / "keys.db", KeyFileUnlock.generate(tmp_path / "keys.key")) as keys:
+        materials = [keys.issue(person).material for person in ("001", "002", "003")]
+    assert main(["protect", str(tmp_path / "photos"), "--subjects-from-folders", "-o", str(tmp_path / "one")]) == 0
+    # The photos are in the table, and large, so that tasks go through the object store and not by a message.
+    paths = sorted((tmp_path / "photos").glob("*/*.png"))
+    originals = [path.read_bytes() for path in paths]
+    photos = str(tmp_path / "photos.parquet")
+    parquet.write_table(pa.table({"subject": [path.parent.name for path in paths], "photo": originals}), photos)
+    seen: list[bytes] = []
+    with two_nodes() as machines:
+        command = ["bulk", "protect", photos, "-o", str(tmp_path / "many"), "--block", "3", "--ray", machines.address]
+        assert main(command) == 2  # and not: a job that waits for good
+        assert "--workers" in capsys.readouterr().err
+        assert main([*command, "--workers", "3"]) == 1
+        assert "have room for 2" in capsys.readouterr().err
+        control, held = secrets.token_hex(16).encode(), []
+
+        def look(progress: Progress) -> None:
+            if progress.done == 1:  # both tasks are in hand
+                held.append(ray.put(control * 8_000))  # what lies in the object store is found there
+                others = set(processes(("raylet", "gcs_server", "ray::", "agent"))) - set(progress.workers)
+                seen.extend(memory_of(each) for each in others)
+
+        monkeypatch.setattr("anonymix_plugin.cli.bulk_work.Bar.show", lambda *_: None)
+        original = __import__("anonymix_plugin.bulk", fromlist=["x"]).protect_in_bulk
+
+        def watched(*given: Any, progress: Callable[[Progress], None]) -> Any:
+            return original(*given, progress=lambda it: (look(it), progress(it)))
+
+        monkeypatch.setattr("anonymix_plugin.bulk.protect_in_bulk", watched)
+        assert main([*command, "--workers", "2"]) == 0, capsys.readouterr()
+        session = Path(machines.first.get_session_dir_path())
+        seen += [path.read_bytes() for path in session.rglob("*") if path.is_file()]
+        shared = Path("/dev/shm")  # noqa: S108 - looked at, not written
+        seen += [path.read_bytes() for path in shared.rglob("*") if path.is_file()]
+    made = contents(tmp_path / "many")
+    made.pop("outcomes.csv")
+    assert sorted(made.values()) == sorted(contents(tmp_path / "one").values())
+    assert len(made) == 6
+    assert any(control in each for each in seen), "the search would find nothing"
+    secret = [form for material in materials for form in (material, material.hex().encode())]
+    secret += [photo[len(photo) // 2 :][:64] for photo in originals]
+    for each in secret:
+        assert not any(each in found for found in seen), "a key or a photo lies in clear where Ray keeps things"
+
+
+@pytest.mark.usefixtures("stub")
+def test_killed_actors_and_a_killed_machine_cost_nothing(tmp_path: Path, source: Path, store: Path) -> None:
+    whole = bulk_stub.drive(source, store, tmp_path / "whole", workers=1)
+    killed: list[int] = []
+    with two_nodes() as machines:
+
+        def kill(progress: Progress) -> None:
+            if progress.done in {4, 11} and len(killed) < 2:
+                victim = next(each for each in progress.workers if each and each not in killed)
+                killed.append(victim)
+                os.kill(victim, signal.SIGKILL)
+            if progress.done >= 20 and len(killed) == 2:
+                killed.append(0)
+                machines.remove_node(machines.second, allow_graceful=False)
+
+        summary = bulk_stub.drive(
+            source, store, tmp_path / "killed", progress=kill, cluster=Cluster(machines.address), patience=60.0
+        )
+    assert len(killed) == 3
+    assert summary == whole
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_photo_that_kills_ends_itself_and_a_full_disk_loses_nothing(
+    tmp_path: Path, source: Path, store: Path
+) -> None:
+    (source / "007.jpg").write_bytes(b"poison")
+    target = tmp_path / "small"
+    target.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=90k", "tmpfs", str(target)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        with pytest.raises(OutputError):
+            bulk_stub.drive(source, store, target, cluster=Cluster())
+        subprocess.run(["mount", "-o", "remount,size=20m", str(target)], check=True)
+        summary = bulk_stub.drive(source, store, target, cluster=Cluster())
+        assert (summary.made, summary.failed, summary.finished) == (PHOTOS - 1, 1, True)
+        assert "worker_died" in (target / "outcomes.csv").read_text()
+    finally:
+        subprocess.run(["umount", str(target)], check=True)
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_killed_driver_goes_on_and_leaves_no_worker(tmp_path: Path, source: Path, store: Path) -> None:
+    bulk_stub.drive(source, store, tmp_path / "whole", workers=1)
+    workers = ("raylet/raylet", "gcs_server", "ray::Actor")  # two of Ray's own agents stay for some minutes
+    before, others = set(processes(workers)), set(processes(("ray::",)))
+    command = [sys.executable, bulk_stub.__file__, str(source), str(store), str(tmp_path / "killed"), "ray"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        for _ in range(12):
+            driver.stdout.readline()
+        driver.kill()
+    until = time.monotonic() + 60
+    while set(processes(workers)) - before and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not set(processes(workers)) - before
+    for agent in set(processes(("ray::",))) - others:
+        with suppress(ProcessLookupError):
+            os.kill(agent, signal.SIGTERM)
+    bulk_stub.drive(source, store, tmp_path / "killed")  # without Ray: it is the same job
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_what_is_no_cluster_is_told(tmp_path: Path, source: Path, store: Path) -> None:
+    with pytest.raises(BulkError, match="can't be reached or started: ConnectionRefusedError"):
+        bulk_stub.drive(source, store, tmp_path / "out", cluster=Cluster("127.0.0.1:1"))
