@@ -2,6 +2,7 @@
 
 from anonymix_lab.cli.measure import (
     _adapters,
+    _bulk,
     _codes,
     _formats,
     _gateway,
@@ -23,6 +24,7 @@ _COMMANDS = (
     _london,
     _thresholds,
     _adapters,
+    _bulk,
     _codes,
     _searching,
     _formats,
