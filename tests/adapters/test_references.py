@@ -17,6 +17,7 @@ from anonymix_adapters.renewal import keep_original, renew, sealed_original
 from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import EnrolmentInfo, KeyFileUnlock, Keystore
 from anonymix_lab.studies.adapters import measure
+from anonymix_lab.studies.searching import timed_searches
 from anonymix_plugin import Anonymixer, CancelableFace, DifferentPeopleError, UsageError, anonymixer
 from anonymix_plugin.images import PhotoSource
 
@@ -137,6 +138,14 @@ def test_what_is_measured_behind_an_adapter_can_be_guided(mixer: Anonymixer, lon
     people = [Person(f"measured {it.name}", it.enrolled, it.probe) for it in londoners[:2]]
     found = measure(opencv_adapter, mixer, people, claims=1, calls=1, references=True)
     assert (found.guided, found.genuine, found.claiming) == (True, (2, 2), (0, 2))
+
+
+@pytest.mark.long
+def test_what_a_search_costs_is_measured_behind_an_adapter(mixer: Anonymixer, londoners: list[Person]) -> None:
+    people = [Person(f"searched {it.name}", it.enrolled, it.probe) for it in londoners[:3]]
+    costs = timed_searches(opencv_adapter, mixer, people, (1, 3))
+    assert [(cost.candidates, cost.found) for cost in costs] == [(1, True), (3, True)]
+    assert costs[0].ms < costs[1].ms
 
 
 def test_a_search_over_candidates_is_guided_by_each_ones_reference(

@@ -8,11 +8,15 @@ recogniser could take for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from anonymix_adapters.candidates import search_candidates
+from anonymix_adapters.interceptor import FaceMixer
+from anonymix_adapters.protocol import Adapter
+from anonymix_adapters.testing.conformance import Person
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.studies.guiding import Array, Integers, Look, Prediction, turned
 from anonymix_plugin.errors import UsageError
@@ -101,9 +105,19 @@ def gallery_of(who: Integers, size: int, probes: int, *, seed: int = 1) -> Galle
     )
 
 
+def galleries_of(who: Integers, size: int, probes: int, *, seed: int = 1) -> list[Gallery]:
+    """As many galleries as it takes to have so many probes of candidates; see `gallery_of`."""
+    found: list[Gallery] = []
+    while sum(len(it.probes) for it in found) < probes:
+        found.append(gallery_of(who, size, probes, seed=seed + len(found)))
+        if not len(found[-1].probes):
+            raise UsageError("nobody has a second photo", where="who", fix="take people with several photos")
+    return found
+
+
 def searched(
     codes: Array,
-    gallery: Gallery,
+    galleries: Sequence[Gallery],
     prediction: Prediction,
     curve: GuidingCurve | None,
     thresholds: Mapping[str, float],
@@ -114,37 +128,38 @@ def searched(
 
     Args:
         codes: (N, d) float64 of all photos, of length 1.
-        gallery: Who is enrolled, and who probes.
+        galleries: Who is enrolled, and who probes; of one size, counted together.
         prediction: What recognisers say of faces drawn from codes with a given cosine.
         curve: What guides probes; None where there are no references.
         thresholds: Recogniser -> its threshold for photos.
         seed: Of what recognisers say.
     """
     random = np.random.Generator(np.random.Philox(seed))
-    place = np.arange(len(gallery.probes))
-    known, strangers = (
-        turned(curve, codes[rows] @ codes[gallery.entries].T) for rows in (gallery.probes, gallery.others)
-    )
     found = []
     for name, threshold in thresholds.items():
-        scores, foreign = (
-            prediction.scores(name, part.ravel(), random.random(part.size)).reshape(part.shape)
-            for part in (known, strangers)
-        )
-        mine = scores[place, gallery.own]
-        rest = scores.copy()
-        rest[place, gallery.own] = -np.inf
-        highest = foreign.max(axis=1)
+        parts = []
+        for gallery in galleries:
+            cosines = [
+                turned(curve, codes[rows] @ codes[gallery.entries].T) for rows in (gallery.probes, gallery.others)
+            ]
+            scores, foreign = (
+                prediction.scores(name, part.ravel(), random.random(part.size)).reshape(part.shape) for part in cosines
+            )
+            place = np.arange(len(gallery.probes))
+            mine = scores[place, gallery.own]
+            scores[place, gallery.own] = -np.inf
+            parts.append((mine, scores.max(axis=1), foreign.max(axis=1)))
+        mine, rest, highest = (np.concatenate(part) for part in zip(*parts, strict=True))
         strict = float(np.quantile(highest, 1 - _ALARM, method="higher"))
         found.append(
             SearchFigures(
                 name,
                 curve is not None,
-                len(gallery.entries),
-                len(place),
-                rank1=float((mine > rest.max(axis=1)).mean()),
+                len(galleries[0].entries),
+                len(mine),
+                rank1=float((mine > rest).mean()),
                 missed=float((mine < threshold).mean()),
-                alone=float(((mine >= threshold) & (rest.max(axis=1) < threshold)).mean()),
+                alone=float(((mine >= threshold) & (rest < threshold)).mean()),
                 alarms=float((highest >= threshold).mean()),
                 missed_at_alarm=float((mine <= strict).mean()),
             )
@@ -241,3 +256,42 @@ def draw_searches(
         )
         for name, table in scores.items()
     ]
+
+
+@dataclass(frozen=True)
+class SearchCost:
+    """What a search costs through an adapter.
+
+    Attributes:
+        candidates: How many were tried.
+        ms: The whole search, milliseconds.
+        found: Whether the one who is accepted, and the only one, is the person in the photo.
+    """
+
+    candidates: int
+    ms: float
+    found: bool
+
+
+def timed_searches(
+    adapter: Adapter, mixer: FaceMixer, people: Sequence[Person], counts: Sequence[int]
+) -> list[SearchCost]:
+    """Search for the first person among so many candidates, each with a reference.
+
+    Args:
+        adapter: The back end.
+        mixer: Over a keystore whose second secret is unlocked.
+        people: Who is enrolled, at least as many as the largest count.
+        counts: How many candidates.
+    """
+    found = []
+    with adapter.rehearse(mixer) as stage:
+        mixer.keystore.references.enable(stage.interceptor.scope(stage.collection), reason="measuring")
+        for person in people[: max(counts)]:
+            stage.enrol(person.name, person.enrolled)
+        stage.verify(people[0].name, people[0].probe)
+        for count in counts:
+            names = [person.name for person in people[:count]]
+            answer = search_candidates(stage.verify, people[0].probe, names, most=count)
+            found.append(SearchCost(count, round(1000 * answer.seconds, 1), answer.subject == names[0]))
+    return found
