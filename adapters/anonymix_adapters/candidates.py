@@ -1,8 +1,9 @@
 """1:N search where each subject has a key of their own: every candidate's key is tried.
 
 A search under a gallery key costs one face, whatever the size of the gallery. This one costs one face for
-each candidate, about .3 s on two cores, and each of them is one more chance of a false match: at a false
-match rate of .1 % fifty candidates make it 5 %. It is for small galleries, and for lists that something else
+each candidate, and each of them is one more chance of a false match: at thresholds for photos, FMR .1 %, and
+with sealed references, somebody is accepted for 3 to 5 of 100 people who are no candidates where ten are tried,
+and for 16 to 25 where fifty are (docs/results.md). It is for small galleries, and for lists that something else
 has narrowed down.
 """
 

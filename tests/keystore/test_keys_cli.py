@@ -557,6 +557,10 @@ def test_references_are_switched_on_for_one_scope_and_told_what_they_cost(
         *("--second-key-file", str(second), "--reason", "street photos"),
     )
     assert made == {"scope": "door", "references": "sealed", "second_secret": "key-file"}
+    key = tmp_path / "backup.key"
+    run("backup", str(tmp_path / "backup"), "--key-file", str(key))  # made as it is missing, like all key files
+    assert key.stat().st_mode & 0o777 == 0o600
+    run("backup", str(tmp_path / "backup 2"), "--key-file", str(key))
     assert second.stat().st_mode & 0o777 == 0o600
     assert run("status", "--json")["references_in"] == ["door"]
     assert "sealed" in run("scope", "list")
@@ -589,7 +593,7 @@ def test_the_second_secret_is_a_passphrase_unless_told_otherwise_and_can_be_exch
     on = ("scope", "set", "door", "--references", "sealed", "--yes")
     run(*on, fails=InvalidRequestError)  # the store's own secret is no second one
     monkeypatch.setenv("ANONYMIX_SECOND_PASSPHRASE", "another one")
-    assert "locked by passphrase" in run(*on)
+    assert "give it in ANONYMIX_SECOND_PASSPHRASE where photos are protected" in run(*on)
     open_keystore(references_of="door").close()
     monkeypatch.setenv("ANONYMIX_SECOND_PASSPHRASE", "a wrong one")
     with pytest.raises(WrongPassphraseError):

@@ -27,6 +27,7 @@ from anonymix_plugin.cli.keys._opening import new_unlock, open_keystore, second_
 from anonymix_plugin.cli.keys._output import confirm, say
 from anonymix_plugin.cli.report import print_json
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.unlocking import SECOND_KEY_VARIABLE, SECOND_KEYFILE_VARIABLE, SECOND_PASSPHRASE_VARIABLE
 
 scopes = typer.Typer(no_args_is_help=True, help="Say what a scope keeps of its subjects.")
 app.add_typer(scopes, name="scope")
@@ -36,6 +37,13 @@ COST = (
     "With them he can test photos against people, and link them with those of another such store. Without "
     "references an opened store tells nothing biometric."
 )
+
+
+_WHERE = {
+    "key-file": f", and name it in {SECOND_KEYFILE_VARIABLE} where photos are protected",
+    "passphrase": f", and give it in {SECOND_PASSPHRASE_VARIABLE} where photos are protected",
+    "environment": f", and give it in {SECOND_KEY_VARIABLE} where photos are protected",
+}
 
 
 class Kept(StrEnum):
@@ -128,7 +136,11 @@ def set_scope(
     with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         made = _second_secret(store, *given)
         changed = store.references.enable(scope, reason=reason)
-    how = f" The second secret was made, locked by {made}: keep it in another place." if made else ""
+    how = (
+        f" The second secret was made, locked by {made}: keep it in another place{_WHERE.get(made, '')}."
+        if made
+        else ""
+    )
     sentence = "keeps references from now on" if changed else "kept references already"
     say(as_json, f"{scope} {sentence}.{how}", scope=scope, references=references.value, second_secret=made)
 

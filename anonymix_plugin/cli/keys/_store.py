@@ -141,7 +141,9 @@ def backup(
     *,
     key_file: Annotated[
         Path | None,
-        typer.Option("--key-file", help="Lock the backup by this key file.", show_default=False),
+        typer.Option(
+            "--key-file", help="Lock the backup by this key file (made if it is missing).", show_default=False
+        ),
     ] = None,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
@@ -151,7 +153,7 @@ def backup(
     unlock: Unlock
     with open_keystore(keystore, passphrase_fd) as store:
         if key_file is not None:
-            unlock = KeyFileUnlock(key_file)
+            unlock = KeyFileUnlock(key_file) if key_file.exists() else KeyFileUnlock.generate(key_file)
         else:
             unlock = PassphraseUnlock(passphrase_from(None, prompt="Passphrase of the backup", confirm=True))
         info = store.backup(output, unlock)
