@@ -73,8 +73,8 @@ Measured by `anonymix measure thresholds LFW --recogniser NAME`, LFW being Label
 deep-funneled: the 1,771 photos of 1,695 people in the impostor pairs of view 1 (`pairsDevTrain.txt`), each
 with those of all other people, 1,567,257 comparisons; YuNet found a face in every photo. With `--cancelable`
 added, their cancelable faces are compared, twenty keys, each face with those of other people under the same
-key, 77,473 comparisons: the shipped mixer `80ef121d` under its default policy, 2026-11-26. Another mixer or
-policy has other ones.
+key, 77,473 comparisons: the mixer `80ef121d` under its default policy, 2026-11-26, which had the map that ships
+under another subspace. Another mixer or policy has other ones.
 
 People of view 1 are in view 2 as well: whoever reports figures on view 2 takes thresholds from its other
 folds. Numbers are rounded up, so that the rates are kept.
