@@ -63,7 +63,7 @@ def load_generator(engine: Engine = "auto", *, threads: int = 0, name: Generator
         return _bfloat(published, small, threads)
     if engine not in {"auto", "openvino"}:
         raise UsageError(f"there is no engine {engine!r}", where="engine", fix="take auto, openvino or torch")
-    made = OpenVinoGenerator(published, threads=threads, small=small)
+    made = OpenVinoGenerator(published, threads=threads, small=small, again=_published)
     try:
         made.prepare()
     except (ImportError, RuntimeError) as error:
@@ -80,7 +80,7 @@ def _bfloat(published: PublishedWeights, small: SmallWeights | None, threads: in
 
     if small is not None:
         raise UsageError(f"{NAME} draws the large generator alone", where="engine", fix="use the engine auto")
-    made = BfloatGenerator(published, threads=threads)
+    made = BfloatGenerator(published, threads=threads, again=_published)
     try:
         made.prepare()
     except (ImportError, RuntimeError) as error:

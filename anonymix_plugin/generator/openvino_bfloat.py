@@ -38,15 +38,14 @@ class BfloatGenerator(OpenVinoGenerator):
 
     engine: str = NAME
 
-    def _compile(self, size: int) -> Any:
+    def _compile(self, synthesis: SynthesisWeights, size: int) -> Any:
         import openvino
         from openvino import opset13
 
         core = openvino.Core()
         if not has_bfloat16():
             raise UsageError("this processor does not compute in bfloat16", where="engine", fix="use the engine auto")
-        weights = self._weights.synthesis
-        first, last = _First(opset13, weights, size), _Last(opset13, weights, size)
+        first, last = _First(opset13, synthesis, size), _Last(opset13, synthesis, size)
         outputs = first.outputs()
         picture = last.picture()
         model = openvino.Model(outputs, first.inputs, "first")

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from anonymix_plugin.errors import DamagedModelError
 from anonymix_plugin.generator import small_weights
 from anonymix_plugin.generator.openvino_graph import STRIPS, Strips, synthesis_graph
 from anonymix_plugin.generator.protocol import LayerGroups, check_codes
-from anonymix_plugin.generator.published_weights import LAYERS, NAME, SIZES, W_DIM, Z_DIM, PublishedWeights
+from anonymix_plugin.generator.published_weights import (
+    LAYERS,
+    NAME,
+    SIZES,
+    W_DIM,
+    Z_DIM,
+    PublishedWeights,
+    SynthesisWeights,
+)
 from anonymix_plugin.generator.small_graph import small_graph
 from anonymix_plugin.generator.small_weights import SmallWeights
 from anonymix_plugin.values import Floats
@@ -27,6 +37,8 @@ class OpenVinoGenerator:
         threads: CPU threads for one picture; 0 lets OpenVINO decide.
         precision: "f32"; others are for measuring only.
         small: The small generator's learned weights; the large generator without.
+        again: Reads the weights another time. With it those of the layers are let go of once they are compiled (37 MB),
+            and are read again for a further size.
         strips: How the picture is cut up while it is drawn; see `openvino_graph`. It changes no byte.
 
     The graph of a size is built and compiled when it is first needed, in less than a second (`prepare`
@@ -44,9 +56,12 @@ class OpenVinoGenerator:
         threads: int = 0,
         precision: str = "f32",
         small: SmallWeights | None = None,
+        again: Callable[[], PublishedWeights] | None = None,
         strips: Strips = STRIPS,
     ) -> None:
-        self._weights, self._small, self._strips = weights, small, strips
+        self._mapping, self._hash = weights.mapping, weights.sha256
+        self._synthesis: SynthesisWeights | None = weights.synthesis
+        self._again, self._small, self._strips = again, small, strips
         self._options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
@@ -64,7 +79,7 @@ class OpenVinoGenerator:
 
     def weights_hash(self) -> str:
         """Return the hash of the weights: an engine is not part of what a face depends on."""
-        return self._weights.sha256 if self._small is None else self._small.weights_hash()
+        return self._hash if self._small is None else self._small.weights_hash()
 
     def prepare(self, size: int | None = None) -> None:
         """Compile the graph of a size now; without one, of the usual one."""
@@ -73,7 +88,7 @@ class OpenVinoGenerator:
 
     def map_arrays(self, z: Floats) -> Floats:
         """See `protocol.ArrayGenerator.map_arrays`."""
-        return self._weights.mapping.apply(z)
+        return self._mapping.apply(z)
 
     def draw(self, w_plus: Floats, size: int) -> Floats:
         """See `protocol.ArrayGenerator.draw`."""
@@ -100,16 +115,25 @@ class OpenVinoGenerator:
 
     def _request(self, size: int) -> Any:
         if size not in self._requests:
-            self._requests[size] = self._compile(size)
+            synthesis = self._synthesis
+            if synthesis is None:
+                assert self._again is not None  # noqa: S101 - nothing is let go of without it
+                read = self._again()
+                if read.sha256 != self._hash:
+                    raise DamagedModelError("the weights changed since they were first read", fix="start again")
+                synthesis = read.synthesis
+            self._requests[size] = self._compile(synthesis, size)
+            if self._again is not None:
+                self._synthesis = None
         return self._requests[size]
 
-    def _compile(self, size: int) -> Any:
+    def _compile(self, synthesis: SynthesisWeights, size: int) -> Any:
         import openvino
 
         if self._small is None:
-            graph = synthesis_graph(self._weights.synthesis, size, self._strips)
+            graph = synthesis_graph(synthesis, size, self._strips)
         else:
-            graph = small_graph(self._weights.synthesis, self._small, size)
+            graph = small_graph(synthesis, self._small, size)
         request = openvino.Core().compile_model(graph.model, "CPU", self._options).create_infer_request()
         for index, values in enumerate(graph.fixed, 1):
             request.set_input_tensor(index, openvino.Tensor(values))

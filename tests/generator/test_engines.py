@@ -15,7 +15,7 @@ import torch
 
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.anonymixer import Anonymixer
-from anonymix_plugin.errors import UsageError
+from anonymix_plugin.errors import DamagedModelError, UsageError
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.generator import (
     ArrayGenerator,
@@ -103,6 +103,24 @@ def test_openvino_draws_what_the_reference_draws(engine: OpenVinoGenerator, code
     assert expected.std() > 0.1
     assert np.abs(drawn - expected).max() < 1e-3
     assert np.abs(expected[0] - expected[1]).max() > 0.5  # so that drawing another face would be seen
+
+
+def test_weights_are_read_again_for_another_size_and_must_be_the_same(weights: PublishedWeights, codes: Floats) -> None:
+    read: list[PublishedWeights] = []
+
+    def again() -> PublishedWeights:
+        read.append(weights)
+        return weights
+
+    kept, lean = OpenVinoGenerator(weights), OpenVinoGenerator(weights, again=again)
+    assert np.array_equal(lean.draw(codes[:1], SIZE), kept.draw(codes[:1], SIZE))
+    assert not read
+    assert np.array_equal(lean.draw(codes[:1], 1024), kept.draw(codes[:1], 1024))
+    assert len(read) == 1
+    other = OpenVinoGenerator(weights, again=lambda: replace(weights, sha256="0" * 64))
+    other.prepare()
+    with pytest.raises(DamagedModelError, match="changed"):
+        other.prepare(1024)
 
 
 # --- bfloat16 ---------------------------------------------------------------------------------------
@@ -276,7 +294,7 @@ def test_where_openvino_can_not_draw_the_reference_does(
 ) -> None:
     model("mobilestylegan")
 
-    def broken(self: OpenVinoGenerator, size: int) -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError("no such instruction")
 
     monkeypatch.setattr(OpenVinoGenerator, "_compile", broken)
