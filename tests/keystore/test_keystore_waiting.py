@@ -25,6 +25,8 @@ from anonymix_keystore import (
     KeyFileUnlock,
     Keystore,
     ReadOnlyError,
+    RenewalInfo,
+    RenewalState,
     StorageError,
     StoreExistsError,
 )
@@ -266,6 +268,10 @@ def test_an_open_iterator_holds_nobody_up(tmp_path: Path, name: str, clock: Cloc
         options = {"limit": timedelta(days=150)}
     if name == "due":
         options = {"fingerprint": "other"}
+    if name == "renewals":
+        begun = RenewalInfo("today", "default", "a", "c", 1, "f", RenewalState.BEGUN)
+        scene.store.write_renewals([begun])
+        options = {"adapter": "a", "collection": "c"}
     iterator = getattr(scene.store, name)(**options)
     next(iterator)
     assert free(scene.store, lambda: scene.store.current("today"))
@@ -278,7 +284,7 @@ def test_an_open_iterator_holds_nobody_up(tmp_path: Path, name: str, clock: Cloc
 def test_the_iterators_are_those_known() -> None:
     assert iterators() == [
         *("audit", "due", "enrolments", "enrolments_of", "forget_unused", "gallery_enrolments", "list"),
-        *("subjects", "unused_since"),
+        *("renewals", "subjects", "unused_since"),
     ]
 
 

@@ -25,7 +25,7 @@ def serve(
     certificate: Annotated[
         Path, typer.Option(envvar=f"{_ENV}CERTIFICATE", metavar="FILE", help="The service's certificate, PEM.")
     ],
-    key: Annotated[Path, typer.Option(envvar=f"{_ENV}KEY", metavar="FILE", help="Its private key, PEM.")],
+    key_file: Annotated[Path, typer.Option("--key", envvar=f"{_ENV}KEY", metavar="FILE", help="Its private key, PEM.")],
     clients: Annotated[
         list[Path],
         typer.Option(
@@ -60,7 +60,7 @@ def serve(
         from anonymix_plugin.keyservice.service import KeyService
         from anonymix_plugin.keyservice.serving import Listening, serve
 
-    listening = Listening(host, port, certificate, key, tuple(clients), metrics_port)
+    listening = Listening(host, port, certificate, key_file, tuple(clients), metrics_port)
     listening.context()
     known = Roles(roles)
     with open_keystore(keystore, passphrase_fd, cache_size=0) as store:
