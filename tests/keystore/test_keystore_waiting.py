@@ -257,7 +257,7 @@ def test_an_open_iterator_holds_nobody_up(tmp_path: Path, name: str, clock: Cloc
     clock.forward(days=100)
     scene.store.issue("today")
     options: dict[str, object] = {}
-    if name in {"enrolments_of", "gallery_enrolments"}:
+    if name in {"enrolments_of", "gallery_enrolments", "renewals"}:
         scene.store.gallery()
         entry = {"adapter": "a", "collection": "c", "version": 1, "fingerprint": "f", "gallery": True}
         scene.store.record_enrolment("today", external_id="today", **entry)  # type: ignore[arg-type]
