@@ -90,7 +90,7 @@ def drive(store: Path, photos: Path, work: Work) -> Counts:
 
 
 def _tell(counts: Counts) -> None:
-    sys.stdout.write(f"{counts.renewed} {time.monotonic()}\n")
+    sys.stdout.write(f"{counts.renewed} {counts.strays}\n")
     sys.stdout.flush()
 
 

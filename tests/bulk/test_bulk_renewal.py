@@ -131,7 +131,7 @@ def children(process: int) -> list[int]:
 def test_a_renewal_that_is_killed_goes_on_and_nobody_is_lost_or_there_twice(
     tmp_path: Path, people: int, kills: int
 ) -> None:
-    scene, chance, done = Scene(tmp_path, people), random.Random(21), 0
+    scene, chance, done, strays = Scene(tmp_path, people), random.Random(21), 0, 0
     scene.breach()
     command = [sys.executable, renewal_stub.__file__, str(scene.store), str(scene.photos)]
     while done < kills:
@@ -139,16 +139,17 @@ def test_a_renewal_that_is_killed_goes_on_and_nobody_is_lost_or_there_twice(
             assert driver.stdout is not None
             if not driver.stdout.readline():
                 break  # nothing was left to do
-            time.sleep(chance.uniform(0, 20 * people / kills / 1_000))
+            time.sleep(chance.uniform(0, people / kills / 12))
             if done % 3 == 2 and (workers := children(driver.pid)):  # a worker first, then the driver
                 with suppress(ProcessLookupError):
                     os.kill(chance.choice(workers), signal.SIGKILL)
                 time.sleep(chance.uniform(0, 0.1))
             driver.kill()
             done += 1
+            strays += max([0, *(int(line.split()[1]) for line in driver.stdout if line.endswith("\n"))])
     left = renewal_stub.drive(scene.store, scene.photos, Work(workers=2))
-    told = f"{done} kills, {people} renewals: the last run did {left.renewed} and deleted {left.strays} strays\n"
-    sys.stdout.write(told)
+    strays += left.strays
+    sys.stdout.write(f"{done} kills, {people} renewals, {left.renewed} in the last run; {strays} strays deleted\n")
     assert done >= kills // 2, "the job ended before it could be killed"
     assert (left.failed, left.finished) == (0, True)
     scene.check()
