@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import deque
@@ -161,7 +162,9 @@ def rehearse(
         BulkError: Workers can't be started.
     """
     sink = _Counted()
-    job = _Job(rows, _KeysOfNobody(), sink, options, replace(work, block=1, enrol=True, limit=None), None)
+    sample = list(rows)
+    each = max(1, math.ceil(len(sample) / work.workers))  # a worker reads ahead within its block, as in a real job
+    job = _Job(sample, _KeysOfNobody(), sink, options, replace(work, block=each, enrol=True, limit=None), None)
     job.run(None)
     return Figures(sink.photos, sink.made, time.perf_counter() - job.began, sink.size)
 

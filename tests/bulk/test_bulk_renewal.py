@@ -354,6 +354,9 @@ def test_the_command_renews_and_tells(
     table = tmp_path / "table.csv"
     table.write_text("subject,photo\n" + "".join(f"{name},photos/{name}/1.jpg\n" for name in scene.names))
     back_end = f"{renewal_stub.__file__}:open_back_end"
+    assert main(["bulk", "renew", back_end]) == 4
+    assert "keeps no originals" in (said := capsys.readouterr().err)
+    assert "--photos" in said
     command = ["bulk", "renew", back_end, "--photos", str(table), "-o", str(tmp_path / "report.csv"), "--workers", "1"]
     assert main([*command, "--dry-run"]) == 0
     assert "5 people are to be enrolled again" in capsys.readouterr().out

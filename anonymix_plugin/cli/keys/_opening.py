@@ -16,6 +16,7 @@ from anonymix_keystore import (
     KeyringUnlock,
     Keystore,
     KmsUnlock,
+    OriginalsError,
     StoreMissingError,
     Unlock,
     UnlockUnavailableError,
@@ -91,6 +92,8 @@ def open_keystore(
         cache_size=cache_size,
     )
     try:
+        if originals and not store.originals.enabled():
+            raise OriginalsError("this keystore keeps no originals", where=str(place), fix="give --photos PLACE")
         if originals or (references_of is not None and store.references.enabled(references_of)):
             unlock_references(store, second_passphrase)
     except BaseException:
