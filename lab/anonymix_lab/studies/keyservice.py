@@ -53,6 +53,21 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Throughput:
+    """Faces a second of all mixers together.
+
+    Attributes:
+        local: With keys from the store.
+        service: With keys from the service.
+        ratio: Of the service's rate to the store's, the median over pairs of rounds that follow each other.
+    """
+
+    local: float
+    service: float
+    ratio: float
+
+
+@dataclass(frozen=True)
 class Place:
     """A store and its service on this machine.
 
@@ -169,7 +184,7 @@ def _percentiles(times: Sequence[float]) -> tuple[float, float]:
     return cuts[49], cuts[98]
 
 
-def throughput(place: Place, photos: Sequence[Path], *, mixers: int, faces: int, rounds: int) -> dict[str, float]:
+def throughput(place: Place, photos: Sequence[Path], *, mixers: int, faces: int, rounds: int) -> Throughput:
     """Faces a second of several mixers, each a process, by the source of their keys.
 
     Every mixer draws with the same weights over both sources, in turns: one round over the store, one over the
@@ -183,7 +198,7 @@ def throughput(place: Place, photos: Sequence[Path], *, mixers: int, faces: int,
         rounds: How many rounds of each source.
 
     Returns:
-        By source.
+        What it was.
     """
     context = get_context("spawn")
     lines: list[Connection] = []
@@ -211,7 +226,9 @@ def throughput(place: Place, photos: Sequence[Path], *, mixers: int, faces: int,
             line.send(None)
         for process in processes:
             process.join(30)
-    return {name: mixers * faces * rounds / sum(spent) for name, spent in seconds.items()}
+    ratios = [local / service for local, service in zip(seconds["local"], seconds["service"], strict=True)]
+    local, service = (mixers * faces * rounds / sum(seconds[name]) for name in _SOURCES)
+    return Throughput(local, service, statistics.median(ratios))
 
 
 def _mixer(line: Connection, place: Place, photos: list[Path], number: int) -> None:
