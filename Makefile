@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 GPU_MINUTES ?= 12
 
-.PHONY: demo docs test test-wheel test-long test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-ray test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-subspace train-small gpu-check gpu-prepare gpu-rehearsal train-encoder clean help
+.PHONY: demo docs test test-wheel test-long test-speed test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-ray test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-subspace train-small gpu-check gpu-prepare gpu-rehearsal train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -86,7 +86,7 @@ measure-adapters: models $(ADAPTERS)/.ready   ## accuracy and overhead of the lo
 test-wheel: models       ## the built wheel in an empty environment, without torch
 	$(BIN)/python tests/install/light.py tests/people/alex_1.jpg
 
-test-long: models        ## the tests that take minutes
+test-long: models test-speed   ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
 
 test-crash: $(VENV)/.ready   ## kill -9 a keystore 250 times; then 20 seconds of everything at once
@@ -124,6 +124,14 @@ format: $(VENV)/.ready   ## let ruff rewrite
 
 bench: models            ## faces on this machine: latency, cold start, throughput, the floor, the alternatives
 	$(BIN)/anonymix bench --engines 3 --output out/bench.json
+
+# SPEED_AGAINST names the revision of the last release. A tag, once there is one.
+SPEED_AGAINST ?= 8f88573
+test-speed: models       ## a face in pairs with the last release's wheel; fails if it takes more than 1.1 times as long
+	rm -rf out/speed && mkdir -p out/speed/source
+	git archive $(SPEED_AGAINST) | tar -x -C out/speed/source
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir out/speed out/speed/source
+	$(BIN)/anonymix measure speed --against out/speed/*.whl --face-alone --fail-over 1.10
 
 bench-keystore: $(VENV)/.ready   ## a million subjects, beside the raw cost of SQLite and AES-GCM
 	$(BIN)/anonymix measure keystore
