@@ -64,7 +64,7 @@ def unlock_for(kind: str, params: dict[str, Any], passphrase: Callable[[], bytes
         variable = SECOND_KEYFILE_VARIABLE if second else KEYFILE_VARIABLE
         named = named_by(variable)
         if named is None:
-            what = "the second secret is" if second else "the store is locked by"
+            what = "the second secret, which opens sealed references, is" if second else "the store is locked by"
             raise UnlockUnavailableError(f"{what} a key file", fix=f"name it in {variable}")
         return KeyFileUnlock(named)
     if kind == "environment":
@@ -129,7 +129,8 @@ def unlock_references_without_asking(store: Keystore) -> bool:
     def from_environment() -> bytes:
         found = passphrase_in(SECOND_PASSPHRASE_VARIABLE)
         if not found:
-            raise UnlockUnavailableError("the second secret is a passphrase", fix=f"set {SECOND_PASSPHRASE_VARIABLE}")
+            what = "the second secret, which opens sealed references, is a passphrase"
+            raise UnlockUnavailableError(what, fix=f"set {SECOND_PASSPHRASE_VARIABLE}")
         return found
 
     try:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from remembering import RememberingMixer
+from test_conformance import LOCAL, loaded
 
 from anonymix_adapters import opencv as opencv_adapter
 from anonymix_adapters.candidates import search_candidates
 from anonymix_adapters.drill import drill
-from anonymix_adapters.interceptor import Interceptor
+from anonymix_adapters.interceptor import Interceptor, MixerAround
 from anonymix_adapters.renewal import keep_original, renew, sealed_original
 from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import EnrolmentInfo, KeyFileUnlock, Keystore
@@ -146,6 +148,33 @@ def test_what_a_search_costs_is_measured_behind_an_adapter(mixer: Anonymixer, lo
     costs = timed_searches(opencv_adapter, mixer, people, (1, 3))
     assert [(cost.candidates, cost.found) for cost in costs] == [(1, True), (3, True)]
     assert costs[0].ms < costs[1].ms
+
+
+class Watched(MixerAround):
+    """A mixer that notes which of its faces a reference had a say in."""
+
+    def __init__(self, mixer: Anonymixer) -> None:
+        super().__init__(mixer)
+        self.guided: list[bool] = []
+
+    def protect(self, image: PhotoSource, **how: Any) -> Any:
+        face = super().protect(image, **how)
+        self.guided.append(face.guided)
+        return face
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_claims_behind_each_recogniser_are_guided(name: str, mixer: Anonymixer, londoners: list[Person]) -> None:
+    watched, (person, stranger) = Watched(mixer), londoners[:2]
+    with loaded(name).rehearse(watched, scope="door") as stage:
+        subject = f"guided behind {name}"
+        stage.enrol(subject, person.enrolled)
+        assert stage.verify(subject, person.probe).accepted
+        assert not stage.verify(subject, stranger.probe).accepted
+        (entry,) = stage.interceptor.entries(stage.collection)
+    assert entry.fingerprint == mixer.guided_fingerprint
+    assert len(watched.guided) >= 3
+    assert all(watched.guided)
 
 
 def test_a_search_over_candidates_is_guided_by_each_ones_reference(
