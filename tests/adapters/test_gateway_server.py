@@ -327,7 +327,15 @@ def test_where_nobody_shows_a_token_a_name_from_elsewhere_does_not_lead_here(rig
     rig.gateway.hosts = LOCAL
     for name in ("localhost", "127.0.0.1:8081", "[::1]:8081", "LOCALHOST"):
         assert ask(client, headers={"host": name}).status_code == 200
-    for name in ("evil.example", "evil.example:8081", "localhost.evil.example", "127.0.0.1.nip.example", ""):
+    for name in (
+        "evil.example",
+        "evil.example:8081",
+        "localhost.evil.example",
+        "127.0.0.1.nip.example",
+        "[::1",
+        "evil@localhost.",
+        "",
+    ):
         answer = ask(client, headers={"host": name})
         assert (answer.status_code, answer.json()["code"]) == (403, "host")
     assert len(rig.upstream.received) == 4

@@ -173,6 +173,14 @@ class Callers:
         return Rights(token.id, token.may("probe"), token.may("enrol"), token.may("name"), token.scopes)
 
 
+def _name_in(host: str) -> str:
+    """The name in a header `host`, without the port; "" where there is none."""
+    try:
+        return "" if "@" in host else urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
 @dataclass
 class Report:
     """What is told of a request: no photo, no name, no token.
@@ -276,7 +284,7 @@ class Gateway:
             head = self.head(request)
             if head.header("sec-fetch-site") in {"cross-site", "same-site"}:
                 raise ProblemError("a page of another site asks, by a browser", status=403, code="csrf")
-            if self.hosts is not None and urlsplit(f"//{head.header('host')}").hostname not in self.hosts:
+            if self.hosts is not None and _name_in(head.header("host")) not in self.hosts:
                 raise ProblemError(
                     "the gateway is not called by that name",
                     status=403,
