@@ -14,6 +14,7 @@ import numpy as np
 from anonymix_adapters.gateway import Profile, Received
 from anonymix_keystore import Keystore
 from anonymix_plugin import CancelableFace
+from anonymix_plugin.first_keys import first_or_current
 from anonymix_plugin.images import decode_photo
 
 ID = "0f3a9c52-5f0e-4a51-9c60-6d2a54b1e7aa"
@@ -72,8 +73,10 @@ class QuickMixer:
         channel_order: str = "rgb",
     ) -> CancelableFace:
         decode_photo(image)
-        get = self.keystore.current_or_issue if enrol else self.keystore.current
-        key = self.keystore.gallery(scope) if subject is None else get(subject, scope)
+        if subject is None:
+            key = self.keystore.gallery(scope)
+        else:
+            key = first_or_current(self.keystore, subject, scope) if enrol else self.keystore.current(subject, scope)
         pixels = np.full((512, 512, 3), 90, np.uint8)
         return CancelableFace(pixels, self.box, key.subject, scope, key.version, self.fingerprint, "fast")
 

@@ -22,6 +22,7 @@ from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import Anonymixer, BadArrayError, CancelableFace, assembly
 from anonymix_plugin.claims import Claim, claimed
+from anonymix_plugin.first_keys import first_or_current
 from anonymix_plugin.generator import load_generator
 from anonymix_plugin.images import ChannelOrder
 from servers._recognition import Recognition
@@ -97,8 +98,8 @@ class SessionMixer:
         elif version is not None:
             key = self.keystore.at(subject, version, scope)
         else:
-            get = self.keystore.current_or_issue if enrol else self.keystore.current
-            key = get(subject, scope)
+            keys = self.keystore
+            key = first_or_current(keys, subject, scope) if enrol else keys.current(subject, scope)
         owner = subject or "everybody's gallery"
         content = image.read_bytes() if isinstance(image, Path) else image
         if not isinstance(content, bytes):
