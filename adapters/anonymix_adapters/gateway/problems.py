@@ -37,7 +37,7 @@ _TITLES: Final = {
 }
 
 _FIXES: Final = {"unknown_subject": "enrol the subject first; without a subject the scope's gallery key is taken"}
-"""What to do about errors of others that do not say it."""
+"""What to do about errors that say it to whoever holds the keystore."""
 
 
 class ProblemError(AnonymixError):
@@ -108,7 +108,7 @@ def problem(error: BaseException) -> dict[str, Any]:
     status = status_of(error)
     if isinstance(error, AnonymixError | KeystoreError):
         code, what = error.code, clean(error.what)
-        where, fix = shown(error.where) if error.where else "", clean(error.fix) or _FIXES.get(code, "")
+        where, fix = shown(error.where) if error.where else "", _FIXES.get(code) or clean(error.fix)
     else:
         code, where = "internal", ""
         what, fix = f"something went wrong that nobody foresaw ({type(error).__name__})", "please report it"
