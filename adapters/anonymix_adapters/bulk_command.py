@@ -165,7 +165,7 @@ def _opener(name: str) -> Opener:
     """
     place, _, attribute = name.rpartition(":")
     if not place or not attribute.isidentifier():
-        raise UsageError("this names no back end", where="BACK_END", fix="write FILE.py:NAME, or MODULE:NAME")
+        raise UsageError("this names no back end", where="BACK_END", fix="write PATH:NAME, or MODULE:NAME")
     try:
         module: Any = _module_in(Path(place)) if place.endswith(".py") else import_module(place)
     except UsageError:

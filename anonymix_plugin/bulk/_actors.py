@@ -126,7 +126,7 @@ class Actors(Pool[_Remote]):
             self._reach(where)
         except Exception as error:  # noqa: BLE001 - Ray raises what it likes
             what = f"Ray can't be reached or started: {type(error).__name__}"
-            raise BulkError(what, where=where, fix="start it: ray start --head; or give --ray local") from None
+            raise BulkError(what, where=where, fix="start it as docs/scale.md says; or --ray local") from None
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)  # Ray puts its own in its place
