@@ -63,13 +63,13 @@ test-adapters: models $(ADAPTERS)/.ready   ## the adapters of recognisers that n
 		-k "insightface or facenet or face_recognition or deepface" tests/adapters
 
 RAY := .venv-ray
-$(RAY)/.ready: $(VENV)/.ready tests/ray/requirements.txt
+$(RAY)/.ready: $(VENV)/.ready tests/cluster/requirements.txt
 	$(BIN)/python -m venv $(RAY)
-	$(BIN)/python tests/adapters/environment.py $(RAY) tests/ray/requirements.txt
+	$(BIN)/python tests/adapters/environment.py $(RAY) tests/cluster/requirements.txt
 	touch $@
 
 test-ray: models $(RAY)/.ready   ## bulk work on a Ray cluster of two nodes on this machine, and on Parquet tables
-	$(RAY)/bin/python -m pytest -m ray tests/ray
+	$(RAY)/bin/python -m pytest -m ray tests/cluster
 
 # The drill on every adapter with twenty people, each in the environment that has its library.
 test-drills: models $(ADAPTERS)/.ready   ## the breach drill of every adapter with 20 people (minutes)
