@@ -107,7 +107,11 @@ class _OpenVino:
         steps = PrePostProcessor(network)
         steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
         steps.input().model().set_layout(openvino.Layout("NCHW"))
-        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # several processes would all be put on the first core
+        }
         self._compiled = core.compile_model(steps.build(), "CPU", options)
         self._threshold = threshold
         self._requests: Pool[Any] = Pool(self._compiled.create_infer_request)  # each has buffers of its own

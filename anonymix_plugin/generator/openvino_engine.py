@@ -65,6 +65,7 @@ class OpenVinoGenerator:
         self._options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # several processes would all be put on the first core
         }
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads

@@ -87,7 +87,11 @@ class OpenVinoStyleGan2:
             import openvino
 
             model, noise = synthesis_graph(self._weights, size)
-            options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+            options: dict[str, Any] = {
+                "INFERENCE_PRECISION_HINT": "f32",
+                "PERFORMANCE_HINT": "LATENCY",
+                "ENABLE_CPU_PINNING": False,  # several processes would all be put on the first core
+            }
             if self._threads:
                 options["INFERENCE_NUM_THREADS"] = self._threads
             request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()

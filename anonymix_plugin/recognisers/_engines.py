@@ -54,6 +54,7 @@ class OpenVinoNetwork:
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,  # several processes would all be put on the first core
         }
         self._compiled = core.compile_model(network, "CPU", options)
         self.dim = int(self._compiled.output(0).shape[1])
