@@ -1,7 +1,7 @@
 """What bulk work costs beside the mixer: one worker, two, and Ray, against the stream of one process.
 
-Each worker is held to a core of its own, as far as its threads are there when it is ready: those that draw, which OpenVINO
-starts later, go where there is room. The ways take turns; ratios are of medians.
+Each worker is held to a core of its own, as far as its threads are there when it is ready: those that draw, which
+OpenVINO starts later, go where there is room. The ways take turns; ratios are of medians.
 """
 
 from __future__ import annotations
