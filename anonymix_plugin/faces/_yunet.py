@@ -14,6 +14,7 @@ import numpy as np
 from anonymix_plugin.errors import DamagedModelError, ModelError
 from anonymix_plugin.faces._found import NOTHING, Found
 from anonymix_plugin.faces._search import Search, read_model
+from anonymix_plugin.inference import compiled
 from anonymix_plugin.pool import Pool
 from anonymix_plugin.values import Floats, Pixels
 
@@ -101,18 +102,12 @@ class _OpenVino:
         import openvino
         from openvino.preprocess import PrePostProcessor
 
-        core = openvino.Core()
-        network = core.read_model(content)
+        network = openvino.Core().read_model(content)
         network.reshape({network.input(0): openvino.PartialShape([1, 3, -1, -1])})
         steps = PrePostProcessor(network)
         steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
         steps.input().model().set_layout(openvino.Layout("NCHW"))
-        options = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # several processes would all be put on the first core
-        }
-        self._compiled = core.compile_model(steps.build(), "CPU", options)
+        self._compiled = compiled(steps.build())
         self._threshold = threshold
         self._requests: Pool[Any] = Pool(self._compiled.create_infer_request)  # each has buffers of its own
 

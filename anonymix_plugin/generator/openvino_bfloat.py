@@ -15,6 +15,7 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator.openvino_engine import OpenVinoGenerator
 from anonymix_plugin.generator.openvino_graph import STRIPS, WHOLE, GraphBuilder, Node
 from anonymix_plugin.generator.published_weights import BLOCKS, LAYERS, Affine, BlockWeights, SynthesisWeights
+from anonymix_plugin.inference import compiled
 
 NAME: Final = "openvino-bf16"
 KEPT: Final = 3
@@ -42,17 +43,15 @@ class BfloatGenerator(OpenVinoGenerator):
         import openvino
         from openvino import opset13
 
-        core = openvino.Core()
         if not has_bfloat16():
             raise UsageError("this processor does not compute in bfloat16", where="engine", fix="use the engine auto")
         first, last = _First(opset13, synthesis, size), _Last(opset13, synthesis, size)
         outputs = first.outputs()
         picture = last.picture()
         model = openvino.Model(outputs, first.inputs, "first")
-        before = core.compile_model(model, "CPU", self._options).create_infer_request()
+        before = compiled(model, threads=self._threads).create_infer_request()
         model = openvino.Model([picture], [*last.given, *last.inputs[1:]], "last")  # all but the code
-        options = {**self._options, "INFERENCE_PRECISION_HINT": "bf16"}
-        after = core.compile_model(model, "CPU", options).create_infer_request()
+        after = compiled(model, threads=self._threads, precision="bf16").create_infer_request()
         for index, values in enumerate(first.fixed, 1):
             before.set_input_tensor(index, openvino.Tensor(values))
         for index in range(len(outputs)):

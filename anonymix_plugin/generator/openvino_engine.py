@@ -23,6 +23,7 @@ from anonymix_plugin.generator.published_weights import (
 )
 from anonymix_plugin.generator.small_graph import small_graph
 from anonymix_plugin.generator.small_weights import SmallWeights
+from anonymix_plugin.inference import compiled
 from anonymix_plugin.values import Floats
 
 if TYPE_CHECKING:
@@ -62,13 +63,7 @@ class OpenVinoGenerator:
         self._mapping, self._hash = weights.mapping, weights.sha256
         self._synthesis: SynthesisWeights | None = weights.synthesis
         self._again, self._small, self._strips = again, small, strips
-        self._options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": precision,
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # several processes would all be put on the first core
-        }
-        if threads:
-            self._options["INFERENCE_NUM_THREADS"] = threads
+        self._threads, self._precision = threads, precision
         self._lock = threading.Lock()
         self._requests: dict[int, Any] = {}
         self.name: str = NAME if small is None else small_weights.NAME
@@ -135,7 +130,7 @@ class OpenVinoGenerator:
             graph = synthesis_graph(synthesis, size, self._strips)
         else:
             graph = small_graph(synthesis, self._small, size)
-        request = openvino.Core().compile_model(graph.model, "CPU", self._options).create_infer_request()
+        request = compiled(graph.model, threads=self._threads, precision=self._precision).create_infer_request()
         for index, values in enumerate(graph.fixed, 1):
             request.set_input_tensor(index, openvino.Tensor(values))
         return request

@@ -17,6 +17,7 @@ from anonymix_plugin.generator.stylegan2 import (
 )
 from anonymix_plugin.generator.stylegan2_graph import synthesis_graph
 from anonymix_plugin.generator.stylegan2_weights import StyleGan2Weights
+from anonymix_plugin.inference import compiled
 from anonymix_plugin.values import Floats
 
 if TYPE_CHECKING:
@@ -87,14 +88,7 @@ class OpenVinoStyleGan2:
             import openvino
 
             model, noise = synthesis_graph(self._weights, size)
-            options: dict[str, Any] = {
-                "INFERENCE_PRECISION_HINT": "f32",
-                "PERFORMANCE_HINT": "LATENCY",
-                "ENABLE_CPU_PINNING": False,  # several processes would all be put on the first core
-            }
-            if self._threads:
-                options["INFERENCE_NUM_THREADS"] = self._threads
-            request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+            request = compiled(model, threads=self._threads).create_infer_request()
             for index, values in enumerate(noise, 1):
                 request.set_input_tensor(index, openvino.Tensor(values))
             self._requests[size] = request

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from anonymix_plugin.inference import compiled
 from anonymix_plugin.pool import MOST, Pool
 from anonymix_plugin.values import Floats
 
@@ -46,17 +47,10 @@ class OpenVinoNetwork:
     def __init__(self, model: Path | bytes, size: int, threads: int = 1) -> None:
         import openvino
 
-        core = openvino.Core()
-        network = core.read_model(model if isinstance(model, bytes) else model.read_bytes())
+        network = openvino.Core().read_model(model if isinstance(model, bytes) else model.read_bytes())
         # Published files fix the batch at one, at another size or not at all.
         network.reshape({network.input(0): [1, 3, size, size]})
-        options = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads,
-            "ENABLE_CPU_PINNING": False,  # several processes would all be put on the first core
-        }
-        self._compiled = core.compile_model(network, "CPU", options)
+        self._compiled = compiled(network, threads=threads)
         self.dim = int(self._compiled.output(0).shape[1])
         # A request holds the buffers of one run.
         self._requests: Pool[Any] = Pool(self._compiled.create_infer_request)

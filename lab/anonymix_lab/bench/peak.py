@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anonymix_plugin.inference import compiled
+
 _SHAPES = ((512, 64, 1), (256, 128, 1), (256, 64, 3))  # channels, side, kernel
 
 
@@ -40,9 +42,8 @@ def _convolution(channels: int, side: int, kernel: int, attempts: int) -> float:
     given = op.parameter(list(values.shape), np.float32)
     edge = [kernel // 2] * 2
     result = op.convolution(given, op.constant(weights), [1, 1], edge, edge, [1, 1])
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     model = openvino.Model([result], [given], "peak")
-    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    request = compiled(model).create_infer_request()
     operations = 2 * channels * channels * kernel**2 * side**2
     return operations / _least(lambda: request.infer({0: values}), attempts)
 
