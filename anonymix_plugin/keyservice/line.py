@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography import x509
-
 from anonymix_keystore import KeystoreError, LockedError
 from anonymix_plugin.errors import ConfigurationError
 from anonymix_plugin.keyservice.errors import ServiceError
@@ -91,6 +89,8 @@ class ServiceCredentials:
     @property
     def expired(self) -> bool:
         """Whether the certificate has expired, by this machine's clock."""
+        from cryptography import x509  # looked at after a failure alone; each start would pay for it
+
         try:
             certificate = x509.load_pem_x509_certificate(self.certificate.read_bytes())
         except (OSError, ValueError):
