@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -20,23 +19,15 @@ from anonymix_adapters.interceptor import FaceMixer, Interceptor
 from anonymix_adapters.protocol import BackEnd
 from anonymix_adapters.renewal import sealed_original
 from anonymix_keystore import EnrolmentInfo, KeystoreError
-from anonymix_plugin.bulk import Work, photo_store, rehearse
+from anonymix_plugin.bulk import photo_store, rehearse
 from anonymix_plugin.cli.bulk_work import (
     MOST_FAILURES,
     SAMPLE,
     Bar,
-    BlockOption,
-    CpusOption,
-    DryRunOption,
-    GpusOption,
-    LimitOption,
-    PatienceOption,
-    RayOption,
-    ThreadsOption,
-    WorkersOption,
-    cluster_of,
+    WorkChoice,
     print_estimate,
-    worker_count,
+    print_failures,
+    works,
 )
 from anonymix_plugin.cli.keys import open_keystore
 from anonymix_plugin.cli.options import (
@@ -59,6 +50,7 @@ Opener: TypeAlias = Callable[[FaceMixer], AbstractContextManager[BackEnd]]
 
 @takes_photos
 @mixes()
+@works
 def renew(
     back_end: Annotated[
         str,
@@ -90,15 +82,7 @@ def renew(
     calls: Annotated[
         int, typer.Option("--calls", metavar="N", min=1, max=256, help="Calls that the back end gets at a time.")
     ] = 1,
-    workers: WorkersOption = None,
-    threads: ThreadsOption = 1,
-    block: BlockOption = 32,
-    limit: LimitOption = None,
-    patience: PatienceOption = 600.0,
-    ray: RayOption = None,
-    cpus: CpusOption = None,
-    gpus: GpusOption = None,
-    dry_run: DryRunOption = False,
+    working: WorkChoice,
     mixing: MixerChoice,
     accept_clock: ClockOption = False,
     keystore: KeystoreOption = None,
@@ -113,9 +97,7 @@ def renew(
     mixing.check()
     if mixing.faces is Several.ALL:
         raise UsageError("an entry shows one face", where="--faces", fix="choose largest, central or error")
-    count = worker_count(workers)
-    work = Work(count, block, limit=limit, patience=patience, cluster=cluster_of(ray, cpus, gpus, workers))
-    options = replace(mixing.options(), threads=threads, limits=default_limits())
+    work, options = working.work(), working.mixer_options(mixing)
     opener = _opener(back_end)
     stored = None if photos is None else photo_store(photos, scope)
 
@@ -127,11 +109,11 @@ def renew(
         with _opened(opener, faces, back_end) as opened:
             source = from_store if stored is not None else _originals(opened.interceptor)
             with BulkRenewal(store, faces, opened, source, calls=calls) as job, Bar() as bar:
-                if dry_run:
-                    rows, entries, people = job.sample(count * SAMPLE)
+                if working.dry_run:
+                    rows, entries, people = job.sample(work.workers * SAMPLE)
                     figures = rehearse(rows, options, work)
                     _say_due(entries, people, as_json=as_json)
-                    print_estimate(figures, people, count, as_json=as_json)
+                    print_estimate(figures, people, work.workers, as_json=as_json)
                     return
                 counts = job.run(options, work, lambda it: bar.show(it.renewed + it.failed, it.failed, it.total))
                 if outcomes is not None:
@@ -221,9 +203,8 @@ def _finish(job: BulkRenewal, counts: Counts, outcomes: Path | None, *, as_json:
         typer.echo(f"{counts.renewed} people renewed, {counts.failed} failed, {counts.deleted} old entries deleted")
         if counts.strays:
             typer.echo(f"{counts.strays} entries without a record, left by an interrupted run, were deleted")
-        for item in job.failures(MOST_FAILURES if counts.failed else 0):
-            cure = f" ({item.fix})" if item.fix else ""
-            typer.echo(f"  {printable(item.subject)}: {printable(item.what)}{printable(cure)}", err=True)
+        failures = job.failures(MOST_FAILURES if counts.failed else 0)
+        print_failures((item.subject, item.what, item.fix) for item in failures)
         if outcomes is not None:
             typer.echo(f"outcomes: {printable(outcomes)}")
         if not counts.finished:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -16,18 +16,10 @@ from anonymix_plugin.cli.bulk_work import (
     MOST_FAILURES,
     SAMPLE,
     Bar,
-    BlockOption,
-    CpusOption,
-    DryRunOption,
-    GpusOption,
-    LimitOption,
-    PatienceOption,
-    RayOption,
-    ThreadsOption,
-    WorkersOption,
-    cluster_of,
+    WorkChoice,
     print_estimate,
-    worker_count,
+    print_failures,
+    works,
 )
 from anonymix_plugin.cli.lazy import LazyCommand, LazyGroup
 from anonymix_plugin.cli.options import (
@@ -88,6 +80,7 @@ def bulk() -> None:
 
 @takes_photos
 @mixes()
+@works
 def protect(
     source: Annotated[
         str,
@@ -107,19 +100,11 @@ def protect(
     gallery: GalleryOption = False,
     enrol: Annotated[bool, typer.Option("--enrol", help="Issue a first key to whoever has none.")] = False,
     recursive: RecursiveOption = False,
-    workers: WorkersOption = None,
-    threads: ThreadsOption = 1,
-    block: BlockOption = 32,
-    limit: LimitOption = None,
-    patience: PatienceOption = 600.0,
-    ray: RayOption = None,
-    cpus: CpusOption = None,
-    gpus: GpusOption = None,
-    dry_run: DryRunOption = False,
     format_: FormatOption = Format.PNG,
     into: Annotated[
         Into, typer.Option(help="A file for each face, or Parquet files with faces and outcomes.")
     ] = Into.FILES,
+    working: WorkChoice,
     mixing: MixerChoice,
     accept_clock: ClockOption = False,
     keystore: KeystoreOption = None,
@@ -141,7 +126,6 @@ def protect(
     from anonymix_plugin.bulk import (
         Ledger,
         ParquetLedger,
-        Work,
         count_rows,
         is_address,
         is_table,
@@ -151,7 +135,6 @@ def protect(
         rows_of_table,
     )
     from anonymix_plugin.cli.keys import open_keys
-    from anonymix_plugin.images import default_limits
 
     table = is_table(source)
     if table and subject is not None:
@@ -168,14 +151,19 @@ def protect(
     if not is_address(source):
         _refuse_inside(Path(source), output)
     total = count_rows(source, gallery=gallery) if table else sum(1 for _ in rows())
-    count = worker_count(workers)
-    options = replace(mixing.options(), threads=threads, limits=default_limits())
-    work = Work(count, block, kind, enrol, limit, patience, cluster_of(ray, cpus, gpus, workers))
-    if dry_run:
-        sample = islice(rows(), count * SAMPLE)
-        print_estimate(rehearse(sample, options, work), total, count, as_json=as_json)
+    options, work = working.mixer_options(mixing), working.work(format_=kind, enrol=enrol)
+    if working.dry_run:
+        sample = islice(rows(), work.workers * SAMPLE)
+        print_estimate(rehearse(sample, options, work), total, work.workers, as_json=as_json)
         return
-    asked = {"block": block, "format": kind, "enrol": enrol, "scope": scope, "gallery": gallery, "subject": subject}
+    asked = {
+        "block": work.block,
+        "format": kind,
+        "enrol": enrol,
+        "scope": scope,
+        "gallery": gallery,
+        "subject": subject,
+    }
     asked["into"] = into.value
     asked |= {each.name: str(getattr(mixing, each.name)) for each in fields(mixing)}
     with (
@@ -228,9 +216,7 @@ def _finish(ledger: Ledger, summary: Summary, total: int, table: Path | None, *,
         print_json(told)
     else:
         typer.echo(f"{summary.made} faces made, {summary.failed} photos failed, of {total}")
-        for source, what, fix in ledger.failures(MOST_FAILURES):
-            cure = f" ({fix})" if fix else ""
-            typer.echo(f"  {printable(source)}: {printable(what)}{printable(cure)}", err=True)
+        print_failures(ledger.failures(MOST_FAILURES))
         typer.echo(f"outcomes: {printable(table)}" if table else "not finished: the same command goes on")
     if code:
         raise typer.Exit(code)

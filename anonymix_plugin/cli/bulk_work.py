@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated, Final
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from anonymix_plugin.cli.report import print_json
+from anonymix_plugin.cli.options import MixerChoice, chosen_as
+from anonymix_plugin.cli.report import print_json, printable
 from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
-    from anonymix_plugin.bulk import Cluster, Figures
+    from anonymix_plugin.bulk import Cluster, Figures, Work
+    from anonymix_plugin.options import MixerOptions
 
 SAMPLE: Final = 24
 """So many photos each worker rehearses."""
@@ -53,26 +57,75 @@ GpusOption = Annotated[
 ]
 
 
-def cluster_of(ray: str | None, cpus: float | None, gpus: float | None, workers: int | None) -> Cluster | None:
-    """Where workers are to run, if not in processes of this machine.
+@dataclass(frozen=True)
+class WorkChoice:
+    """How bulk work is to be done, as it stands on the command line.
 
-    Raises:
-        UsageError: The options contradict each other, or leave something open.
+    Attributes:
+        workers: How many workers, and so on: `bulk.Work` and `bulk.Cluster` say more; None takes the default.
+        dry_run: Whether the job is tried and estimated alone.
     """
-    if ray is None:
-        if cpus is not None or gpus is not None:
-            raise UsageError("--cpus and --gpus are for workers on Ray", fix="add --ray, or leave them out")
-        return None
-    if ray != "local" and workers is None:
-        raise UsageError("how many workers the cluster is to have is not said", fix="add --workers N")
-    from anonymix_plugin.bulk import Cluster
 
-    return Cluster(ray, 1.0 if cpus is None else cpus, gpus or 0.0)
+    workers: int | None = None
+    threads: int = 1
+    block: int = 32
+    limit: int | None = None
+    patience: float = 600.0
+    ray: str | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+    dry_run: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many workers there are to be: a worker reads one photo while it draws another."""
+        return self.workers or max(1, (os.cpu_count() or 1) // 2)
+
+    def work(self, **how: Any) -> Work:
+        """What the driver is told, with what else the command has to say.
+
+        Raises:
+            UsageError: The options contradict each other, or leave something open.
+        """
+        from anonymix_plugin.bulk import Work
+
+        chosen: dict[str, Any] = {"limit": self.limit, "patience": self.patience, "cluster": self._cluster()}
+        return Work(self.count, self.block, **chosen, **how)
+
+    def mixer_options(self, mixing: MixerChoice) -> MixerOptions:
+        """What the workers' mixers are to be like."""
+        from anonymix_plugin.images import default_limits
+
+        return replace(mixing.options(), threads=self.threads, limits=default_limits())
+
+    def _cluster(self) -> Cluster | None:
+        if self.ray is None:
+            if self.cpus is not None or self.gpus is not None:
+                raise UsageError("--cpus and --gpus are for workers on Ray", fix="add --ray, or leave them out")
+            return None
+        if self.ray != "local" and self.workers is None:
+            raise UsageError("how many workers the cluster is to have is not said", fix="add --workers N")
+        from anonymix_plugin.bulk import Cluster
+
+        return Cluster(self.ray, 1.0 if self.cpus is None else self.cpus, self.gpus or 0.0)
 
 
-def worker_count(asked: int | None) -> int:
-    """How many workers there are to be: a worker reads one photo while it draws another."""
-    return asked or max(1, (os.cpu_count() or 1) // 2)
+works: Final = chosen_as(
+    "working",
+    WorkChoice,
+    {
+        "workers": WorkersOption,
+        "threads": ThreadsOption,
+        "block": BlockOption,
+        "limit": LimitOption,
+        "patience": PatienceOption,
+        "ray": RayOption,
+        "cpus": CpusOption,
+        "gpus": GpusOption,
+        "dry_run": DryRunOption,
+    },
+)
+"""A command with the options of bulk work, called with `working=WorkChoice(...)`."""
 
 
 class Bar:
@@ -120,6 +173,13 @@ def print_estimate(figures: Figures, total: int, workers: int, *, as_json: bool)
     typer.echo(f"{total:,} photos; {figures.made} of the {figures.photos} that were tried gave a face")
     typer.echo(f"{rate:.1f} photos a second with {workers} workers: {_span(seconds)}")
     typer.echo(f"{size / 1000:.0f} kB a face: {size * share * total / 1e9:.2f} GB; nothing was written")
+
+
+def print_failures(failures: Iterable[tuple[str, str, str]]) -> None:
+    """Print what failed, on standard error: its name, what was wrong, and what to do."""
+    for name, what, fix in failures:
+        cure = f" ({fix})" if fix else ""
+        typer.echo(f"  {printable(name)}: {printable(what)}{printable(cure)}", err=True)
 
 
 def _span(seconds: float) -> str:

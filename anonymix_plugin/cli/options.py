@@ -307,15 +307,28 @@ _MIXER_OPTIONS: Final = {
 def mixes(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command with the options of a mixer but those left out, called with `mixing=MixerChoice(...)`."""
     own = {name: kind for name, kind in _MIXER_OPTIONS.items() if name not in left_out}
+    return chosen_as("mixing", MixerChoice, own)
+
+
+def chosen_as(
+    parameter: str, choice: type[Any], own: Mapping[str, Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command with options that it gets as one value.
+
+    Args:
+        parameter: The command's parameter for it.
+        choice: A dataclass, whose fields are the options and have their defaults.
+        own: The options, by field; a field that is left out keeps its default.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def chosen(*args: Any, **options: Any) -> None:
-            mixing = MixerChoice(**{name: options.pop(name) for name in own})
-            return command(*args, mixing=mixing, **options)
+            given = {name: options.pop(name) for name in own}
+            return command(*args, **{parameter: choice(**given)}, **options)
 
-        defaults = {each.name: each.default for each in fields(MixerChoice)}
-        return _with_options(chosen, command, own, defaults, instead_of="mixing")
+        defaults = {each.name: each.default for each in fields(choice)}
+        return _with_options(chosen, command, own, defaults, instead_of=parameter)
 
     return decorate
 
