@@ -43,13 +43,7 @@ from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
     from anonymix_plugin.bulk import Ledger, Row, Summary
-    from anonymix_plugin.images import ImageFormat
 
-_KINDS: Final[Mapping[Format, tuple[str, ImageFormat]]] = {
-    Format.PNG: (".png", "PNG"),
-    Format.JPEG: (".jpg", "JPEG"),
-    Format.WEBP: (".webp", "WEBP"),
-}
 COMMANDS: Final = {
     "protect": LazyCommand("anonymix_plugin.cli.bulk:protect", "Turn many photos into cancelable faces.", ""),
     # By its name, as adapters import the plug-in and never the other way.
@@ -122,7 +116,7 @@ def protect(
         raise UsageError("bulk work makes one face of a photo", where="--faces", fix="choose largest, central or error")
     if subject is not None and gallery:
         raise UsageError("--subject and --gallery exclude each other", fix="give one of them")
-    suffix, kind = _KINDS[format_]
+    suffix, kind = format_.suffix, format_.kind
     from anonymix_plugin.bulk import (
         Ledger,
         ParquetLedger,

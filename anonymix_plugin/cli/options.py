@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 
@@ -17,6 +17,7 @@ from anonymix_plugin.errors import UsageError
 
 if TYPE_CHECKING:
     from anonymix_plugin.anonymixer import Anonymixer
+    from anonymix_plugin.images import ImageFormat
     from anonymix_plugin.keys import KeySource
     from anonymix_plugin.mixer.policy import MixingPolicy
     from anonymix_plugin.mixer.refine.refiner import RefineStep
@@ -32,6 +33,16 @@ class Format(StrEnum):
     PNG = "png"
     JPEG = "jpeg"
     WEBP = "webp"
+
+    @property
+    def suffix(self) -> str:
+        """What its files end in."""
+        return ".jpg" if self is Format.JPEG else f".{self.value}"
+
+    @property
+    def kind(self) -> ImageFormat:
+        """What encoders call it."""
+        return cast("ImageFormat", self.value.upper())
 
 
 class Policy(StrEnum):

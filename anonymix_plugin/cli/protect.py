@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 20
 _LEFT_OUT = "it does not look like the subject's other photos, and was left out of the enrolment"
-_SUFFIXES = {Format.PNG: ".png", Format.JPEG: ".jpg", Format.WEBP: ".webp"}
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ def protect(
                     scope,
                     version,
                     enrol,
-                    Names(output, "" if record else _SUFFIXES[format_ or Format.PNG]),
+                    Names(output, "" if record else (format_ or Format.PNG).suffix),
                     force,
                     progress,
                     record,
