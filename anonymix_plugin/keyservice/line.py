@@ -17,6 +17,7 @@ from typing import Any, Final
 from anonymix_keystore import KeystoreError, LockedError
 from anonymix_plugin.errors import ConfigurationError
 from anonymix_plugin.keyservice.errors import ServiceError
+from anonymix_plugin.keyservice.pem import UnusableFileError, load_own, reading
 from anonymix_plugin.keyservice.wire import MEDIA_TYPE, MOST_BYTES, error_of
 from anonymix_plugin.places import named_by
 
@@ -68,22 +69,15 @@ class ServiceCredentials:
         Raises:
             ServiceError: A file is missing, damaged, or the key can be read by others.
         """
-        place = self.ca
         try:
-            context = ssl.create_default_context(cafile=self.ca)
+            with reading(self.ca):
+                context = ssl.create_default_context(cafile=self.ca)
             context.minimum_version = ssl.TLSVersion.TLSv1_3
-            place = self.key
-            if os.name == "posix" and self.key.stat().st_mode & 0o077:
-                raise ServiceError("the private key can be read by others", where=str(place), fix="chmod 600")
-            place = self.certificate
-            context.load_cert_chain(self.certificate, self.key, password=_no_passphrase)
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            what = "does not exist" if isinstance(error, FileNotFoundError) else "is no PEM file that fits"
-            raise ServiceError(
-                f"a file for the key service can't be used: it {what}",
-                where=str(place),
-                fix=f"see {CERTIFICATE_VARIABLE}, {KEY_VARIABLE} and {CA_VARIABLE}; the key has no passphrase",
-            ) from None
+            load_own(context, self.certificate, self.key)
+        except UnusableFileError as error:
+            what = error.why if error.fix else f"a file for the key service can't be used: {error.why}"
+            see = f"see {CERTIFICATE_VARIABLE}, {KEY_VARIABLE} and {CA_VARIABLE}; the key has no passphrase"
+            raise ServiceError(what, where=str(error.place), fix=error.fix or see) from None
         return context
 
     @property
@@ -96,10 +90,6 @@ class ServiceCredentials:
         except (OSError, ValueError):
             return False
         return certificate.not_valid_after_utc <= datetime.now(UTC)
-
-
-def _no_passphrase() -> str:
-    raise ValueError("the key has a passphrase")
 
 
 class _StaleError(Exception):

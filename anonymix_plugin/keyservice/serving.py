@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import ssl
 import sys
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from prometheus_client import start_http_server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from anonymix_plugin.errors import ConfigurationError
+from anonymix_plugin.keyservice.pem import UnusableFileError, load_own, reading
 from anonymix_plugin.keyservice.roles import Peer
 from anonymix_plugin.keyservice.service import PEER, KeyService, log
 
@@ -52,30 +52,20 @@ class Listening:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
         context.num_tickets = 0
-        place = self.key
         try:
-            if os.name == "posix" and self.key.stat().st_mode & 0o077:
-                raise ConfigurationError("the private key can be read by others", where=str(place), fix="chmod 600")
-            place = self.certificate
-            context.load_cert_chain(self.certificate, self.key, password=_no_passphrase)
+            load_own(context, self.certificate, self.key)
             for place in self.clients:
-                context.load_verify_locations(place)
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            what = "does not exist" if isinstance(error, FileNotFoundError) else "is no PEM file that fits"
-            raise ConfigurationError(
-                f"a file of the key service can't be used: it {what}",
-                where=str(place),
-                fix="make certificates as docs/key-service.md says; the private key has no passphrase",
-            ) from None
+                with reading(place):
+                    context.load_verify_locations(place)
+        except UnusableFileError as error:
+            what = error.why if error.fix else f"a file of the key service can't be used: {error.why}"
+            make = "make certificates as docs/key-service.md says; the private key has no passphrase"
+            raise ConfigurationError(what, where=str(error.place), fix=error.fix or make) from None
         return context
 
     def stamp(self) -> tuple[float, ...]:
         """Changes when one of the files does."""
         return tuple(path.stat().st_mtime_ns for path in (self.certificate, self.key, *self.clients))
-
-
-def _no_passphrase() -> str:
-    raise ValueError("the key has a passphrase")
 
 
 class _Renewing:
