@@ -16,12 +16,25 @@ from typing import Any
 import numpy as np
 
 from anonymix_keystore import KeyFileUnlock, Keystore, SubjectKey
-from anonymix_plugin.bulk import Cluster, Ledger, Progress, Row, Summary, Work, _actors, _spawned, protect_in_bulk
+from anonymix_plugin.bulk import (
+    LEDGER,
+    Cluster,
+    Ledger,
+    Progress,
+    Row,
+    Summary,
+    Work,
+    _actors,
+    _spawned,
+    protect_in_bulk,
+)
 from anonymix_plugin.bulk._sealed import BlockKeys
 from anonymix_plugin.bulk._worker import get, put
 from anonymix_plugin.images import encode_cancelable
 from anonymix_plugin.options import MixerOptions
 from anonymix_plugin.values import CancelableFace
+
+PHOTOS = 43
 
 
 def face_of(key: SubjectKey, content: bytes) -> bytes:
@@ -61,6 +74,27 @@ def work(connection: Connection, options: MixerOptions) -> None:
             task, sealed = get(connection)
             for told, face in worker.results(task["format"], sealed):
                 put(connection, told, face)
+
+
+def photos_in(folder: Path) -> Path:
+    """The folder, with what stands for photos in it."""
+    folder.mkdir()
+    for number in range(PHOTOS):
+        (folder / f"{number:03d}.jpg").write_bytes(b"photo %d" % number)
+    return folder
+
+
+def store_at(path: Path) -> Path:
+    """The path, with a store of all people there."""
+    with Keystore.create(path, KeyFileUnlock.generate(path.with_suffix(".key"))) as made:
+        made.issue_many(f"person{number}" for number in range(7))
+    return path
+
+
+def contents(target: Path) -> dict[str, bytes]:
+    """All of a target but its ledger, which SQLite lays out as it likes."""
+    files = (path for path in target.rglob("*") if path.is_file() and not path.name.startswith(LEDGER))
+    return {str(path.relative_to(target)): path.read_bytes() for path in files}
 
 
 def rows_of(folder: Path) -> Iterator[Row]:

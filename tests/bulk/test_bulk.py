@@ -14,47 +14,33 @@ from pathlib import Path
 
 import bulk_stub
 import pytest
+from bulk_stub import PHOTOS, contents
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from anonymix_keystore import KeyFileUnlock, KeyState, Keystore, SubjectKey, UnknownSubjectError
-from anonymix_plugin.bulk import LEDGER, BulkError, Ledger, Progress, Work, protect_in_bulk, rows_of_table
+from anonymix_plugin.bulk import BulkError, Ledger, Progress, Work, protect_in_bulk, rows_of_table
 from anonymix_plugin.bulk._sealed import BlockKeys, seal_block
 from anonymix_plugin.cli import main
 from anonymix_plugin.errors import OutputError, UsageError
 from anonymix_plugin.options import MixerOptions
 
-PHOTOS = 43
 _LISTED = ("cmdline", "environ")
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for number in range(PHOTOS):
-        (folder / f"{number:03d}.jpg").write_bytes(b"photo %d" % number)
-    return folder
+    return bulk_stub.photos_in(tmp_path / "source")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    path = tmp_path / "keys.db"
-    with Keystore.create(path, KeyFileUnlock.generate(path.with_suffix(".key"))) as made:
-        for number in range(7):
-            made.issue(f"person{number}")
-    return path
+    return bulk_stub.store_at(tmp_path / "keys.db")
 
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anonymix_plugin.bulk._spawned.work", bulk_stub.work)
-
-
-def contents(target: Path) -> dict[str, bytes]:
-    """All of a target but its ledger, which SQLite lays out as it likes."""
-    files = (path for path in target.rglob("*") if path.is_file() and not path.name.startswith(LEDGER))
-    return {str(path.relative_to(target)): path.read_bytes() for path in files}
 
 
 def is_alive(process: int) -> bool:

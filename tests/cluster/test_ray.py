@@ -24,32 +24,24 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import bulk_stub  # noqa: E402 - of tests/bulk
 import pyarrow as pa  # noqa: E402
+from bulk_stub import PHOTOS, contents  # noqa: E402
 from PIL import Image  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 
 from anonymix_keystore import KeyFileUnlock, Keystore  # noqa: E402
-from anonymix_plugin.bulk import LEDGER, BulkError, Cluster, Progress  # noqa: E402
+from anonymix_plugin.bulk import BulkError, Cluster, Progress  # noqa: E402
 from anonymix_plugin.cli import main  # noqa: E402
 from anonymix_plugin.errors import OutputError  # noqa: E402
-
-PHOTOS = 43
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for number in range(PHOTOS):
-        (folder / f"{number:03d}.jpg").write_bytes(b"photo %d" % number)
-    return folder
+    return bulk_stub.photos_in(tmp_path / "source")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    path = tmp_path / "keys.db"
-    with Keystore.create(path, KeyFileUnlock.generate(path.with_suffix(".key"))) as made:
-        made.issue_many(f"person{number}" for number in range(7))
-    return path
+    return bulk_stub.store_at(tmp_path / "keys.db")
 
 
 @pytest.fixture
@@ -80,11 +72,6 @@ def two_nodes(cpus: int = 1) -> Iterator[Any]:
     finally:
         ray.shutdown()
         made.shutdown()
-
-
-def contents(target: Path) -> dict[str, bytes]:
-    files = (path for path in target.rglob("*") if path.is_file() and not path.name.startswith(LEDGER))
-    return {str(path.relative_to(target)): path.read_bytes() for path in files}
 
 
 def memory_of(process: int) -> bytes:
