@@ -24,6 +24,8 @@ from anonymix_plugin.options import MixerOptions
 _LONGEST_SILENCE: Final = 60.0
 _REACHING: Final = 10.0
 _MOST_STARTS: Final = 3
+_LOOKS: Final = 2.0  # seconds between two looks at the head, and that one may take
+_HEAD_SILENCE: Final = 30.0  # after 60 Ray ends the process of the driver itself
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,9 @@ class Actors(Pool[_Remote]):
         self._mine = not ray.is_initialized()
         if self._mine:
             self._connect()
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        self._head = (host.strip("[]"), int(port))
+        self._looked = self._seen = time.monotonic()
         try:
             self._check_room()
         except BaseException:
@@ -167,6 +172,8 @@ class Actors(Pool[_Remote]):
             )
 
     def _start(self) -> _Remote:
+        while not self._head_is_there():
+            time.sleep(_LOOKS)
         shape: dict[str, Any] = {"num_cpus": self._cluster.cpus, "num_gpus": self._cluster.gpus, "max_restarts": 0}
         actor = self._ray.remote(Actor).options(**shape).remote(Worker, self._options)
         return _Remote(actor, actor.ready.remote())
@@ -174,7 +181,32 @@ class Actors(Pool[_Remote]):
     def _send(self, hand: _Remote, format_: ImageFormat, sealed: bytes) -> None:
         hand.call = hand.actor.results.options(num_returns="streaming").remote(format_, sealed)
 
+    def _head_is_there(self, *, every: float = 0.0) -> bool:
+        """Whether the head answers, looked at anew if some seconds have passed since.
+
+        Workers go on without it for a while, but Ray ends this process, without a word of ours, after a minute; and
+        whatever it is asked of the head in that time it waits for.
+
+        Raises:
+            BulkError: It has been silent for too long.
+        """
+        if time.monotonic() - self._looked < every:
+            return self._seen == self._looked
+        try:
+            socket.create_connection(self._head, _LOOKS).close()
+            self._seen = self._looked = time.monotonic()
+        except OSError:
+            self._looked = time.monotonic()
+            if self._looked - self._seen > _HEAD_SILENCE:
+                raise BulkError(
+                    "the head of the Ray cluster can't be reached any more",
+                    where=":".join(map(str, self._head)),
+                    fix="the same command goes on: start the cluster anew, or leave --ray out",
+                ) from None
+        return self._seen == self._looked
+
     def _heard(self, seconds: float) -> Iterator[tuple[_Remote, Message | None]]:
+        self._head_is_there(every=_LOOKS)
         by_call = {hand.call: hand for hand in self._hands if hand.call is not None}
         if not by_call:
             time.sleep(seconds)
@@ -194,8 +226,9 @@ class Actors(Pool[_Remote]):
                 yield hand, message
 
     def _end(self, hand: _Remote) -> None:
-        with suppress(Exception):  # it may be gone with its machine
-            self._ray.kill(hand.actor)
+        with suppress(Exception):  # it may be gone with its machine, or with the cluster
+            if self._head_is_there():
+                self._ray.kill(hand.actor)
 
     def close(self) -> None:
         """End all of them, and the cluster if it was started for them."""

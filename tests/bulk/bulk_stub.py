@@ -45,7 +45,7 @@ def face_of(key: SubjectKey, content: bytes) -> bytes:
 
 
 class StubWorker:
-    """Does what a photo's content says: b"poison" kills the process, b"hang" stops it."""
+    """Does what a photo's content says: b"poison" kills the process, b"hang" stops it, b"slow ..." takes a while."""
 
     def __init__(self, _: MixerOptions) -> None:
         self.keys = BlockKeys()
@@ -60,7 +60,7 @@ class StubWorker:
                 os.kill(os.getpid(), signal.SIGKILL)
             if content == b"hang":
                 time.sleep(60)
-            time.sleep(0.004)
+            time.sleep(0.3 if content.startswith(b"slow") else 0.004)
             told = {"fingerprint": "f" * 32, "engine": "stub", "method": "fast", "quality": 1.0, "box": [0, 0, 1, 1]}
             yield {"place": place, "key_version": key.version, **told}, face_of(key, content)
         self.keys.forget()

@@ -29,6 +29,7 @@ from PIL import Image  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 
 from anonymix_keystore import KeyFileUnlock, Keystore  # noqa: E402
+from anonymix_plugin import bulk  # noqa: E402
 from anonymix_plugin.bulk import BulkError, Cluster, Progress  # noqa: E402
 from anonymix_plugin.cli import main  # noqa: E402
 from anonymix_plugin.errors import OutputError  # noqa: E402
@@ -182,6 +183,44 @@ def test_killed_actors_and_a_killed_machine_cost_nothing(tmp_path: Path, source:
     assert len(killed) == 3
     assert summary == whole
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_killed_head_ends_the_job_and_the_same_command_goes_on_with_another_cluster_and_with_none(
+    tmp_path: Path, source: Path, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in sorted(source.iterdir())[12:]:
+        path.write_bytes(b"slow %d" % int(path.stem))
+    rows = "".join(f"{row.subject},{row.source}\n" for row in bulk_stub.rows_of(source))
+    (tmp_path / "table.csv").write_text(f"subject,photo\n{rows}")
+    monkeypatch.setenv("ANONYMIX_KEYSTORE", str(store))
+    monkeypatch.setenv("ANONYMIX_KEYFILE", str(store.with_suffix(".key")))
+    monkeypatch.setattr("anonymix_plugin.bulk._actors._HEAD_SILENCE", 5.0)
+    command = ["bulk", "protect", str(tmp_path / "table.csv"), "--block", "5", "--workers", "2", "-o"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    target = tmp_path / "killed"
+    with two_nodes() as machines:
+        original = bulk.protect_in_bulk
+
+        def kill(progress: Progress) -> None:
+            if progress.done == 12:
+                dead = [each.process.pid for many in machines.first.all_processes.values() for each in many]
+                for process in [*dead, progress.workers[0]]:
+                    os.kill(process, signal.SIGKILL)
+
+        monkeypatch.setattr(bulk, "protect_in_bulk", lambda *given, **_: original(*given, progress=kill))
+        assert main([*command, str(target), "--ray", machines.address]) == 1
+        told = capsys.readouterr().err
+        assert "the head of the Ray cluster can't be reached any more" in told
+        assert "the same command goes on" in told
+        monkeypatch.setattr(bulk, "protect_in_bulk", original)
+    written = set(contents(target))
+    assert 10 <= len(written) < PHOTOS
+    with two_nodes() as machines:
+        assert main([*command, str(target), "--ray", machines.address, "--limit", "10"]) == 0
+    assert written < set(contents(target))
+    assert main([*command, str(target)]) == 0
+    assert contents(target) == contents(tmp_path / "whole")
 
 
 @pytest.mark.usefixtures("stub")
