@@ -72,7 +72,7 @@ def assemble(options: MixerOptions) -> Parts:
         )
         arcface, sface = (future.result() for future in seeing)
         generator: Generator = drawing.result()
-    weights = _bound(weights, generator)
+    weights = bound(weights, generator)
     size = min(512, max(generator.sizes)) if options.size is None else options.size
     if size not in generator.sizes:
         raise UsageError(f"faces are drawn at {generator.sizes} px, not {size}", where="size")
@@ -148,7 +148,7 @@ def _codes_of(generator: Generator) -> set[str]:
     return {generator.weights_hash()} | ({teacher} if teacher else set())
 
 
-def _bound(weights: MixerWeights, generator: Generator) -> MixerWeights:
+def bound(weights: MixerWeights, generator: Generator) -> MixerWeights:
     """The mixer's weights, bound to a generator that was distilled from theirs and draws the same codes."""
     if weights.generator_hash in _codes_of(generator):
         return replace(weights, generator_hash=generator.weights_hash())

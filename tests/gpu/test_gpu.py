@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from anonymix_lab.gpu import STEPS, Carried, Context, GpuSettings, needed_packages, needed_weights, run_steps
+from anonymix_lab.gpu import (
+    STEPS,
+    Carried,
+    Context,
+    GpuSettings,
+    genuine_pairs,
+    needed_packages,
+    needed_weights,
+    run_steps,
+)
 from anonymix_lab.gpu.faces import in_parts, mixed_codes
 from anonymix_plugin.cli import app
 from anonymix_plugin.errors import UsageError
@@ -49,6 +58,17 @@ def test_a_file_that_carries_something_else_is_refused_with_the_command_that_mak
     np.savez(tmp_path / "other.npz", numbers=np.zeros(3))
     with pytest.raises(UsageError, match="--prepare"):
         Carried.read(tmp_path / "other.npz")
+
+
+def test_the_pairs_to_carry_are_those_of_the_data_set(shared_data: Path) -> None:
+    pairs = genuine_pairs(shared_data / "lfw")
+    assert {name: len(listed) for name, listed in pairs.items()} == {"view1": 1600, "folds6-10": 1500}
+    for listed in pairs.values():
+        for one, other in (listed[0], listed[-1]):
+            assert one != other
+            assert one.is_file()
+            assert other.is_file()
+            assert one.parent == other.parent  # the folder of a person
 
 
 def test_a_step_that_fails_is_told_and_costs_the_others_nothing(

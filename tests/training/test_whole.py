@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from anonymix_lab.training.student import StudentRecipe, crop_grid
 from anonymix_lab.training.tuning import TunableMap, TuningRecipe, TuningStep, tune, whole_recipe
 from anonymix_lab.training.whole import CROP, Disturbance, WholeReader, crop_grids, cut_finely
 from anonymix_plugin.cli import app
-from anonymix_plugin.errors import UsageError
+from anonymix_plugin.errors import DamagedModelError, UsageError
 from anonymix_plugin.faces import YuNet, recogniser_crop
-from anonymix_plugin.generator import load_reference_generator
-from anonymix_plugin.mixer.weights import load_mixer_weights
+from anonymix_plugin.generator import load_generator, load_reference_generator
+from anonymix_plugin.mixer.fast import FastMixer
+from anonymix_plugin.mixer.policy import MixingPolicy
+from anonymix_plugin.mixer.weights import SHIPPED, load_mixer_weights
 from anonymix_plugin.models import locate
 from anonymix_plugin.recognisers import load_recogniser, torch_recogniser
 from anonymix_plugin.values import Photo
@@ -159,6 +162,40 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert isinstance(result.exception, UsageError)
     assert "GPU" in str(result.exception)
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--generator", "small"], "--start FILE"),
+        (["--bfloat16"], "--generator small"),
+        (["--layers", "16"], "--generator small"),
+        (["--generator", "small", "--start", str(SHIPPED), "--street-share", "0.5"], "--street FILE"),
+    ],
+)
+def test_ways_of_tuning_that_do_not_go_together_are_refused(tmp_path: Path, words: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["train", "mapper", "-o", str(tmp_path / "m"), "--subspace", "x", *words])
+    assert isinstance(result.exception, UsageError)
+    assert message in f"{result.exception.fix}"
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.long
+def test_a_map_is_tuned_through_the_small_generator_and_serves_it_alone(tmp_path: Path) -> None:
+    file, work = tmp_path / "mixer.safetensors", tmp_path / "work"
+    words = ["train", "mapper", "-o", str(file), "--subspace", str(SHIPPED), "--start", str(SHIPPED)]
+    words += ["--generator", "small", "--bfloat16", "--keyed-dims", "40", "--steps", "1", "--batch", "2"]
+    result = CliRunner().invoke(app, [*words, "--examples", "60", "--work", str(work)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    small = load_generator("torch", name="small")
+    tuned, shipped = load_mixer_weights(file), load_mixer_weights()
+    assert tuned.generator_hash == small.weights_hash()
+    assert not np.array_equal(tuned.person, shipped.person)
+    step = json.loads((work / "tuning.jsonl").read_text())
+    for name, (mean, _) in step["same"].items():  # the shipped map is good already, through the small generator, too
+        assert mean > step["others"][name][0] + 0.3
+    with pytest.raises(DamagedModelError, match="another generator"):
+        FastMixer(load_reference_generator(), tuned, MixingPolicy())
 
 
 @pytest.mark.long

@@ -27,7 +27,7 @@ OwnGenerator = Annotated[
     typer.Option(
         "--generator",
         metavar="FILE",
-        help="A StyleGAN2 checkpoint of your own in the place of MobileStyleGAN.",
+        help='In the place of MobileStyleGAN: a StyleGAN2 checkpoint of your own, or "small".',
         show_default=False,
     ),
 ]
@@ -79,10 +79,12 @@ def command_line() -> str:
 
 def reference_generator(file: Path | None) -> Generator:
     """The generator on torch: what maps codes, and draws where gradients are wanted."""
-    from anonymix_plugin.generator import load_reference_generator
+    from anonymix_plugin.generator import load_generator
     from anonymix_plugin.generator.stylegan2 import load_stylegan2
 
-    return load_reference_generator() if file is None else load_stylegan2(file)
+    if file is None or str(file) == "small":
+        return load_generator("torch", name="mobilestylegan" if file is None else "small")
+    return load_stylegan2(file)
 
 
 def embedder(faces: FacePolicy = "largest", *, mirrored: bool = False) -> Embedder:

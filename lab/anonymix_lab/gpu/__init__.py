@@ -1,6 +1,14 @@
 """What is done on a machine with a GPU, unattended, without a network and within minutes."""
 
-from anonymix_lab.gpu.carried import Carried, Package, WeightsFile, needed_packages, needed_weights, prepare
+from anonymix_lab.gpu.carried import (
+    Carried,
+    Package,
+    WeightsFile,
+    genuine_pairs,
+    needed_packages,
+    needed_weights,
+    prepare,
+)
 from anonymix_lab.gpu.plan import STEPS, Context, GpuSettings, StepResult, run_steps
 
 __all__ = [
@@ -11,6 +19,7 @@ __all__ = [
     "Package",
     "StepResult",
     "WeightsFile",
+    "genuine_pairs",
     "needed_packages",
     "needed_weights",
     "prepare",

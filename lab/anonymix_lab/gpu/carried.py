@@ -139,6 +139,33 @@ class Carried:
             ) from error
 
 
+def genuine_pairs(lfw: Path) -> dict[str, list[tuple[Path, Path]]]:
+    """Both photos of each genuine pair of "view1" and of "folds6-10" of view 2.
+
+    Args:
+        lfw: Labeled Faces in the Wild as a folder of photos, with its lists of pairs.
+
+    Raises:
+        UsageError: It is no such folder.
+    """
+    from anonymix_lab.data import lfw_protocol
+    from anonymix_lab.studies.dimensions import read_view1_pairs
+
+    rows = [
+        (one, other)
+        for listing in ("pairsDevTrain.txt", "pairsDevTest.txt")
+        for one, other, same in read_view1_pairs(lfw, listing)
+        if same
+    ]
+    protocol = lfw_protocol(lfw, folds=(6, 7, 8, 9, 10))
+    listed = zip(protocol.pairs.first, protocol.pairs.second, protocol.pairs.same, strict=True)
+    photos = [(protocol.samples[int(a)].photo, protocol.samples[int(b)].photo) for a, b, same in listed if same]
+    genuine = [(a, b) for a, b in photos if isinstance(a, Path) and isinstance(b, Path)]
+    if len(genuine) < len(photos):
+        raise UsageError("its photos lie in a file", where=str(lfw), fix="give the folder of the unpacked photos")
+    return {"view1": rows, "folds6-10": genuine}
+
+
 def prepare(
     london: Path,
     lfw: Path,
@@ -162,9 +189,7 @@ def prepare(
         cache, in `work`/../landmarks.
     """
     from anonymix_lab.bench.counts import generator_counts
-    from anonymix_lab.data import lfw_protocol
     from anonymix_lab.gpu.engine import RECOGNISERS, landmarks_of, seen_on_cpu, watcher
-    from anonymix_lab.studies.dimensions import read_view1_pairs
     from anonymix_lab.training.embedding import embed_files
     from anonymix_lab.training.street import embed_street
     from anonymix_plugin.generator import OpenVinoGenerator, read_published
@@ -185,20 +210,8 @@ def prepare(
     names = [path.stem.partition("_")[0] for path in photos]
     who = np.unique(names, return_inverse=True)[1].astype(np.int64)
 
-    rows = [
-        (one, other)
-        for listing in ("pairsDevTrain.txt", "pairsDevTest.txt")
-        for one, other, same in read_view1_pairs(lfw, listing)
-        if same
-    ]
-    protocol = lfw_protocol(lfw, folds=(6, 7, 8, 9, 10))
-    genuine = [
-        (protocol.samples[a].path, protocol.samples[b].path)
-        for a, b, same in zip(protocol.pairs.first, protocol.pairs.second, protocol.pairs.same, strict=True)
-        if same
-    ]
     pairs = {}
-    for name, listed in (("view1", rows), ("folds6-10", genuine)):
+    for name, listed in genuine_pairs(lfw).items():
         paths = sorted({path for pair in listed for path in pair})
         number = {path: i for i, path in enumerate(paths)}
         seen, shown = embed_files(embedder("central"), paths, work / f"{name}.npy", told(name))

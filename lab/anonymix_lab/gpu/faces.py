@@ -89,10 +89,10 @@ def in_parts(count: int, size: int = _TOGETHER) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
-def drawn_and_seen(generator: ArrayGenerator, watcher: Watcher, w_plus: Floats) -> dict[str, Floats]:
-    """Draw codes and look at the faces: name -> (N, dim) float32."""
+def drawn_and_seen(generator: ArrayGenerator, watcher: Watcher, w_plus: Floats, size: int = SIZE) -> dict[str, Floats]:
+    """Draw codes at `size` px and look at the faces: name -> (N, dim) float32."""
     parts = [
-        watcher.see(w_plus[part], torch.from_numpy(generator.draw(w_plus[part], SIZE)))
+        watcher.see(w_plus[part], torch.from_numpy(generator.draw(w_plus[part], size)))
         for part in in_parts(len(w_plus))
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in watcher.recognisers}

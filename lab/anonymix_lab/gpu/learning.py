@@ -1,4 +1,7 @@
-"""The map tuned on through whole faces, looked at every minute; and the small generator."""
+"""The map tuned on through whole faces, looked at every minute; and the small generator.
+
+Through the small generator the map is tuned on a CPU, too, with fewer faces a step and a look at the end alone.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,61 @@ import numpy as np
 import torch
 
 from anonymix_lab.gpu.engine import RECOGNISERS, landmarks_in, watcher
-from anonymix_lab.gpu.faces import Watcher, drawn_and_seen, mixed_codes
-from anonymix_lab.gpu.plan import Context
+from anonymix_lab.gpu.faces import SIZE, Watcher, drawn_and_seen, mixed_codes
+from anonymix_lab.gpu.plan import Context, GpuSettings
 from anonymix_lab.metrics.error_rates import eer, fnmr_at_fmr
 from anonymix_lab.training.examples import SEEN_LAYERS, Landmarks
 from anonymix_lab.training.small import TEACHERS
 from anonymix_lab.training.tuning import StreetCodes, TuningStep, tune, whole_recipe
 from anonymix_lab.training.whole import Disturbance, WholeReader
-from anonymix_plugin.generator import ArrayGenerator, Generator, load_reference_generator
-from anonymix_plugin.generator.torch_engine import TorchGenerator
+from anonymix_plugin.generator import (
+    ArrayGenerator,
+    Generator,
+    MobileStyleGan,
+    OpenVinoGenerator,
+    load_generator,
+    load_reference_generator,
+)
+from anonymix_plugin.generator.small import SmallGenerator
+from anonymix_plugin.generator.torch_engine import Precision, TorchGenerator
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
 from anonymix_plugin.recognisers import torch_recogniser
 from anonymix_plugin.values import Floats
 from anonymix_plugin.verification import THRESHOLDS
 
-_LOOK_EVERY = 45.0  # seconds
-_LOOK_SECONDS = 6.0  # what a look takes
-_LOOKED_AT = 400  # pairs
 _SEVERAL_KEYS = 16
 _FEW: Final[dict[str, Any]] = {"people": 2, "photos": 2, "keys_a_step": 1}  # a rehearsal's step
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """How much is done at a time.
+
+    Attributes:
+        look_every: Seconds from one look to the next; the last step is always looked at.
+        look_seconds: What a look takes; None takes what the first one took.
+        looked_at: Genuine pairs of a look.
+        people: People a step under each key, where the variant does not say.
+        together: Faces drawn at once.
+        trial: Steps that say how long a step takes.
+        ways: Which of `WAYS` are tried.
+    """
+
+    look_every: float
+    look_seconds: float | None
+    looked_at: int
+    people: int
+    together: int
+    trial: int
+    ways: tuple[str, ...]
+
+
+_ON_A_GPU = _Pace(45.0, 6.0, 400, 32, 32, 4, ("float32, drawn again", "bfloat16, drawn again", "bfloat16, kept"))
+_ON_A_CPU = _Pace(float("inf"), None, 200, 8, 8, 2, ("float32, drawn again", "bfloat16, drawn again"))
+
+
+def _pace(settings: GpuSettings) -> _Pace:
+    return _ON_A_CPU if settings.device == "cpu" and not settings.rehearsal else _ON_A_GPU
 
 
 @dataclass(frozen=True)
@@ -50,13 +89,13 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "street": Variant({"street": 0.5}, {}),
     "hard": Variant({"hard": 0.1}, {}),
     "wider": Variant({}, {"wider": 0.35}),
-    "four keys": Variant({"keys_a_step": 4, "people": 16}, {}),
+    "four keys": Variant({"keys_a_step": 4}, {}),
     "layers to 128 px": Variant({"layers": 16}, {}),
     "street, hard and wider": Variant({"street": 0.5, "hard": 0.1}, {"wider": 0.35}),
     "street and hard": Variant({"street": 0.5, "hard": 0.1}, {}),
-    "all": Variant({"street": 0.5, "hard": 0.1, "keys_a_step": 4, "people": 16}, {"wider": 0.35}),
+    "all": Variant({"street": 0.5, "hard": 0.1, "keys_a_step": 4}, {"wider": 0.35}),
 }
-"""Name -> variant, as `train mapper` has them as options."""
+"""Name -> variant, as `train mapper` has them as options. Four keys have half of the people each."""
 
 
 def tune_map(context: Context) -> dict[str, Any]:
@@ -68,31 +107,30 @@ def tune_map(context: Context) -> dict[str, Any]:
     Returns:
         What each look showed, and what the best and the weights that were started from show on folds 6 to 10.
     """
-    settings = context.settings
+    settings, pace = context.settings, _pace(context.settings)
     weights = load_mixer_weights(settings.start) if settings.start else load_mixer_weights()
-    generator = TorchGenerator(
-        load_reference_generator(),
-        settings.device,
-        batch=2 if settings.rehearsal else 64,
-        precision="float32" if settings.device == "cpu" else "float16",
-    )
-    landmarks = landmarks_in(context, load_mixer_weights(), generator)
+    generator = _drawer(settings)
+    # Faces lie where their codes put them, whichever generator draws.
+    landmarks = landmarks_in(context, load_mixer_weights(), _drawer(replace(settings, generator="mobilestylegan")))
     names = TEACHERS if settings.rehearsal else RECOGNISERS
+    weights = replace(weights, generator_hash=generator.weights_hash())
     looking = watcher(settings.device, weights, landmarks, names)
     pairs = {
-        name: codes[:, :2] if settings.rehearsal else codes[:, :: max(1, codes.shape[1] // _LOOKED_AT)]
+        name: codes[:, :2] if settings.rehearsal else codes[:, :: max(1, codes.shape[1] // pace.looked_at)]
         for name, codes in context.carried.pairs.items()
     }
     way = fastest_way(context, weights, landmarks)
+    began = time.monotonic()
     result: dict[str, Any] = {
         "way": way,
         "started from": {name: looks(generator, looking, weights, codes) for name, codes in pairs.items()},
     }
+    a_look = (time.monotonic() - began) / max(1, len(pairs))
     context.say(f"started from: {_line(result['started from'].get('view1', {}))}")
     best: tuple[float, str, MixerWeights] | None = None
     for place, name in enumerate(settings.variants):
-        share = (context.left - (0 if settings.rehearsal else 12)) / (len(settings.variants) - place)
-        seen, kept = _tuned(context, name, weights, generator, looking, landmarks, share, pairs["view1"], way)
+        share = (context.left - (0 if settings.rehearsal else max(12, 2 * a_look))) / (len(settings.variants) - place)
+        seen, kept = _tuned(context, name, weights, generator, looking, landmarks, share, pairs["view1"], way, a_look)
         result[name] = seen
         if kept is not None and (best is None or kept[0] > best[0]):
             best = kept[0], name, kept[1]
@@ -106,26 +144,48 @@ def tune_map(context: Context) -> dict[str, Any]:
     return result
 
 
+def _source(settings: GpuSettings) -> MobileStyleGan | SmallGenerator:
+    """The generator with gradients, on the device."""
+    generator = load_generator("torch", name=settings.generator)
+    if not isinstance(generator, MobileStyleGan | SmallGenerator):  # for the type checker
+        raise TypeError(type(generator).__name__)
+    return generator.to(settings.device)
+
+
+def _drawer(settings: GpuSettings) -> OpenVinoGenerator | TorchGenerator:
+    """The fastest generator on the device: engine `cuda` on a GPU, OpenVINO on a CPU."""
+    if settings.device == "cpu" and not settings.rehearsal:
+        generator = load_generator("openvino", name=settings.generator)
+        if isinstance(generator, OpenVinoGenerator):
+            return generator
+    rehearsal = settings.rehearsal
+    precision: Precision = "float32" if settings.device == "cpu" else "float16"
+    return TorchGenerator(_source(settings), settings.device, batch=2 if rehearsal else 64, precision=precision)
+
+
 def _tuned(
     context: Context,
     name: str,
     weights: MixerWeights,
-    generator: TorchGenerator,
+    generator: OpenVinoGenerator | TorchGenerator,
     looking: Watcher,
     landmarks: Landmarks,
     seconds: float,
     view1: Floats,
     way: str,
+    a_look: float,
 ) -> tuple[dict[str, Any], tuple[float, MixerWeights] | None]:
-    settings, variant = context.settings, VARIANTS[name]
+    settings, variant, pace = context.settings, VARIANTS[name], _pace(context.settings)
     until = time.monotonic() + seconds
     street = StreetCodes(context.carried.street, context.carried.street_who)
     dims = weights.subspace.dims
-    recipe = replace(whole_recipe(steps=1, people=32, dims=dims, seed=5), **dict(variant.recipe))
+    recipe = replace(whole_recipe(steps=1, people=pace.people, dims=dims, seed=5), **dict(variant.recipe))
+    # As many faces a step however many keys share them.
+    recipe = replace(recipe, people=2 * recipe.people // recipe.keys_a_step)
     if settings.rehearsal:
         recipe = replace(recipe, **_FEW)
-    reader = whole_reader(settings.device, weights, landmarks, variant, recipe.layers, way)
-    source = load_reference_generator().to(settings.device)
+    reader = whole_reader(settings, weights, landmarks, variant, recipe.layers, way)
+    source = _source(settings)
     # Two steps that count for nothing say how long a step takes.
     folder = context.folder / name.replace(" ", "-").replace(",", "")
     spent: list[float] = []
@@ -136,10 +196,11 @@ def _tuned(
 
     trial_folder = folder / "trial"
     trial_folder.mkdir(parents=True, exist_ok=True)
-    steps = 1 if settings.rehearsal else 4
+    steps = 1 if settings.rehearsal else pace.trial
     tune(reader, source, weights, replace(recipe, steps=steps), trial_folder, trial, street=street)
     step_seconds = spent[-1] - (spent[-2] if len(spent) > 1 else began)
-    looking_seconds = _LOOK_SECONDS * (until - time.monotonic()) / _LOOK_EVERY
+    looking_seconds = pace.look_seconds or a_look
+    looking_seconds *= max(1, (until - time.monotonic()) / pace.look_every)
     steps = max(1, int((until - time.monotonic() - looking_seconds) / step_seconds))
     if settings.rehearsal:
         steps = 2
@@ -147,14 +208,14 @@ def _tuned(
     recipe = replace(recipe, steps=steps)
     seen: dict[str, Any] = {"steps": steps, "seconds a step": step_seconds, "looks": {}}
     best: tuple[float, MixerWeights] | None = None
-    next_look = time.monotonic() + _LOOK_EVERY
+    next_look = time.monotonic() + pace.look_every
     recent: list[TuningStep] = []
 
     def look(done: int, made: Callable[[], MixerWeights]) -> None:
         nonlocal next_look, best
         if time.monotonic() < next_look and done < steps:
             return
-        next_look = time.monotonic() + _LOOK_EVERY
+        next_look = time.monotonic() + pace.look_every
         now = made()
         found = looks(generator, looking, now, view1)
         found["training"] = {
@@ -173,8 +234,8 @@ def _tuned(
 
 
 WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "float32, drawn again": {"together": 32},
-    "bfloat16, drawn again": {"together": 32, "half": True},
+    "float32, drawn again": {},
+    "bfloat16, drawn again": {"half": True},
     "bfloat16, kept": {"together": 64, "half": True, "again": False},
 }
 """How whole faces can be learned through; which is fastest depends on the card."""
@@ -182,12 +243,12 @@ WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 def fastest_way(context: Context, weights: MixerWeights, landmarks: Landmarks) -> str:
     """Take two steps in each way, and choose the fastest that fits into the card's memory."""
-    rehearsal = context.settings.rehearsal
-    recipe = whole_recipe(steps=2, people=32, dims=weights.subspace.dims, seed=4)
-    if rehearsal:
+    settings, pace = context.settings, _pace(context.settings)
+    recipe = whole_recipe(steps=2, people=pace.people, dims=weights.subspace.dims, seed=4)
+    if settings.rehearsal:
         recipe = replace(recipe, **_FEW)
     seconds: dict[str, float] = {}
-    for way in WAYS:
+    for way in pace.ways:
         spent: list[float] = []
 
         def told(step: TuningStep, spent: list[float] = spent) -> None:  # noqa: ARG001
@@ -196,13 +257,13 @@ def fastest_way(context: Context, weights: MixerWeights, landmarks: Landmarks) -
         folder = context.folder / "ways" / way.replace(", ", "-").replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            reader = whole_reader(context.settings.device, weights, landmarks, Variant({}, {}), SEEN_LAYERS, way)
-            tune(reader, load_reference_generator().to(context.settings.device), weights, recipe, folder, told)
+            reader = whole_reader(settings, weights, landmarks, Variant({}, {}), SEEN_LAYERS, way)
+            tune(reader, _source(settings), weights, recipe, folder, told)
         except torch.OutOfMemoryError as error:
             context.say(f"{way}: {str(error)[:120]}")
             continue
         finally:
-            if context.settings.device.startswith("cuda"):
+            if settings.device.startswith("cuda"):
                 torch.cuda.empty_cache()
         seconds[way] = spent[-1] - spent[-2] if len(spent) > 1 else float("inf")
         context.say(f"{way}: {seconds[way]:.2f} s a step")
@@ -210,20 +271,21 @@ def fastest_way(context: Context, weights: MixerWeights, landmarks: Landmarks) -
 
 
 def whole_reader(
-    device: str, weights: MixerWeights, landmarks: Landmarks, variant: Variant, layers: int, way: str
+    settings: GpuSettings, weights: MixerWeights, landmarks: Landmarks, variant: Variant, layers: int, way: str
 ) -> WholeReader:
     """The generator and the teachers, to be learned through."""
+    device = settings.device
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     return WholeReader(
-        load_reference_generator().to(device),
+        _source(settings),
         weights,
         landmarks,
         {name: torch_recogniser(name).to(device) for name in TEACHERS},
         device,
         disturbance=Disturbance(**dict(variant.disturbance)),
         layers=layers,
-        **dict(WAYS[way]),
+        **{"together": _pace(settings).together, **WAYS[way]},
     )
 
 
@@ -246,7 +308,8 @@ def looks(generator: ArrayGenerator, looking: Watcher, weights: MixerWeights, pa
     each = [number % _SEVERAL_KEYS + 1 for number in range(count)]
     found: dict[str, Any] = {}
     for way, keys in (("one key", [0] * count), ("a key each", each)):
-        sides = [drawn_and_seen(generator, looking, mixed_codes(generator, weights, codes, keys)) for codes in pairs]
+        mixed = [mixed_codes(generator, weights, codes, keys) for codes in pairs]
+        sides = [drawn_and_seen(generator, looking, codes, min(SIZE, max(generator.sizes))) for codes in mixed]
         for name in looking.recognisers:
             cosines = sides[0][name].astype(np.float64) @ sides[1][name].T
             genuine = np.diagonal(cosines)

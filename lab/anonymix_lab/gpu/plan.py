@@ -14,6 +14,7 @@ from anonymix_lab.gpu.carried import Carried
 from anonymix_lab.machine import machine, versions
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.files import write_text
+from anonymix_plugin.generator import GeneratorName
 
 Progress = Callable[[str], None]
 
@@ -31,6 +32,7 @@ class GpuSettings:
         start: Mixer weights that tuning goes on from; None takes the shipped ones.
         photos: Folder of photos named PERSON_NUMBER for whole photos; None takes the drawn people of the tests.
         variants: Names of tuning variants (`learning.VARIANTS`) that share the time of the step.
+        generator: Which one tuning goes through. The small one is cheap enough for a CPU.
     """
 
     device: str = "cuda"
@@ -41,6 +43,7 @@ class GpuSettings:
     start: Path | None = None
     photos: Path | None = None
     variants: tuple[str, ...] = ("as before", "street, hard and wider")
+    generator: GeneratorName = "mobilestylegan"
 
 
 @dataclass(frozen=True, eq=False)

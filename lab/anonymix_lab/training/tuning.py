@@ -42,6 +42,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that torch users e
 from anonymix_lab.training.checkpoint import load_state, one_cycle, save_state
 from anonymix_lab.training.examples import GROUPS, SEEN_LAYERS, FeatureGenerator
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.generator import Generator
 from anonymix_plugin.mixer.identity_map import Bend
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.values import Floats
@@ -285,7 +286,7 @@ class TuningStep:
 
 def tune(
     reader: CodeReader,
-    generator: FeatureGenerator,
+    generator: FeatureGenerator | Generator,
     weights: MixerWeights,
     recipe: TuningRecipe,
     folder: Path,
@@ -362,7 +363,7 @@ def tune(
 
 def visible(
     reader: CodeReader,
-    generator: FeatureGenerator,
+    generator: FeatureGenerator | Generator,
     weights: MixerWeights,
     dims: int,
     progress: Callable[[int, int], None],
@@ -458,7 +459,7 @@ class _Pairs:
 
 
 def _batch(
-    generator: FeatureGenerator,
+    generator: FeatureGenerator | Generator,
     weights: MixerWeights,
     span: torch.Tensor,
     recipe: TuningRecipe,
@@ -478,7 +479,7 @@ def _batch(
 
 
 def _key_part(
-    generator: FeatureGenerator,
+    generator: FeatureGenerator | Generator,
     weights: MixerWeights,
     span: torch.Tensor,
     random: np.random.Generator,

@@ -1,8 +1,9 @@
-"""The generator itself in the student's place: whole faces, on a GPU.
+"""The generator itself in the student's place: whole faces, on a GPU, or drawn by the small generator.
 
 Where there is a GPU, tuning needs no student: the generator draws each face at 512 px, hundreds a step, and
-gradients go back through all of it. A part of the batch is drawn at a time, and once more on the way back, so
-that memory holds one part and not the batch.
+gradients go back through all of it. The small generator is cheap enough for a CPU: a face of 256 px and its
+gradients take a tenth of a second of two cores that compute in bfloat16. A part of the batch is drawn at a
+time, and once more on the way back, so that memory holds one part and not the batch.
 
 The map must learn what recognisers in general see, and not what two of them do, so more is disturbed than on
 the student's way: crops are mirrored, tinted, blurred and partly covered, and the recognisers themselves are
@@ -28,7 +29,7 @@ from anonymix_plugin.faces import RECOGNISER_TEMPLATE
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.mixer.weights import MixerWeights
 
-_SIZE = 512
+_SIZE = 512  # or what a smaller generator draws
 _FINER = 2  # the crop is cut at a multiple of its side and averaged down, as good resampling does
 
 
@@ -97,6 +98,7 @@ class WholeReader(nn.Module):
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._generator, self.landmarks = generator, landmarks
+        self._size = min(_SIZE, max(generator.sizes))
         self._recognisers = dict(recognisers)
         self._together, self._disturbance = together, disturbance or Disturbance()
         self._device = torch.device(device)
@@ -149,7 +151,7 @@ class WholeReader(nn.Module):
     def _read(self, codes: torch.Tensor, grids: torch.Tensor, changes: _Changes | None) -> dict[str, torch.Tensor]:
         layers = spread(self._generator, self.centre + codes @ self.basis.T, self._moved)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            pictures = self._generator.synthesise(layers, _SIZE)
+            pictures = self._generator.synthesise(layers, self._size)
         pictures = pictures.float()
         crops = cut_finely(pictures, grids)
         if changes is not None:

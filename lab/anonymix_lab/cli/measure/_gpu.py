@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
 from anonymix_lab.cli.measure._app import app
+from anonymix_plugin.errors import UsageError
 
 _SHARED = Path("../shared/data")
 
@@ -43,7 +44,13 @@ def gpu(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help='"cuda", or "cpu" for a rehearsal.')] = "cuda",
+    device: Annotated[
+        str, typer.Option(help='"cuda", or "cpu": for a rehearsal, and to tune through the small generator.')
+    ] = "cuda",
+    generator: Annotated[
+        str,
+        typer.Option(help='Which one the step "tune" goes through: mobilestylegan, or small, which a CPU can do.'),
+    ] = "mobilestylegan",
     rehearsal: Annotated[bool, typer.Option("--rehearsal", help="Counts so small that two cores do it.")] = False,
     listing: Annotated[
         bool, typer.Option("--list", help="List the weights and packages that the machine must be given.")
@@ -70,6 +77,10 @@ def gpu(
         steps_.prepare(london, lfw, people, carried.parent / "cache", typer.echo, embedder).save(carried)
         typer.echo(f"{carried}")
         return
+    from anonymix_plugin.generator import GeneratorName
+
+    if generator not in get_args(GeneratorName):
+        raise UsageError(f"there is no generator {generator!r}", where="--generator", fix="mobilestylegan or small")
     named = [part.partition(":") for part in steps.split(",")]
     settings = steps_.GpuSettings(
         device=device,
@@ -79,6 +90,7 @@ def gpu(
         rehearsal=rehearsal,
         start=start,
         photos=photos,
+        generator=cast("GeneratorName", generator),
         **({} if variants is None else {"variants": tuple(part.strip() for part in variants.split(";"))}),
     )
     results = steps_.run_steps(settings, steps_.Carried.read(carried), output, typer.echo)

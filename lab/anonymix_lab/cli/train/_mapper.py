@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from anonymix_lab.training.tuning import CodeReader, StreetCodes, TuningRecipe, TuningStep
     from anonymix_lab.training.whole import Disturbance
     from anonymix_plugin.generator import Generator
+    from anonymix_plugin.mixer.subspace import IdentitySubspace
     from anonymix_plugin.mixer.weights import MixerWeights
 
 
@@ -79,7 +80,8 @@ def mapper(
     batch: Annotated[
         int | None,
         typer.Option(
-            help="People a step of tuning, three faces each: 6, and on a GPU 32 under each of two keys.",
+            help="People a step of tuning, three faces each: 6 through a student, 8 under each of two keys through "
+            "the small generator, and 32 on a GPU.",
             min=2,
             show_default=False,
         ),
@@ -87,8 +89,8 @@ def mapper(
     device: Annotated[
         str,
         typer.Option(
-            help='"cpu": tune through a student of the generator. "cuda": through the generator itself, on '
-            "from a map that was tuned before."
+            help='"cpu": tune through a student of the generator, or through the small generator itself. "cuda": '
+            "through the generator itself, on from a map that was tuned before."
         ),
     ] = "cpu",
     teachers: Annotated[
@@ -108,13 +110,25 @@ def mapper(
     hard: Annotated[
         float, typer.Option(help="Share of the pairs, the hardest, that make half of the loss.", min=0.001, max=1)
     ] = 1.0,
-    keys: Annotated[int | None, typer.Option(help="Keys a step: 1, and on a GPU 2.", min=1, show_default=False)] = None,
+    keys: Annotated[
+        int | None, typer.Option(help="Keys a step: 1 through a student, else 2.", min=1, show_default=False)
+    ] = None,
     layers: Annotated[
-        int, typer.Option(help="Style inputs that a person moves: 13 reach to 64 px, 16 to 128 px (on a GPU).", min=5)
+        int,
+        typer.Option(
+            help="Style inputs that a person moves: 13 reach to 64 px, 16 to 128 px (not through a student).", min=5
+        ),
     ] = _SEEN_LAYERS,
     wider: Annotated[
-        float, typer.Option(help="On a GPU: greatest share by which crops are wider, as those of boxes are.", min=0)
+        float,
+        typer.Option(
+            help="Not through a student: greatest share by which crops are wider, as those of boxes are.", min=0
+        ),
     ] = 0.0,
+    half: Annotated[
+        bool,
+        typer.Option("--bfloat16", help="Draw in bfloat16 while learning (not through a student)."),
+    ] = False,
     examples: Annotated[
         int, typer.Option(help="Faces that the student, or the guess of landmarks, learns from.", min=60)
     ] = 1000,
@@ -126,7 +140,8 @@ def mapper(
 
     First a linear map by regression on drawn pairs (or a map that was tuned before, by --start), then its
     tuning through the generator and the recognisers. Interrupted, it goes on from the work folder. On a GPU
-    (--device cuda) no step is taken through a student: whole faces are drawn.
+    (--device cuda), and through the small generator (--generator small), no step is taken through a student:
+    whole faces are drawn.
     """
     import torch
 
@@ -137,13 +152,13 @@ def mapper(
     from anonymix_lab.training.tuning import TuningRecipe, whole_recipe
     from anonymix_lab.training.whole import Disturbance
     from anonymix_plugin.mixer.subspace import IdentitySubspace
-    from anonymix_plugin.mixer.weights import load_mixer_weights
 
-    _check(device, start, layers, wider, street_share, street)
+    whole = device != "cpu" or str(generator) == "small"
+    _check(device, start, layers, wider, half, street_share, street, whole=whole)
     began = time.monotonic()
     torch.set_num_threads(threads)
     source = reference_generator(generator)
-    if steps and not isinstance(source, FeatureGenerator):
+    if steps and not whole and not isinstance(source, FeatureGenerator):
         raise UsageError(
             f"{source.name} can't be tuned through: its inner features are not to be had",
             where="--generator",
@@ -156,7 +171,7 @@ def mapper(
     card = RunCard("Identity map and subspace", command_line(), settings)
     with bars() as bar:
         if start is not None:
-            weights = replace(load_mixer_weights(start), subspace=passed)
+            weights = _started(start, passed, source)
             card.used = {"a map that was tuned before": f"SHA-256 {weights.sha256}"}
         else:
             weights, fitted = train_linear_map(
@@ -164,12 +179,6 @@ def mapper(
             )
             card.used = {"drawn faces of the linear map": str(fitted)}
         card.used |= {"generator": weights.generator_hash}
-        if weights.generator_hash != source.weights_hash():
-            raise UsageError(
-                f"the map was learned for another generator than {source.name}",
-                where=str(start),
-                fix="leave --start out, and train one for yours",
-            )
         if passed.dims > weights.keyed_dims or (steps and passed.dims > keyed_dims):
             raise UsageError(
                 f"{passed.dims} numbers of a person don't fit into {min(keyed_dims, weights.keyed_dims)} "
@@ -179,26 +188,46 @@ def mapper(
             )
         if steps:
             student = StudentRecipe(examples=examples)
-            if device == "cpu":
-                disturbance = None
-                tuning = TuningRecipe(steps=steps, people=batch or 6, dims=passed.dims, seed=seed)
-                settings["student"] = student
-            else:
-                disturbance = Disturbance(wider=wider)
-                tuning = whole_recipe(steps=steps, people=batch or 32, dims=passed.dims, seed=seed)
+            disturbance = Disturbance(wider=wider) if whole else None
+            if whole:
+                people = batch or (8 if device == "cpu" else 32)
+                tuning = whole_recipe(steps=steps, people=people, dims=passed.dims, seed=seed)
                 settings |= {
                     "faces that say where landmarks lie": f"{student.examples}, seed {student.seed}",
                     "disturbance": disturbance,
+                    "drawn in bfloat16": half,
                 }
+            else:
+                tuning = TuningRecipe(steps=steps, people=batch or 6, dims=passed.dims, seed=seed)
+                settings["student"] = student
             tuning = replace(
                 tuning, street=street_share, hard=hard, layers=layers, keys_a_step=keys or tuning.keys_a_step
             )
             settings |= {"tuning": tuning, "keyed dimensions": keyed_dims, "teachers": teachers}
             through = Teaching(tuple(name.strip() for name in teachers.split(",")), work, threads, device)
             codes = None if street is None else _street_codes(street)
-            weights = _tuned(bar, source, weights, student, tuning, disturbance, keyed_dims, through, card, codes)
+            weights = _tuned(bar, source, weights, student, tuning, disturbance, keyed_dims, through, card, codes, half)
     weights.save(output, {"settings": json.dumps({k: repr(v) for k, v in settings.items()}), **card.used})
     typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")
+
+
+def _started(start: Path, passed: IdentitySubspace, source: Generator) -> MixerWeights:
+    """The weights to go on from, with another subspace.
+
+    Raises:
+        UsageError: They were learned for another generator.
+    """
+    from anonymix_plugin.assembly import bound
+    from anonymix_plugin.mixer.weights import load_mixer_weights
+
+    weights = bound(replace(load_mixer_weights(start), subspace=passed), source)
+    if weights.generator_hash != source.weights_hash():
+        raise UsageError(
+            f"the map was learned for another generator than {source.name}",
+            where=str(start),
+            fix="leave --start out, and train one for yours",
+        )
+    return weights
 
 
 def _tuned(
@@ -212,11 +241,11 @@ def _tuned(
     through: Teaching,
     card: RunCard,
     street: StreetCodes | None,
+    half: bool,
 ) -> MixerWeights:
-    """Tune the map through a student, or on a GPU whole; figures go to the bar's console and the card."""
+    """Tune the map through a student, or through whole faces; figures go to the bar's console and the card."""
     import numpy as np
 
-    from anonymix_lab.training.examples import FeatureGenerator
     from anonymix_lab.training.tuning import tune, visible
 
     report = staged(bar)
@@ -239,9 +268,7 @@ def _tuned(
     if disturbance is None:
         made: CodeReader = make_or_read(bar, source, weights, student, through, card)
     else:
-        made = whole_reader(bar, source, weights, student, disturbance, through, layers=tuning.layers)
-    if not isinstance(source, FeatureGenerator):  # for the type checker: `_student` has refused it
-        raise UsageError(f"{source.name} can't be tuned through")
+        made = whole_reader(bar, source, weights, student, disturbance, through, layers=tuning.layers, half=half)
     if keyed_dims < weights.keyed_dims:
         weights = visible(
             made, source, weights, keyed_dims, lambda done, total: report("visible directions", done, total)
@@ -250,23 +277,37 @@ def _tuned(
 
 
 def _check(
-    device: str, start: Path | None, layers: int, wider: float, street_share: float, street: Path | None
+    device: str,
+    start: Path | None,
+    layers: int,
+    wider: float,
+    half: bool,
+    street_share: float,
+    street: Path | None,
+    *,
+    whole: bool,
 ) -> None:
     """Refuse options that don't go together, before anything is loaded."""
     if device != "cpu":
-        _require_gpu(device, start)
-    elif layers != _SEEN_LAYERS or wider:
+        _require_gpu(device)
+    if whole and start is None:
         raise UsageError(
-            "the student sees 13 style inputs and cuts no wider crops",
-            where="--layers, --wider",
-            fix="leave them out, or tune on a GPU: --device cuda",
+            "through whole faces a map that was tuned before is tuned on",
+            where="--device" if device != "cpu" else "--generator",
+            fix="name its weights: --start FILE",
+        )
+    if not whole and (layers != _SEEN_LAYERS or wider or half):
+        raise UsageError(
+            "the student sees 13 style inputs, cuts no wider crops and computes in float32",
+            where="--layers, --wider, --bfloat16",
+            fix="leave them out, or tune through whole faces: --generator small, or --device cuda",
         )
     if street_share and street is None:
         raise UsageError("there are no codes of photos", where="--street-share", fix="name them: --street FILE")
 
 
-def _require_gpu(device: str, start: Path | None) -> None:
-    """Refuse a device that is not there, or one that has nothing to start from."""
+def _require_gpu(device: str) -> None:
+    """Refuse a device that is not there."""
     import torch
 
     if not (device.startswith("cuda") and torch.cuda.is_available()):
@@ -274,12 +315,6 @@ def _require_gpu(device: str, start: Path | None) -> None:
             "torch finds no such GPU",
             where=f"--device {device}",
             fix="use cpu, or install torch for your GPU",
-        )
-    if start is None:
-        raise UsageError(
-            "on a GPU a map that was tuned before is tuned on",
-            where="--device",
-            fix="name its weights: --start FILE",
         )
 
 

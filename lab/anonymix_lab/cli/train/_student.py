@@ -1,4 +1,4 @@
-"""What `train mapper` and `train adapt-encoder` learn through: the student or, on a GPU, whole faces."""
+"""What `train mapper` and `train adapt-encoder` learn through: the student, or whole faces."""
 
 from __future__ import annotations
 
@@ -109,22 +109,31 @@ def whole_reader(
     through: Teaching,
     *,
     layers: int,
+    half: bool = False,
 ) -> WholeReader:
-    """Put the generator and the recognisers on a GPU; drawn faces say where landmarks lie."""
+    """Put the generator and the recognisers on the device; drawn faces say where landmarks lie.
+
+    MobileStyleGAN draws those of the small generator, too: its faces lie in the same places.
+    """
     import torch
 
     from anonymix_lab.training.examples import draw_landmarks
     from anonymix_lab.training.whole import WholeReader
+    from anonymix_plugin.faces import YuNet
+    from anonymix_plugin.generator import ArrayGenerator, load_generator
+    from anonymix_plugin.models import locate
 
     report = staged(bar)
-    drawer, _, detector = _drawn_with(source, through.threads)
+    drawer = load_generator(threads=through.threads)
+    if not isinstance(drawer, ArrayGenerator):
+        raise UsageError("this generator can't be learned through", fix="leave the linear map: --steps 0")
     if not isinstance(source, torch.nn.Module):  # for the type checker: generators on torch are modules
         raise UsageError(f"{source.name} can't be put on a GPU")
     landmarks = draw_landmarks(
         drawer,
         source,
         weights,
-        detector,
+        YuNet(locate("yunet")),
         through.work,
         lambda done, total: report("examples", done, total),
         count=recipe.examples,
@@ -140,6 +149,8 @@ def whole_reader(
         through.device,
         disturbance=disturbance,
         layers=layers,
+        half=half,
+        together=32 if through.device.startswith("cuda") else 8,
     )
 
 
