@@ -36,7 +36,6 @@ from anonymix_plugin.cli.options import (
     JsonOption,
     KeystoreOption,
     MixerChoice,
-    ScopeOption,
     Several,
     mixes,
     takes_photos,
@@ -72,7 +71,9 @@ def renew(
             show_default=False,
         ),
     ] = None,
-    scope: ScopeOption = "default",
+    scope: Annotated[
+        str, typer.Option("--scope", help="Scope of the subjects in a folder, and of table rows that name none.")
+    ] = "default",
     outcomes: Annotated[
         Path | None,
         typer.Option(
@@ -92,7 +93,7 @@ def renew(
     """After a rotation: make a new entry for everybody whose entry is due, verify it, delete the old one.
 
     The work list is that of `anonymix keys due`. The same command again goes on where a run was stopped, and takes
-    up what failed. --scope is that of table rows which name none.
+    up what failed.
     """
     mixing.check()
     if mixing.faces is Several.ALL:

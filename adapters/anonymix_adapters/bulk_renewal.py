@@ -7,6 +7,7 @@ is killed at any moment goes on without a subject lost or enrolled twice.
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,7 @@ from anonymix_plugin.bulk import (
 from anonymix_plugin.errors import AnonymixError, PhotoError
 from anonymix_plugin.files import whole_file
 from anonymix_plugin.images import PhotoSource
+from anonymix_plugin.locks import alone
 from anonymix_plugin.options import MixerOptions
 
 Photos: TypeAlias = Callable[[EnrolmentInfo], Sequence[bytes]]
@@ -140,8 +142,19 @@ class BulkRenewal:
 
         Raises:
             UsageError: A scope keeps references, which workers don't get.
-            BulkError: The back end refuses whatever it is asked, or workers can't be started.
+            BulkError: The back end refuses whatever it is asked, another renewal of the collection is at work, or
+                workers can't be started.
         """
+        place = hashlib.sha256("\0".join(self._place.values()).encode()).hexdigest()[:16]
+        store = self._store.path.resolve()
+        # An entry that another run has made and not yet recorded would be taken for a leftover, and deleted.
+        with alone(store.with_name(f".{store.name}.renewal-{place}")) as first:
+            if not first:
+                where = self._place["adapter"]
+                raise BulkError("another renewal of this collection is at work", where=where, fix="wait for its end")
+            return self._run(options, work, progress)
+
+    def _run(self, options: MixerOptions, work: Work, progress: Callable[[Counts], None] | None) -> Counts:
         self._progress = progress
         finished = self._pass(options, replace(work, enrol=False), first=True)
         while finished and self._put_off:  # further entries of people who were in hand when the list came to them
@@ -251,7 +264,8 @@ class BulkRenewal:
     def _photos_of(self, item: EnrolmentInfo) -> Sequence[bytes]:
         photos = self._photos(item)
         if not photos:
-            raise PhotoError("there is no photo of the subject", fix="add one, and renew again")
+            fix = f"add one, for the scope {item.scope}, and renew again"
+            raise PhotoError("there is no photo of the subject", fix=fix)
         return photos
 
     # --- the sink of the drawn faces --------------------------------------------------------------

@@ -53,14 +53,16 @@ class Ledger:
         self._target, path = target, target / LEDGER
         self._drafts = target / _DRAFTS
         make_folder(target)
+        self._seen = 0  # blocks that were asked for
         try:
-            others = any(each.name != LEDGER for each in target.iterdir())
+            others = any(each.name != LEDGER or each.is_dir() for each in target.iterdir())
         except OSError as error:
             raise OutputError(f"it can't be read: {error.strerror}", where=str(target), fix="check it") from error
         if others and not path.is_file():
             fix = "choose an empty folder, or one of a job to go on with"
             raise OutputError("the folder is not empty and holds no job", where=str(target), fix=fix)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=1)
+        with self._told():
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=1)
         try:
             with self._told():
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -92,8 +94,9 @@ class Ledger:
             where = str(self._target / LEDGER)
             if "locked" in str(error):
                 raise BulkError("another job is at work here", where=where, fix="wait for its end") from None
-            if "full" in str(error) or "I/O" in str(error):
-                raise OutputError("the ledger can't be written", where=where, fix="make room and go on") from None
+            if any(word in str(error) for word in ("full", "I/O", "readonly", "unable to open")):
+                fix = "make room, see that the folder may be written in, and go on"
+                raise OutputError("the ledger can't be written", where=where, fix=fix) from None
             raise BulkError(
                 "the ledger is damaged, or is no ledger", where=where, fix="choose an empty folder"
             ) from None
@@ -130,12 +133,9 @@ class Ledger:
         """
         with self._told():
             found = self._db.execute("SELECT name FROM blocks WHERE number = ?", (block.number,)).fetchone()
+        self._seen = block.number + 1
         if found is not None and found[0] != block.name:
-            raise BulkError(
-                "the source is not what it was when the job was begun",
-                where=f"block {block.number}, from row {block.first + 1} on",
-                fix="restore the source, or choose an empty folder",
-            )
+            raise _changed(f"block {block.number}, from row {block.first + 1} on")
         return found is not None
 
     def write(self, block: Block) -> None:
@@ -173,9 +173,16 @@ class Ledger:
         return outcomes
 
     def summary(self, *, finished: bool) -> Summary:
-        """How many rows have a face, and how many failed."""
+        """How many rows have a face, and how many failed.
+
+        Raises:
+            BulkError: The source ended, and the job had more blocks of it.
+        """
         with self._told():
             states = dict(self._db.execute("SELECT state, count(*) FROM outcomes GROUP BY state"))
+            (blocks,) = self._db.execute("SELECT coalesce(max(number) + 1, 0) FROM blocks").fetchone()
+        if finished and blocks > self._seen:
+            raise _changed(f"block {self._seen}, where it ends now")
         return Summary(states.get("made", 0), states.get("failed", 0), finished)
 
     def failures(self, most: int) -> list[tuple[str, str, str]]:
@@ -225,6 +232,11 @@ class ParquetLedger(Ledger):
             )
         _keep(target)
         return outcomes
+
+
+def _changed(where: str) -> BulkError:
+    fix = "restore the source, or choose an empty folder"
+    return BulkError("the source is not what it was when the job was begun", where=where, fix=fix)
 
 
 def _outcome(row: Row, result: Result) -> tuple[Any, ...]:

@@ -24,13 +24,14 @@ def photo_store(place: str, scope: str) -> PhotoStore:
     Args:
         place: A folder in which each sub-folder holds the photos of the subject that it is named after; or a table
             as for `rows_of_table`, whose paths are held in memory.
-        scope: Scope of rows that name none.
+        scope: Scope of the folder's subjects, or of rows that name none. Subjects of one name in two scopes may be
+            two people.
 
     Raises:
         UsageError: It is neither.
     """
     if not is_address(place) and Path(place).is_dir():
-        return lambda subject, _: [_content(path) for path in _photos_in(Path(place), subject)]
+        return lambda subject, of: [_content(path) for path in _photos_in(Path(place), subject)] if of == scope else []
     if not is_table(place):
         fix = "name a folder with a folder for each subject, or a table: .csv, .parquet"
         raise UsageError("there are no photos here", where=place, fix=fix)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from multiprocessing.resource_tracker import ensure_running
 from typing import Final
 
 from anonymix_plugin.bulk._pool import Hand, Message, Pool
@@ -42,7 +44,8 @@ class Processes(Pool[_Spawned]):
     def _start(self) -> _Spawned:
         mine, theirs = self._spawn.Pipe()
         process = self._spawn.Process(target=work, args=(theirs, self._options), daemon=True)
-        process.start()
+        with _without_interrupts():
+            process.start()
         theirs.close()  # or its end would never be seen
         return _Spawned(process, mine, pid=process.pid or 0)
 
@@ -77,3 +80,17 @@ class Processes(Pool[_Spawned]):
                 hand.process.kill()
                 hand.process.join()
         self._hands.clear()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process that is started here never sees Ctrl-C, not even while it loads: the driver ends its workers."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    ensure_running()  # where it starts, it unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -19,6 +19,7 @@ from anonymix_plugin.words import is_plausible_path
 _FOLDER: Final = 1_000  # files in a folder: more make file systems slow
 _BATCH: Final = 64  # rows of a Parquet table that are read at a time
 _SUFFIXES: Final = (".csv", ".parquet")
+_COLUMNS: Final = ("photo", "subject", "scope")
 
 
 def is_table(place: str) -> bool:
@@ -40,27 +41,28 @@ def rows_of_table(table: str, suffix: str, scope: str, *, gallery: bool = False)
         gallery: Take the gallery key of the scope for all rows.
 
     Raises:
-        UsageError: It can't be read, a column is missing, or a row names no photo or no subject.
+        UsageError: It can't be read, a column is missing or there twice, or a row names no photo or no subject, or
+            has more cells than there are columns.
         MissingPackageError: It is Parquet, or lies at an address, and pyarrow is not installed.
     """
     lines = _parquet(table, gallery=gallery) if table.lower().endswith(".parquet") else _csv(table, gallery=gallery)
     taken: set[str] = set()
     for number, (where, cells) in enumerate(lines):
         photo, subject = cells["photo"], None if gallery else cells["subject"]
-        named = isinstance(photo, bytes) or (isinstance(photo, str) and is_plausible_path(photo))
-        if not photo or not named or not (gallery or (isinstance(subject, str) and subject)):
-            raise UsageError(
-                "a row names no photo, or no subject",
-                where=f"{table}, {where}",
-                fix="fill in both, or take the row out",
-            )
+        place = f"{table}, {where}"
+        if not photo or not (gallery or (isinstance(subject, str) and subject)):
+            fix = "fill in both, or take the row out"
+            raise UsageError("a row names no photo, or no subject", where=place, fix=fix)
+        if not (isinstance(photo, bytes) or (isinstance(photo, str) and is_plausible_path(photo))):
+            fix = "write paths or addresses of photos there"
+            raise UsageError("what a row has in the column photo is no path", where=place, fix=fix)
         if number % _FOLDER == 0:
             taken.clear()
         source, load = _photo(table, photo, number)
         name = _free(posixpath.splitext(source.rpartition("/")[2])[0], suffix, taken)
-        place = source if is_address(source) or load else Path(source)
+        whence = source if is_address(source) or load else Path(source)
         output = Path(f"{number // _FOLDER:06d}") / name
-        yield Row(place, subject, cells.get("scope") or scope, output, load)
+        yield Row(whence, subject, cells.get("scope") or scope, output, load)
 
 
 def count_rows(table: str, *, gallery: bool = False) -> int:
@@ -113,6 +115,10 @@ def _csv(table: str, *, gallery: bool) -> Iterator[tuple[str, Mapping[str, Any]]
             reader = csv.DictReader(stream, strict=True)
             _need(reader.fieldnames or (), table, gallery=gallery)
             for cells in reader:
+                if None in cells:  # a comma in a name shifts the cells behind it: whose photo it is, is not known
+                    fix = "put texts that hold a comma in double quotes"
+                    where = f"{table}, line {reader.line_num}"
+                    raise UsageError("a row has more cells than the table has columns", where=where, fix=fix)
                 yield f"line {reader.line_num}", cells
     except (OSError, UnicodeError, csv.Error) as error:
         what = getattr(error, "strerror", None) or "it is no CSV table in UTF-8"
@@ -123,7 +129,7 @@ def _parquet(table: str, *, gallery: bool) -> Iterator[tuple[str, Mapping[str, A
     with _parquet_file(table) as file:
         names = file.schema_arrow.names
         _need(names, table, gallery=gallery)
-        columns = [name for name in ("photo", "subject", "scope") if name in names]
+        columns = [name for name in _COLUMNS if name in names]
         number = 0
         try:
             for batch in file.iter_batches(_BATCH, columns=columns):
@@ -149,9 +155,13 @@ def _no_parquet(table: str, error: Exception) -> UsageError:
 
 
 def _need(names: Sequence[str], table: str, *, gallery: bool) -> None:
+    doubled = [name for name in _COLUMNS if list(names).count(name) > 1]
+    if doubled:
+        fix = "leave one of them, so that it is clear which counts"
+        raise UsageError(f"the table has several columns {doubled[0]}", where=table, fix=fix)
     missing = {"photo", *(() if gallery else ("subject",))} - set(names)
     if missing:
-        fix = "name the columns: subject, photo"
+        fix = "name the columns in the first line, in small letters and with commas between them: subject,photo"
         raise UsageError(f"the table has no column {sorted(missing)[0]}", where=table, fix=fix)
 
 

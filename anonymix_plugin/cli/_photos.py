@@ -104,7 +104,7 @@ def jobs_by_folder(folders: Sequence[Path], *, recursive: bool, every: bool = Fa
             raise UsageError(
                 "this is not a folder",
                 where=str(folder),
-                fix="with --subjects-from-folders, name the folder that holds one folder for each subject",
+                fix="name the folder that holds one folder for each subject",
             )
         for child in _sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry)):
             jobs += (

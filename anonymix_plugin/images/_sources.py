@@ -149,6 +149,8 @@ def _part(stream: IO[bytes], size: int, where: str) -> bytes:
     refusal: AnonymixError
     try:
         part: object = stream.read(size)
+    except AnonymixError as error:  # says itself what to do: a package that is missing, say
+        refusal = error
     # Whatever a caller's file object raises (half an answer, a damaged archive) is about this photo, and may
     # hold part of it or its address; hence not chained.
     except Exception as error:  # noqa: BLE001

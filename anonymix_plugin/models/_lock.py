@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from anonymix_plugin.errors import DownloadError
+from anonymix_plugin.locks import try_lock
 
 _POLL_SECONDS = 0.1
-
-if sys.platform == "win32":  # pragma: no cover
-    import msvcrt
-
-    def _try_lock(stream: IO[bytes]) -> bool:
-        stream.seek(0)
-        try:
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(stream: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
 
 @contextmanager
@@ -51,10 +29,10 @@ def exclusive(path: Path, *, waiting: Callable[[], None], timeout: float = 3600.
         DownloadError: The lock was not to be had in time.
     """
     with path.open("ab") as stream:
-        if not _try_lock(stream):
+        if not try_lock(stream):
             waiting()
             deadline = time.monotonic() + timeout
-            while not _try_lock(stream):
+            while not try_lock(stream):
                 if time.monotonic() > deadline:
                     raise DownloadError(
                         f"another process has been fetching models for {timeout:.0f} s",

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -154,6 +155,45 @@ def test_a_limit_leaves_the_rest_for_a_run_of_the_same_job(tmp_path: Path, sourc
 
 
 @pytest.mark.usefixtures("stub")
+def test_a_source_that_ends_earlier_than_before_is_noticed(tmp_path: Path, source: Path, store: Path) -> None:
+    bulk_stub.drive(source, store, tmp_path / "out", workers=1)
+    for path in sorted(source.iterdir())[10:]:
+        path.unlink()
+    with pytest.raises(BulkError, match="not what it was"):
+        bulk_stub.drive(source, store, tmp_path / "out")
+
+
+def test_a_ledger_that_can_not_be_opened_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "bulk-ledger.db").mkdir(parents=True)
+    with pytest.raises(OutputError, match="holds no job"):
+        Ledger(tmp_path / "a", {})
+
+    def refuse(*_: object, **__: object) -> None:  # what SQLite says of a folder that can't be written in
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr("anonymix_plugin.bulk._ledger.sqlite3.connect", refuse)
+    with pytest.raises(OutputError, match="can't be written"):
+        Ledger(tmp_path / "b", {})
+
+
+@pytest.mark.usefixtures("stub")
+def test_workers_never_see_an_interrupt_that_the_driver_ends_them_after(
+    tmp_path: Path, source: Path, store: Path
+) -> None:
+    blocked: list[int] = []
+
+    def look(progress: Progress) -> None:
+        for process in progress.workers:
+            lines = Path(f"/proc/{process}/status").read_text().splitlines()
+            blocked.extend(int(line.split()[1], 16) for line in lines if line.startswith("SigBlk"))
+
+    bulk_stub.drive(source, store, tmp_path / "out", progress=look)
+    assert all(mask >> (signal.SIGINT - 1) & 1 for mask in blocked)
+    assert blocked
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.usefixtures("stub")
 def test_unknown_subjects_fail_and_a_full_target_loses_nothing(
     tmp_path: Path, source: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +256,10 @@ def test_keys_are_sealed_for_one_worker_and_in_no_process_listing(tmp_path: Path
         ("subject,photo\n,a.jpg\n", "names no photo, or no subject"),
         ("subject,photo\nalice\n", "names no photo"),
         ('subject,photo\nalice,"a.jpg\n', "no CSV table"),
+        ("subject,photo,subject\nalice,a.jpg,bob\n", "several columns subject"),
+        ("photo,subject\na.jpg,Doe, Jane\n", "more cells than the table has columns"),
+        ("subject;photo\nalice;a.jpg\n", "no column photo"),
+        ('subject,photo\nalice,"a\nb.jpg"\n', "column photo is no path"),
     ],
 )
 def test_a_table_that_leaves_something_open_is_refused(tmp_path: Path, table: str, message: str) -> None:

@@ -294,6 +294,33 @@ def test_several_photos_reach_the_worker_sealed_and_a_key_rotated_meanwhile_coun
         assert {it.subject: it.version for it in keys.enrolments()} == {"person0": 3, "person1": 2}
 
 
+@pytest.mark.usefixtures("stub")
+def test_a_second_renewal_of_the_same_collection_is_refused_while_one_is_at_work(tmp_path: Path) -> None:
+    scene, refused = Scene(tmp_path, 3), []
+    scene.breach()
+
+    class Interrupted(FolderBackEnd):
+        def send(self, subject: str, face: object) -> str:
+            entry = super().send(subject, face)  # type: ignore[arg-type]
+            with pytest.raises(BulkError, match="another renewal") as told:  # it would delete this entry
+                renewed(scene)
+            refused.append(told)
+            return entry
+
+    _, counts = renewed(scene, Interrupted)
+    assert (counts.renewed, counts.failed, len(refused)) == (3, 0, 3)
+    scene.check()
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_folder_of_photos_is_of_one_scope(tmp_path: Path) -> None:
+    (tmp_path / "alice").mkdir()
+    (tmp_path / "alice" / "a.jpg").write_bytes(b"alice of the staff")
+    photos = photo_store(str(tmp_path), "staff")
+    assert photos("alice", "staff") == [b"alice of the staff"]
+    assert photos("alice", "visitors") == []  # may be somebody else
+
+
 def test_what_the_workers_did_not_draw_is_not_handed_on(tmp_path: Path) -> None:
     scene = Scene(tmp_path, 2)
     with bulk_stub.open_store(scene.store) as keys:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anonymix_plugin.errors import ImageTooLargeError, PhotoError, UnreadableImageError, UsageError
+from anonymix_plugin.errors import ImageTooLargeError, MissingPackageError, PhotoError, UnreadableImageError, UsageError
 from anonymix_plugin.images import ImageLimits, decode_photo
 
 
@@ -173,3 +173,14 @@ def test_a_keystore_in_use_is_not_opened_as_a_photo(tmp_path: Path) -> None:
         for suffix in ("", "-wal", "-shm"):
             with pytest.raises(UnreadableImageError, match="a keystore in use"):
                 decode_photo(f"{path}{suffix}")
+
+
+def test_what_an_error_of_ours_says_is_kept_when_a_source_raises_it() -> None:
+    class Elsewhere(io.BytesIO):
+        def read(self, _: int | None = -1, /) -> bytes:
+            raise MissingPackageError(
+                "a package that this needs is not installed", where="pyarrow", fix="pip install it"
+            )
+
+    with pytest.raises(MissingPackageError, match="pyarrow"):
+        decode_photo(Elsewhere())
