@@ -14,9 +14,9 @@ The graph computes what `mobilestylegan.MobileStyleGan` computes, in an order th
 - Noise maps are inputs, not constants: as constants they would be added to the biases beforehand, which
   makes 225 MB out of 1.4 MB, to be compiled at each start.
 - Large layers are drawn in strips of a few rows, each through all of them up to the picture, so that what lies
-  between two layers stays in the cache, and nothing large is put together on the way. A strip computes as many rows
-  of its neighbours as its convolutions reach for; every pixel is computed from the same numbers in the same order as
-  without strips.
+  between two layers stays in the cache, and nothing large is put together on the way; in the last block, where a row
+  is largest, a strip is cut once more. A strip computes as many rows of its neighbours as its convolutions reach for;
+  every pixel is computed from the same numbers in the same order as without strips.
 """
 
 from __future__ import annotations
@@ -51,14 +51,16 @@ class Strips:
     Attributes:
         first: The first block that is drawn strip by strip; `BLOCKS` for none.
         count: How many strips, a power of two.
+        inner: Into how many parts the last block of each strip is cut, a power of two.
     """
 
     first: int
     count: int
+    inner: int = 1
 
 
-STRIPS: Final = Strips(first=5, count=8)
-"""64 rows of the picture each, about 8 MB between layers."""
+STRIPS: Final = Strips(first=5, count=8, inner=2)
+"""32 rows of the picture in the last block, about 4 MB between its layers."""
 
 WHOLE: Final = Strips(first=BLOCKS, count=1)
 """No strips."""
@@ -135,20 +137,25 @@ class GraphBuilder:
     def through(self, blocks: range, x: Node, noise: Node) -> tuple[Node, Node]:
         """Some blocks as a whole, from what comes into the first of them on."""
         for index in blocks:
-            x, noise = self._part(index + 1, (0, 8 << index), {index: self._parts_of(index)}, (index, x, noise))
+            given = _Given(index, (0, 4 << index), x, noise)
+            x, noise = self._part(index + 1, (0, 8 << index), {index: self._parts_of(index)}, given)
         return x, noise
 
     def finished(self, index: int, x: Node, noise: Node) -> Node:
         """The picture, from what comes into a block on: whole blocks, then strips to the end."""
-        op, (first, count) = self._op, (self._strips.first, self._strips.count)
-        x, noise = self.through(range(index, first), x, noise)
-        shared = {number: self._parts_of(number) for number in range(first, BLOCKS)}
-        head = self.modulation(self._weights.head_modulation, LAYERS.total - 1)
-        step, strips = (4 << BLOCKS) // count, []
-        for start in range(0, 4 << BLOCKS, step):
-            part = self._part(BLOCKS, (start, start + step), shared, (first, x, noise))
-            strips.append(self._head(self.activated(*part, head)))
-        return strips[0] if count == 1 else op.concat(strips, 2)
+        cut = self._strips
+        x, noise = self.through(range(index, cut.first), x, noise)
+        shared = {number: self._parts_of(number) for number in range(cut.first, BLOCKS)}
+        head, strips = self.modulation(self._weights.head_modulation, LAYERS.total - 1), []
+        for strip in _cut((0, 4 << BLOCKS), cut.count):
+            given = _Given(cut.first, (0, 4 << cut.first), x, noise)
+            if cut.inner > 1:  # what comes into the last block is made once, for all parts
+                last = BLOCKS - 1
+                read = Strip(strip[0] // 2, strip[1] // 2, 4 << last).read
+                given = _Given(last, read, *self._part(last, read, shared, given))
+            parts = (self._part(BLOCKS, part, shared, given) for part in _cut(strip, cut.inner))
+            strips += [self._head(self.activated(*part, head)) for part in parts]
+        return strips[0] if len(strips) == 1 else self._op.concat(strips, 2)
 
     def convolved_once(self, index: int, x: Node, noise: Node, strip: Strip) -> Node:
         """The first half of a block, up to its first convolution's bias; x and noise are the rows that it reads."""
@@ -165,7 +172,7 @@ class GraphBuilder:
         )
 
     def _part(
-        self, index: int, wanted: tuple[int, int], shared: Mapping[int, _BlockParts], given: tuple[int, Node, Node]
+        self, index: int, wanted: tuple[int, int], shared: Mapping[int, _BlockParts], given: _Given
     ) -> tuple[Node, Node]:
         """Some rows of what comes into a block, and the noise for them.
 
@@ -173,19 +180,19 @@ class GraphBuilder:
             index: The block.
             wanted: The rows.
             shared: What the blocks before it have in common for all rows.
-            given: Which block's input is there as a whole, and that.
+            given: What there is to begin with.
         """
-        if index == given[0]:
-            return self._rows(given[1], wanted, 4 << index), self._rows(given[2], wanted, 4 << index)
+        if index == given.block:
+            return self._rows(given.x, wanted, given.rows), self._rows(given.noise, wanted, given.rows)
         before = index - 1
         block, parts, rows = self._weights.blocks[before], shared[before], 4 << before  # rows that come in
         strip = Strip(wanted[0] // 2, -(-wanted[1] // 2), rows)
         y = self._upsampled(*self._part(before, strip.read, shared, given), parts.scale)
         y = self._separable(y, block.conv1, None, strip)
-        y = self.activated(y, self._rows(parts.noise1, strip.middle, 2 * rows), parts.inner)
+        y = self.activated(y, self._rows(parts.noise1, strip.middle, (0, 2 * rows)), parts.inner)
         y = self._separable(y, block.conv2, None if index == BLOCKS else _bands(self._weights.blocks[index]), strip)
-        drawn = (wanted[0] - 2 * strip.start, wanted[1] - 2 * strip.start)
-        return self._rows(y, drawn, 2 * (strip.end - strip.start)), self._rows(parts.noise2, wanted, 2 * rows)
+        drawn = self._rows(y, wanted, (2 * strip.start, 2 * strip.end))
+        return drawn, self._rows(parts.noise2, wanted, (0, 2 * rows))
 
     def _upsampled(self, x: Node, noise: Node, scale: Node) -> Node:
         """Activate, modulate and double the resolution by an inverse Haar transform."""
@@ -263,13 +270,13 @@ class GraphBuilder:
         self._fixed.append(np.ascontiguousarray(conv.noise))
         return node
 
-    def _rows(self, x: Node, wanted: tuple[int, int], count: int) -> Node:
-        """Some of the `count` rows of x."""
-        op, (start, end) = self._op, wanted
-        if wanted == (0, count):
+    def _rows(self, x: Node, wanted: tuple[int, int], there: tuple[int, int]) -> Node:
+        """Some of the rows that x has."""
+        op = self._op
+        if wanted == there:
             return x
-        step, axis = _integers(op, [1]), _integers(op, [2])
-        return op.slice(x, _integers(op, [start]), _integers(op, [end]), step, axis)
+        start, end = ([row - there[0]] for row in wanted)
+        return op.slice(x, _integers(op, start), _integers(op, end), _integers(op, [1]), _integers(op, [2]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,6 +287,16 @@ class _BlockParts:
     inner: Node
     noise1: Node
     noise2: Node
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """Some rows of what comes into a block, and the noise for them."""
+
+    block: int
+    rows: tuple[int, int]
+    x: Node
+    noise: Node
 
 
 @dataclass(frozen=True)
@@ -309,6 +326,12 @@ class Strip:
     def middle(self) -> tuple[int, int]:
         """The rows, at twice the resolution, that lie between its two convolutions."""
         return 2 * self.start - 1 + self.top, 2 * self.end + 1 - self.bottom
+
+
+def _cut(rows: tuple[int, int], count: int) -> list[tuple[int, int]]:
+    """Rows in as many equal parts."""
+    step = (rows[1] - rows[0]) // count
+    return [(start, start + step) for start in range(*rows, step)]
 
 
 def _bands(block: BlockWeights) -> npt.NDArray[np.intp]:

@@ -181,7 +181,7 @@ def test_bytes_depend_neither_on_neighbours_nor_on_threads_nor_on_the_request(
     assert np.array_equal(alone.draw(codes[1:2], SIZE), whole[1:2])
 
 
-@pytest.mark.parametrize("strips", [WHOLE, Strips(6, 4), Strips(3, 16), Strips(4, 2)])
+@pytest.mark.parametrize("strips", [WHOLE, Strips(6, 4, inner=4), Strips(3, 16), Strips(4, 2, inner=2)])
 def test_strips_leave_no_seam(
     engine: OpenVinoGenerator, weights: PublishedWeights, codes: Floats, strips: Strips
 ) -> None:
