@@ -150,6 +150,11 @@ class Anonymixer:
         return "" if self._parts.guide is None else self._parts.guide.fingerprint
 
     @property
+    def subspace(self) -> str:
+        """Hash of the identity subspace that sealed references belong to; "" on the refine method."""
+        return "" if self._parts.guide is None else self._parts.guide.subspace
+
+    @property
     def keystore(self) -> KeySource:
         """The keystore that keys come from."""
         return self._keystore

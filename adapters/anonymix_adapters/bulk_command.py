@@ -105,7 +105,8 @@ def renew(
     def from_store(item: EnrolmentInfo) -> Sequence[bytes]:
         return stored(item.subject, item.scope) if stored is not None else ()
 
-    with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock, originals=photos is None) as store:
+    how: dict[str, Any] = {"accept_clock": accept_clock, "references_of": "", "originals": photos is None}
+    with open_keystore(keystore, passphrase_fd, **how) as store:
         faces = DrawnFaces(store)
         with _opened(opener, faces, back_end) as opened:
             source = from_store if stored is not None else _originals(opened.interceptor)

@@ -11,6 +11,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -30,7 +31,6 @@ from anonymix_plugin.bulk import (
     Row,
     Work,
     draw_in_bulk,
-    rows_without_references,
 )
 from anonymix_plugin.errors import AnonymixError, PhotoError
 from anonymix_plugin.files import whole_file
@@ -141,7 +141,6 @@ class BulkRenewal:
             progress: Called after each subject.
 
         Raises:
-            UsageError: A scope keeps references, which workers don't get.
             BulkError: The back end refuses whatever it is asked, another renewal of the collection is at work, or
                 workers can't be started.
         """
@@ -203,9 +202,13 @@ class BulkRenewal:
         wanted = None if first else frozenset(self._put_off)
         self._put_off.clear()
         limit = None if work.limit is None else max(0, work.limit - self.counts.renewed - self.counts.failed)
-        rows = rows_without_references(self._rows(wanted), self._store)
         finished = draw_in_bulk(
-            rows, self._store, self, options, replace(work, limit=limit), ready=self._ready if first else None
+            self._rows(wanted),
+            self._store,
+            self,
+            options,
+            replace(work, limit=limit),
+            ready=self._ready if first else None,
         )
         self._delete_old(everything=True)
         while self._written:
@@ -259,7 +262,15 @@ class BulkRenewal:
 
     def _row(self, item: EnrolmentInfo) -> _Due:
         subject = None if item.gallery else item.subject
-        return _Due("<photos of a subject>", subject, item.scope, Path(), lambda: self._photos_of(item), item=item)
+        return _Due(
+            "<photos of a subject>",
+            subject,
+            item.scope,
+            Path(),
+            lambda: self._photos_of(item),
+            enrols=item.enrol,
+            item=item,
+        )
 
     def _photos_of(self, item: EnrolmentInfo) -> Sequence[bytes]:
         photos = self._photos(item)
@@ -325,13 +336,21 @@ class BulkRenewal:
             if item.delete:
                 self._back_end.delete(item.external_id)
         except (AnonymixError, KeystoreError) as error:
+            self._put_reference_back(item, entry)
             code = _BACK_END if isinstance(error, AdapterError) else error.code
             return self._failure(row, replace(Fault.of(error), code=code)), []
         except Exception as error:  # noqa: BLE001 - whatever an SDK raises: it is an outcome, the rest goes on
+            self._put_reference_back(item, entry)
             return self._failure(row, Fault(_BACK_END, in_words(error), fix="see to the back end, and renew again")), []
         entry = entry or self._recorded.get(item.subject, "")
         done = replace(self._outcome(row, RenewalState.DONE), entry=str(entry), fingerprint=result.fingerprint)
         return done, [item.entry] if item.delete else []
+
+    def _put_reference_back(self, item: EnrolmentInfo, entry: str) -> None:
+        """Undo what the drawn face left in the store, where the back end made no entry of it."""
+        if item.enrol and not entry and not item.gallery:
+            with suppress(KeystoreError):  # the key is gone, and the reference with it
+                self._store.references.put_back(self._store.current(item.subject, item.scope))
 
     def _outcome(self, row: _Due, state: RenewalState) -> RenewalInfo:
         item, mixer = row.item, self._faces.fingerprint

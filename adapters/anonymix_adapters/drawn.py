@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -60,7 +61,8 @@ class DrawnFaces:
     @contextmanager
     def given(self, row: Row, result: Result) -> Iterator[None]:
         """Hand on a face inside the block, in this context and those that are copied from it."""
-        token = _FACE.set(_face_of(row, result))
+        guided = self._mixer is not None and result.fingerprint == self._mixer.guided
+        token = _FACE.set(replace(_face_of(row, result), guided=guided))
         try:
             yield
         finally:

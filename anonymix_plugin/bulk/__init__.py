@@ -11,7 +11,6 @@ from anonymix_plugin.bulk._driver import (
     draw_in_bulk,
     protect_in_bulk,
     rehearse,
-    rows_without_references,
 )
 from anonymix_plugin.bulk._ledger import LEDGER, OUTCOMES, Ledger, ParquetLedger
 from anonymix_plugin.bulk._photos import PhotoStore, photo_store
@@ -45,5 +44,4 @@ __all__ = [
     "rehearse",
     "rows_at",
     "rows_of_table",
-    "rows_without_references",
 ]

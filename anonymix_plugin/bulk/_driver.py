@@ -6,7 +6,7 @@ import math
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -15,6 +15,7 @@ from anonymix_keystore import KeyState, Keystore, KeystoreError, SubjectKey, Unk
 from anonymix_plugin.bulk._actors import Actors, Cluster
 from anonymix_plugin.bulk._ledger import Ledger
 from anonymix_plugin.bulk._pool import Died, Hand, Pool, Said, Task
+from anonymix_plugin.bulk._references import References
 from anonymix_plugin.bulk._spawned import Processes
 from anonymix_plugin.bulk._values import Block, BulkError, Fault, Figures, Mixer, Result, Row, Summary, blocks_of
 from anonymix_plugin.errors import AnonymixError, UsageError
@@ -68,7 +69,7 @@ class Work:
         workers: How many processes.
         block: Rows in a block; what is lost by a kill is at most a block for each worker.
         format_: Format of the image files.
-        enrol: Issue first keys to subjects without one.
+        enrol: Photos enrol: issue first keys to subjects without one.
         limit: Hand out no further block once as many rows were begun in this run.
         patience: Seconds for one photo; a worker that is silent for longer is replaced.
         cluster: A Ray cluster that the workers run on; None: they are processes of this machine.
@@ -96,7 +97,8 @@ def protect_in_bulk(
 
     The faces are the bytes that `Anonymixer.protect` makes. A photo or key that can't be used is an outcome. So is
     a photo that two workers die of, each with nothing else in hand. A face is written only if its key is still the
-    one in use; otherwise it is drawn anew.
+    one in use; otherwise it is drawn anew. Where a scope keeps references, faces are guided by them; where the job
+    enrols, the first photo of a subject that gives a face makes the reference.
 
     Args:
         rows: The rows, the same ones in every run; they are read as they are needed.
@@ -110,11 +112,10 @@ def protect_in_bulk(
         How the whole job stands.
 
     Raises:
-        UsageError: A scope keeps references, which workers don't get.
         BulkError: The source or the settings changed since the job was begun, or workers can't be started.
         OutputError: A face or the ledger can't be written.
     """
-    finished = draw_in_bulk(rows_without_references(rows, keys), keys, ledger, options, work, progress=progress)
+    finished = draw_in_bulk(rows, keys, ledger, options, work, progress=progress)
     return ledger.summary(finished=finished)
 
 
@@ -227,6 +228,7 @@ class _Job:
         self._pool: Pool[Any] | None = None
         self._again: deque[Task] = deque()
         self._mixer: Mixer | None = None
+        self._references = References(keys)
         self._fresh: set[tuple[str | None, str]] = set()  # new subjects without a face
         self._done = self._failed = self._begun = 0
         self._finished = self._ended = False
@@ -265,6 +267,12 @@ class _Job:
             raise RuntimeError("the workers are not started yet")
         return self._pool
 
+    @property
+    def _known(self) -> Mixer:
+        if self._mixer is None:
+            raise RuntimeError("the workers have not said what they are yet")
+        return self._mixer
+
     def _agree(self, mixer: Mixer) -> None:
         self._mixer = self._mixer or mixer
         if self._mixer != mixer:
@@ -272,8 +280,11 @@ class _Job:
 
     def _hand_out(self) -> bool:
         """Give idle workers something to do; False if there is nothing left that could be given."""
+        most = self._work.workers * self._work.block
         for hand in self._workers.idle:
             while hand.task is None:
+                if not self._again and self._references.waiting >= most:  # else the whole source might be read
+                    return True
                 task = self._again.popleft() if self._again else self._next()
                 if task is None:
                     return bool(self._again)
@@ -296,37 +307,65 @@ class _Job:
         return None
 
     def _give(self, hand: Hand, task: Task) -> None:
-        """Hand over a task with its keys and photos; rows that lack one of them are done already."""
-        block, bundle, photos = task.block, {}, {}
+        """Hand over a task with its secrets; rows that lack one of them are done already, or wait for a reference."""
+        block, secrets = task.block, self._references.secrets()
         for place in list(task.places):
             row = block.rows[place]
-            whose = (row.subject, row.scope)
             try:
-                key = block.keys[place] = self._key(*whose)
+                key = block.keys[place] = self._key(row.subject, row.scope)
+                if self._references.has_to_wait(key, task, place):
+                    task.places.remove(place)
+                    continue
+                self._references.read(key, self._known, secrets, enrols=self._enrols(row))
                 if row.load is not None:
-                    photos[place] = row.load()
+                    secrets.photos[place] = row.load()
             except (AnonymixError, KeystoreError) as error:
                 task.places.remove(place)
                 self._put(block, place, Result(fault=Fault.of(error)))
             else:
-                bundle[whose] = (row.subject, key)
+                secrets.keys[row.subject, row.scope] = key
+                if self._enrols(row):
+                    self._references.begin(key, task, secrets)
         if task.places:
-            self._workers.give(hand, task, (list(bundle.values()), photos), self._work.format_)
+            told = [[place, str(row.source), row.subject, row.scope, self._enrols(row)] for place, row in task.rows]
+            self._workers.give(hand, task, told, secrets, self._work.format_)
         self._close(block)
 
+    def _enrols(self, row: Row) -> bool:
+        return row.enrols or self._work.enrol
+
     def _take(self, event: Said | Died) -> None:
+        block = event.task.block
         if isinstance(event, Said):
             fault = event.told.pop("fault", None)
-            result = _result(event) if fault is None else Result(fault=Fault(**fault))
-            self._put(event.task.block, event.place, result)
-            self._close(event.task.block)
-        elif not event.alone:  # one of several photos may have done it: each is tried by itself
-            self._again.extend(Task(event.task.block, [place]) for place in event.task.places)
+            if fault is not None:
+                self._put(block, event.place, Result(fault=Fault(**fault)))
+            elif self._stays(event):
+                self._put(block, event.place, _result(event))
+            if not event.task.places:
+                self._again.extend(self._references.freed(event.task))
+            self._close(block)
+            return
+        if not event.alone:  # one of several photos may have done it: each is tried by itself
+            self._again.extend(Task(block, [place]) for place in event.task.places)
         elif event.task.tries + 1 < _MOST_TRIES:
-            self._again.append(Task(event.task.block, event.task.places, event.task.tries + 1))
+            self._again.append(Task(block, event.task.places, event.task.tries + 1))
         else:
-            self._put(event.task.block, event.task.places[0], Result(fault=_DEADLY))
-            self._close(event.task.block)
+            self._put(block, event.task.places[0], Result(fault=_DEADLY))
+        self._again.extend(self._references.freed(event.task))  # behind those that come before them in the source
+        self._close(block)
+
+    def _stays(self, event: Said) -> bool:
+        """Keep the reference that came with a face; False if the face is to be drawn again, or is a fault already."""
+        task, place = event.task, event.place
+        try:
+            kept = self._references.keep(event.told.pop("reference", ""), task.block.keys[place], task, self._known)
+        except KeystoreError as error:
+            self._put(task.block, place, Result(fault=Fault.of(error)))
+            return False
+        if not kept:
+            self._again.append(Task(task.block, [place]))
+        return kept
 
     def _put(self, block: Block, place: int, result: Result) -> None:
         block.results[place] = result
@@ -381,19 +420,3 @@ class _Job:
 
 def _result(event: Said) -> Result:
     return Result(event.image, **{**event.told, "box": tuple(event.told["box"])})
-
-
-def rows_without_references(rows: Iterable[Row], keys: Keystore | RemoteKeystore) -> Iterator[Row]:
-    """The rows, as long as none is of a scope that keeps references.
-
-    Raises:
-        UsageError: One is.
-    """
-    known: set[str] = set()
-    for row in rows:
-        if row.scope not in known and keys.references.enabled(row.scope):
-            fix = "use `anonymix protect`, or anonymix_adapters.renew, for it"
-            what = "this scope keeps sealed references, which bulk work does not read"
-            raise UsageError(what, where=row.scope, fix=fix)
-        known.add(row.scope)
-        yield row

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-from anonymix_keystore import SubjectKey
-from anonymix_plugin.bulk._sealed import seal_block
-from anonymix_plugin.bulk._values import Block, BulkError, Mixer
+from anonymix_plugin.bulk._sealed import Asked, Secrets, seal_block
+from anonymix_plugin.bulk._values import Block, BulkError, Mixer, Row
 from anonymix_plugin.images import ImageFormat
 
 _MOST_FAILED_STARTS: Final = 3
@@ -20,8 +19,6 @@ _LOADING: Final = 600.0  # seconds that finding a place and loading weights may 
 _POLL: Final = 1.0
 
 Message: TypeAlias = tuple[dict[str, Any], bytes]
-Secrets: TypeAlias = tuple[Sequence[tuple[str | None, SubjectKey]], Mapping[int, Sequence[bytes]]]
-"""Keys, each with the subject it was asked for by, and photos by place."""
 
 
 @dataclass(eq=False)
@@ -37,6 +34,11 @@ class Task:
     block: Block
     places: list[int]
     tries: int = 0
+
+    @property
+    def rows(self) -> list[tuple[int, Row]]:
+        """Its rows, with their places."""
+        return [(place, self.block.rows[place]) for place in self.places]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -129,14 +131,12 @@ class Pool(ABC, Generic[H]):
         """Their process ids, on whatever machine they are; 0 for those that are starting elsewhere."""
         return [hand.pid for hand in self._hands]
 
-    def give(self, hand: H, task: Task, secrets: Secrets, format_: ImageFormat) -> None:
+    def give(self, hand: H, task: Task, told: Sequence[Asked], secrets: Secrets, format_: ImageFormat) -> None:
         """Hand a task to an idle worker, all of it sealed for it."""
         if hand.public is None:
             raise RuntimeError("the worker is not ready")
-        rows = [(task.block.rows[place], place) for place in task.places]
-        told = [[place, str(row.source), row.subject, row.scope] for row, place in rows]
         hand.task, hand.heard = task, time.monotonic()
-        self._send(hand, format_, seal_block(told, *secrets, hand.public))
+        self._send(hand, format_, seal_block(told, secrets, hand.public))
 
     def events(self) -> Iterator[Said | Died]:
         """What happened, once something has or a second has passed.

@@ -32,6 +32,7 @@ class Row:
         output: Where its cancelable face goes, relative to the target folder.
         load: Gives the image files where workers can't read them: called in the driver when the row is begun, and
             sealed on the way. Several are one enrolment, drawn from all of them.
+        enrols: Whether it is an enrolment: where the scope keeps references, and the subject has none, it makes one.
     """
 
     source: Path | str
@@ -39,6 +40,7 @@ class Row:
     scope: str
     output: Path
     load: Callable[[], Sequence[bytes]] | None = field(default=None, repr=False, compare=False)
+    enrols: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -137,13 +139,15 @@ class Mixer:
 
     Attributes:
         fingerprint: The mixer fingerprint.
-        guided: The fingerprint of faces that a sealed reference had a say in.
+        guided: The fingerprint of faces that a sealed reference had a say in; "" where none has.
         engine: What draws.
+        subspace: Hash of the identity subspace that references belong to.
     """
 
     fingerprint: str
     guided: str
     engine: str
+    subspace: str = ""
 
 
 @dataclass(frozen=True)

@@ -64,36 +64,40 @@ class Worker:
     def ready(self) -> dict[str, str]:
         """What the driver is told once the weights are there."""
         mixer = self.mixer
-        return {"fingerprint": mixer.fingerprint, "guided": mixer.guided_fingerprint, "engine": mixer.engine}
+        told = {"fingerprint": mixer.fingerprint, "guided": mixer.guided_fingerprint, "engine": mixer.engine}
+        return {**told, "subspace": mixer.subspace}
 
     def results(self, format_: ImageFormat, sealed: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
         """For each row of a block, in order, its result as a message; `sealed` is the bundle of the block."""
         rows, photos = self.keys.take(sealed)
-        places = iter([row[0] for row in rows])
+        asked = iter(rows)
         try:
             for several, group in groupby(rows, lambda row: len(photos.get(row[0], ())) > 1):
                 for outcome in self._together(group, photos) if several else self._stream(group, photos):
                     told, image = _told(outcome, format_)
                     if several and image:
                         told["photo"] = int(outcome.faces[0].source)
-                    yield {"place": next(places), **told}, image
+                    place, _, subject, scope, _ = next(asked)
+                    if image and (made := self.keys.made(subject, scope)):
+                        told["reference"] = made.hex()
+                    yield {"place": place, **told}, image
         finally:
             self.keys.forget()
             self.mixer.close()  # what was derived from the keys; the mixer itself stays usable
 
     def _stream(self, rows: Iterable[Asked], photos: dict[int, list[bytes]]) -> Iterator[Outcome]:
         def requests() -> Iterator[PhotoRequest]:
-            for place, source, subject, scope in rows:
+            for place, source, subject, scope, enrols in rows:
                 photo: PhotoSource = PhotoAt(source) if is_address(source) else Path(source)  # type: ignore[assignment]
                 if place in photos:
                     photo = photos[place].pop()
-                yield PhotoRequest(photo, subject, scope)
+                yield PhotoRequest(photo, subject, scope, enrol=enrols)
 
         return self.mixer.protect_stream(requests())
 
     def _together(self, rows: Iterable[Asked], photos: dict[int, list[bytes]]) -> Iterator[Outcome]:
         """Rows of several photos, each of which is one enrolment."""
-        for place, source, subject, scope in rows:
+        for place, source, subject, scope, _ in rows:
             images: list[PhotoSource] = [_Numbered(data, n) for n, data in enumerate(photos.pop(place))]
             try:
                 face = self.mixer.protect(images, subject=subject, scope=scope, enrol=True)[0]

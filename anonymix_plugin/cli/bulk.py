@@ -161,7 +161,7 @@ def protect(
     asked["into"] = into.value
     asked |= {each.name: str(getattr(mixing, each.name)) for each in fields(mixing)}
     with (
-        open_keys(keystore, passphrase_fd, accept_clock=accept_clock) as store,
+        open_keys(keystore, passphrase_fd, accept_clock=accept_clock, references_of="" if table else scope) as store,
         (ParquetLedger if into is Into.PARQUET else Ledger)(output, asked) as ledger,
         Bar(total) as bar,
     ):

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -45,15 +45,16 @@ def face_of(key: SubjectKey, content: bytes) -> bytes:
 
 
 class StubWorker:
-    """Does what a photo's content says: b"poison" kills the process, b"hang" stops it, b"slow ..." takes a while."""
+    """Does what a photo's content says: b"poison" kills the process, b"hang" stops it, b"slow ..." takes a while, and
+    b"bad" is no photo. Where the scope keeps references, a face is also a hash of the subject's."""
 
     def __init__(self, _: MixerOptions) -> None:
         self.keys = BlockKeys()
-        self.ready = {"fingerprint": "f" * 32, "guided": "", "engine": "stub"}
+        self.ready = {"fingerprint": "f" * 32, "guided": "e" * 32, "engine": "stub", "subspace": "numbers"}
 
     def results(self, _: str, sealed: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
         rows, photos = self.keys.take(sealed)
-        for place, source, subject, scope in rows:
+        for place, source, subject, scope, enrols in rows:
             key = self.keys.gallery(scope) if subject is None else self.keys.current(subject, scope)
             content = photos[place][0] if place in photos else Path(source).read_bytes()
             if content == b"poison":
@@ -61,8 +62,17 @@ class StubWorker:
             if content == b"hang":
                 time.sleep(60)
             time.sleep(0.3 if content.startswith(b"slow") else 0.004)
-            told = {"fingerprint": "f" * 32, "engine": "stub", "method": "fast", "quality": 1.0, "box": [0, 0, 1, 1]}
-            yield {"place": place, "key_version": key.version, **told}, face_of(key, content)
+            if content == b"bad":
+                yield {"place": place, "fault": {"code": "unreadable_image", "what": "it is no photo"}}, b""
+                continue
+            reference = self.keys.references.read(key)
+            if enrols and reference is None and self.keys.references.enabled(scope):
+                self.keys.references.keep(key, reference := b"code of " + content, replace=False)
+            told = {"engine": "stub", "method": "fast", "quality": 1.0, "box": [0, 0, 1, 1]}
+            told |= {"fingerprint": "f" * 32 if reference is None else "e" * 32, "key_version": key.version}
+            if made := self.keys.made(subject, scope):
+                told["reference"] = made.hex()
+            yield {"place": place, **told}, face_of(key, content + (reference or b""))
         self.keys.forget()
 
 
@@ -103,7 +113,25 @@ def rows_of(folder: Path) -> Iterator[Row]:
 
 
 def open_store(path: Path) -> Keystore:
-    return Keystore.open(path, KeyFileUnlock(path.with_suffix(".key")))
+    store = Keystore.open(path, KeyFileUnlock(path.with_suffix(".key")))
+    if path.with_suffix(".second").exists():
+        store.originals.unlock(KeyFileUnlock(path.with_suffix(".second")))
+    return store
+
+
+def keep_references(path: Path) -> Path:
+    """The path of a store, whose default scope keeps references from now on."""
+    with open_store(path) as store:
+        store.originals.enable(KeyFileUnlock.generate(path.with_suffix(".second")))
+        store.references.enable()
+    return path
+
+
+def references_in(path: Path, people: Iterable[str]) -> dict[str, bytes | None]:
+    """The references of people."""
+    with open_store(path) as store:
+        how = {"fingerprint": "e" * 32, "subspace": "numbers"}
+        return {name: store.references.read(store.current(name), **how) for name in people}
 
 
 def drive(

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from anonymix_keystore import KeyFileUnlock, KeyState, Keystore, SubjectKey, UnknownSubjectError
 from anonymix_plugin.bulk import BulkError, Ledger, Progress, Work, protect_in_bulk, rows_of_table
-from anonymix_plugin.bulk._sealed import BlockKeys, seal_block
+from anonymix_plugin.bulk._sealed import BlockKeys, Secrets, seal_block
 from anonymix_plugin.cli import main
 from anonymix_plugin.errors import OutputError, UsageError
 from anonymix_plugin.options import MixerOptions
@@ -218,29 +218,19 @@ def test_unknown_subjects_fail_and_a_full_target_loses_nothing(
         keys.current("person2")
 
 
-@pytest.mark.usefixtures("stub")
-def test_scopes_with_references_are_refused(tmp_path: Path, source: Path, store: Path) -> None:
-    with bulk_stub.open_store(store) as keys:
-        keys.originals.enable(KeyFileUnlock.generate(tmp_path / "second.key"))
-        keys.references.enable("default")
-    with pytest.raises(UsageError, match="sealed references"):
-        bulk_stub.drive(source, store, tmp_path / "out")
-
-
 def test_keys_are_sealed_for_one_worker_and_in_no_process_listing(tmp_path: Path, source: Path, store: Path) -> None:
     key = SubjectKey("alice", "default", 1, KeyState.ACTIVE, bytes(range(32)))
     one, other = BlockKeys(), BlockKeys()
     sealed = seal_block(
-        [[1, "a.jpg", "alice", "default"]],
-        [("alice", key)],
-        {1: [b"one", b"other"]},
+        [[1, "a.jpg", "alice", "default", False]],
+        Secrets({("alice", "default"): key}, {1: [b"one", b"other"]}),
         X25519PublicKey.from_public_bytes(one.public),
     )
     assert key.material not in sealed
     assert key.material.hex().encode() not in sealed
     with pytest.raises(InvalidTag):
         other.take(sealed)
-    assert one.take(sealed) == ([[1, "a.jpg", "alice", "default"]], {1: [b"one", b"other"]})
+    assert one.take(sealed) == ([[1, "a.jpg", "alice", "default", False]], {1: [b"one", b"other"]})
     assert b"alice" not in sealed
     assert one.current("alice") == key
     one.forget()
@@ -290,6 +280,11 @@ def test_the_command_gives_the_bytes_of_protect(
     key = tmp_path / "keys.key"
     Keystore.create(tmp_path / "keys.db", KeyFileUnlock.generate(key)).close()
     monkeypatch.setenv("ANONYMIX_KEYFILE", str(key))
+    with Keystore.open(tmp_path / "keys.db", KeyFileUnlock(key)) as keys:
+        keys.originals.enable(KeyFileUnlock.generate(tmp_path / "second.key"))
+        keys.references.enable("guided")
+        keys.issue("001", "guided")
+    monkeypatch.setenv("ANONYMIX_SECOND_KEYFILE", str(tmp_path / "second.key"))
     for photo in ("001_neutral.jpg", "001_smiling.jpg", "002_neutral.jpg"):
         folder = tmp_path / "photos" / photo[:3]
         folder.mkdir(parents=True, exist_ok=True)
@@ -307,6 +302,21 @@ def test_the_command_gives_the_bytes_of_protect(
     capsys.readouterr()
     assert main([*command, "--json"]) == 1  # nothing is left to do
     assert '"finished": true' in capsys.readouterr().out
+    shutil.copyfile(tmp_path / "keys.db", tmp_path / "other.db")
+    # The same where references are kept: the first photo makes one, in a block of its own, and guides the second.
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "subject,scope,photo\n001,guided,photos/001/001_smiling.jpg\n001,guided,photos/001/001_neutral.jpg\n"
+    )
+    command = ["bulk", "protect", str(table), "--enrol", "--workers", "1", "--block", "1"]
+    assert main([*command, "-o", str(tmp_path / "guided")]) == 0, capsys.readouterr()
+    monkeypatch.setenv("ANONYMIX_KEYSTORE", str(tmp_path / "other.db"))
+    alone = ["protect", *(str(tmp_path / "photos" / "001" / f"001_{how}.jpg") for how in ("smiling", "neutral"))]
+    assert main([*alone, "--subject", "001", "--scope", "guided", "--enrol", "-o", str(tmp_path / "alone")]) == 0
+    made = sorted(image for name, image in contents(tmp_path / "guided").items() if name.endswith(".png"))
+    assert made == sorted(contents(tmp_path / "alone").values())
+    assert len(made) == 2
+    assert not set(made) & set(contents(tmp_path / "one").values())
 
 
 @pytest.mark.usefixtures("stub")

@@ -32,6 +32,8 @@ from anonymix_plugin import Anonymixer
 from anonymix_plugin.bulk import BulkError, Mixer, Result, Row, Work, photo_store
 from anonymix_plugin.cli import main
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.images import PhotoSource
+from anonymix_plugin.values import CancelableFace
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # by Python 3.12 and later
 PLACE = {"adapter": ADAPTER, "collection": COLLECTION}
@@ -348,14 +350,32 @@ def test_what_the_workers_did_not_draw_is_not_handed_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stub")
-def test_scopes_with_references_are_refused(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, 2)
+def test_where_references_are_kept_a_new_entry_has_a_new_one_and_one_that_is_not_made_has_none(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 4)
+    bulk_stub.keep_references(scene.store)
     scene.breach()
+
+    class Refusing(FolderBackEnd):
+        def send(self, subject: str, face: CancelableFace) -> str:
+            if subject == "person2":
+                raise ConnectionError("refused")
+            return super().send(subject, face)
+
+    class Doubting(Refusing):
+        def verify(self, subject: str, photo: PhotoSource) -> Answer:
+            return Answer(False, 0.0) if subject == "person1" else super().verify(subject, photo)
+
+    _, counts = renewed(scene, Doubting, block=2)
+    assert (counts.renewed, counts.failed) == (2, 2)
+    made = {name: b"code of " + scene.photo_of(name).read_bytes() for name in scene.names}
+    assert bulk_stub.references_in(scene.store, scene.names) == made | {"person2": None}
+    _, counts = renewed(scene)
+    assert (counts.renewed, counts.failed) == (2, 0)
+    assert bulk_stub.references_in(scene.store, scene.names) == made
     with bulk_stub.open_store(scene.store) as keys:
-        keys.originals.enable(KeyFileUnlock.generate(tmp_path / "second.key"))
-        keys.references.enable("default")
-    with pytest.raises(UsageError, match="sealed references"):
-        renewed(scene)
+        assert {it.fingerprint for it in keys.enrolments()} == {"e" * 32}
+        assert list(keys.due(fingerprint="f" * 32, guided_fingerprint="e" * 32)) == []
+        assert keys.verify().ok
 
 
 @pytest.mark.parametrize("subject", ["../alice", "/etc", "", ".", "..", "alice/../alice"])
@@ -427,6 +447,7 @@ def test_the_real_mixer_renews_the_example_from_sealed_originals(
     photos = {who: [portraits / f"{who}_{how}.jpg" for how in ("neutral", "smiling")] for who in ("001", "002")}
     with Keystore.create("keys.db", KeyFileUnlock.generate(tmp_path / "first.key")) as keys, Anonymixer(keys) as mixer:
         keys.originals.enable(KeyFileUnlock.generate(tmp_path / "second.key"))
+        keys.references.enable()
         opened = runpy.run_path(str(example))["doors"]
         with opened(mixer) as back_end:
             for who, several in photos.items():
@@ -442,4 +463,4 @@ def test_the_real_mixer_renews_the_example_from_sealed_originals(
             assert not old & entries.keys()
             assert back_end.verify("001", photos["001"][1]).accepted
             assert back_end.verify("002", photos["002"][0]).accepted
-        assert {it.version for it in keys.enrolments()} == {2}
+        assert {(it.version, it.fingerprint) for it in keys.enrolments()} == {(2, mixer.guided_fingerprint)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from PIL import Image  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 
 from anonymix_keystore import KeyFileUnlock, Keystore  # noqa: E402
-from anonymix_plugin import bulk  # noqa: E402
+from anonymix_plugin import Anonymixer, bulk  # noqa: E402
 from anonymix_plugin.bulk import BulkError, Cluster, Progress  # noqa: E402
 from anonymix_plugin.cli import main  # noqa: E402
 from anonymix_plugin.errors import OutputError  # noqa: E402
@@ -117,8 +118,13 @@ def test_the_command_gives_the_bytes_of_protect_and_no_key_lies_about(
             with Image.open(portraits / f"{photo}.jpg") as picture:
                 picture.save(folder / f"{photo}.png")
     with Keystore.create(tmp_path / "keys.db", KeyFileUnlock.generate(tmp_path / "keys.key")) as keys:
-        materials = [keys.issue(person).material for person in ("001", "002", "003")]
-    assert main(["protect", str(tmp_path / "photos"), "--subjects-from-folders", "-o", str(tmp_path / "one")]) == 0
+        issued = [keys.issue(person) for person in ("001", "002", "003")]
+        keys.originals.enable(KeyFileUnlock.generate(tmp_path / "second.key"))
+        keys.references.enable()
+    monkeypatch.setenv("ANONYMIX_SECOND_KEYFILE", str(tmp_path / "second.key"))
+    shutil.copyfile(tmp_path / "keys.db", tmp_path / "other.db")
+    alone = ["protect", str(tmp_path / "photos"), "--subjects-from-folders", "--enrol"]
+    assert main([*alone, "--keystore", str(tmp_path / "other.db"), "-o", str(tmp_path / "one")]) == 0
     # The photos are in the table, and large, so that tasks go through the object store and not by a message.
     paths = sorted((tmp_path / "photos").glob("*/*.png"))
     originals = [path.read_bytes() for path in paths]
@@ -126,7 +132,18 @@ def test_the_command_gives_the_bytes_of_protect_and_no_key_lies_about(
     parquet.write_table(pa.table({"subject": [path.parent.name for path in paths], "photo": originals}), photos)
     seen: list[bytes] = []
     with two_nodes() as machines:
-        command = ["bulk", "protect", photos, "-o", str(tmp_path / "many"), "--block", "3", "--ray", machines.address]
+        command = [
+            "bulk",
+            "protect",
+            photos,
+            "--enrol",
+            "-o",
+            str(tmp_path / "many"),
+            "--block",
+            "3",
+            "--ray",
+            machines.address,
+        ]
         assert main(command) == 2  # and not: a job that waits for good
         assert "--workers" in capsys.readouterr().err
         assert main([*command, "--workers", "3"]) == 1
@@ -156,10 +173,16 @@ def test_the_command_gives_the_bytes_of_protect_and_no_key_lies_about(
     assert sorted(made.values()) == sorted(contents(tmp_path / "one").values())
     assert len(made) == 6
     assert any(control in each for each in seen), "the search would find nothing"
-    secret = [form for material in materials for form in (material, material.hex().encode())]
+    with Anonymixer.open(tmp_path / "keys.db") as mixer:
+        how = {"fingerprint": mixer.guided_fingerprint, "subspace": mixer.subspace}
+        codes = [mixer.keystore.references.read(key, **how) for key in issued]  # type: ignore[attr-defined]
+    hidden = [*codes, *(key.material for key in issued)]
+    secret = [form for each in hidden for form in (each, each.hex().encode())]
     secret += [photo[len(photo) // 2 :][:64] for photo in originals]
     for each in secret:
-        assert not any(each in found for found in seen), "a key or a photo lies in clear where Ray keeps things"
+        assert not any(each in found for found in seen), (
+            "a key, a photo or a reference lies in clear where Ray keeps things"
+        )
 
 
 @pytest.mark.usefixtures("stub")

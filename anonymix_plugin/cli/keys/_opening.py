@@ -68,7 +68,7 @@ def open_keystore(
         passphrase_fd: File descriptor with the passphrase on its first line.
         accept_clock: Take the clock as right, though it stands before the last change or far after it.
         accept_rollback: A reason to take an old file as the current one.
-        references_of: A scope; if it keeps references, the second secret is unlocked, too.
+        references_of: A scope; if it keeps references, the second secret is unlocked, too. "" stands for any scope.
         cache_size: Keys kept in memory, 0 for none.
         originals: Unlock the second secret, which opens sealed originals.
 
@@ -94,12 +94,16 @@ def open_keystore(
     try:
         if originals and not store.originals.enabled():
             raise OriginalsError("this keystore keeps no originals", where=str(place), fix="give --photos PLACE")
-        if originals or (references_of is not None and store.references.enabled(references_of)):
+        if originals or (references_of is not None and _keeps_references(store, references_of)):
             unlock_references(store, second_passphrase)
     except BaseException:
         store.close()
         raise
     return store
+
+
+def _keeps_references(store: Keystore, scope: str) -> bool:
+    return store.references.enabled(scope) if scope else bool(store.references.scopes())
 
 
 def open_keys(
