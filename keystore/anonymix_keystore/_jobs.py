@@ -25,6 +25,7 @@ from anonymix_keystore._rows import HEADS, JOBS, KEYS, Job, Key, State
 ROTATE, REWRAP = "rotate", "rewrap"
 MOST_PER_BATCH = 10_000
 _LIVING = " AND wrapped IS NOT NULL"
+_END = b"\xff" * 64  # after every tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class JobInfo:
         done: Keys done.
         scope: The scope it was limited to, or ``None``.
         old_state: For a rotation, what became of the old keys.
+        headless: For a rotation after a breach, how many subjects have a damaged row, so that their keys were erased
+            and no new ones issued.
     """
 
     job: int
@@ -67,6 +70,7 @@ class JobInfo:
     done: int
     scope: str | None
     old_state: str
+    headless: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ def describe(keys: KeyRing, job: Job) -> JobInfo:
         done=job.done,
         scope=params.get("scope"),
         old_state=params.get("state", ""),
+        headless=params.get("headless", 0),
     )
 
 
@@ -204,9 +209,12 @@ def run(core: Core, number: int, batch: int, progress: Callable[[Progress], None
                 return describe(change.keys, job)
             params = _params(change.keys, job)
             tags = _page(change.db, job.cursor, batch, params.get("tags"))
-            subjects = _subjects(change, job.cursor, tags, params)
+            subjects, headless = _subjects(change, job.cursor, tags, params, last=len(tags) < batch)
             work = _rotate if job.kind == ROTATE else _rewrap
             done = work(change, job, params, subjects)
+            if headless and (lost := _end_headless(change, job, params, headless)):
+                params["headless"] = params.get("headless", 0) + lost
+                job = job._replace(params=_seal(change.keys, job.id, params))
             job = job._replace(cursor=tags[-1] if tags else job.cursor, done=job.done + done)
             if len(tags) < batch:
                 job = _ended(change, job, params)
@@ -252,24 +260,59 @@ def _page(db: Database, cursor: bytes, batch: int, listed: list[str] | None) -> 
     return [row[0] for row in db.rows("SELECT tag FROM heads WHERE tag > ? ORDER BY tag LIMIT ?", (cursor, batch))]
 
 
-def _subjects(change: Change, cursor: bytes, tags: Sequence[bytes], params: dict[str, Any]) -> Living:
-    """The subjects of one page that have living keys."""
+def _subjects(
+    change: Change, cursor: bytes, tags: Sequence[bytes], params: dict[str, Any], *, last: bool
+) -> tuple[Living, set[bytes]]:
+    """The subjects of one page that have living keys; and after a breach those with keys and no head to go by."""
     db, ring, scope = change.db, change.keys, ""
     if params.get("scope") is not None:
         row = _lifecycle.find_scope(db, ring, params["scope"])
         scope = f" AND scope = {0 if row is None else row.id:d}"
     if params.get("tags") is None:
-        span, ends = "tag > ? AND tag <= ?", (cursor, tags[-1] if tags else cursor)
+        span, ends = "tag > ? AND tag <= ?", (cursor, _END if last else tags[-1])
         heads = db.rows(f"{HEADS.select} WHERE {span}{scope} ORDER BY tag", ends)
         keys = db.rows(f"{KEYS.select} WHERE {span}{_LIVING} ORDER BY tag, version", ends)
     else:
         heads = sorted(db.among(f"{HEADS.select} WHERE true{scope} AND tag IN", tags))
         keys = sorted(db.among(f"{KEYS.select} WHERE true{_LIVING} AND tag IN", tags))
-    found = {record[0] for record in heads}
+    columns, weights, headless = _heads_of(change, heads, params)
+    found = set(columns[0])
+    if _breach(params) and (not scope or params.get("tags") is not None):  # of others' scopes there are keys as well
+        headless |= {record[0] for record in keys} - found
     keys = [record for record in keys if record[0] in found]
-    subjects = Living(*HEADS.check_columns(ring, heads, db.where), *_keys_of(change, keys, params))
+    subjects = Living(columns, weights, *_keys_of(change, keys, params))
     living = set(subjects.keys[0])
-    return subjects.those([tag in living for tag in subjects.heads[0]])
+    return subjects.those([tag in living for tag in subjects.heads[0]]), headless
+
+
+def _breach(params: dict[str, Any]) -> bool:
+    """Whether keys end for good."""
+    return bool(params.get("state") == State.COMPROMISED.public.value)
+
+
+def _heads_of(
+    change: Change, records: Sequence[Sequence[Any]], params: dict[str, Any]
+) -> tuple[Columns, list[int], set[bytes]]:
+    """Heads with their weights, and the tags of those that fail authentication, which after a breach are left out."""
+    try:
+        return *HEADS.check_columns(change.keys, records, change.db.where), set()
+    except DamagedError:
+        if not _breach(params):
+            raise
+    headless = {record[0] for record in HEADS.sift(change.keys, records)[1]}
+    sound = [record for record in records if record[0] not in headless]
+    return *HEADS.check_columns(change.keys, sound, change.db.where), headless
+
+
+def _end_headless(change: Change, job: Job, params: dict[str, Any], tags: set[bytes]) -> int:
+    """Erase the keys of subjects without a head to go by, unless only old keys are meant; returns how many had any."""
+    if params["before"]:
+        return 0
+    ended = _lifecycle.end_headless(change, sorted(tags), Ending(State.COMPROMISED))
+    if ended:
+        facts = {"old": params["state"], "reason": params["reason"]}
+        change.note("rotate", job=job.id, keys=[], headless=len(ended), **facts)
+    return len({key.tag for key in ended})
 
 
 def _keys_of(change: Change, records: Sequence[Sequence[Any]], params: dict[str, Any]) -> tuple[Columns, list[int]]:
@@ -277,7 +320,7 @@ def _keys_of(change: Change, records: Sequence[Sequence[Any]], params: dict[str,
     try:
         return KEYS.check_columns(change.keys, records, change.db.where)
     except DamagedError:
-        if params.get("state") != State.COMPROMISED.public.value:
+        if not _breach(params):
             raise
     rows, damaged = KEYS.sift(change.keys, records)
     rows = sorted(rows + [(_lifecycle.unknown_key(record[0], record[1]), 0) for record in damaged])

@@ -39,6 +39,7 @@ from anonymix_keystore._values import KeyInfo, SubjectKey
 
 ALIAS_BYTES = 16
 PAGE = 500
+_MOST_TOLD = 20
 _UNKNOWN = b""  # in place of the material of a key whose row fails authentication
 _HEAD_WIDTH = HEADS.width
 _HEAD_ACTIVE = Head._fields.index("active")
@@ -191,15 +192,14 @@ def find_keys(db: Database, keys: KeyRing, head: Head) -> list[tuple[Key, int]]:
     return found
 
 
-def keys_to_end(change: Change, head: Head) -> list[tuple[Key, int]]:
-    """All versions of a subject's key that are there, ascending, with weights: for getting rid of them.
+def keys_to_end(change: Change, tags: Sequence[bytes]) -> list[tuple[Key, int]]:
+    """All versions of subjects' keys that are there, ascending, with weights: for getting rid of them.
 
     A damaged one stands as a living one of which nothing is known but its number, with the weight 0: it is
     replaced, and what it had added to the sum over all rows stays in it.
     """
-    records = change.db.rows(f"{KEYS.select} WHERE tag = ?", (head.tag,))
-    found, damaged = KEYS.sift(change.keys, records)
-    return sorted(found + [(unknown_key(head.tag, record[1]), 0) for record in damaged])
+    found, damaged = KEYS.sift(change.keys, change.db.among(f"{KEYS.select} WHERE tag IN", tags))
+    return sorted(found + [(unknown_key(record[0], record[1]), 0) for record in damaged])
 
 
 def unknown_key(tag: bytes, version: int) -> Key:
@@ -297,7 +297,11 @@ def history(core: Core, who: Who) -> list[KeyInfo]:
 
 
 def everybody(core: Core, scope: str | None) -> Iterator[tuple[str, str, Head, Key]]:
-    """All subjects and galleries: subject, scope, head, latest key, page by page by tag."""
+    """All subjects and galleries: subject, scope, head, latest key, page by page by tag.
+
+    Raises:
+        DamagedError: At the end: some rows fail authentication, and were passed over.
+    """
     names = all_scopes(core)
     with core.lock:
         wanted = None if scope is None else find_scope(core.db, core.keys, checked(scope, "scope"))
@@ -305,18 +309,18 @@ def everybody(core: Core, scope: str | None) -> Iterator[tuple[str, str, Head, K
         return
     condition = "" if wanted is None else f" AND h.scope = {wanted.id:d}"
 
-    def page(db: Database, keys: KeyRing, after: tuple[Head, Key] | None) -> list[tuple[Head, Key]]:
-        tag = b"" if after is None else after[0].tag
-        records = db.rows(f"{_LATEST} WHERE h.tag > ?{condition} ORDER BY h.tag LIMIT ?", (tag, PAGE))
-        return [
-            (
-                HEADS.check(keys, record[:_HEAD_WIDTH], db.where)[0],
-                KEYS.check(keys, record[_HEAD_WIDTH:], db.where)[0],
-            )
-            for record in records
-        ]
+    def page(db: Database, _: KeyRing, after: Sequence[Any] | None) -> list[tuple[Any, ...]]:
+        tag = b"" if after is None else after[0]
+        return db.rows(f"{_LATEST} WHERE h.tag > ?{condition} ORDER BY h.tag LIMIT ?", (tag, PAGE))
 
-    for head, key in core.pages(page, None):
+    damaged: list[Sequence[Any]] = []
+    for record in core.pages(page, None):
+        try:
+            head, _ = HEADS.check(core.keys, record[:_HEAD_WIDTH], str(core.path))
+            key, _ = KEYS.check(core.keys, record[_HEAD_WIDTH:], str(core.path))
+        except DamagedError:  # one subject's damage hides nobody else
+            damaged.append(record)
+            continue
         if head.scope not in names:
             names = all_scopes(core)  # a new one, committed together with the head
         if head.scope not in names:
@@ -324,6 +328,27 @@ def everybody(core: Core, scope: str | None) -> Iterator[tuple[str, str, Head, K
         gallery = head.purpose == Purpose.GALLERY
         subject = "" if gallery else open_name(core.keys, head.tag, head.name, str(core.path))
         yield subject, names[head.scope], head, key
+    if damaged:
+        wanted_names = list(names.values()) if scope is None else [scope]
+        told = [whose_head(core.keys, record, wanted_names) for record in damaged[:_MOST_TOLD]]
+        more = "" if len(damaged) <= _MOST_TOLD else f" and {len(damaged) - _MOST_TOLD} more"
+        what = f"rows of {', '.join(told)}{more} fail authentication"
+        raise DamagedError(what, where=str(core.path), fix=f"revoke or forget them, and enrol them anew; or {RESTORE}")
+
+
+def whose_head(keys: KeyRing, record: Sequence[Any], scopes: Iterable[str]) -> str:
+    """Words for whom a damaged head is of: the name in it is sealed for its tag, which tells the scope as well."""
+    tag, sealed = record[0], record[Head._fields.index("name")]
+    try:
+        name = open_name(keys, tag, sealed, "")
+    except DamagedError:
+        name = ""
+    for scope in scopes:
+        if tag == keys.tag("gallery", scope):
+            return f"the gallery in scope {scope!r}"
+        if name and tag == keys.tag("subject", scope, name):
+            return f"subject {name!r} in scope {scope!r}"
+    return "somebody whose name can't be read"
 
 
 # --- changes --------------------------------------------------------------------------------------
@@ -434,6 +459,21 @@ def erase_references(change: Change, tags: Sequence[bytes], versions: Sequence[i
     return change.erase_records(REFERENCES, records).count
 
 
+def end_headless(change: Change, tags: Sequence[bytes], ending: Ending, version: int | None = None) -> list[Key]:
+    """Erase living keys of subjects whose head is damaged or gone; returns them.
+
+    Nobody gets a key by such a head, but an older file may hold a sound one. The head stays as it is: nothing of it is
+    believed, so that the full check goes on telling of it until the subject is forgotten.
+    """
+    keys = keys_to_end(change, tags)
+    chosen = [item for item in keys if item[0].wrapped is not None and version in {None, item[0].version}]
+    if version is None:
+        erase_references(change, tags)  # those of a version whose row is gone as well
+    end_all(change, chosen, ending)
+    change.touched.update(tags)
+    return [key for key, _ in chosen]
+
+
 def not_active(change: Change, who: Who, head: Head, version: int) -> KeystoreError:
     """Why nothing may be enrolled with a version."""
     if not 1 <= version <= head.latest:
@@ -496,7 +536,7 @@ def rotate(change: Change, who: Who, ending: Ending, reason: str) -> SubjectKey:
     """Replace the key of one subject."""
     head, weight = need_head(change.db, change.keys, who)
     breach = ending.state is State.COMPROMISED
-    keys = keys_to_end(change, head) if breach else find_keys(change.db, change.keys, head)
+    keys = keys_to_end(change, [head.tag]) if breach else find_keys(change.db, change.keys, head)
     living = [(key, weight) for key, weight in keys if key.wrapped is not None]
     if not living:
         raise KeyRevokedError("there is no living key to rotate", where=who.where, fix="issue a new one")
@@ -511,7 +551,15 @@ def withdraw(
     change: Change, who: Who, ending: Ending, *, version: int | None = None, action: str, reason: str
 ) -> list[int]:
     """Retire the active key, or erase some or all living ones; returns the versions concerned."""
-    head, weight = need_head(change.db, change.keys, who)
+    try:
+        head, weight = need_head(change.db, change.keys, who)
+    except DamagedError:
+        if ending.state is State.RETIRED:
+            raise
+        ended = [key.version for key in end_headless(change, [who.tag], ending, version)]
+        if ended:
+            change.note(action, keys=[], headless=ended, old=ending.state.public.value, reason=reason)
+        return ended
     if version is not None and not 1 <= version <= head.latest:
         raise UnknownVersionError(f"there is no version {version}", where=who.where)
     if ending.state is State.RETIRED:
@@ -520,7 +568,7 @@ def withdraw(
         if not chosen:
             raise _no_active(change.db, change.keys, who, head)
     else:
-        keys = keys_to_end(change, head)
+        keys = keys_to_end(change, [head.tag])
         chosen = [item for item in keys if item[0].wrapped is not None and version in {None, item[0].version}]
     # A version whose row was taken away can't be erased, but an older file may hold it: it counts, too.
     lost = set(range(1, head.latest + 1)) - {key.version for key, _ in keys}

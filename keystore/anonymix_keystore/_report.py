@@ -70,6 +70,11 @@ class RotationReport:
         if job.old_state:
             lines.append(f"  old keys are now {job.old_state}")
         lines.append(f"  audit line       {self.epoch} ({self.head})")
+        if job.headless:
+            lines.append(
+                f"{job.headless} subjects have a damaged row: their keys are erased, and no new ones were issued."
+                " `anonymix keys list` names them: forget them, and enrol them again."
+            )
         lines.append("Still to do in back ends:" if self.work else "Nothing is left to do in back ends.")
         lines += [
             f"  {item.adapter} / {item.collection}: delete {item.delete}, enrol {item.enrol}" for item in self.work

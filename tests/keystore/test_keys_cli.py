@@ -626,3 +626,15 @@ def test_a_damaged_store_is_left_by_a_backup_or_knowingly(run, home: Path, tmp_p
     run("accept-damage", "--reason", "a bad disk", fails=UsageError)
     assert run("accept-damage", "--reason", "a bad disk", "--yes", "--json")["erased"] == {}
     assert "All is well" in run("verify")
+
+
+def test_a_damaged_row_hides_no_other_subject_and_is_named(run, home: Path) -> None:
+    run("init")
+    run("issue", "alice")
+    with contextlib.closing(sqlite3.connect(home / "keystore.db")) as db:
+        db.execute("UPDATE heads SET alias = zeroblob(16)")
+        db.commit()
+    run("issue", "bob")
+    shown = run("list", fails=DamagedError)
+    assert "bob" in shown.stdout
+    assert "alice" in str(shown.exception)

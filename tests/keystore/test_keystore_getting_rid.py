@@ -213,6 +213,96 @@ def test_a_head_that_is_damaged_is_forgotten_with_its_keys_and_its_alias_is_not_
         full.forget("bob")
 
 
+DAMAGED_HEAD = {
+    "damaged": "UPDATE heads SET alias = zeroblob(16) WHERE tag IN (SELECT subject FROM originals)",
+    "in another scope": "UPDATE heads SET scope = 7 WHERE tag IN (SELECT subject FROM originals)",
+    "gone": "DELETE FROM heads WHERE tag IN (SELECT subject FROM originals)",
+    "with its keys": "UPDATE heads SET latest = 9 WHERE tag IN (SELECT subject FROM originals);"
+    " UPDATE keys SET created = 5 WHERE tag IN (SELECT subject FROM originals)",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED_HEAD)
+@pytest.mark.parametrize("how", ["revoke", "breach of all", "breach of the scope", "breach of those named"])
+def test_keys_without_a_head_to_go_by_are_got_rid_of_and_nobody_elses(
+    full: Keystore, path: Path, how: str, what: str
+) -> None:
+    for name in ("bob", "carol", "zoe"):
+        full.issue(name)
+    full.issue("alice", "other")
+    behind_its_back(path, DAMAGED_HEAD[what])
+    if how == "revoke":
+        assert full.revoke("alice", version=1) == (1,)
+        assert full.revoke("alice") == (2,)
+        assert full.revoke("alice") == ()
+        lines = [line for line in full.audit() if line["action"] == "revoke"]
+        assert [(line["keys"], line["headless"]) for line in lines] == [([], [1]), ([], [2])]
+    elif how == "breach of the scope" and what in {"in another scope", "gone"}:  # it can't be told whose it is
+        assert full.rotate_all(reason="breach", scope="default").job.headless == 0
+        assert full.rotate_all(reason="breach").job.headless == 1
+    else:
+        asked = {"breach of the scope": {"scope": "default"}, "breach of those named": {"subjects": ["alice", "bob"]}}
+        report = full.rotate_all(reason="breach", batch=2, **asked.get(how, {}))  # type: ignore[arg-type]
+        assert (report.job.headless, report.job.finished is None) == (1, False)
+        assert "1 subjects have a damaged row" in report.to_text()
+        assert full.current("bob").version == 2
+        assert full.rotate_all(reason="breach").job.headless == 0
+    with closing(sqlite3.connect(path)) as db:
+        tags = "SELECT subject FROM originals"
+        left = db.execute(f"SELECT count(*) FROM keys WHERE wrapped IS NOT NULL AND tag IN ({tags})")  # noqa: S608
+        assert left.fetchone() == (0,)
+    assert count(path, "sealed_references") == 0
+    with pytest.raises(DamagedError):  # nobody gets a key by such a head
+        full.current("alice")
+    full.current("alice", "other")  # she is somebody else there
+    assert told(full)
+    assert full.forget("alice", "default").rows_left == 0
+    assert full.issue("alice").version == 1
+
+
+def test_only_keys_that_end_for_good_do_without_a_head(full: Keystore, path: Path) -> None:
+    behind_its_back(path, DAMAGED_HEAD["damaged"])
+    for refused in (
+        lambda: full.retire("alice"),
+        lambda: full.rotate("alice", reason="breach"),
+        full.rotate_all,
+    ):
+        with pytest.raises(DamagedError):
+            refused()
+    full.forget("alice")
+    full.resume()
+
+
+def test_old_keys_alone_are_told_by_a_head_that_is_sound(full: Keystore, path: Path, clock: Clock) -> None:
+    clock.forward(days=20)
+    behind_its_back(path, DAMAGED_HEAD["damaged"])
+    report = full.rotate_all(reason="breach", older_than=timedelta(days=10))
+    assert (report.job.done, report.job.headless) == (0, 0)
+
+
+def test_one_subjects_damage_hides_nobody_else_and_is_named(full: Keystore, path: Path, clock: Clock) -> None:
+    for name in ("bob", "carol"):
+        full.issue(name)
+    full.gallery()
+    clock.forward(days=40)
+    full.current("carol")
+    behind_its_back(path, "UPDATE heads SET alias = zeroblob(16) WHERE tag IN (SELECT subject FROM originals)")
+    seen: list[str] = []
+    with pytest.raises(DamagedError, match="rows of subject 'alice' in scope 'default' fail authentication"):
+        seen.extend(full.subjects())
+    assert sorted(seen) == ["bob", "carol"]
+    receipts = []
+    with pytest.raises(DamagedError, match="alice"):  # her date is not believed
+        receipts.extend(full.forget_unused(timedelta(days=30), accept_most=True))
+    assert [receipt.keys for receipt in receipts] == [1]
+    behind_its_back(path, "UPDATE heads SET alias = zeroblob(16)")
+    with pytest.raises(DamagedError, match="the gallery in scope 'default'"):
+        list(full.list("default"))
+    behind_its_back(path, "UPDATE heads SET name = zeroblob(60)")
+    with pytest.raises(DamagedError, match="somebody whose name can't be read"):
+        list(full.list())
+
+
 def test_one_subjects_damage_stops_no_other_subjects_changes(
     full: Keystore, path: Path, clock: Clock, reopen: Callable[..., Keystore]
 ) -> None:

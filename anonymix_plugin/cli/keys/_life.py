@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anonymix_keystore import Keystore, Progress, RotationReason, RotationReport
+from anonymix_keystore import DamagedError, KeyInfo, Keystore, Progress, RotationReason, RotationReport
 from anonymix_plugin.cli.keys._app import (
     ClockOption,
     DescriptorOption,
@@ -36,9 +36,19 @@ def list_keys(
     as_json: JsonOption = False,
 ) -> None:
     """List the latest key of every subject."""
-    with open_keystore(keystore, passphrase_fd) as store:
-        infos = sorted(store.list(scope), key=lambda info: (info.scope, info.subject))
-    print_keys(infos, as_json)
+    infos: list[KeyInfo] = []
+    try:
+        with open_keystore(keystore, passphrase_fd) as store:
+            infos.extend(store.list(scope))
+    except DamagedError:  # of some; the others are shown all the same
+        if infos and not as_json:
+            print_keys(_in_order(infos), as_json)
+        raise
+    print_keys(_in_order(infos), as_json)
+
+
+def _in_order(infos: Iterable[KeyInfo]) -> list[KeyInfo]:
+    return sorted(infos, key=lambda info: (info.scope, info.subject))
 
 
 @app.command("show")
