@@ -20,8 +20,9 @@ from typing import Final, Self, TypeAlias
 
 from anonymix_adapters.drawn import DrawnFaces
 from anonymix_adapters.errors import AdapterError, in_words
+from anonymix_adapters.interceptor import recorded_together
 from anonymix_adapters.protocol import BackEnd
-from anonymix_keystore import EnrolmentInfo, Keystore, KeystoreError, RenewalInfo, RenewalState
+from anonymix_keystore import EnrolmentInfo, Keystore, KeystoreError, NewEnrolment, RenewalInfo, RenewalState
 from anonymix_plugin.bulk import (
     Block,
     BulkError,
@@ -82,6 +83,18 @@ class _Due(Row):
     """A row of the work list."""
 
     item: EnrolmentInfo = field(kw_only=True)
+
+
+@dataclass(eq=False)
+class _Exchange:
+    """One person's entry on its way: the new one, what was noted of it, how it ended, whether the old one is gone."""
+
+    row: _Due
+    result: Result
+    entry: str = ""
+    records: list[NewEnrolment] = field(default_factory=list)
+    outcome: RenewalInfo | None = None
+    removed: bool = False
 
 
 class BulkRenewal:
@@ -299,12 +312,16 @@ class BulkRenewal:
         """Enrol, verify, delete; what is known before and after is written down in one step each."""
         begun = [self._outcome(row, RenewalState.BEGUN) for row, result in drawn if result.fault is None]
         self._store.write_renewals(begun)
-        outcomes = list(self._callers.map(self._renew, *zip(*drawn, strict=True)))
-        removed = [entry for _, entries in outcomes for entry in entries]
-        self._store.write_renewals([outcome for outcome, _ in outcomes], removed=removed)
+        exchanges = [_Exchange(row, result) for row, result in drawn]
+        list(self._callers.map(self._enrol, exchanges))
+        self._write_down(exchanges)
+        list(self._callers.map(self._finish, exchanges))
+        outcomes = [it.outcome for it in exchanges if it.outcome is not None]
+        removed = [it.row.item.entry for it in exchanges if it.removed]
+        self._store.write_renewals(outcomes, removed=removed)
         for row, _ in drawn:
             self._in_hand.discard((row.item.subject, row.item.scope))
-        failed = [it for it, _ in outcomes if it.state is RenewalState.FAILED]
+        failed = [it for it in outcomes if it.state is RenewalState.FAILED]
         self._failed |= {(it.subject, it.scope) for it in failed}
         made = len(outcomes) - len(failed)
         self._count(
@@ -321,34 +338,74 @@ class BulkRenewal:
                 fix="see to the back end; the same command goes on",
             )
 
-    def _renew(self, row: _Due, result: Result) -> tuple[RenewalInfo, list[str]]:
-        """Exchange one person's entry; what went wrong, and which old entry is gone."""
-        item, entry = row.item, ""
-        if result.fault is not None:
-            return self._failure(row, result.fault), []
-        try:
-            photo: PhotoSource = self._photos_of(item)[result.photo]
-            with self._faces.given(row, result):
-                if item.enrol:
-                    entry = self._back_end.enrol(item.subject, photo)
-                if not self._back_end.verify(item.subject, photo).accepted:
-                    return self._failure(row, _NOT_VERIFIED), []
-            if item.delete:
-                self._back_end.delete(item.external_id)
-        except (AnonymixError, KeystoreError) as error:
-            self._put_reference_back(item, entry)
-            code = _BACK_END if isinstance(error, AdapterError) else error.code
-            return self._failure(row, replace(Fault.of(error), code=code)), []
-        except Exception as error:  # noqa: BLE001 - whatever an SDK raises: it is an outcome, the rest goes on
-            self._put_reference_back(item, entry)
-            return self._failure(row, Fault(_BACK_END, in_words(error), fix="see to the back end, and renew again")), []
-        entry = entry or self._recorded.get(item.subject, "")
-        done = replace(self._outcome(row, RenewalState.DONE), entry=str(entry), fingerprint=result.fingerprint)
-        return done, [item.entry] if item.delete else []
+    def _enrol(self, it: _Exchange) -> None:
+        """Have a new entry made, unless the person has one."""
 
-    def _put_reference_back(self, item: EnrolmentInfo, entry: str) -> None:
+        def made(photo: PhotoSource) -> None:
+            with recorded_together(it.records):
+                it.entry = str(self._back_end.enrol(it.row.item.subject, photo))
+
+        if it.result.fault is not None:
+            it.outcome = self._failure(it.row, it.result.fault)
+        elif it.row.item.enrol:
+            self._try(it, made)
+
+    def _write_down(self, exchanges: list[_Exchange]) -> None:
+        """Record the new entries in one step; or else one by one, and delete those again that can't be recorded."""
+        made = [it for it in exchanges if it.records]
+        try:
+            if made:
+                self._store.record_enrolments([record for it in made for record in it.records])
+        except KeystoreError:
+            for it in made:
+                self._try(it, lambda _, it=it: self._write_down_alone(it))  # type: ignore[misc]
+
+    def _write_down_alone(self, it: _Exchange) -> None:
+        try:
+            self._store.record_enrolments(it.records)
+        except KeystoreError:  # the key was rotated or revoked since the face was drawn
+            for record in it.records:
+                self._back_end.delete(record.external_id)
+            it.entry = ""
+            raise
+
+    def _finish(self, it: _Exchange) -> None:
+        """Verify the new entry, and delete the old one."""
+
+        def verified(photo: PhotoSource) -> None:
+            if not self._back_end.verify(item.subject, photo).accepted:
+                it.outcome = self._failure(it.row, _NOT_VERIFIED)
+            elif item.delete:
+                self._back_end.delete(item.external_id)
+
+        item = it.row.item
+        if it.outcome is None:
+            self._try(it, verified)
+        if it.outcome is None:
+            entry, done = it.entry or self._recorded.get(item.subject, ""), self._outcome(it.row, RenewalState.DONE)
+            it.outcome = replace(done, entry=str(entry), fingerprint=it.result.fingerprint)
+            it.removed = item.delete
+
+    def _try(self, it: _Exchange, step: Callable[[PhotoSource], None]) -> None:
+        """Take a step with the person's photo and face; whatever goes wrong is the outcome."""
+        try:
+            photo: PhotoSource = self._photos_of(it.row.item)[it.result.photo]
+            with self._faces.given(it.row, it.result):
+                step(photo)
+        except (AnonymixError, KeystoreError) as error:
+            code = _BACK_END if isinstance(error, AdapterError) else error.code
+            fault = replace(Fault.of(error), code=code)
+        except Exception as error:  # noqa: BLE001 - whatever an SDK raises: it is an outcome, the rest goes on
+            fault = Fault(_BACK_END, in_words(error), fix="see to the back end, and renew again")
+        else:
+            return
+        if not it.entry:
+            self._put_reference_back(it.row.item)
+        it.outcome = self._failure(it.row, fault)
+
+    def _put_reference_back(self, item: EnrolmentInfo) -> None:
         """Undo what the drawn face left in the store, where the back end made no entry of it."""
-        if item.enrol and not entry and not item.gallery:
+        if item.enrol and not item.gallery:
             with suppress(KeystoreError):  # the key is gone, and the reference with it
                 self._store.references.put_back(self._store.current(item.subject, item.scope))
 

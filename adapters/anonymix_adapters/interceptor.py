@@ -6,11 +6,12 @@ import asyncio
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from anonymix_adapters.errors import AdapterError, EnrolmentError, SubjectNeededError, kind_in_words
-from anonymix_keystore import EnrolmentInfo
+from anonymix_keystore import EnrolmentInfo, NewEnrolment
 from anonymix_plugin.claims import Claim, claimed, current_claim, current_notes
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.first_keys import attempt
@@ -160,6 +161,19 @@ class _Notes(list[tuple["Interceptor", CancelableFace, Whose]]):
             return None
         same = (whose.scope, whose.gallery) == (meant.scope, meant.gallery)
         return self._face if same and _same(whose.subject or "", meant.subject or "") else None
+
+
+_TOGETHER: ContextVar[list[NewEnrolment] | None] = ContextVar("anonymix_recorded_together", default=None)
+
+
+@contextmanager
+def recorded_together(entries: list[NewEnrolment]) -> Iterator[None]:
+    """Put what interceptors write down within the block on a list: whoever has it writes all of it down in one step."""
+    token = _TOGETHER.set(entries)
+    try:
+        yield
+    finally:
+        _TOGETHER.reset(token)
 
 
 class Interceptor:
@@ -384,7 +398,7 @@ class Interceptor:
         """Write down that the back end holds an entry made from a face.
 
         Returns:
-            The record's name.
+            The record's name; "" within `recorded_together`.
 
         Raises:
             SubjectNeededError: It is not known whose entry it is.
@@ -399,16 +413,12 @@ class Interceptor:
                 where=self.adapter,
                 fix="look in the back end for an entry that no record names, and delete it",
             )
-        return self.registry.record_enrolment(
-            whose.subject,
-            whose.scope,
-            adapter=self.adapter,
-            collection=collection,
-            external_id=external_id,
-            version=face.key_version,
-            fingerprint=face.fingerprint,
-            gallery=whose.gallery,
-        )
+        made: dict[str, Any] = {"version": face.key_version, "fingerprint": face.fingerprint, "gallery": whose.gallery}
+        made |= {"adapter": self.adapter, "collection": collection, "external_id": external_id}
+        if (together := _TOGETHER.get()) is not None:
+            together.append(NewEnrolment(whose.subject, whose.scope, **made))
+            return ""
+        return self.registry.record_enrolment(whose.subject, whose.scope, **made)
 
     def enrol(
         self,

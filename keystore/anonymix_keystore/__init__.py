@@ -12,7 +12,7 @@ from anonymix_keystore._anchor import Anchor, AnchorFile, AnchorState, CallbackA
 from anonymix_keystore._backup import BackupInfo
 from anonymix_keystore._care import RETENTION
 from anonymix_keystore._database import check_free
-from anonymix_keystore._enrolments import EnrolmentInfo
+from anonymix_keystore._enrolments import EnrolmentInfo, NewEnrolment
 from anonymix_keystore._erasure import ForgetReceipt, LastUse
 from anonymix_keystore._errors import (
     AnchorError,
@@ -105,6 +105,7 @@ __all__ = [
     "KmsUnlock",
     "LastUse",
     "LockedError",
+    "NewEnrolment",
     "NewerSchemaError",
     "OpenWork",
     "Originals",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 from anonymix_keystore import _asked, _enrolments, _jobs, _renewals
 from anonymix_keystore._base import Base
-from anonymix_keystore._enrolments import EnrolmentInfo
+from anonymix_keystore._enrolments import EnrolmentInfo, NewEnrolment
 from anonymix_keystore._errors import InvalidRequestError
 from anonymix_keystore._jobs import JobInfo, Progress, Selection
-from anonymix_keystore._lifecycle import gallery_of
+from anonymix_keystore._lifecycle import Who, gallery_of
 from anonymix_keystore._names import DEFAULT_SCOPE, checked
 from anonymix_keystore._renewals import RenewalInfo, RenewalState
 from anonymix_keystore._report import RotationReport, report
@@ -163,24 +164,49 @@ class Bulk(Base):
             KeyRevokedError: The version is not active any more: protect and enrol again.
             InvalidRequestError: A field is empty.
         """
-        who = self._who(subject, scope)
-        holder = gallery_of(self._core.keys, scope) if _asked.flag(gallery, "gallery") else who
-        adapter = _asked.text(adapter, "adapter", empty=False)
-        collection = _asked.identifier(collection, "collection")
-        external_id = _asked.identifier(external_id, "external_id")
-        version = _asked.whole(version, "version")
-        fingerprint = _asked.text(fingerprint, "fingerprint", empty=False)
+        place = (adapter, collection, external_id)
+        return self.record_enrolments([NewEnrolment(subject, scope, *place, version, fingerprint, gallery)])[0]
+
+    def record_enrolments(self, entries: Iterable[NewEnrolment]) -> tuple[str, ...]:
+        """Write down many entries in one step, all of them or none; each as by ``record_enrolment``.
+
+        Returns:
+            The records' names.
+
+        Raises:
+            KeystoreError: One of them can't be written down, for a reason that ``record_enrolment`` names.
+        """
+        known = [self._new(entry) for entry in _asked.many(entries, "entries")]
         with self._core.change() as change:
-            return _enrolments.record(
-                change,
-                who,
-                holder,
-                adapter=adapter,
-                collection=collection,
-                external_id=external_id,
-                version=version,
-                fingerprint=fingerprint,
+            return tuple(
+                _enrolments.record(
+                    change,
+                    who,
+                    holder,
+                    adapter=entry.adapter,
+                    collection=entry.collection,
+                    external_id=entry.external_id,
+                    version=entry.version,
+                    fingerprint=entry.fingerprint,
+                )
+                for entry, who, holder in known
             )
+
+    def _new(self, entry: NewEnrolment) -> tuple[NewEnrolment, Who, Who]:
+        """An entry whose fields are what they should be, whose it is, and whose key it was made with."""
+        if not isinstance(entry, NewEnrolment):
+            raise InvalidRequestError("entries holds something that is no NewEnrolment", where="entries")
+        who = self._who(entry.subject, entry.scope)
+        holder = gallery_of(self._core.keys, entry.scope) if _asked.flag(entry.gallery, "gallery") else who
+        fields = replace(
+            entry,
+            adapter=_asked.text(entry.adapter, "adapter", empty=False),
+            collection=_asked.identifier(entry.collection, "collection"),
+            external_id=_asked.identifier(entry.external_id, "external_id"),
+            version=_asked.whole(entry.version, "version"),
+            fingerprint=_asked.text(entry.fingerprint, "fingerprint", empty=False),
+        )
+        return fields, who, holder
 
     def mark_removed(self, entry: str) -> bool:
         """Write down that an entry was deleted from its back end.

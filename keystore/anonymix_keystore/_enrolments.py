@@ -71,6 +71,31 @@ class EnrolmentInfo:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class NewEnrolment:
+    """An entry that a back end holds, to be written down.
+
+    Attributes:
+        subject: Whose face it is.
+        scope: The scope of the key.
+        adapter: Name of the adapter.
+        collection: The back end's collection.
+        external_id: The entry's id in the back end; a number or a UUID stands for its text.
+        version: Version of the key used; must be the active one.
+        fingerprint: Mixer fingerprint used.
+        gallery: Whether the gallery key of the scope was used.
+    """
+
+    subject: str
+    scope: str
+    adapter: str
+    collection: str
+    external_id: str
+    version: int
+    fingerprint: str
+    gallery: bool = False
+
+
 def _context(keys: KeyRing, entry: bytes) -> bytes:
     return encode(("enrolment", keys.store_id, entry))
 

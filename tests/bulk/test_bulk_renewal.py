@@ -27,7 +27,7 @@ from renewal_stub import ADAPTER, COLLECTION, FolderBackEnd
 from anonymix_adapters import AdapterError, Answer, keep_original
 from anonymix_adapters.bulk_renewal import BulkRenewal, Counts
 from anonymix_adapters.drawn import DrawnFaces
-from anonymix_keystore import KeyFileUnlock, Keystore, RenewalState
+from anonymix_keystore import KeyFileUnlock, Keystore, NewEnrolment, RenewalState
 from anonymix_plugin import Anonymixer
 from anonymix_plugin.bulk import BulkError, Mixer, Result, Row, Work, photo_store
 from anonymix_plugin.cli import main
@@ -240,6 +240,23 @@ def test_who_was_enrolled_again_or_lost_the_key_needs_no_photo(tmp_path: Path) -
         assert (counts.renewed, counts.failed, counts.deleted) == (1, 0, 3)
         assert sorted(it.subject for it in keys.enrolments()) == ["person0", "person2"]
         assert len(list(scene.entries.iterdir())) == 2
+
+
+@pytest.mark.usefixtures("stub")
+def test_the_entries_of_a_block_are_recorded_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, steps = Scene(tmp_path, 6), []
+    scene.breach()
+    record = Keystore.record_enrolments
+
+    def watched(keys: Keystore, entries: list[NewEnrolment]) -> tuple[str, ...]:
+        steps.append(len(entries))
+        return record(keys, entries)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Keystore, "record_enrolments", watched)
+        renewed(scene, block=4)
+    assert steps == [4, 2]
+    scene.check()
 
 
 @pytest.mark.usefixtures("stub")

@@ -13,7 +13,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from anonymix_keystore import AnchorFile, KeyFileUnlock, Keystore, KeystoreError, RenewalInfo, RenewalState, SubjectKey
+from anonymix_keystore import (
+    AnchorFile,
+    KeyFileUnlock,
+    Keystore,
+    KeystoreError,
+    NewEnrolment,
+    RenewalInfo,
+    RenewalState,
+    SubjectKey,
+)
 from anonymix_keystore._originals import Originals
 from anonymix_keystore._references import References
 
@@ -155,6 +164,12 @@ def _for_somebody(scene: Scene) -> None:
         scene.store.issue(scene.fresh)
 
 
+def _enrolled_together(scene: Scene) -> None:
+    names = [scene.fresh, scene.fresh]
+    scene.store.issue_many(names)
+    scene.store.record_enrolments([NewEnrolment(name, "default", "a", "c", name, 1, "f") for name in names])
+
+
 def _renewed(scene: Scene) -> None:
     entry = scene.enrolled()
     name = next(item.subject for item in scene.store.enrolments() if item.entry == entry)
@@ -199,6 +214,7 @@ CALLS: dict[str, Call] = {
     "jobs": lambda scene: scene.store.jobs(),
     "report": lambda scene: [scene.store.report(job.job) for job in scene.store.jobs()[:1]],
     "record_enrolment": Scene.enrolled,
+    "record_enrolments": _enrolled_together,
     "mark_removed": lambda scene: scene.store.mark_removed(scene.enrolled()),
     "enrolment": lambda scene: scene.store.enrolment(adapter="x", collection="c", external_id="e"),
     "enrolments": lambda scene: _each(scene.store.enrolments()),

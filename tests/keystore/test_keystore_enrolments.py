@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from anonymix_keystore import (
@@ -7,6 +9,7 @@ from anonymix_keystore import (
     InvalidRequestError,
     KeyRevokedError,
     Keystore,
+    NewEnrolment,
     UnknownSubjectError,
     UnknownVersionError,
 )
@@ -241,3 +244,25 @@ def test_entries_of_guided_and_unguided_faces_of_one_mixer_are_up_to_date(store:
     assert {item.external_id for item in store.due(fingerprint="f")} == {"guided", "old"}
     job = store.rewrap_all().job
     assert {work.collection for work in store.report(job, **names).work} == {"old"}
+
+
+def test_many_entries_are_written_down_in_one_step_or_none_of_them(store: Keystore) -> None:
+    store.issue_many(["alice", "bob"])
+    store.gallery()
+    entry = NewEnrolment("alice", "default", "dlib", "doors", "a-1", 1, "f1")
+    many = [entry, replace(entry, subject="bob", external_id="b-1"), replace(entry, external_id="g-1", gallery=True)]
+    names = store.record_enrolments(many)
+    assert [store.enrolment_named(name).external_id for name in names] == ["a-1", "b-1", "g-1"]  # type: ignore[union-attr]
+    assert [it.gallery for it in store.enrolments()].count(True) == 1
+    assert store.record_enrolments(many[:1]) == names[:1]
+    assert store.record_enrolments([]) == ()
+    store.rotate("bob")
+    new = replace(entry, external_id="a-2")
+    with pytest.raises(KeyRevokedError):
+        store.record_enrolments([new, replace(new, subject="bob", external_id="b-2")])
+    assert store.enrolment(adapter="dlib", collection="doors", external_id="a-2") is None
+    with pytest.raises(InvalidRequestError, match="no NewEnrolment"):
+        store.record_enrolments(["a-2"])  # type: ignore[list-item]
+    with pytest.raises(InvalidRequestError, match="adapter"):
+        store.record_enrolments([replace(entry, adapter="")])
+    assert store.verify().ok

@@ -195,6 +195,7 @@ PARAMETERS: dict[str, tuple[str, Right]] = {
     "subjects": ("iterable", lambda s: ["alice"]),
     "states": ("states", lambda s: [KeyState.ACTIVE]),
     "lines": ("lines", lambda s: []),
+    "entries": ("lines", lambda s: []),
     "renewals": ("lines", lambda s: []),
     "removed": ("iterable", lambda s: []),
     "only": ("states", lambda s: None),

@@ -93,7 +93,7 @@ QUICK = {
         "references.enable",
     ),
     *("references.disable", "references.keep", "references.read", "references.drop", "references.put_back"),
-    *("take_back", "renewal", "write_renewals"),
+    *("take_back", "renewal", "write_renewals", "record_enrolments"),
 }
 RARE = {
     "tie_anchor",
