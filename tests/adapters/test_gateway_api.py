@@ -133,6 +133,7 @@ def test_a_token_opens_what_it_is_for_and_no_more(rig: Rig) -> None:
         refused(prober.post("enrol", json=enrolment("e9")), 403, "right")
         refused(prober.get("audit"), 403, "right")
         refused(prober.post("protect", json={"image": PHOTO}), 403, "scope")
+        rig.keystore.gallery("here")
         assert prober.post("protect", json={"image": PHOTO, "scope": "here"}).status_code == 200
 
 
@@ -271,3 +272,33 @@ def test_a_body_that_is_slow_or_never_ends_is_refused_and_only_read_of_known_cal
     assert status(known + "content-length: 50000000\r\n", b"{") == b"413"
     chunk = b"f4240\r\n" + b" " * 1_000_000 + b"\r\n"
     assert status(known + "transfer-encoding: chunked\r\n", chunk * 2 + b"1\r\nx\r\n") == b"413"
+
+
+def test_an_answer_is_repeated_only_as_long_as_what_it_says_holds(api: httpx2.Client, rig: Rig) -> None:
+    def enrol(key: str, external_id: str = "r1", **changes: Any) -> httpx2.Response:
+        asked = enrolment(external_id, subject="rita") | changes
+        return api.post("enrol", json=asked, headers={"Idempotency-Key": key})
+
+    assert enrol("r").status_code == enrol("r").status_code == 200
+    assert api.post("subjects/rita/rotate", json={"reason": "breach"}).status_code == 200
+    refused(enrol("r"), 409, "idempotency")  # the face of a key that has ended
+    assert enrol("r-2").json()["key_version"] == 2
+    assert api.delete("subjects/rita").status_code == 200
+    refused(enrol("r-2"), 409, "idempotency")  # nobody would know of this entry
+    assert enrol("r-3").json()["key_version"] == 1
+    assert enrol("s", subject="other").status_code == 200  # in the place of hers
+    refused(enrol("r-3"), 409, "idempotency")
+
+
+def test_who_may_not_enrol_makes_no_scope(rig: Rig) -> None:
+    with rig.client("probe") as client:
+        refused(client.post("protect", json={"image": PHOTO, "scope": "new"}), 404, "unknown_subject")
+        refused(client.post("verify", json={"image": PHOTO, "other": PHOTO, "scope": "new"}), 404, "unknown_subject")
+        line = json.dumps({"image": PHOTO, "scope": "new", "id": 1}) + "\n"
+        told = client.post("protect-stream", content=line, headers={"content-type": "application/x-ndjson"})
+        assert told.json()["problem"]["code"] == "unknown_subject"
+    assert "new" not in rig.keystore.scopes()
+    with rig.client("probe", "enrol") as client:
+        assert client.post("protect", json={"image": PHOTO, "scope": "new"}).status_code == 200
+    with rig.client("probe") as client:
+        assert client.post("protect", json={"image": PHOTO, "scope": "new"}).status_code == 200

@@ -218,3 +218,13 @@ entry = "{face}"
     assert made.answer(asked("forget", "east"), mine).status == 200
     with pytest.raises(AdapterError, match="face set"):
         Proxy(load_profile("facepp"), "http://127.0.0.1:1", QuickMixer(keystore), scope=rule)
+
+
+def test_where_scopes_are_collections_a_search_makes_none(keystore: Keystore) -> None:
+    upstream = Recording(PROFILE)
+    made = proxy(keystore, upstream, scope=lambda name: f"hall-{name}")
+    search, reading = request_for(PROFILE, "recognize", photo=PHOTO), Rights(enrol=False)
+    assert refusal(made, search, reading)["code"] == "unknown_subject"
+    assert (keystore.scopes(), upstream.received) == ((), [])
+    assert made.answer(search, Rights()).status == 200
+    assert made.answer(search, reading).status == 200

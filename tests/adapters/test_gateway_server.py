@@ -28,6 +28,7 @@ from anonymix_adapters.gateway import Callers, Gateway, Limits, Proxy, Tokens, l
 from anonymix_adapters.gateway.command import app as command
 from anonymix_adapters.gateway.serving import LOCAL, Listening, listen
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
+from anonymix_plugin.cli import main
 from anonymix_plugin.errors import ConfigurationError, UsageError
 
 PHOTO = Path(__file__).parents[1] / "people" / "alex_1.jpg"
@@ -353,3 +354,27 @@ def test_with_the_apis_own_credential_in_the_gateway_callers_show_tokens(monkeyp
     for options in ([], secret, [*secret, "--callers", "anyone"], ["--host", "192.0.2.1"]):
         CliRunner().invoke(command, options)
     assert asked == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--scope", "{colection}"], "braces"),
+        (["--scope", "team {"], "braces"),
+        (["--drill-photos", "nowhere"], "no such folder"),
+        (["--upstream", "ftp://127.0.0.1"], "no http"),
+        (["--upstream", "http://back.example"], "plain http"),
+        (["--metrics-port", "TAKEN", "--workers", "2"], "can't serve figures"),
+    ],
+)
+def test_options_that_make_no_sense_are_told_before_anything_is_loaded(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anonymix_plugin.cli.keys.open_keys", lambda *_, **__: pytest.fail("it was opened"))
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
+        port, own = str(taken.getsockname()[1]), str(free.getsockname()[1])
+        free.close()
+        assert main(["gateway", "--port", own, *(port if each == "TAKEN" else each for each in options)]) in {2, 8}
+    told = capsys.readouterr()
+    assert said in told.err
+    assert "listening" not in told.err

@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
+from unicodedata import normalize
 
 from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anonymix_adapters.gateway.problems import MEDIA_TYPE, ProblemError, malformed, problem, problem_response
+from anonymix_adapters.gateway.proxy import need_gallery_key
 from anonymix_adapters.gateway.reading import strict_json
 from anonymix_adapters.gateway.schema import (
     Due,
@@ -119,7 +121,7 @@ class Api:
         @app.post("/protect", summary="Turn a photo into a cancelable face.")
         async def protect(asked: ProtectRequest, token: Annotated[Token, self._needs("probe")]) -> Protected:
             self._scope(token, asked.scope, "probe")
-            return await self._work(partial(self._protected, asked))
+            return await self._work(partial(self._protected, asked, token))
 
         @app.post("/enrol", summary="Turn a photo into a cancelable face, and record where it goes.")
         async def enrol(
@@ -143,7 +145,7 @@ class Api:
                         code="idempotency",
                     ) from None
                 if before is not None:
-                    return Protected.model_validate_json(before)
+                    return await self._work(partial(self._repeated, asked, Protected.model_validate_json(before)))
                 made = await self._work(partial(self._enrolled, asked))
                 shared.remember(name, body, made.model_dump_json().encode())
                 return made
@@ -151,7 +153,7 @@ class Api:
         @app.post("/verify", summary="Compare two photos through the mixer.")
         async def verify(asked: VerifyRequest, token: Annotated[Token, self._needs("probe")]) -> Verified:
             self._scope(token, asked.scope, "probe")
-            return await self._work(partial(self._verified, asked))
+            return await self._work(partial(self._verified, asked, token))
 
         @app.post(
             "/protect-stream",
@@ -172,12 +174,34 @@ class Api:
         ) -> Response:
             return self._streams.answer(request, token, scope=scope, version=version)
 
-    def _drawn(self, image: bytes, subject: str | None, scope: str, version: int | None) -> CancelableFace:
+    def _drawn(
+        self, token: Token, image: bytes, subject: str | None, scope: str, version: int | None
+    ) -> CancelableFace:
+        self._need_key(token, subject, scope)
         face: CancelableFace = self.mixer.protect(image, subject=subject, scope=scope, version=version)
         return face
 
-    def _protected(self, asked: ProtectRequest) -> Protected:
-        return Protected.of(self._drawn(decoded(asked.image), asked.subject, asked.scope, asked.version))
+    def _repeated(self, asked: EnrolRequest, made: Protected) -> Protected:
+        """An answer that was given before, as long as its entry is recorded and made with the key in use."""
+        place = {"adapter": self._interceptor.adapter, "collection": asked.collection, "external_id": asked.external_id}
+        found = self.mixer.keystore.enrolment(**place)
+        whose = (normalize("NFC", asked.subject), normalize("NFC", asked.scope), made.key_version)
+        if found is None or (found.subject, found.scope, found.version) != whose or found.why:
+            raise ProblemError(
+                "what was enrolled under this key is forgotten, replaced, or was made with a key that has ended",
+                status=409,
+                where="Idempotency-Key",
+                fix="enrol again under a new key",
+                code="idempotency",
+            )
+        return made
+
+    def _need_key(self, token: Token, subject: str | None, scope: str) -> None:
+        if subject is None and not token.may("enrol", scope):
+            need_gallery_key(self.mixer.keystore, scope)
+
+    def _protected(self, asked: ProtectRequest, token: Token) -> Protected:
+        return Protected.of(self._drawn(token, decoded(asked.image), asked.subject, asked.scope, asked.version))
 
     def _enrolled(self, asked: EnrolRequest) -> Protected:
         _ = self._interceptor.registry
@@ -187,9 +211,10 @@ class Api:
             self._interceptor.record(face, whose, collection=asked.collection, external_id=asked.external_id)
             return Protected.of(face)
 
-    def _verified(self, asked: VerifyRequest) -> Verified:
+    def _verified(self, asked: VerifyRequest, token: Token) -> Verified:
         from anonymix_plugin.verification import Verifier
 
+        self._need_key(token, asked.subject, asked.scope)
         if self._verifier is None:
             self._verifier = Verifier(threshold="cancelable-fmr-0.1%")
         faces = [

@@ -9,18 +9,22 @@ import tomllib
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from anonymix_plugin.cli.options import DescriptorOption, KeystoreOption
 from anonymix_plugin.errors import ConfigurationError, UsageError, naming_extras
 
+if TYPE_CHECKING:
+    from anonymix_adapters.interceptor import ScopeRule
+
 app = typer.Typer(help="Stand in front of a recogniser's API: a client changes its address, and nothing else.")
 tokens_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the tokens of callers.")
 app.add_typer(tokens_app, name="tokens")
 
 _ENV: Final = "ANONYMIX_GATEWAY_"
+_COLLECTION: Final = "{collection}"
 
 
 class Keys(StrEnum):
@@ -229,7 +233,7 @@ def gateway(
         from anonymix_adapters.gateway.fetching import FetchPolicy
         from anonymix_adapters.gateway.page import Page
         from anonymix_adapters.gateway.profile import load_profile
-        from anonymix_adapters.gateway.proxy import Proxy
+        from anonymix_adapters.gateway.proxy import Proxy, check_upstream
         from anonymix_adapters.gateway.recent import CountingMixer
         from anonymix_adapters.gateway.shared import Shared
         from anonymix_adapters.gateway.telemetry import Telemetry
@@ -240,15 +244,19 @@ def gateway(
     from anonymix_plugin.unlocking import unlock_references_without_asking
 
     known, secrets = load_profile(profile), _secrets(upstream_secret or [])
+    if upstream:
+        check_upstream(upstream, insecure_http=insecure_upstream)
+    rule = _scope_rule(scope)
+    _check(drill_photos, metrics_port)
     fetched = FetchPolicy.of(fetch_host or (), fetch_network or (), ca=fetch_ca, max_bytes=max_body)
     kept = Tokens(_tokens_file(tokens))
     limits = Limits(max_body, threads=threads, waiting=waiting, rate=rate)
-    listener = listen(listening)
-    typer.echo(f"listening on {'https' if tls_certificate else 'http'}://{host}:{port}", err=True)
+    listener, number = listen(listening), 0
     if workers > 1:
-        passphrase_fd = _one_of(workers, listening.grace, listener, keystore, passphrase_fd, metrics_port)
+        number, passphrase_fd = _one_of(workers, listening.grace, listener, keystore, passphrase_fd, metrics_port)
     with open_keys(keystore, passphrase_fd) as store, Anonymixer(store) as mixer:
         if isinstance(store, Keystore):
+            store.references.enabled(scope.replace(_COLLECTION, "any"))  # a name that can't be one is told now
             unlock_references_without_asking(store)
         counting = CountingMixer(mixer)
         proxy = None
@@ -258,7 +266,7 @@ def gateway(
                 upstream,
                 counting,
                 keys=keys.value,
-                scope=(lambda name: scope.replace("{collection}", name)) if "{collection}" in scope else scope,
+                scope=rule,
                 collection=collection,
                 timeout=timeout,
                 insecure_http=insecure_upstream,
@@ -288,7 +296,7 @@ def gateway(
         counting.count = made.metrics.recent.faces
         if metrics_port and workers == 1:
             metrics.start(metrics_port, made.metrics)
-        serve(made, listening, listener)
+        serve(made, listening, listener, tell=number == 0)
 
 
 def _one_of(
@@ -298,8 +306,8 @@ def _one_of(
     keystore: Path | None,
     passphrase_fd: int | None,
     metrics_port: int,
-) -> int | None:
-    """Become one of several workers; returns the descriptor that its passphrase is read from.
+) -> tuple[int, int | None]:
+    """Become one of several workers; returns which, and the descriptor that its passphrase is read from.
 
     One process more serves the figures of all, and never returns.
     """
@@ -315,11 +323,32 @@ def _one_of(
         metrics.start(metrics_port, metrics.Metrics())
         signal.pause()
     if passphrase is None:
-        return passphrase_fd
+        return number, passphrase_fd
     reading, writing = os.pipe()
     os.write(writing, passphrase + b"\n")
     os.close(writing)
-    return reading
+    return number, reading
+
+
+def _check(photos: Path | None, metrics_port: int) -> None:
+    """See that what is needed later is there, before anything is loaded or forked."""
+    from anonymix_adapters.gateway import metrics
+
+    if photos is not None and not photos.is_dir():
+        raise UsageError("there is no such folder", where="--drill-photos", fix="name one that holds photos")
+    metrics.check(metrics_port)
+
+
+def _scope_rule(scope: str) -> ScopeRule:
+    """The scope of keys, or how it goes by the API's collection.
+
+    Raises:
+        UsageError: Something else than {collection} stands in braces: all collections would share one scope.
+    """
+    if {"{", "}"} & set(scope.replace(_COLLECTION, "")):
+        fix = "write {collection} for the API's collection"
+        raise UsageError("a word in braces stands for nothing", where=f"--scope {scope}", fix=fix)
+    return (lambda name: scope.replace(_COLLECTION, name)) if _COLLECTION in scope else scope
 
 
 def _secrets(given: list[str]) -> dict[str, str]:

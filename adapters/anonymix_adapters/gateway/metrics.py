@@ -5,15 +5,18 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import socket
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
 from anonymix_adapters.gateway.recent import Recent
+from anonymix_plugin.errors import UsageError
 
 _REQUESTS: Final = "anonymix_gateway_requests_total"
 _TIMES: Final = "anonymix_gateway_request_seconds"
+_HOST: Final = "127.0.0.1"
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
@@ -79,8 +82,23 @@ def share() -> None:
     atexit.register(remove)
 
 
+def check(port: int) -> None:
+    """See that figures can be served at a port of this machine; 0 stands for none.
+
+    Raises:
+        UsageError: They can't.
+    """
+    try:
+        if port:
+            socket.create_server((_HOST, port)).close()
+    except OSError as error:
+        where = f"--metrics-port {port}"
+        raise UsageError(f"can't serve figures: {error.strerror}", where=where, fix="choose another port") from None
+
+
 def start(port: int, figures: Metrics) -> None:
-    """Serve figures on this machine, in a thread."""
+    """Serve figures on this machine, in a thread; raises what `check` does."""
+    check(port)
     from prometheus_client import start_http_server
 
-    start_http_server(port, "127.0.0.1", figures.registry)
+    start_http_server(port, _HOST, figures.registry)

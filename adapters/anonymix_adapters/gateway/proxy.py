@@ -30,6 +30,7 @@ from anonymix_adapters.gateway.reading import Given, Received, Understood, check
 from anonymix_adapters.gateway.telemetry import step
 from anonymix_adapters.gateway.tokens import PREFIX
 from anonymix_adapters.interceptor import FaceMixer, KeyUse, MixerAround, ScopeRule
+from anonymix_keystore import Keystore
 from anonymix_plugin.values import CancelableFace
 
 if TYPE_CHECKING:
@@ -46,12 +47,23 @@ _drawn: ContextVar[tuple[list[CancelableFace], Rights] | None] = ContextVar("ano
 
 
 class _Watched(MixerAround):
-    """A mixer that notes which faces it drew in the request at hand, and draws none of other scopes than allowed."""
+    """A mixer that notes which faces it drew in the request at hand, and draws none of other scopes than allowed.
+
+    Args:
+        mixer: The mixer.
+        many: Whether callers name the scopes. Then one who may not enrol makes none.
+    """
+
+    def __init__(self, mixer: FaceMixer, *, many: bool) -> None:
+        super().__init__(mixer)
+        self._many = many
 
     def protect(self, image: Any, **how: Any) -> Any:
         noted = _drawn.get()
         if noted is not None:
             noted[1].check(how["scope"])
+            if self._many and how.get("subject") is None and not noted[1].enrol:
+                need_gallery_key(self.keystore, how["scope"])
         with step("mix"):
             face = super().protect(image, **how)
         if noted is not None:
@@ -67,6 +79,35 @@ def _noting(rights: Rights) -> Iterator[list[CancelableFace]]:
         yield drawn
     finally:
         _drawn.reset(token)
+
+
+def need_gallery_key(keystore: Any, scope: str) -> None:
+    """See that a scope has a gallery key, before a caller who may not enrol has one issued: a scope comes with it.
+
+    A key service looks at that itself, by the role of the gateway.
+
+    Raises:
+        KeystoreError: There is none.
+    """
+    if isinstance(keystore, Keystore):
+        keystore.gallery(scope, issue=False)
+
+
+def check_upstream(upstream: str, *, insecure_http: bool) -> None:
+    """See that photos and keys may be sent to an address.
+
+    Raises:
+        AdapterError: It is no http(s) URL, or plain http to another machine.
+    """
+    parts = urlsplit(upstream)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username:
+        raise AdapterError("the upstream is no http(s) URL", where="upstream", fix="e.g. http://host:8000")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not insecure_http:
+        raise AdapterError(
+            "plain http would send keys and faces in the clear",
+            where="upstream",
+            fix="use https, or --insecure-upstream inside a network that you trust",
+        )
 
 
 class UpstreamRefusedError(BackEndError):
@@ -158,15 +199,7 @@ class Proxy:
     ) -> None:
         import httpx2
 
-        parts = urlsplit(upstream)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username:
-            raise AdapterError("the upstream is no http(s) URL", where="upstream", fix="e.g. http://host:8000")
-        if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not insecure_http:
-            raise AdapterError(
-                "plain http would send keys and faces in the clear",
-                where="upstream",
-                fix="use https, or --insecure-upstream inside a network that you trust",
-            )
+        check_upstream(upstream, insecure_http=insecure_http)
         if callable(scope) and profile.front == "facepp":
             raise AdapterError(
                 "Face++ is shown a face before it is told the face set, so that the scope can't go by it",
@@ -185,7 +218,7 @@ class Proxy:
                 wanted = ", ".join((*known.headers, *known.query, *known.fields)) or "none"
                 raise AdapterError("the profile has no such credential", where=name, fix=f"it has {wanted}")
         self._collection = profile.collection or collection
-        self.interceptor = CloudInterceptor(_Watched(mixer), profile.name, keys=keys, scope=scope)
+        self.interceptor = CloudInterceptor(_Watched(mixer, many=callable(scope)), profile.name, keys=keys, scope=scope)
         self._fetcher = Fetcher(fetch or FetchPolicy())
         self._front = front_of(profile, self.interceptor, self._collection, self._fetcher)
         self._replies: Mapping[str, type[Reply]] = getattr(self._front, "replies", {})

@@ -105,8 +105,8 @@ def listen(listening: Listening) -> socket.socket:
         ) from None
 
 
-def serve(gateway: Gateway, listening: Listening, listener: socket.socket) -> None:
-    """Serve until SIGTERM or Ctrl-C; what was accepted by then is answered."""
+def serve(gateway: Gateway, listening: Listening, listener: socket.socket, *, tell: bool = False) -> None:
+    """Serve until SIGTERM or Ctrl-C; what was accepted by then is answered. With `tell`, it says where."""
     import uvicorn
 
     from anonymix_adapters.gateway.wire import Protocol
@@ -129,6 +129,10 @@ def serve(gateway: Gateway, listening: Listening, listener: socket.socket) -> No
         timeout_graceful_shutdown=listening.grace,
         h11_max_incomplete_event_size=32_768,
     )
+    if tell:
+        scheme = "http" if listening.certificate is None else "https"
+        sys.stderr.write(f"listening on {scheme}://{listening.host}:{listening.port}\n")
+        sys.stderr.flush()
     uvicorn.Server(config).run([listener])
 
 

@@ -35,7 +35,7 @@ _PATIENCE: Final = 30.0
 _ID: Final = re.compile(r"[\w.:@+-]{1,128}", re.ASCII)
 _PART_HEADERS: Final = {"Content-Disposition", "Content-Type", "Content-Length", "Anonymix-Subject"}
 
-Draw = Callable[[bytes, str | None, str, int | None], CancelableFace]
+Draw = Callable[[Token, bytes, str | None, str, int | None], CancelableFace]
 Allow = Callable[[Token, str], None]
 
 
@@ -200,7 +200,7 @@ class Streams:
             raise ProblemError("this token was revoked or has ended", status=401, code="unauthorised")
         self._allow(token, photo.scope)
         await workers.place(_PATIENCE)
-        return await workers.run(lambda: self._draw(photo.image, photo.subject, photo.scope, photo.version))
+        return await workers.run(lambda: self._draw(token, photo.image, photo.subject, photo.scope, photo.version))
 
 
 def _photo_of(line: bytes) -> Photo:
