@@ -158,9 +158,11 @@ class Roles:
             content = tomllib.loads(self.path.read_text(encoding="utf-8"))
             self._clients = _File.model_validate(content).clients
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"the file of roles can't be read ({type(error).__name__})", where=where) from None
+            what = f"the file of roles can't be read ({type(error).__name__})"
+            raise ConfigurationError(what, where=where, fix="write one as docs/key-service.md says") from None
         except tomllib.TOMLDecodeError as error:
-            raise ConfigurationError(f"the file of roles is no TOML: {error}", where=where) from None
+            what = f"the file of roles is no TOML: {error}"
+            raise ConfigurationError(what, where=where, fix="see docs/key-service.md") from None
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"])

@@ -63,7 +63,7 @@ class Ask(BaseModel):
     subject: str = ""
     scope: str = "default"
     version: int | None = None
-    reason: str = ""
+    reason: str = Field(default="", max_length=1_024)  # it stays in the audit trail
     grace: float | None = Field(default=None, ge=0, le=1e11, allow_inf_nan=False)
     adapter: str = ""
     collection: str = ""

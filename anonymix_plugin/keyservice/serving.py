@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
+import h11
 import uvicorn
 from prometheus_client import start_http_server
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,6 +21,9 @@ from anonymix_plugin.errors import ConfigurationError
 from anonymix_plugin.keyservice.pem import UnusableFileError, load_own, reading
 from anonymix_plugin.keyservice.roles import Peer
 from anonymix_plugin.keyservice.service import PEER, KeyService, log
+
+_IDLE_SECONDS: Final = 30
+_HEAD_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,11 @@ class Listening:
     clients: tuple[Path, ...]
     metrics_port: int = 0
     grace: int = 10
+
+    @property
+    def place(self) -> str:
+        """Address and port, in words."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def context(self) -> ssl.SSLContext:
         """TLS 1.3 alone, with clients' certificates, and no session that could be taken up again without one.
@@ -88,7 +99,38 @@ class _Renewing:
 
 
 class _Protocol(H11Protocol):
-    """Tells the application whose certificate was shown."""
+    """Tells the application whose certificate was shown; the head of a request has its time to arrive."""
+
+    _late: asyncio.TimerHandle | None = None
+    _begun = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take some bytes; from the first one of a head on, the rest has its time."""
+        if self.conn.their_state is h11.IDLE and not self._begun:
+            self._begun = True
+            self._wait(_HEAD_SECONDS)
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        """See `H11Protocol`."""
+        super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._wait(None)
+
+    def on_response_complete(self) -> None:
+        """See `H11Protocol`, which has a timer of its own for what comes next."""
+        self._begun = False
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `H11Protocol`."""
+        self._wait(None)
+        super().connection_lost(exc)
+
+    def _wait(self, seconds: float | None) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        self._late = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Read the certificate, once for the connection."""
@@ -99,6 +141,7 @@ class _Protocol(H11Protocol):
         except ValueError:
             peer = None
         self.app_state: dict[str, Any] = {**self.app_state, PEER: peer}
+        self._wait(_IDLE_SECONDS)
 
     def shutdown(self) -> None:
         """End; a connection on which nothing is asked is not kept waiting for its client's farewell."""
@@ -109,19 +152,19 @@ class _Protocol(H11Protocol):
 
 
 def serve(service: KeyService, listening: Listening) -> None:
-    """Serve until SIGTERM or Ctrl-C; what was accepted by then is answered."""
+    """Serve until SIGTERM or Ctrl-C; what was accepted by then is answered.
+
+    Raises:
+        ConfigurationError: An address or a port can't be listened at.
+    """
     renewing = _Renewing(listening)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-    if listening.metrics_port:
-        start_http_server(listening.metrics_port, "127.0.0.1", service.figures.registry)
     config = uvicorn.Config(
         service.app,
-        host=listening.host,
-        port=listening.port,
         http=_Protocol,
         ssl_context_factory=lambda _, __: renewing.context,
         access_log=False,
@@ -131,8 +174,36 @@ def serve(service: KeyService, listening: Listening) -> None:
         ws="none",
         lifespan="on",
         limit_concurrency=1024,
-        timeout_keep_alive=30,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=listening.grace,
         h11_max_incomplete_event_size=16_384,
     )
-    uvicorn.Server(config).run()
+    with ExitStack() as open_:
+        listeners = [open_.enter_context(one) for one in _listeners(listening)]
+        if listening.metrics_port:
+            try:
+                start_http_server(listening.metrics_port, "127.0.0.1", service.figures.registry)
+            except OSError as error:
+                raise _taken(error, f"--metrics-port {listening.metrics_port}") from None
+        sys.stderr.write(f"listening on https://{listening.place}\n")
+        sys.stderr.flush()
+        uvicorn.Server(config).run(listeners)
+
+
+def _listeners(listening: Listening) -> list[socket.socket]:
+    """A socket for each address of the host."""
+    made: list[socket.socket] = []
+    try:
+        asked = {"type": socket.SOCK_STREAM, "flags": socket.AI_PASSIVE}
+        for family, _, _, _, place in socket.getaddrinfo(listening.host, listening.port, **asked):  # type: ignore[arg-type]
+            made.append(socket.create_server((str(place[0]), listening.port), family=family, backlog=512))
+    except OSError as error:
+        for one in made:
+            one.close()
+        raise _taken(error, f"--listen {listening.place}") from None
+    return made
+
+
+def _taken(error: OSError, where: str) -> ConfigurationError:
+    what = f"it can't be listened at: {error.strerror or type(error).__name__}"
+    return ConfigurationError(what, where=where, fix="choose an address of this machine, and a port that is free")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -328,6 +329,33 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(rig: ServiceRig) -> None:
         assert b"408" in line.recv(4096).split(b"\r\n")[0]
 
 
+@pytest.mark.parametrize("pause", [0.3, 4.0], ids=["slowly", "never"])
+def test_a_head_that_does_not_arrive_is_not_waited_for(rig: ServiceRig, pause: float) -> None:
+    context = rig.ca.issue("gate-1", file="slow").context()
+    began = time.monotonic()
+    with (
+        socket.create_connection(("127.0.0.1", rig.port)) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as line,
+    ):
+        line.settimeout(pause)
+        line.sendall(b"POST /v1/current HTTP/1.1\r\n")
+        while time.monotonic() - began < 8:
+            try:
+                line.sendall(b"a: b\r\n")
+                if not line.recv(4096):
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+    assert time.monotonic() - began < 5
+
+
+def test_a_reason_that_would_fill_the_audit_trail_is_refused(rig: ServiceRig) -> None:
+    asked = json.dumps({"subject": "wordy", "scope": "staff", "reason": "x" * 2_000}).encode()
+    assert rig.raw("issue", asked)[0] == 422
+
+
 def test_more_requests_than_there_is_room_for_are_told_to_come_again(own: ServiceRig) -> None:
     own.options = ("--threads", "1", "--waiting", "0")
     own.start()
@@ -447,9 +475,18 @@ def test_a_service_that_is_set_up_wrongly_does_not_start(
         ("--certificate", str(own.roles_file), "no PEM file"),
         ("--listen", "everywhere", "HOST:PORT"),
         ("--roles", str(own.folder / "none.toml"), "can't be read"),
+        ("--listen", "192.0.2.1:8443", "can't be listened at"),
     ]:
         assert main([*own.command(), option, value]) == 2
-        assert said in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert said in told
+        assert "What to do" in told
+        assert "listening on" not in told
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for option, value in (("--listen", f"127.0.0.1:{port}"), ("--metrics-port", str(port))):
+            assert main([*own.command(), option, value]) == 2
+            assert f"{option} {value}: it can't be listened at" in capsys.readouterr().err
     own.roles_file.write_text('[clients.a]\nscopes = ["*"]\noperations = ["rotate"]\n')
     assert main(own.command()) == 2
     assert "needs read beside it" in capsys.readouterr().err

@@ -66,7 +66,6 @@ def serve(
     with open_keystore(keystore, passphrase_fd, cache_size=0) as store:
         unlock_references_without_asking(store)
         service = KeyService(store, known, threads=threads, waiting=waiting)
-        typer.echo(f"listening on https://{listen}", err=True)
         serve(service, listening)
 
 
