@@ -15,13 +15,16 @@ from anonymix_plugin.bulk._driver import (
 from anonymix_plugin.bulk._ledger import LEDGER, OUTCOMES, Ledger, ParquetLedger
 from anonymix_plugin.bulk._photos import PhotoStore, photo_store
 from anonymix_plugin.bulk._places import is_address
+from anonymix_plugin.bulk._sealed import BlockKeys
 from anonymix_plugin.bulk._table import count_rows, is_table, rows_at, rows_of_table
 from anonymix_plugin.bulk._values import Block, BulkError, Fault, Figures, Mixer, Result, Row, Summary
+from anonymix_plugin.bulk._worker import Worker
 
 __all__ = [
     "LEDGER",
     "OUTCOMES",
     "Block",
+    "BlockKeys",
     "BulkError",
     "Cluster",
     "Fault",
@@ -35,6 +38,7 @@ __all__ = [
     "Row",
     "Summary",
     "Work",
+    "Worker",
     "count_rows",
     "draw_in_bulk",
     "is_address",

@@ -86,6 +86,7 @@ class Actors(Pool[_Remote]):
 
     Args:
         count: As for `Pool`.
+        make: Makes a worker in its process.
         options: What their mixers are to be like.
         patience: As for `Pool`.
         ready: As for `Pool`.
@@ -99,6 +100,7 @@ class Actors(Pool[_Remote]):
     def __init__(
         self,
         count: int,
+        make: Callable[[MixerOptions], Worker],
         options: MixerOptions,
         patience: float,
         ready: Callable[[Mixer], None],
@@ -108,7 +110,7 @@ class Actors(Pool[_Remote]):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its maker of each job
         with naming_extras("ray"):
             import ray
-        self._ray, self._options, self._cluster = ray, options, cluster
+        self._ray, self._told, self._cluster = ray, (make, options), cluster
         self._mine = not ray.is_initialized()
         if self._mine:
             self._connect()
@@ -175,7 +177,7 @@ class Actors(Pool[_Remote]):
         while not self._head_is_there():
             time.sleep(_LOOKS)
         shape: dict[str, Any] = {"num_cpus": self._cluster.cpus, "num_gpus": self._cluster.gpus, "max_restarts": 0}
-        actor = self._ray.remote(Actor).options(**shape).remote(Worker, self._options)
+        actor = self._ray.remote(Actor).options(**shape).remote(*self._told)
         return _Remote(actor, actor.ready.remote())
 
     def _send(self, hand: _Remote, format_: ImageFormat, sealed: bytes) -> None:

@@ -18,6 +18,7 @@ from anonymix_plugin.bulk._pool import Died, Hand, Pool, Said, Task
 from anonymix_plugin.bulk._references import References
 from anonymix_plugin.bulk._spawned import Processes
 from anonymix_plugin.bulk._values import Block, BulkError, Fault, Figures, Mixer, Result, Row, Summary, blocks_of
+from anonymix_plugin.bulk._worker import Worker
 from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.first_keys import TakesBack
 from anonymix_plugin.images import ImageFormat
@@ -73,6 +74,7 @@ class Work:
         limit: Hand out no further block once as many rows were begun in this run.
         patience: Seconds for one photo; a worker that is silent for longer is replaced.
         cluster: A Ray cluster that the workers run on; None: they are processes of this machine.
+        make: Makes a worker, in its process, where that is to be another than `Worker`; it can be pickled.
     """
 
     workers: int = 1
@@ -82,6 +84,7 @@ class Work:
     limit: int | None = None
     patience: float = PATIENCE
     cluster: Cluster | None = None
+    make: Callable[[MixerOptions], Worker] | None = None
 
 
 def protect_in_bulk(
@@ -258,7 +261,7 @@ class _Job:
                         progress(Progress(self._done, self._failed, tuple(self._workers.processes)))
 
     def _workers_started(self) -> Pool[Any]:
-        asked = (self._work.workers, self._how, self._work.patience, self._agree)
+        asked = (self._work.workers, self._work.make or Worker, self._how, self._work.patience, self._agree)
         return Processes(*asked) if self._work.cluster is None else Actors(*asked, self._work.cluster)
 
     @property

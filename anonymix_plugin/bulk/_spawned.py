@@ -14,7 +14,7 @@ from typing import Final
 
 from anonymix_plugin.bulk._pool import Hand, Message, Pool
 from anonymix_plugin.bulk._values import Mixer
-from anonymix_plugin.bulk._worker import get, put, work
+from anonymix_plugin.bulk._worker import Worker, get, put, work
 from anonymix_plugin.images import ImageFormat
 from anonymix_plugin.options import MixerOptions
 
@@ -32,18 +32,26 @@ class Processes(Pool[_Spawned]):
 
     Args:
         count: As for `Pool`.
+        make: Makes a worker in its process.
         options: What their mixers are to be like.
         patience: As for `Pool`.
         ready: As for `Pool`.
     """
 
-    def __init__(self, count: int, options: MixerOptions, patience: float, ready: Callable[[Mixer], None]) -> None:
+    def __init__(
+        self,
+        count: int,
+        make: Callable[[MixerOptions], Worker],
+        options: MixerOptions,
+        patience: float,
+        ready: Callable[[Mixer], None],
+    ) -> None:
         super().__init__(count, patience, ready)
-        self._options, self._spawn = options, multiprocessing.get_context("spawn")
+        self._told, self._spawn = (make, options), multiprocessing.get_context("spawn")
 
     def _start(self) -> _Spawned:
         mine, theirs = self._spawn.Pipe()
-        process = self._spawn.Process(target=work, args=(theirs, self._options), daemon=True)
+        process = self._spawn.Process(target=work, args=(theirs, *self._told), daemon=True)
         with _without_interrupts():
             process.start()
         theirs.close()  # or its end would never be seen

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby
 from multiprocessing.connection import Connection
@@ -126,7 +126,7 @@ def _told(outcome: Outcome, format_: ImageFormat) -> tuple[dict[str, Any], bytes
     return told, image
 
 
-def work(connection: Connection, options: MixerOptions) -> None:
+def work(connection: Connection, make: Callable[[MixerOptions], Worker], options: MixerOptions) -> None:
     """The life of a worker's process; it ends when the driver does.
 
     What nobody foresaw ends the process without a word: a traceback could quote a photo.
@@ -134,15 +134,15 @@ def work(connection: Connection, options: MixerOptions) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends its workers
     try:
         with suppress(EOFError, ConnectionError):
-            _serve(connection, options)
+            _serve(connection, make, options)
     except Exception:  # noqa: BLE001 - the driver sees that the process is gone, and takes another
         os._exit(SOMETHING_BROKE)
     os._exit(0)  # without waiting for threads that still read photos for a driver who is gone
 
 
-def _serve(connection: Connection, options: MixerOptions) -> None:
+def _serve(connection: Connection, make: Callable[[MixerOptions], Worker], options: MixerOptions) -> None:
     try:
-        worker = Worker(options)
+        worker = make(options)
     except (AnonymixError, KeystoreError) as error:
         put(connection, {"fault": vars(Fault.of(error)), "exit_code": getattr(error, "exit_code", 1)})
         return

@@ -8,8 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,15 @@ import numpy as np
 from anonymix_keystore import KeyFileUnlock, Keystore, SubjectKey
 from anonymix_plugin.bulk import (
     LEDGER,
+    BlockKeys,
     Cluster,
     Ledger,
     Progress,
     Row,
     Summary,
     Work,
-    _actors,
-    _spawned,
     protect_in_bulk,
 )
-from anonymix_plugin.bulk._sealed import BlockKeys
-from anonymix_plugin.bulk._worker import get, put
 from anonymix_plugin.images import encode_cancelable
 from anonymix_plugin.options import MixerOptions
 from anonymix_plugin.values import CancelableFace
@@ -74,16 +69,6 @@ class StubWorker:
                 told["reference"] = made.hex()
             yield {"place": place, **told}, face_of(key, content + (reference or b""))
         self.keys.forget()
-
-
-def work(connection: Connection, options: MixerOptions) -> None:
-    worker = StubWorker(options)
-    with suppress(EOFError, OSError):  # the driver was killed
-        put(connection, {**worker.ready, "pid": os.getpid()}, worker.keys.public)
-        while True:
-            task, sealed = get(connection)
-            for told, face in worker.results(task["format"], sealed):
-                put(connection, told, face)
 
 
 def photos_in(folder: Path) -> Path:
@@ -156,5 +141,7 @@ def _tell(progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    _spawned.work, _actors.Worker = work, StubWorker  # type: ignore[assignment, misc]
-    drive(*map(Path, sys.argv[1:4]), progress=_tell, cluster=Cluster() if sys.argv[4:] else None)
+    from bulk_stub import StubWorker as Importable
+
+    cluster = Cluster() if sys.argv[4:] else None
+    drive(*map(Path, sys.argv[1:4]), progress=_tell, cluster=cluster, make=Importable)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from anonymix_adapters import Answer, Interceptor
 from anonymix_adapters.bulk_renewal import BulkRenewal, Counts
 from anonymix_adapters.drawn import DrawnFaces
 from anonymix_keystore import Keystore
-from anonymix_plugin.bulk import Work, _spawned, photo_store
+from anonymix_plugin.bulk import Work, photo_store
 from anonymix_plugin.images import PhotoSource
 from anonymix_plugin.options import MixerOptions
 from anonymix_plugin.values import CancelableFace
@@ -95,5 +95,4 @@ def _tell(counts: Counts) -> None:
 
 
 if __name__ == "__main__":
-    _spawned.work = bulk_stub.work
-    drive(Path(sys.argv[1]), Path(sys.argv[2]), Work(workers=2, block=4))
+    drive(Path(sys.argv[1]), Path(sys.argv[2]), Work(workers=2, block=4, make=bulk_stub.StubWorker))  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anonymix_plugin.bulk._spawned.work", bulk_stub.work)
+    monkeypatch.setattr("anonymix_plugin.bulk._driver.Worker", bulk_stub.StubWorker)
 
 
 def is_alive(process: int) -> bool:

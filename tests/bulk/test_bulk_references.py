@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> Path:
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that are forked, as they start in no time and need none of what must not be forked."""
     forked = multiprocessing.get_context("fork")
-    monkeypatch.setattr("anonymix_plugin.bulk._spawned.work", bulk_stub.work)
+    monkeypatch.setattr("anonymix_plugin.bulk._driver.Worker", bulk_stub.StubWorker)
     monkeypatch.setattr("anonymix_plugin.bulk._spawned.multiprocessing", SimpleNamespace(get_context=lambda _: forked))
 
 

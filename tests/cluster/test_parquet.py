@@ -37,7 +37,7 @@ from anonymix_plugin.options import MixerOptions  # noqa: E402
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("anonymix_plugin.bulk._spawned.work", bulk_stub.work)
+    monkeypatch.setattr("anonymix_plugin.bulk._driver.Worker", bulk_stub.StubWorker)
     path = tmp_path / "keys.db"
     with Keystore.create(path, KeyFileUnlock.generate(path.with_suffix(".key"))) as made:
         made.issue_many(["alice", "bob"])

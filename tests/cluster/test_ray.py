@@ -48,8 +48,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anonymix_plugin.bulk._spawned.work", bulk_stub.work)
-    monkeypatch.setattr("anonymix_plugin.bulk._actors.Worker", bulk_stub.StubWorker)
+    monkeypatch.setattr("anonymix_plugin.bulk._driver.Worker", bulk_stub.StubWorker)
 
 
 def added(machines: Any, **options: Any) -> Any:
