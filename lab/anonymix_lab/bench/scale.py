@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,15 +188,11 @@ def simulate(
         limit: Begin no further block once as many rows were begun in this run.
     """
     nobody = Result(fault=Fault("simulated", "no network draws in a simulated run"))
-    path = folder / "scale.db"
-    unlock = KeyFileUnlock(folder / "scale.key") if path.exists() else KeyFileUnlock.generate(folder / "scale.key")
     waited, drawn, begun, done = 0.0, 0.0, 0, 0
     with (
-        Keystore.open(path, unlock) if path.exists() else Keystore.create(path, unlock) as store,
+        opened(folder, items) as store,
         Ledger(folder / "ledger", {"items": items, "block": block}) as ledger,
     ):
-        if next(store.subjects(), None) is None:
-            store.issue_many(_subject(number) for number in range(items))
         free, drawing = list(range(workers)), list[tuple[float, int, int, Block]]()
         blocks = _blocks(items, block)
         began, used = time.perf_counter(), time.process_time()
@@ -237,14 +234,32 @@ def simulate(
     )
 
 
-def _subject(number: int) -> str:
+@contextmanager
+def opened(folder: Path, items: int) -> Iterator[Keystore]:
+    """The keystore of a simulated run, which is made with as many subjects where it is not there."""
+    path, key = folder / "scale.db", folder / "scale.key"
+    there = path.exists()
+    unlock = KeyFileUnlock(key) if there else KeyFileUnlock.generate(key)
+    with Keystore.open(path, unlock) if there else Keystore.create(path, unlock) as store:
+        if next(store.subjects(), None) is None:
+            store.issue_many(map(subject_name, range(items)))
+        yield store
+
+
+def subject_name(number: int) -> str:
+    """The subject of a row."""
     return f"subject-{number}"
+
+
+def block_of(first: int, items: int, size: int) -> list[Row]:
+    """The rows of a block that begins with a certain one."""
+    numbers = range(first, min(first + size, items))
+    return [Row(f"{n}.jpg", subject_name(n), "default", Path(f"{n}.png")) for n in numbers]
 
 
 def _blocks(items: int, size: int) -> Iterator[Block]:
     for number, first in enumerate(range(0, items, size)):
-        numbers = range(first, min(first + size, items))
-        yield Block(number, first, [Row(f"{n}.jpg", _subject(n), "default", Path(f"{n}.png")) for n in numbers])
+        yield Block(number, first, block_of(first, items, size))
 
 
 def _look_up(store: Keystore, block: Block) -> None:

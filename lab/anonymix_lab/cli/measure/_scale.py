@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,14 @@ import typer
 
 from anonymix_lab.cli._common import JsonFile, write_json
 from anonymix_lab.cli.measure._app import app
+
+
+class Through(StrEnum):
+    """What a simulated run goes through."""
+
+    VIRTUAL = "virtual"
+    WORKERS = "workers"
+    RENEWAL = "renewal"
 
 
 @app.command()
@@ -27,6 +37,17 @@ def scale(
     simulate: Annotated[int, typer.Option(help="Rows of a simulated run; 0 for none.", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="Workers of the simulated run.", min=1)] = 64,
     worker_rate: Annotated[float, typer.Option(help="Rows a second of each of them.", min=0.001)] = 14.5,
+    through: Annotated[
+        Through,
+        typer.Option(
+            help="virtual: the driver's part is done, and workers draw in virtual time. workers: bulk protect, whose "
+            "workers sleep. renewal: bulk renew of so many people, in front of a back "
+            "end that answers at once."
+        ),
+    ] = Through.VIRTUAL,
+    ray: Annotated[
+        str | None, typer.Option(metavar="local|ADDRESS", help="Workers that sleep do so on Ray.", show_default=False)
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Leave the simulated run after so many rows.", min=1)] = None,
     folder: Annotated[
         Path | None,
@@ -42,6 +63,8 @@ def scale(
     """Compute what millions of faces cost, from measured figures, and run the planner in virtual time."""
     from anonymix_lab.bench.scale import LIMITS, Measured, plan
     from anonymix_lab.bench.scale import simulate as simulated
+    from anonymix_lab.bench.sleeping import protect_asleep, renewal_asleep
+    from anonymix_plugin.bulk import Cluster, Work
 
     measured = Measured(
         cpu_rate, gpu_rate, reading_rate, face_bytes, original_bytes, key_bytes, rotation_rate, driver_rate
@@ -75,8 +98,15 @@ def scale(
     content = {"measured": dataclasses.asdict(measured), "plans": [dataclasses.asdict(each) for each in plans]}
     if simulate:
         with tempfile.TemporaryDirectory() as temporary:
-            run = simulated(folder or Path(temporary), simulate, workers=workers, rate=worker_rate, limit=limit)
-        typer.echo(f"\nSimulated run of {simulate:,} rows, {workers} workers at {worker_rate:g} rows a second:")
+            place = folder or Path(temporary)
+            if through is Through.VIRTUAL:
+                run = simulated(place, simulate, workers=workers, rate=worker_rate, limit=limit)
+            else:
+                asleep = protect_asleep if through is Through.WORKERS else renewal_asleep
+                cluster = None if ray is None else Cluster(ray, cpus=(os.cpu_count() or 1) / workers)
+                run = asleep(place, simulate, Work(workers, limit=limit, cluster=cluster), worker_rate)
+        where = f"{through.value}{'' if ray is None else ', on Ray'}"
+        typer.echo(f"\nSimulated run of {simulate:,} rows, {workers} workers at {worker_rate:g} a second ({where}):")
         for name, value in dataclasses.asdict(run).items():
             typer.echo(f"{name:20} {_figure(value):>14}")
         content["simulated"] = dataclasses.asdict(run)
