@@ -49,7 +49,7 @@ def test_a_simulated_run_is_left_and_gone_on_with_and_loses_no_row(tmp_path: Pat
     assert (rest.items, rest.done) == (136, 200)
     assert rest.seconds > 136 / 4  # as long as four workers draw, though nobody waited for it
     with Ledger(tmp_path / "ledger", {"items": 200, "block": 16}) as ledger:
-        assert ledger.summary(finished=True).failed == 200
+        assert ledger.summary(finished=False).failed == 200
     with Keystore.open(tmp_path / "scale.db", KeyFileUnlock(tmp_path / "scale.key")) as store:
         assert sum(1 for _ in store.subjects()) == 200
 
@@ -75,3 +75,17 @@ def test_the_command_prints_a_table_its_sources_and_the_run(tmp_path: Path, caps
     content = json.loads(out.read_text())
     assert content["plans"][0]["cpu_days"] == pytest.approx(1.157, abs=0.001)
     assert content["simulated"]["done"] == 64
+
+
+@pytest.mark.parametrize("through", ["workers", "renewal"])
+def test_the_command_runs_the_real_driver_with_workers_that_sleep(through: str, tmp_path: Path) -> None:
+    out = tmp_path / "scale.json"
+    command = ["measure", "scale", "--simulate", "96", "--workers", "1", "--worker-rate", "400", "--through", through]
+    assert main([*command, "--folder", str(tmp_path), "-o", str(out)]) == 0
+    run = json.loads(out.read_text())["simulated"]
+    assert run["done"] == 96
+    assert 0 < run["rows_per_s"] <= 440
+    assert run["driver_cpu_s"] <= run["seconds"]
+    with Keystore.open(tmp_path / "scale.db", KeyFileUnlock(tmp_path / "scale.key")) as store:
+        assert list(store.due(fingerprint="f" * 32)) == []
+        assert len(list(store.enrolments())) == (96 if through == "renewal" else 0)
