@@ -61,12 +61,14 @@ def assemble(options: MixerOptions) -> Parts:
     policy = options.policy or MixingPolicy()
     refining = options.method == "refine"
     own_code = refining and options.refinement in {"paper", "paper-code"}
+    if options.at_once < 1:
+        raise UsageError(f"{options.at_once} faces can't be drawn at once", where="at_once", fix="give 1 or more")
     weights = load_mixer_weights(options.mixer_weights) if options.mixer_weights else load_mixer_weights()
     # Compiling is most of what opening takes, and the compilers leave the interpreter alone.
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="anonymix-load") as pool:
-        drawing = pool.submit(_generator, options.generator, options.engine, options.threads)
-        seeing = [pool.submit(_measuring, name) for name in _RECOGNISERS]
-        finder = load_detector(options.detector, options.faces)
+        drawing = pool.submit(_generator, options.generator, options.engine, options.threads, options.at_once)
+        seeing = [pool.submit(_measuring, name, options.at_once) for name in _RECOGNISERS]
+        finder = load_detector(options.detector, options.faces, options.at_once)
         encoder = (
             _encoder(options.encoder_weights) if own_code or policy.attributes is not AttributePolicy.NONE else None
         )
@@ -132,11 +134,13 @@ def _encoder(path: Path | None) -> Encoder:
     return load_encoder() if path is None else load_own_encoder(path)
 
 
-def _generator(chosen: Path | Literal["small"] | None, engine: Engine, threads: int) -> Generator:
+def _generator(chosen: Path | Literal["small"] | None, engine: Engine, threads: int, at_once: int = 1) -> Generator:
     if chosen is None:
-        return load_generator(engine, threads=threads)
+        return load_generator(engine, threads=threads, at_once=at_once)
     if str(chosen) == "small":  # from the command line it comes as a path
-        return load_generator(engine, threads=threads, name="small")
+        return load_generator(engine, threads=threads, at_once=at_once, name="small")
+    if at_once > 1:
+        raise UsageError("a generator of your own draws one face at a time", where="at_once", fix="leave it at 1")
     from anonymix_plugin.generator.stylegan2_engines import load_own_generator
 
     return load_own_generator(Path(chosen), engine, threads=threads)
@@ -210,17 +214,17 @@ def _refine_method(
     return SwapMethod(reference, swap, refiner, inversion, attributes, progress)
 
 
-def _measuring(name: str) -> MeasuringRecogniser:
-    recogniser = load_recogniser(name, threads=_RECOGNISER_THREADS)
+def _measuring(name: str, at_once: int) -> MeasuringRecogniser:
+    recogniser = load_recogniser(name, threads=_RECOGNISER_THREADS if at_once == 1 else 1, at_once=at_once)
     if not isinstance(recogniser, MeasuringRecogniser):
         raise ModelError("this recogniser does not measure how well it sees a face", where=name)
     return recogniser
 
 
-def load_detector(name: DetectorName, faces: FacePolicy = "largest") -> Detector:
+def load_detector(name: DetectorName, faces: FacePolicy = "largest", at_once: int = 1) -> Detector:
     """Load a detector that searches as thoroughly as the policy for several faces needs."""
     # Whether a photo shows one person, or whom it shows, is answered only by whoever has looked everywhere.
     thorough = faces in {"all", "error"}
     if name == "yunet":
-        return YuNet(load_checked("yunet"), thorough=thorough)
+        return YuNet(load_checked("yunet"), thorough=thorough, at_once=at_once)
     return Scrfd(load_checked("scrfd-500m"), thorough=thorough)

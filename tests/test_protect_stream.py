@@ -8,6 +8,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,29 @@ def test_a_stream_makes_the_bytes_that_single_calls_make(mixer: Anonymixer, lond
             alone.engine,
             alone.fingerprint,
         )
+
+
+def test_faces_drawn_at_once_are_the_same_and_stay_in_order(mixer: Anonymixer, london: list[Path]) -> None:
+    requests = [PhotoRequest(photo, subject) for photo in london[:2] for subject in ("alice", "bob")][:3]
+    with Anonymixer(mixer.keystore, at_once=2) as wide:
+        made: Any = wide.generator
+        outcomes = list(wide.protect_stream(requests))
+        with ThreadPoolExecutor(2) as callers:
+            again = list(callers.map(lambda each: wide.protect(each.image, subject=each.subject), requests))
+        (pool,) = made._requests.values()
+    for request, outcome, called in zip(requests, outcomes, again, strict=True):
+        (face,) = outcome.faces
+        alone = mixer.protect(request.image, subject=request.subject)
+        assert face.pixels.tobytes() == alone.pixels.tobytes() == called.pixels.tobytes()
+        assert face.fingerprint == alone.fingerprint
+    assert pool._idle.qsize() == 2  # so many were in use together
+    with pool.lent() as request:
+        assert request.get_compiled_model().get_property("NUM_STREAMS") == 2
+
+
+def test_no_face_at_once_is_refused(mixer: Anonymixer) -> None:
+    with pytest.raises(UsageError, match="at once"):
+        Anonymixer(mixer.keystore, at_once=0)
 
 
 def test_what_fails_fails_alone_and_in_its_place(mixer: Anonymixer, london: list[Path], tmp_path: Path) -> None:

@@ -151,6 +151,9 @@ GeneratorOption = Annotated[
         show_default=False,
     ),
 ]
+AtOnceOption = Annotated[
+    int, typer.Option("--at-once", metavar="N", min=1, help="Faces drawn at the same time; one for each core is most.")
+]
 MixerWeightsOption = Annotated[
     Path | None,
     typer.Option(
@@ -263,6 +266,7 @@ class MixerChoice:
     detector: DetectorName = DetectorName.YUNET
     engine: EngineName = EngineName.AUTO
     generator: Path | None = None
+    at_once: int = 1
     mixer_weights: Path | None = None
     encoder_weights: Path | None = None
 
@@ -310,6 +314,7 @@ _MIXER_OPTIONS: Final = {
     "detector": DetectorOption,
     "engine": EngineOption,
     "generator": GeneratorOption,
+    "at_once": AtOnceOption,
     "mixer_weights": MixerWeightsOption,
     "encoder_weights": EncoderWeightsOption,
 }

@@ -37,6 +37,7 @@ class YuNet(Search):
         score_threshold: Least confidence, 0..1.
         thorough: Look at all `sizes`, and at a photo larger than these from close by, and join what is seen:
             several times slower, and finds faces from 1/128 of the photo's longer side on.
+        at_once: Pictures that OpenVINO looks at at the same time, each on a thread; others wait.
         engine: What runs it; "auto" takes OpenVINO, and OpenCV where that can't. Landmarks of the two differ by
             rounding.
 
@@ -54,13 +55,14 @@ class YuNet(Search):
         padded_sizes: Sequence[int] = (320, 640),
         score_threshold: float = 0.6,
         thorough: bool = False,
+        at_once: int = 1,
         engine: DetectorEngine = "auto",
     ) -> None:
         super().__init__(sizes=sizes, padded_sizes=padded_sizes, score_threshold=score_threshold, thorough=thorough)
         self._where = "yunet" if isinstance(model, bytes) else str(model)
         content = read_model(model, "YuNet")
         try:
-            self._network = _network(content, score_threshold, engine)
+            self._network = _network(content, score_threshold, at_once, engine)
         except (cv2.error, RuntimeError) as error:
             raise DamagedModelError("the weights of YuNet can't be loaded", where=self._where) from error
 
@@ -84,11 +86,11 @@ class _Network(Protocol):
         ...
 
 
-def _network(content: bytes, threshold: float, engine: DetectorEngine) -> _Network:
+def _network(content: bytes, threshold: float, at_once: int, engine: DetectorEngine) -> _Network:
     if engine == "opencv":
         return _OpenCv(content, threshold)
     try:
-        return _OpenVino(content, threshold)
+        return _OpenVino(content, threshold, at_once)
     except (ImportError, RuntimeError):
         if engine == "openvino":
             raise
@@ -98,7 +100,7 @@ def _network(content: bytes, threshold: float, engine: DetectorEngine) -> _Netwo
 class _OpenVino:
     """One graph for pictures of any size; what a size needs is prepared when it first comes."""
 
-    def __init__(self, content: bytes, threshold: float) -> None:
+    def __init__(self, content: bytes, threshold: float, at_once: int) -> None:
         import openvino
         from openvino.preprocess import PrePostProcessor
 
@@ -107,7 +109,7 @@ class _OpenVino:
         steps = PrePostProcessor(network)
         steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
         steps.input().model().set_layout(openvino.Layout("NCHW"))
-        self._compiled = compiled(steps.build())
+        self._compiled = compiled(steps.build(), at_once=at_once)
         self._threshold = threshold
         self._requests: Pool[Any] = Pool(self._compiled.create_infer_request)  # each has buffers of its own
 

@@ -34,7 +34,9 @@ def load_reference_generator() -> MobileStyleGan:
     return MobileStyleGan(_published())
 
 
-def load_generator(engine: Engine = "auto", *, threads: int = 0, name: GeneratorName = "mobilestylegan") -> Generator:
+def load_generator(
+    engine: Engine = "auto", *, threads: int = 0, at_once: int = 1, name: GeneratorName = "mobilestylegan"
+) -> Generator:
     """Load a generator on one of its engines.
 
     Args:
@@ -43,7 +45,8 @@ def load_generator(engine: Engine = "auto", *, threads: int = 0, name: Generator
             bfloat16, and draws the large generator alone. "auto" takes OpenVINO, and the reference where OpenVINO
             can't be had on this machine. It never takes a GPU by itself: what a face's bytes are must not
             depend on whether a driver is there.
-        threads: CPU threads of the OpenVINO engine, 0 for its own choice.
+        threads: CPU threads of the OpenVINO engine for one face, 0 for its own choice.
+        at_once: How many faces the OpenVINO engine draws at the same time.
         name: Which one.
 
     Raises:
@@ -60,10 +63,10 @@ def load_generator(engine: Engine = "auto", *, threads: int = 0, name: Generator
 
         return TorchGenerator(_reference(published, small), "cuda")
     if engine == "openvino-bf16":
-        return _bfloat(published, small, threads)
+        return _bfloat(published, small, threads, at_once)
     if engine not in {"auto", "openvino"}:
         raise UsageError(f"there is no engine {engine!r}", where="engine", fix="take auto, openvino or torch")
-    made = OpenVinoGenerator(published, threads=threads, small=small, again=_published)
+    made = OpenVinoGenerator(published, threads=threads, at_once=at_once, small=small, again=_published)
     try:
         made.prepare()
     except (ImportError, RuntimeError) as error:
@@ -75,12 +78,12 @@ def load_generator(engine: Engine = "auto", *, threads: int = 0, name: Generator
     return made
 
 
-def _bfloat(published: PublishedWeights, small: SmallWeights | None, threads: int) -> Generator:
+def _bfloat(published: PublishedWeights, small: SmallWeights | None, threads: int, at_once: int) -> Generator:
     from anonymix_plugin.generator.openvino_bfloat import NAME, BfloatGenerator
 
     if small is not None:
         raise UsageError(f"{NAME} draws the large generator alone", where="engine", fix="use the engine auto")
-    made = BfloatGenerator(published, threads=threads, again=_published)
+    made = BfloatGenerator(published, threads=threads, at_once=at_once, again=_published)
     try:
         made.prepare()
     except (ImportError, RuntimeError) as error:

@@ -7,6 +7,7 @@ sets the precision of a graph as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -39,7 +40,7 @@ class BfloatGenerator(OpenVinoGenerator):
 
     engine: str = NAME
 
-    def _compile(self, synthesis: SynthesisWeights, size: int) -> Any:
+    def _compile(self, synthesis: SynthesisWeights, size: int) -> Callable[[], Any]:
         import openvino
         from openvino import opset13
 
@@ -49,16 +50,21 @@ class BfloatGenerator(OpenVinoGenerator):
         outputs = first.outputs()
         picture = last.picture()
         model = openvino.Model(outputs, first.inputs, "first")
-        before = compiled(model, threads=self._threads).create_infer_request()
+        exact = compiled(model, threads=self._threads, at_once=self.batch)
         model = openvino.Model([picture], [*last.given, *last.inputs[1:]], "last")  # all but the code
-        after = compiled(model, threads=self._threads, precision="bf16").create_infer_request()
-        for index, values in enumerate(first.fixed, 1):
-            before.set_input_tensor(index, openvino.Tensor(values))
-        for index in range(len(outputs)):
-            after.set_input_tensor(index, before.get_output_tensor(index))
-        for index, values in enumerate(last.fixed, len(outputs)):
-            after.set_input_tensor(index, openvino.Tensor(values))
-        return _Both(before, after)
+        rounded = compiled(model, threads=self._threads, at_once=self.batch, precision="bf16")
+
+        def request() -> _Both:
+            before, after = exact.create_infer_request(), rounded.create_infer_request()
+            for index, values in enumerate(first.fixed, 1):
+                before.set_input_tensor(index, openvino.Tensor(values))
+            for index in range(len(outputs)):
+                after.set_input_tensor(index, before.get_output_tensor(index))
+            for index, values in enumerate(last.fixed, len(outputs)):
+                after.set_input_tensor(index, openvino.Tensor(values))
+            return _Both(before, after)
+
+        return request
 
 
 class _Both:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from anonymix_plugin.generator.published_weights import (
 from anonymix_plugin.generator.small_graph import small_graph
 from anonymix_plugin.generator.small_weights import SmallWeights
 from anonymix_plugin.inference import compiled
+from anonymix_plugin.pool import Pool
 from anonymix_plugin.values import Floats
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class OpenVinoGenerator:
     Args:
         weights: The published weights.
         threads: CPU threads for one picture; 0 lets OpenVINO decide.
+        at_once: How many pictures are drawn at the same time; each takes memory of its own.
         precision: "f32"; others are for measuring only.
         small: The small generator's learned weights; the large generator without.
         again: Reads the weights another time. With it those of the layers are let go of once they are compiled (37 MB),
@@ -55,6 +58,7 @@ class OpenVinoGenerator:
         weights: PublishedWeights,
         *,
         threads: int = 0,
+        at_once: int = 1,
         precision: str = "f32",
         small: SmallWeights | None = None,
         again: Callable[[], PublishedWeights] | None = None,
@@ -65,7 +69,8 @@ class OpenVinoGenerator:
         self._again, self._small, self._strips = again, small, strips
         self._threads, self._precision = threads, precision
         self._lock = threading.Lock()
-        self._requests: dict[int, Any] = {}
+        self._requests: dict[int, Pool[Any]] = {}
+        self.batch: int = at_once
         self.name: str = NAME if small is None else small_weights.NAME
         self.z_dim: int = Z_DIM
         self.w_dim: int = W_DIM
@@ -79,8 +84,8 @@ class OpenVinoGenerator:
 
     def prepare(self, size: int | None = None) -> None:
         """Compile the graph of a size now; without one, of the usual one."""
-        with self._lock:
-            self._request(min(512, max(self.sizes)) if size is None else size)
+        with self._pool(min(512, max(self.sizes)) if size is None else size).lent():
+            pass
 
     def map_arrays(self, z: Floats) -> Floats:
         """See `protocol.ArrayGenerator.map_arrays`."""
@@ -90,11 +95,19 @@ class OpenVinoGenerator:
         """See `protocol.ArrayGenerator.draw`."""
         check_codes(w_plus, LAYERS.total, W_DIM, size, self.sizes)
         pictures = np.empty((len(w_plus), 3, size, size), np.float32)
-        for picture, code in zip(pictures, w_plus, strict=True):
-            with self._lock:  # for each face: nobody waits for all faces of a large group
-                request = self._request(size)
-                request.infer({0: np.ascontiguousarray(code[None], np.float32)})
-                picture[:] = request.get_output_tensor(0).data[0]
+        pool = self._pool(size)
+
+        def draw(number: int) -> None:
+            with pool.lent() as request:  # for each face: nobody waits for all faces of a large group
+                request.infer({0: np.ascontiguousarray(w_plus[number, None], np.float32)})
+                pictures[number] = request.get_output_tensor(0).data[0]
+
+        if min(len(w_plus), self.batch) < 2:
+            for number in range(len(w_plus)):
+                draw(number)
+        else:
+            with ThreadPoolExecutor(self.batch, thread_name_prefix="anonymix-draw") as threads:
+                list(threads.map(draw, range(len(w_plus))))
         return pictures
 
     def map(self, z: torch.Tensor) -> torch.Tensor:
@@ -109,8 +122,10 @@ class OpenVinoGenerator:
 
         return torch.from_numpy(self.draw(w_plus.detach().numpy(), size))
 
-    def _request(self, size: int) -> Any:
-        if size not in self._requests:
+    def _pool(self, size: int) -> Pool[Any]:
+        with self._lock:
+            if size in self._requests:
+                return self._requests[size]
             synthesis = self._synthesis
             if synthesis is None:
                 assert self._again is not None  # noqa: S101 - nothing is let go of without it
@@ -118,19 +133,25 @@ class OpenVinoGenerator:
                 if read.sha256 != self._hash:
                     raise DamagedModelError("the weights changed since they were first read", fix="start again")
                 synthesis = read.synthesis
-            self._requests[size] = self._compile(synthesis, size)
+            self._requests[size] = Pool(self._compile(synthesis, size), self.batch)
             if self._again is not None:
                 self._synthesis = None
-        return self._requests[size]
+            return self._requests[size]
 
-    def _compile(self, synthesis: SynthesisWeights, size: int) -> Any:
+    def _compile(self, synthesis: SynthesisWeights, size: int) -> Callable[[], Any]:
+        """What makes requests; each has memory of its own, and runs one picture at a time."""
         import openvino
 
         if self._small is None:
             graph = synthesis_graph(synthesis, size, self._strips)
         else:
             graph = small_graph(synthesis, self._small, size)
-        request = compiled(graph.model, threads=self._threads, precision=self._precision).create_infer_request()
-        for index, values in enumerate(graph.fixed, 1):
-            request.set_input_tensor(index, openvino.Tensor(values))
+        network = compiled(graph.model, threads=self._threads, at_once=self.batch, precision=self._precision)
+
+        def request() -> Any:
+            made = network.create_infer_request()
+            for index, values in enumerate(graph.fixed, 1):
+                made.set_input_tensor(index, openvino.Tensor(values))
+            return made
+
         return request

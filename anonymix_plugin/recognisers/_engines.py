@@ -38,19 +38,20 @@ class OpenVinoNetwork:
         size: Side of a crop in pixels.
         threads: Threads for one crop. A second one makes it 1.6 x as fast where a core is idle; whoever runs
             several networks at a time leaves it at one.
+        at_once: Crops that are run at the same time; others wait.
 
     Raises:
         ImportError: OpenVINO is not installed.
         RuntimeError: It can't run this file here.
     """
 
-    def __init__(self, model: Path | bytes, size: int, threads: int = 1) -> None:
+    def __init__(self, model: Path | bytes, size: int, threads: int = 1, at_once: int = 1) -> None:
         import openvino
 
         network = openvino.Core().read_model(model if isinstance(model, bytes) else model.read_bytes())
         # Published files fix the batch at one, at another size or not at all.
         network.reshape({network.input(0): [1, 3, size, size]})
-        self._compiled = compiled(network, threads=threads)
+        self._compiled = compiled(network, threads=threads, at_once=at_once)
         self.dim = int(self._compiled.output(0).shape[1])
         # A request holds the buffers of one run.
         self._requests: Pool[Any] = Pool(self._compiled.create_infer_request)
@@ -100,7 +101,9 @@ class OnnxRuntimeNetwork:
         return np.concatenate(parts)
 
 
-def load_network(model: Path | bytes, size: int, *, threads: int | None, engine: RecogniserEngine) -> Network:
+def load_network(
+    model: Path | bytes, size: int, *, threads: int | None, at_once: int, engine: RecogniserEngine
+) -> Network:
     """Load a network on an engine; "auto" takes OpenVINO, and ONNX Runtime where OpenVINO can't run it.
 
     Raises:
@@ -109,7 +112,7 @@ def load_network(model: Path | bytes, size: int, *, threads: int | None, engine:
     if engine == "onnxruntime":
         return OnnxRuntimeNetwork(model, threads)
     try:
-        return OpenVinoNetwork(model, size, threads or 1)
+        return OpenVinoNetwork(model, size, threads or 1, at_once)
     except (ImportError, RuntimeError):
         if engine == "openvino":
             raise

@@ -16,14 +16,14 @@ from anonymix_plugin.recognisers._recogniser import Recogniser
 if TYPE_CHECKING:
     from anonymix_plugin.recognisers._torch_recogniser import TorchRecogniser
 
-_LOADERS: Final[dict[str, Callable[[int | None], Recogniser]]] = {
-    "arcface-mbf": lambda threads: ArcFace(load_checked("arcface-mbf"), threads=threads),
-    "sface": lambda threads: SFace(load_checked("sface"), threads=threads),
-    "sface-int8": lambda threads: SFace(
+_LOADERS: Final[dict[str, Callable[[int | None, int], Recogniser]]] = {
+    "arcface-mbf": lambda threads, at_once: ArcFace(load_checked("arcface-mbf"), threads=threads, at_once=at_once),
+    "sface": lambda threads, at_once: SFace(load_checked("sface"), threads=threads, at_once=at_once),
+    "sface-int8": lambda threads, _: SFace(
         load_checked("sface-int8"), name="sface-int8", threads=threads, engine="onnxruntime"
     ),
-    "facenet": lambda _: FaceNet(load_checked("facenet")),
-    "dlib-recognition": lambda _: Dlib(
+    "facenet": lambda *_: FaceNet(load_checked("facenet")),
+    "dlib-recognition": lambda *_: Dlib(
         load_checked("dlib-recognition", "dlib_face_recognition_resnet_model_v1.dat"),
         load_checked("dlib-recognition", "shape_predictor_5_face_landmarks.dat"),
     ),
@@ -32,12 +32,13 @@ _NEEDS: Final = {"facenet": ("h5py", "torch"), "dlib-recognition": ("dlib",)}
 _TORCH_NAMES: Final = ("arcface-mbf", "sface", "facenet")
 
 
-def load_recogniser(name: str, *, threads: int | None = None) -> Recogniser:
+def load_recogniser(name: str, *, threads: int | None = None, at_once: int = 1) -> Recogniser:
     """Load a recogniser by its name in the registry of weights.
 
     Args:
         name: "arcface-mbf", "sface", "sface-int8", "facenet" or "dlib-recognition".
         threads: Threads for one crop, where OpenVINO or ONNX Runtime run it; their own choice by default.
+        at_once: Crops that OpenVINO runs at the same time; others wait.
 
     Raises:
         UsageError: No recogniser has that name.
@@ -47,7 +48,7 @@ def load_recogniser(name: str, *, threads: int | None = None) -> Recogniser:
     """
     if name not in _LOADERS:
         raise _unknown(name, tuple(_LOADERS))
-    return _LOADERS[name](threads)
+    return _LOADERS[name](threads, at_once)
 
 
 def available_recognisers() -> tuple[str, ...]:

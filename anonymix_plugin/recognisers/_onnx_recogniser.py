@@ -21,6 +21,7 @@ class _OnnxRecogniser(PointsCrop):
     Args:
         model: The ONNX file's content, or its path, which is read once.
         threads: Threads for one crop; the engine's own choice by default.
+        at_once: Crops that OpenVINO runs at the same time; others wait.
         engine: What runs it.
     """
 
@@ -28,8 +29,15 @@ class _OnnxRecogniser(PointsCrop):
     mean: ClassVar[float]
     scale: ClassVar[float]
 
-    def __init__(self, model: Path | bytes, *, threads: int | None = None, engine: RecogniserEngine = "auto") -> None:
-        self._network = load_network(model, self.input_size, threads=threads, engine=engine)
+    def __init__(
+        self,
+        model: Path | bytes,
+        *,
+        threads: int | None = None,
+        at_once: int = 1,
+        engine: RecogniserEngine = "auto",
+    ) -> None:
+        self._network = load_network(model, self.input_size, threads=threads, at_once=at_once, engine=engine)
         self.dim = self._network.dim
 
     def embed(self, crops: Pixels) -> Floats:
@@ -62,9 +70,10 @@ class ArcFace(_OnnxRecogniser):
         *,
         name: str = "arcface-mbf",
         threads: int | None = None,
+        at_once: int = 1,
         engine: RecogniserEngine = "auto",
     ) -> None:
-        super().__init__(model, threads=threads, engine=engine)
+        super().__init__(model, threads=threads, at_once=at_once, engine=engine)
         self.name = name
 
 
@@ -84,7 +93,8 @@ class SFace(_OnnxRecogniser):
         *,
         name: str = "sface",
         threads: int | None = None,
+        at_once: int = 1,
         engine: RecogniserEngine = "auto",
     ) -> None:
-        super().__init__(model, threads=threads, engine=engine)
+        super().__init__(model, threads=threads, at_once=at_once, engine=engine)
         self.name = name

@@ -203,8 +203,8 @@ def test_faces_are_drawn_in_float32_whatever_the_processor_prefers(weights: Publ
 
     made = OpenVinoGenerator(weights)
     made.prepare(SIZE)
-    (request,) = made._requests.values()
-    assert request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    with made._requests[SIZE].lent() as request:
+        assert request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
 
 
 def test_noise_maps_are_not_baked_into_the_compiled_graph(weights: PublishedWeights) -> None:

@@ -75,7 +75,8 @@ def test_compiled_networks_compute_in_float32(model: Callable[[str], Path]) -> N
     for name in ("mobilestylegan", "arcface-mbf", "sface"):
         model(name)
     generator: Any = load_generator("openvino")
-    compiled = [generator._requests[512].get_compiled_model()]
+    with generator._requests[512].lent() as request:
+        compiled = [request.get_compiled_model()]
     for name in ("arcface-mbf", "sface"):
         recogniser: Any = load_recogniser(name)
         compiled.append(recogniser._network._compiled)
