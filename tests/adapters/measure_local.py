@@ -1,4 +1,7 @@
-"""`anonymix measure adapters` on all local adapters, in the environment of `make test-adapters`."""
+"""`anonymix measure adapters` on all local adapters, in the environment of `make test-adapters`.
+
+With "speed" first: `anonymix measure speed`, whose stacks need that environment.
+"""
 
 from __future__ import annotations
 
@@ -11,4 +14,5 @@ from anonymix_plugin.cli import main
 
 if __name__ == "__main__":
     torchvision_nms.define()  # before facenet-pytorch is imported, which needs it
-    sys.exit(main(["measure", "adapters", *LOCAL, *sys.argv[1:]]))
+    given = sys.argv[1:]
+    sys.exit(main(["measure", *(given if given[:1] == ["speed"] else ["adapters", *LOCAL, *given])]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pytest
 
 import anonymix_keystore
 import anonymix_plugin
+from anonymix_adapters.registry import load
+from anonymix_lab.bench.modes import measure_modes
 from anonymix_lab.bench.sides import Side, Spent, Worker
-from anonymix_lab.bench.speed import Row, _Pairs
+from anonymix_lab.bench.speed import Row, Speed, Stack, _Pairs, _stacks
+from anonymix_lab.cli.measure._speed import _table
 from anonymix_plugin.cli import main
 from anonymix_plugin.errors import AnonymixError, UsageError
 
@@ -79,6 +83,28 @@ def test_a_wheel_is_compared_face_by_face_in_a_process_of_its_own(
     assert face["ratio"] < 0.9  # the wheel pauses, so what runs there is the wheel
     assert 0.4 < face["cpu"] < 2.5  # a pause takes no processor time
     assert 100 < rows["memory after 5 faces, resident"]["new"] < 2000
+
+
+def test_a_stack_without_its_library_is_left_out_by_name(portraits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    insightface = load("insightface")
+    monkeypatch.setattr(insightface, "SDKS", (replace(insightface.SDKS[0], distributions=("no-such-package",)),))
+    with _stacks(("opencv", "insightface")) as (ready, left_out):
+        assert list(ready) == ["opencv"]
+        ready["opencv"].verify_original("speed", portraits / "001_neutral.jpg")
+    assert "no-such-package is not installed" in left_out["insightface"]
+    stack = Stack("opencv", ms=40.0, cpu=50.0, adds=200.0, adds_cpu=150.0)
+    told = _table(Speed({"cores": 2, "processor": "", "openvino": ""}, [], None, [stack], left_out))
+    assert "| opencv | 40.0 ms | 50.0 ms | 200 % | 150 % |" in told
+    assert any(line.startswith("left out: insightface (insightface: no-such-package") for line in told)
+
+
+@pytest.mark.long
+def test_callers_at_once_wait_longer_and_all_ways_make_faces(portraits: Path) -> None:
+    modes = measure_modes(Side.here(), [portraits / "001_neutral.jpg"], 1)
+    assert modes[0].ratio == 1.0
+    by = {(mode.way, mode.callers): mode for mode in modes}
+    assert by["all cores a face", 4].p50 > 2 * by["all cores a face", 1].p50
+    assert all(mode.p95 >= mode.p50 > 10 and mode.rate > 0 and mode.cpu > 10 for mode in modes)
 
 
 def test_what_is_no_wheel_is_refused(tmp_path: Path) -> None:

@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from anonymix_adapters.errors import SdkMissingError, SdkVersionError
 from anonymix_adapters.protocol import Rehearsal
 from anonymix_adapters.registry import load
 from anonymix_lab.bench.clock import Clock
+from anonymix_lab.bench.modes import Mode, measure_modes
 from anonymix_lab.bench.sides import Side, Spent, Worker
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_lab.machine import machine, versions
 from anonymix_plugin.anonymixer import Anonymixer
+from anonymix_plugin.errors import MissingModelError
 from anonymix_plugin.generator.openvino_bfloat import has_bfloat16
 
 Progress = Callable[[str], None]
@@ -41,7 +44,9 @@ class SpeedSettings:
         streams: Streams of eight faces; 0 leaves them out.
         faces: How many faces a process has made when its memory is looked at.
         engines: Whether the small generator and, where the processor has it, bfloat16 are measured, too.
-        stacks: Adapters whose back end's own time is measured beside ours.
+        stacks: Adapters whose back end's own time is measured beside ours. One whose library or weights are not
+            there is left out, and named.
+        modes: Rounds of the ways to share out the cores (`modes.measure_modes`); 0 leaves them out.
     """
 
     pairs: int = 30
@@ -50,6 +55,7 @@ class SpeedSettings:
     faces: int = 100
     engines: bool = True
     stacks: tuple[str, ...] = ()
+    modes: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,16 @@ class Stack:
     Attributes:
         name: The adapter's name.
         ms: Its own time a photo, decoding and detection included, median.
+        cpu: The same in processor time.
         adds: What a cancelable face before it adds, in per cent of that: median of pairs.
+        adds_cpu: The same in processor time.
     """
 
     name: str
     ms: float
+    cpu: float
     adds: float
+    adds_cpu: float
 
 
 @dataclass(frozen=True)
@@ -101,12 +111,16 @@ class Speed:
         rows: The table.
         same: How many faces have the same bytes on both sides, of how many; None where the fingerprints differ.
         stacks: Recognisers' stacks.
+        left_out: Stacks that could not be measured, and why.
+        modes: Ways to share out the cores.
     """
 
     machine: Mapping[str, Any]
     rows: Sequence[Row]
     same: tuple[int, int] | None
     stacks: Sequence[Stack] = field(default_factory=tuple)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    modes: Sequence[Mode] = field(default_factory=tuple)
 
     @property
     def face(self) -> float:
@@ -140,12 +154,13 @@ def measure_speed(
         new, old = Side.here(), Side.of_wheel(wheel, folder / "wheel")
         with Worker(old, photos) as before:
             with Worker(new, photos) as after:
-                rows, same, stacks = _float32(before, after, photos, settings, progress)
+                rows, same, stacks, left_out = _float32(before, after, photos, settings, progress)
             if settings.engines:
                 rows += _others(new, before, photos, settings, progress)
         if settings.starts:
             rows += _starts(old, new, photos, settings, folder, progress)
-    return Speed({**machine(), **versions(("openvino", "numpy"))}, rows, same, stacks)
+    modes = measure_modes(new, photos, settings.modes, progress) if settings.modes else []
+    return Speed({**machine(), **versions(("openvino", "numpy"))}, rows, same, stacks, left_out, modes)
 
 
 class _Pairs:
@@ -187,11 +202,11 @@ class _Pairs:
 
 def _float32(
     before: Worker, after: Worker, photos: Sequence[Path], settings: SpeedSettings, progress: Progress
-) -> tuple[list[Row], tuple[int, int] | None, list[Stack]]:
+) -> tuple[list[Row], tuple[int, int] | None, list[Stack], dict[str, str]]:
     faces, passes, streams = _Pairs(), _Pairs(), _Pairs()
     equal, both = 0, (before, after)
     made: dict[int, list[list[str]]] = {}
-    with _stacks(settings.stacks) as stages:
+    with _stacks(settings.stacks) as (stages, left_out):
         times: dict[str, Clock] = {name: Clock() for name in stages}
         for number in range(-2, settings.pairs):
             progress(f"face {max(0, number + 1)} of {settings.pairs}")
@@ -204,14 +219,7 @@ def _float32(
                 clock = times[name] if counted else Clock()
                 clock.run(partial(stage.verify_original, "speed", photos[number % len(photos)]))
             equal += here[0] == here[1]
-        own = [
-            Stack(
-                name,
-                1000 * float(np.median(clock.wall)),
-                100 * float(np.median(np.array(faces.new.wall) / np.array(clock.wall))),
-            )
-            for name, clock in times.items()
-        ]
+        own = [_stack(name, clock, faces.new) for name, clock in times.items()]
     for number in range(settings.streams):
         progress(f"stream {number + 1} of {settings.streams}")
         streams.run(*(partial(worker.timed, "stream", start=number, count=_STREAM) for worker in both))
@@ -230,7 +238,14 @@ def _float32(
         *_memory(held, f"memory after {max(settings.faces, done)} faces"),
     ]
     same = (equal, len(made)) if before.fingerprint == after.fingerprint else None
-    return rows, same, own
+    return rows, same, own, left_out
+
+
+def _stack(name: str, own: Clock, ours: Clock) -> Stack:
+    ms, cpu = (1000 * float(np.median(taken)) for taken in (own.wall, own.cpu))
+    pairs = ((ours.wall, own.wall), (ours.cpu, own.cpu))
+    adds, adds_cpu = (100 * float(np.median(np.array(face) / np.array(alone))) for face, alone in pairs)
+    return Stack(name, ms, cpu, adds, adds_cpu)
 
 
 def _face(worker: Worker, number: int, made: list[list[str]]) -> Spent:
@@ -317,11 +332,15 @@ def _file(side: Side, folder: Path, name: str, photo: Path, number: int) -> Spen
 
 
 @contextmanager
-def _stacks(names: Sequence[str]) -> Iterator[dict[str, Rehearsal]]:
-    """Back ends without a mixer at work, ready to embed photos as they are."""
+def _stacks(names: Sequence[str]) -> Iterator[tuple[dict[str, Rehearsal], dict[str, str]]]:
+    """Back ends without a mixer at work, ready to embed photos as they are; and which are not there, and why."""
+    ready, left_out = {}, {}
     with ExitStack() as stack:
-        if not names:
-            yield {}
-            return
-        mixer = stack.enter_context(Anonymixer(SeededKeys(1)))
-        yield {name: stack.enter_context(load(name).rehearse(mixer)) for name in names}
+        if names:
+            mixer = stack.enter_context(Anonymixer(SeededKeys(1)))
+        for name in names:
+            try:
+                ready[name] = stack.enter_context(load(name).rehearse(mixer))
+            except (SdkMissingError, SdkVersionError, MissingModelError) as error:
+                left_out[name] = str(error)
+        yield ready, left_out

@@ -1,7 +1,7 @@
 """What bulk work costs beside the mixer: one worker, two, and Ray, against the stream of one process.
 
-Each worker is held to a core of its own, as far as its threads are there when it is ready: those that draw, which
-OpenVINO starts later, go where there is room. The ways take turns; ratios are of medians.
+Everything that works is held to as many cores as its way has, before its first thread starts: OpenVINO's threads
+keep to the cores that the process had at its start. The ways take turns; ratios are of medians.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from anonymix_plugin.production import PhotoRequest
 
 _OPTIONS = MixerOptions(threads=1)
 STREAM, ONE, TWO, RAY = "stream", "one worker", "two workers", "one worker on Ray"
+FREE = "one worker, two cores"
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,23 @@ def measure_bulk(
         unlock = KeyFileUnlock.generate(Path(folder) / "bulk.key")
         Keystore.create(Path(folder) / "bulk.db", unlock).close()
         found = []
+        alone, all_of_them = Work(1, block=len(photos)), len(photos)
+        ways: dict[str, tuple[int, Callable[[Keystore], Measured]]] = {
+            ONE: (1, lambda keys: _in_bulk(ONE, photos, keys, alone)),
+            FREE: (2, lambda keys: _in_bulk(FREE, photos, keys, alone)),
+            TWO: (2, lambda keys: _in_bulk(TWO, photos, keys, Work(2, block=(all_of_them + 1) // 2))),
+        }
+        if ray:
+            work = Work(1, block=all_of_them, cluster=Cluster())
+            ways[RAY] = 1, lambda keys: _in_bulk(RAY, photos, keys, work)
+        path, secret = Path(folder) / "bulk.db", Path(folder) / "bulk.key"
         for number in range(rounds):
-            ways: dict[str, Callable[[Keystore], Measured]] = {
-                STREAM: lambda keys: _stream(photos, keys),
-                ONE: lambda keys: _in_bulk(ONE, photos, keys, Work(1, block=len(photos))),
-                TWO: lambda keys: _in_bulk(TWO, photos, keys, Work(2, block=(len(photos) + 1) // 2)),
-            }
-            if ray:
-                work = Work(1, block=len(photos), cluster=Cluster())
-                ways[RAY] = lambda keys, work=work: _in_bulk(RAY, photos, keys, work)  # type: ignore[misc]
-            for way, measure in ways.items():
+            report(f"round {number + 1} of {rounds}: {STREAM}")
+            with _on(1), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                found.append(process.submit(_stream, photos, path, secret).result())
+            for way, (cores, measure) in ways.items():
                 report(f"round {number + 1} of {rounds}: {way}")
-                with Keystore.open(Path(folder) / "bulk.db", unlock) as keys:
+                with _on(cores), Keystore.open(path, unlock) as keys:
                     found.append(measure(keys))
         return found
 
@@ -88,6 +95,7 @@ def ratios(found: Sequence[Measured]) -> dict[str, float]:
     cpu = {way: statistics.median(it.cpu / it.faces for it in found if it.way == way) for way in ways}
     told = {
         "two workers / one worker": rate[TWO] / rate[ONE],
+        "one worker, two cores / one worker": rate[FREE] / rate[ONE],
         "one worker / stream": rate[ONE] / rate[STREAM],
         "cpu a face, two workers / one worker": cpu[TWO] / cpu[ONE],
         "cpu a face, one worker / stream": cpu[ONE] / cpu[STREAM],
@@ -98,19 +106,29 @@ def ratios(found: Sequence[Measured]) -> dict[str, float]:
     return told
 
 
-def _stream(photos: Sequence[Path], keys: Keystore) -> Measured:
+@contextmanager
+def _on(cores: int) -> Iterator[None]:
+    """Hold this process, and so all that it starts, to the first so many of its cores."""
     before = os.sched_getaffinity(0)
-    _hold(os.getpid(), 0)  # threads that start from now on are held, too
+    _hold(set(sorted(before)[:cores]))
     try:
-        with Anonymixer(keys, _OPTIONS) as mixer:
-            _hold(os.getpid(), 0)
-            requests = [PhotoRequest(photo) for photo in photos]
-            start, cpu = time.perf_counter(), time.process_time()
-            faces = sum(_size(outcome.faces) > 0 for outcome in mixer.protect_stream(requests))
-            return Measured(STREAM, faces, time.perf_counter() - start, time.process_time() - cpu)
+        yield
     finally:
-        for thread in Path(f"/proc/{os.getpid()}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), before)
+        _hold(before)
+
+
+def _hold(cores: set[int]) -> None:
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it ended meanwhile
+            os.sched_setaffinity(int(thread.name), cores)
+
+
+def _stream(photos: Sequence[Path], store: Path, secret: Path) -> Measured:
+    with Keystore.open(store, KeyFileUnlock(secret)) as keys, Anonymixer(keys, _OPTIONS) as mixer:
+        requests = [PhotoRequest(photo) for photo in photos]
+        start, cpu = time.perf_counter(), time.process_time()
+        faces = sum(_size(outcome.faces) > 0 for outcome in mixer.protect_stream(requests))
+        return Measured(STREAM, faces, time.perf_counter() - start, time.process_time() - cpu)
 
 
 def _size(faces: Sequence[Any]) -> int:
@@ -118,7 +136,7 @@ def _size(faces: Sequence[Any]) -> int:
 
 
 class _Watched:
-    """Takes the faces, holds the workers to their cores, and looks at the clocks."""
+    """Takes the faces, and looks at the clocks."""
 
     def __init__(self) -> None:
         self.faces = 0
@@ -148,8 +166,6 @@ class _Watched:
         self.faces += sum(result.image is not None for result in block.results.values())
 
     def _know(self, processes: Sequence[int]) -> None:
-        for core, process in enumerate(processes):
-            _hold(process, core)
         self._workers = {process: _cpu_of(process) for process in processes}
 
 
@@ -161,12 +177,6 @@ def _in_bulk(way: str, photos: Sequence[Path], keys: Keystore, work: Work) -> Me
 
 def _rows(photos: Sequence[Path]) -> Iterator[Row]:
     return (Row(photo, None, "default", Path(photo.stem)) for photo in photos)
-
-
-def _hold(process: int, core: int) -> None:
-    with suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), {core % (os.cpu_count() or 1)})
 
 
 def _cpu_of(process: int) -> float:

@@ -23,7 +23,7 @@ def bulk(
     ray: Annotated[bool, typer.Option("--ray", help="Ray, too (extra [ray]).")] = False,
     output: JsonFile = None,
 ) -> None:
-    """Compare one worker, two workers and Ray with the stream of one process, each worker held to one core."""
+    """Compare one worker, two workers and Ray with the stream of one process, a core for each of them."""
     from rich.console import Console
 
     from anonymix_lab.studies.bulk import measure_bulk, ratios
@@ -36,7 +36,7 @@ def bulk(
     with Console(stderr=True).status("") as status:
         measured = measure_bulk(found, rounds, ray=ray, report=status.update)
     for it in measured:
-        typer.echo(f"{it.way:18} {it.faces:4} faces  {it.rate:6.2f} a second  {it.cpu / it.faces:6.3f} CPU s a face")
+        typer.echo(f"{it.way:22} {it.faces:4} faces  {it.rate:6.2f} a second  {it.cpu / it.faces:6.3f} CPU s a face")
     told = ratios(measured)
     for name, ratio in told.items():
         typer.echo(f"{name}: {ratio:.2f}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,9 +33,15 @@ def speed(
     faces: Annotated[int, typer.Option(help="Faces until memory is looked at.", min=1)] = 100,
     stacks: Annotated[
         str, typer.Option(metavar="NAME,...", help="Adapters whose back end's own time is measured beside ours.")
-    ] = "opencv",
+    ] = "face_recognition,insightface,facenet,opencv",
+    modes: Annotated[
+        int, typer.Option(help="Rounds of the ways to share out the cores; 0 leaves them out.", min=0)
+    ] = 4,
+    engines: Annotated[
+        bool, typer.Option(help="The small generator, too, and bfloat16 where the processor has it.")
+    ] = True,
     face_alone: Annotated[
-        bool, typer.Option("--face-alone", help="Leave out streams, fresh processes, stacks and other engines.")
+        bool, typer.Option("--face-alone", help="Leave out streams, fresh processes, stacks, modes and other engines.")
     ] = False,
     fail_over: Annotated[
         float | None, typer.Option(metavar="RATIO", help="Fail if one face takes more than so many times as long.")
@@ -51,7 +58,7 @@ def speed(
     from anonymix_lab.bench.speed import SpeedSettings, measure_speed
 
     named = tuple(filter(None, stacks.split(",")))
-    settings = SpeedSettings(pairs, starts, streams, faces, stacks=named)
+    settings = SpeedSettings(pairs, starts, streams, faces, engines, named, modes)
     if face_alone:
         settings = SpeedSettings(pairs, 0, 0, 1, engines=False)
     with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("") as status:
@@ -78,15 +85,36 @@ def _table(found: Speed) -> list[str]:
         "| | wheel | now | now / wheel | in processor time | asked for |",
         "|---|---|---|---|---|---|",
         *map(_line, found.rows),
-        *(f"| {stack.name}: its own stack, a photo | | {stack.ms:.1f} ms | | | |" for stack in found.stacks),
-        *(f"| {stack.name}: what the mixer adds | | {stack.adds:.0f} % | | | |" for stack in found.stacks),
         "",
+        *_stacks(found),
+        *_modes(found),
     ]
     same = found.same
     lines.append(
         "the fingerprints differ, and so do the faces" if same is None else f"same bytes: {same[0]} of {same[1]} faces"
     )
     return lines
+
+
+def _stacks(found: Speed) -> Iterator[str]:
+    if found.stacks:
+        yield "| stack | its own time a photo | processor time | what the mixer adds | in processor time |"
+        yield "|---|---|---|---|---|"
+        for it in found.stacks:
+            yield f"| {it.name} | {it.ms:.1f} ms | {it.cpu:.1f} ms | {it.adds:.0f} % | {it.adds_cpu:.0f} % |"
+        yield ""
+    for name, reason in found.left_out.items():
+        yield f"left out: {name} ({reason})"
+
+
+def _modes(found: Speed) -> Iterator[str]:
+    if found.modes:
+        yield "| cores | callers at once | faces a second | to the first | p50 | p95 | processor time a face |"
+        yield "|---|---|---|---|---|---|---|"
+        for it in found.modes:
+            told = f"| {it.way} | {it.callers} | {it.rate:.1f} | {it.ratio:.2f} |"
+            yield f"{told} {it.p50:.0f} ms | {it.p95:.0f} ms | {it.cpu:.0f} ms |"
+        yield ""
 
 
 def _line(row: Row) -> str:
