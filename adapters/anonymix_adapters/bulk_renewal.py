@@ -35,7 +35,9 @@ from anonymix_plugin.bulk import (
 )
 from anonymix_plugin.errors import AnonymixError, PhotoError
 from anonymix_plugin.files import whole_file
+from anonymix_plugin.guiding import PutsBack
 from anonymix_plugin.images import PhotoSource
+from anonymix_plugin.keyservice import RemoteKeystore
 from anonymix_plugin.locks import alone
 from anonymix_plugin.options import MixerOptions
 
@@ -106,13 +108,22 @@ class BulkRenewal:
         back_end: The back end.
         photos: Where the photos come from.
         calls: How many calls the back end gets at a time.
+        locks: What lock files are called and where they lie; beside the keystore by default. Over a key service it
+            has to be said.
 
     Raises:
         AdapterError: The back end stands behind another mixer.
     """
 
     def __init__(
-        self, keystore: Keystore, faces: DrawnFaces, back_end: BackEnd, photos: Photos, *, calls: int = 1
+        self,
+        keystore: Keystore | RemoteKeystore,
+        faces: DrawnFaces,
+        back_end: BackEnd,
+        photos: Photos,
+        *,
+        calls: int = 1,
+        locks: Path | None = None,
     ) -> None:
         if back_end.interceptor.mixer is not faces:
             raise AdapterError(
@@ -120,6 +131,10 @@ class BulkRenewal:
                 where=back_end.interceptor.adapter,
                 fix="protect it with the mixer that the function was called with",
             )
+        if locks is None:
+            beside = keystore.path.resolve()
+            locks = beside.with_name(f".{beside.name}")
+        self._locks = locks
         self._store, self._faces, self._back_end, self._photos = keystore, faces, back_end, photos
         self._place = {"adapter": back_end.interceptor.adapter, "collection": str(back_end.collection)}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="anonymix-renewal")
@@ -158,9 +173,8 @@ class BulkRenewal:
                 workers can't be started.
         """
         place = hashlib.sha256("\0".join(self._place.values()).encode()).hexdigest()[:16]
-        store = self._store.path.resolve()
         # An entry that another run has made and not yet recorded would be taken for a leftover, and deleted.
-        with alone(store.with_name(f".{store.name}.renewal-{place}")) as first:
+        with alone(self._locks.with_name(f"{self._locks.name}.renewal-{place}")) as first:
             if not first:
                 where = self._place["adapter"]
                 raise BulkError("another renewal of this collection is at work", where=where, fix="wait for its end")
@@ -406,8 +420,10 @@ class BulkRenewal:
     def _put_reference_back(self, item: EnrolmentInfo) -> None:
         """Undo what the drawn face left in the store, where the back end made no entry of it."""
         if item.enrol and not item.gallery:
+            book = self._store.references
             with suppress(KeystoreError):  # the key is gone, and the reference with it
-                self._store.references.put_back(self._store.current(item.subject, item.scope))
+                if isinstance(book, PutsBack):
+                    book.put_back(self._store.current(item.subject, item.scope))
 
     def _outcome(self, row: _Due, state: RenewalState) -> RenewalInfo:
         item, mixer = row.item, self._faces.fingerprint

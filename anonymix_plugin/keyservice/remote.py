@@ -6,7 +6,8 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,9 @@ from anonymix_keystore import (
     KeyState,
     Keystore,
     KeystoreError,
+    NewEnrolment,
+    RenewalInfo,
+    RenewalState,
     RolledBackError,
     SubjectKey,
 )
@@ -29,7 +33,18 @@ from anonymix_plugin.keyservice.errors import NotOfferedError, ServiceError
 from anonymix_plugin.keyservice.line import Line, ServiceCredentials
 from anonymix_plugin.keyservice.memory import Kept, Memory, Tag, ticking
 from anonymix_plugin.keyservice.seen import Seen
-from anonymix_plugin.keyservice.wire import KEY_BYTES, MOST_BYTES, enrolment_of, pack, split, state_of, state_text
+from anonymix_plugin.keyservice.wire import (
+    KEY_BYTES,
+    MOST_BYTES,
+    enrolment_of,
+    pack,
+    portions,
+    renewal_of,
+    renewal_told,
+    split,
+    state_of,
+    state_text,
+)
 from anonymix_plugin.places import named_by
 
 PORT: Final = 8443
@@ -245,6 +260,13 @@ class RemoteKeystore:
         }
         return str(self._ask("record-enrolment", fields, again=True)[0]["entry"])
 
+    def record_enrolments(self, entries: Iterable[NewEnrolment]) -> tuple[str, ...]:
+        """Write down many entries, by as many in one step as a request holds; see `Keystore.record_enrolments`."""
+        names: list[str] = []
+        for portion in portions(map(_entry_told, entries)):
+            names += self._ask("record-enrolments", {"entries": portion}, again=True)[0]["entries"]
+        return tuple(names)
+
     def mark_removed(self, entry: str) -> bool:
         """Write down that an entry was deleted from its back end; see `Keystore.mark_removed`."""
         return bool(self._ask("mark-removed", {"entry": entry}, again=True)[0]["found"])
@@ -279,6 +301,34 @@ class RemoteKeystore:
         """The records in the client's scopes that leave work; see `Keystore.due`."""
         known = {"fingerprint": fingerprint, "guided_fingerprint": guided_fingerprint}
         return (item for item in self.enrolments(scope, **known) if item.delete or item.enrol)
+
+    def write_renewals(self, renewals: Iterable[RenewalInfo], *, removed: Iterable[str] = ()) -> None:
+        """Write down how far renewals are; see `Keystore.write_renewals`.
+
+        What is more than a request holds is written in several steps, what was removed last.
+        """
+        steps = [{"renewals": portion} for portion in portions(map(_renewal_asked, renewals))]
+        gone = [{"removed": portion} for portion in portions(removed)]
+        if len(steps) == len(gone) == 1:
+            steps, gone = [steps[0] | gone[0]], []
+        for fields in (*steps, *gone):
+            self._ask("write-renewals", fields, again=True)
+
+    def renewal(self, subject: str, scope: str = "default", *, adapter: str, collection: str) -> RenewalInfo | None:
+        """How far the renewal of one subject is; see `Keystore.renewal`."""
+        fields = {"subject": subject, "scope": scope, "adapter": adapter, "collection": str(collection)}
+        told, _ = self._ask("renewal", fields, again=True)
+        return None if told["renewal"] is None else renewal_of(told["renewal"])
+
+    def renewals(
+        self, *, adapter: str, collection: str, only: RenewalState | None = None, beyond: str = ""
+    ) -> Iterator[RenewalInfo]:
+        """The renewals of the client's scopes in a collection, page by page; see `Keystore.renewals`."""
+        fields = {"adapter": adapter, "collection": str(collection), "state": only or ""}
+        told: dict[str, Any] = {"beyond": beyond}
+        while "beyond" in told:
+            told, _ = self._ask("renewals", fields | {"beyond": told["beyond"]}, again=True)
+            yield from map(renewal_of, told["renewals"])
 
     @property
     def references(self) -> RemoteReferences:
@@ -354,6 +404,15 @@ class RemoteKeystore:
             where=self._line.where,
             fix="use the same version of anonymix-plugin on both machines",
         )
+
+
+def _entry_told(entry: NewEnrolment) -> dict[str, Any]:
+    return asdict(entry) | {"collection": str(entry.collection), "external_id": str(entry.external_id)}
+
+
+def _renewal_asked(renewal: RenewalInfo) -> dict[str, Any]:
+    told = renewal_told(renewal)
+    return {name: value for name, value in told.items() if name not in {"changed", "name"}}
 
 
 def _seconds(grace: timedelta | None) -> float | None:

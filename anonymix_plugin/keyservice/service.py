@@ -23,10 +23,14 @@ from starlette.routing import Route
 
 from anonymix_keystore import (
     BusyError,
+    EnrolmentInfo,
     InvalidRequestError,
     Keystore,
     KeystoreError,
     LockedError,
+    NewEnrolment,
+    RenewalInfo,
+    RenewalState,
     SubjectKey,
     UnknownSubjectError,
 )
@@ -39,6 +43,7 @@ from anonymix_plugin.keyservice.wire import (
     PROBLEM_TYPE,
     enrolment_told,
     pack,
+    renewal_told,
     split,
     state_of,
     state_text,
@@ -53,6 +58,39 @@ _ROOM: Final = MOST_BYTES // 2  # for records in an answer; one more may be as l
 _ROWS: Final = 2_000  # looked at for one answer
 
 Told: TypeAlias = tuple[Mapping[str, Any], bytes]
+
+
+class ToldEntry(BaseModel):
+    """`NewEnrolment` as a request has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    subject: str
+    scope: str
+    adapter: str
+    collection: str
+    external_id: str
+    version: int
+    fingerprint: str
+    gallery: bool
+
+
+class ToldRenewal(BaseModel):
+    """`RenewalInfo` as a request has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    subject: str
+    scope: str
+    adapter: str
+    collection: str
+    version: int
+    fingerprint: str
+    state: RenewalState
+    entry: str
+    error: str
+    what: str
+    fix: str
 
 
 class Ask(BaseModel):
@@ -75,6 +113,10 @@ class Ask(BaseModel):
     beyond: str = ""
     subspace: str = ""
     replace: bool = True
+    state: str = ""
+    entries: tuple[ToldEntry, ...] = ()
+    renewals: tuple[ToldRenewal, ...] = ()
+    removed: tuple[str, ...] = ()
     seen: str = ""
 
 
@@ -147,9 +189,7 @@ class _Call:
     def record_enrolment(self) -> Told:
         ask = self.ask
         place = {"adapter": ask.adapter, "collection": ask.collection, "external_id": ask.external_id}
-        before = self.store.enrolment(**place)
-        if before is not None and not self.role.covers(before.scope):
-            raise NotAllowedError("this entry is recorded in a scope in which this client has nothing to do")
+        self._may_touch(self.store.enrolment(**place))
         entry = self.store.record_enrolment(
             ask.subject,
             ask.scope,
@@ -160,10 +200,20 @@ class _Call:
         )
         return {"entry": entry}, b""
 
-    def mark_removed(self) -> Told:
-        found = self.store.enrolment_named(self.ask.entry)
+    def record_enrolments(self) -> Told:
+        entries = [NewEnrolment(**entry.model_dump()) for entry in self.ask.entries]
+        for it in entries:
+            self.role.need("records", it.scope)
+            place = {"adapter": it.adapter, "collection": it.collection, "external_id": it.external_id}
+            self._may_touch(self.store.enrolment(**place))
+        return {"entries": self.store.record_enrolments(entries)}, b""
+
+    def _may_touch(self, found: EnrolmentInfo | None) -> None:
         if found is not None and not self.role.covers(found.scope):
             raise NotAllowedError("this entry is recorded in a scope in which this client has nothing to do")
+
+    def mark_removed(self) -> Told:
+        self._may_touch(self.store.enrolment_named(self.ask.entry))
         return {"found": self.store.mark_removed(self.ask.entry)}, b""
 
     def enrolment(self) -> Told:
@@ -187,6 +237,35 @@ class _Call:
             last = item.entry
         return {"enrolments": found}, b""
 
+    # --- renewals ---------------------------------------------------------------------------------
+
+    def write_renewals(self) -> Told:
+        renewals = [RenewalInfo(**renewal.model_dump()) for renewal in self.ask.renewals]
+        for it in renewals:
+            self.role.need("records", it.scope)
+        for entry in self.ask.removed:
+            self._may_touch(self.store.enrolment_named(entry))
+        self.store.write_renewals(renewals, removed=self.ask.removed)
+        return {}, b""
+
+    def renewal(self) -> Told:
+        ask = self.ask
+        found = self.store.renewal(ask.subject, ask.scope, adapter=ask.adapter, collection=ask.collection)
+        return {"renewal": None if found is None else renewal_told(found)}, b""
+
+    def renewals(self) -> Told:
+        """As `enrolments`."""
+        ask, found, room, last = self.ask, list[dict[str, Any]](), _ROOM, ""
+        how: dict[str, Any] = {"only": ask.state or None, "beyond": ask.beyond}
+        for count, item in enumerate(self.store.renewals(adapter=ask.adapter, collection=ask.collection, **how)):
+            if room < 0 or count == _ROWS:
+                return {"renewals": found, "beyond": last}, b""
+            if self.role.covers(item.scope):
+                found.append(renewal_told(item))
+                room -= len(json.dumps(found[-1]))
+            last = item.name
+        return {"renewals": found}, b""
+
     # --- references -------------------------------------------------------------------------------
 
     def references_enabled(self) -> Told:
@@ -208,7 +287,9 @@ class _Call:
         return {}, b""
 
 
-_ANY_SCOPE: Final = {"mark-removed", "enrolment", "enrolments", "state"}
+_ANY_SCOPE: Final = {
+    *("mark-removed", "enrolment", "enrolments", "state", "record-enrolments", "write-renewals", "renewals")
+}
 OPERATIONS: Final[Mapping[str, tuple[Right | None, Callable[[_Call], Told]]]] = {
     "current": ("read", _Call.current),
     "current-or-issue": ("read", _Call.current_or_issue),
@@ -220,9 +301,13 @@ OPERATIONS: Final[Mapping[str, tuple[Right | None, Callable[[_Call], Told]]]] = 
     "revoke": ("revoke", _Call.revoke),
     "revoke-gallery": ("revoke", _Call.revoke_gallery),
     "record-enrolment": ("records", _Call.record_enrolment),
+    "record-enrolments": ("records", _Call.record_enrolments),
     "mark-removed": ("records", _Call.mark_removed),
     "enrolment": ("records", _Call.enrolment),
     "enrolments": ("records", _Call.enrolments),
+    "write-renewals": ("records", _Call.write_renewals),
+    "renewal": ("records", _Call.renewal),
+    "renewals": ("records", _Call.renewals),
     "references-enabled": ("read", _Call.references_enabled),
     "keep-reference": ("references", _Call.keep_reference),
     "read-reference": ("references", _Call.read_reference),

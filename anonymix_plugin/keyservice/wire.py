@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
-from anonymix_keystore import AnchorError, AnchorState, EnrolmentInfo, KeystoreError, RolledBackError
+from anonymix_keystore import (
+    AnchorError,
+    AnchorState,
+    EnrolmentInfo,
+    KeystoreError,
+    RenewalInfo,
+    RenewalState,
+    RolledBackError,
+)
 from anonymix_plugin.keyservice.errors import ServiceError
 
 MEDIA_TYPE: Final = "application/vnd.anonymix.keys"
@@ -56,6 +64,33 @@ def enrolment_told(info: EnrolmentInfo) -> dict[str, Any]:
 def enrolment_of(told: Mapping[str, Any]) -> EnrolmentInfo:
     """An enrolment record from JSON."""
     return EnrolmentInfo(**{**told, "created": datetime.fromisoformat(told["created"])})
+
+
+def renewal_told(info: RenewalInfo) -> dict[str, Any]:
+    """How far a renewal is, as JSON has it."""
+    return asdict(info) | {"changed": None if info.changed is None else info.changed.isoformat()}
+
+
+def renewal_of(told: Mapping[str, Any]) -> RenewalInfo:
+    """How far a renewal is, from JSON."""
+    changed = told["changed"]
+    known = {"state": RenewalState(told["state"]), "changed": changed and datetime.fromisoformat(changed)}
+    return RenewalInfo(**{**told, **known})
+
+
+def portions(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """The items, by as many as a request has room for beside another portion."""
+    portion: list[Any] = []
+    room = MOST_BYTES // 2 - 2048
+    for item in items:
+        size = len(json.dumps(item)) + 2
+        if portion and size > room:
+            yield portion
+            portion, room = [], MOST_BYTES // 2 - 2048
+        portion.append(item)
+        room -= size
+    if portion:
+        yield portion
 
 
 def _kinds(base: type[KeystoreError]) -> dict[str, type[KeystoreError]]:

@@ -341,20 +341,23 @@ class Bulk(Base):
         where = _asked.text(adapter, "adapter", empty=False), _asked.identifier(collection, "collection")
         return _renewals.find(self._core, subject, scope, *where)
 
-    def renewals(self, *, adapter: str, collection: str, only: RenewalState | None = None) -> Iterator[RenewalInfo]:
-        """All renewals in a collection, page by page.
+    def renewals(
+        self, *, adapter: str, collection: str, only: RenewalState | None = None, beyond: str = ""
+    ) -> Iterator[RenewalInfo]:
+        """All renewals in a collection in the order of their names, page by page.
 
         Args:
             adapter: Name of the adapter.
             collection: The back end's collection.
             only: Those in this state alone.
+            beyond: Only renewals after the one of this name: ``RenewalInfo.name``.
         """
         where = _asked.text(adapter, "adapter", empty=False), _asked.identifier(collection, "collection")
         try:
             wanted = None if only is None else RenewalState(only)
         except ValueError:
             raise InvalidRequestError("only is no RenewalState", where="only") from None
-        return _renewals.walk(self._core, *where, wanted)
+        return _renewals.walk(self._core, *where, wanted, _asked.text(beyond, "beyond"))
 
 
 def _fingerprints(plain: str | None, guided: str | None) -> frozenset[str] | None:

@@ -177,7 +177,7 @@ def _detail(keys: KeyRing, row: Enrolment, where: str) -> dict[str, str]:
 
 def mark_removed(change: Change, entry: str, name: str = "entry") -> bool:
     """The entry was deleted from the back end; returns whether there was a record of it."""
-    tag = _tag_named(entry, name)
+    tag = tag_named(entry, name)
     found = change.db.row(f"{ENROLMENTS.select} WHERE entry = ?", (tag,))
     if found is None:
         return False
@@ -193,7 +193,12 @@ def mark_removed(change: Change, entry: str, name: str = "entry") -> bool:
     return True
 
 
-def _tag_named(entry: str, name: str = "entry") -> bytes:
+def tag_named(entry: str, name: str = "entry") -> bytes:
+    """The tag of a row's name.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
     try:
         return bytes.fromhex(entry)
     except ValueError:
@@ -218,7 +223,7 @@ def walk(
         DamagedError: A record, or the key that it was made with, fails authentication, and no list was given
             to put that on.
     """
-    first = _tag_named(beyond, "beyond")
+    first = tag_named(beyond, "beyond")
     with core.lock:
         wanted = None if scope is None else find_scope(core.db, core.keys, checked(scope, "scope"))
     if scope is not None and wanted is None:
@@ -258,7 +263,7 @@ def find(core: Core, adapter: str, collection: str, external_id: str) -> Enrolme
 
 def named(core: Core, entry: str) -> EnrolmentInfo | None:
     """The record of one name."""
-    return _at(core, _tag_named(entry))
+    return _at(core, tag_named(entry))
 
 
 def _at(core: Core, tag: bytes) -> EnrolmentInfo | None:

@@ -13,6 +13,7 @@ from anonymix_keystore._audit import canonical
 from anonymix_keystore._core import Change, Core
 from anonymix_keystore._crypto import KeyRing, encode, seal, unseal
 from anonymix_keystore._database import Database
+from anonymix_keystore._enrolments import tag_named
 from anonymix_keystore._errors import DamagedError, WrongKeyError
 from anonymix_keystore._lifecycle import subject_in
 from anonymix_keystore._rows import PAGE, RENEWALS, Renewal
@@ -51,6 +52,7 @@ class RenewalInfo:
         what: What went wrong, in words.
         fix: What to do.
         changed: When this was written down (UTC); None until it is.
+        name: Stable name of what was written down, 64 hex digits; "" until it is.
     """
 
     subject: str
@@ -65,6 +67,7 @@ class RenewalInfo:
     what: str = ""
     fix: str = ""
     changed: datetime | None = field(default=None, compare=False)
+    name: str = field(default="", compare=False)
 
 
 _SEALED = ("subject", "scope", "adapter", "collection", "entry", "error", "what", "fix")
@@ -122,14 +125,15 @@ def find(core: Core, subject: str, scope: str, adapter: str, collection: str) ->
         return None if raw is None else _info(keys, raw, db.where)
 
 
-def walk(core: Core, adapter: str, collection: str, state: RenewalState | None) -> Iterator[RenewalInfo]:
-    """All renewals in a collection, or those in one state, page by page."""
+def walk(core: Core, adapter: str, collection: str, state: RenewalState | None, beyond: str) -> Iterator[RenewalInfo]:
+    """All renewals in a collection, or those in one state, page by page, from one of them on."""
+    first = tag_named(beyond, "beyond")
     states = tuple(_NUMBERS.values()) if state is None else (_NUMBERS[state],)
     marks = ", ".join("?" * len(states))
     sql = f"{RENEWALS.select} WHERE place = ? AND state IN ({marks}) AND subject > ? ORDER BY subject LIMIT {PAGE}"
 
     def page(db: Database, keys: KeyRing, after: RenewalInfo | None) -> list[RenewalInfo]:
-        last = b"" if after is None else subject_in(keys, after.subject, after.scope).tag
+        last = first if after is None else bytes.fromhex(after.name)
         found = db.rows(sql, (_place(keys, adapter, collection), *states, last))
         return [_info(keys, raw, db.where) for raw in found]
 
@@ -147,5 +151,6 @@ def _info(keys: KeyRing, raw: Sequence[Any], where: str) -> RenewalInfo:
         fingerprint=row.fingerprint,
         state=_STATES[row.state],
         changed=datetime.fromtimestamp(row.changed, UTC),
+        name=row.subject.hex(),
         **detail,
     )

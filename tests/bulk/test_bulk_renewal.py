@@ -23,6 +23,7 @@ import pytest
 import renewal_stub
 from PIL import Image
 from renewal_stub import ADAPTER, COLLECTION, FolderBackEnd
+from service_rig import ServiceRig
 
 from anonymix_adapters import AdapterError, Answer, keep_original
 from anonymix_adapters.bulk_renewal import BulkRenewal, Counts
@@ -433,6 +434,48 @@ def test_the_command_renews_and_tells(
     assert sorted((row["subject"], row["state"], row["key_version"]) for row in rows) == [
         (name, "done", "2") for name in scene.names
     ]
+
+
+@pytest.mark.usefixtures("stub")
+def test_the_command_renews_over_a_key_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scene").mkdir()
+    (tmp_path / "service").mkdir()
+    scene, rig = Scene(tmp_path / "scene", 9), ServiceRig(tmp_path / "service")
+    scene.breach()
+    rig.store, rig.environment["ANONYMIX_KEYFILE"] = scene.store, str(scene.store.with_suffix(".key"))
+    doors = "@contextmanager\ndef doors(mixer):\n    yield FolderBackEnd(Path(environ['ENTRIES']), mixer)\n"
+    imports = "from contextlib import contextmanager\nfrom os import environ\nfrom pathlib import Path\n"
+    (tmp_path / "back_end.py").write_text(f"{imports}from renewal_stub import FolderBackEnd\n\n{doors}")
+    mine = rig.ca.issue("gate-1")
+    for name, value in {
+        "ENTRIES": scene.entries,
+        "ANONYMIX_HOME": tmp_path / "home",
+        "ANONYMIX_KEYSTORE": rig.address,
+        "ANONYMIX_CLIENT_CERTIFICATE": mine.certificate,
+        "ANONYMIX_CLIENT_KEY": mine.key,
+        "ANONYMIX_SERVICE_CA": mine.ca,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    command = ["bulk", "renew", f"{tmp_path / 'back_end.py'}:doors", "--block", "4", "--workers", "1"]
+    rig.start()
+    try:
+        assert main(command) == 4
+        assert "a key service gives no sealed originals" in capsys.readouterr().err
+        command += ["--photos", str(scene.photos), "-o", str(tmp_path / "report.csv")]
+        scene.photo_of("person3").rename(tmp_path / "away.jpg")
+        assert main(command) == 1
+        assert "8 people renewed, 1 failed, 8 old entries deleted" in capsys.readouterr().out
+        assert "there is no photo of the subject" in (tmp_path / "report.csv").read_text()
+        (tmp_path / "away.jpg").rename(scene.photo_of("person3"))
+        assert main(command) == 0, capsys.readouterr()
+        assert "1 people renewed, 0 failed, 1 old entries deleted" in capsys.readouterr().out
+    finally:
+        rig.close()
+    scene.check()
+    with bulk_stub.open_store(scene.store) as keys:
+        assert "gate-1" in {str(line["actor"]).partition(" ")[0] for line in keys.audit()}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pickle
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from unittest.mock import Mock
@@ -23,7 +24,10 @@ from anonymix_keystore import (
     Keystore,
     KeystoreError,
     LockedError,
+    NewEnrolment,
     OutdatedReferenceError,
+    RenewalInfo,
+    RenewalState,
     UnknownSubjectError,
     UnknownVersionError,
 )
@@ -237,6 +241,46 @@ def test_records_are_listed_page_by_page_in_the_scopes_of_the_client(own: Servic
         assert list(remote.due(fingerprint="f")) == list(store.due(fingerprint="f"))
         assert len(list(clerk.due("staff", fingerprint="other"))) == 150
     assert list(clerk.due()) == list(clerk.enrolments("secret")) == []
+
+
+def test_many_records_and_renewals_are_written_in_the_scopes_of_the_client(own: ServiceRig) -> None:
+    with own.opened_store() as store:
+        for scope in ("staff", "secret"):
+            store.issue_many([f"p{number}" for number in range(150)], scope)
+    own.start()
+    remote, clerk = own.client(), own.client("clerk")
+    place = {"adapter": "a", "collection": "c" * 400}
+    entries = [NewEnrolment(f"p{n}", "staff", *place.values(), f"staff {n}", 1, "f") for n in range(150)]
+    secret = NewEnrolment("p0", "secret", *place.values(), "secret 0", 1, "f")
+    names = clerk.record_enrolments(entries)
+    assert len(names) == 150
+    (hidden,) = remote.record_enrolments([secret])
+    begun = [RenewalInfo(f"p{n}", "staff", *place.values(), 1, "f", RenewalState.BEGUN) for n in range(150)]
+    done = replace(begun[0], state=RenewalState.DONE, entry="staff 0")
+    remote.write_renewals([replace(begun[0], scope="secret")])
+    clerk.write_renewals(begun)
+    clerk.write_renewals([done], removed=[names[1], "00" * 32])
+    with own.opened_store() as store:
+        assert len(list(store.enrolments())) == 150
+        assert list(remote.renewals(**place)) == list(store.renewals(**place))
+        mine = [it for it in store.renewals(**place) if it.scope == "staff"]
+        assert list(clerk.renewals(**place)) == mine
+        assert list(clerk.renewals(**place, beyond=mine[60].name)) == mine[61:]
+        assert list(remote.renewals(only=RenewalState.DONE, **place)) == [done]
+    assert clerk.renewal("p0", "staff", **place) == done
+    assert remote.renewal("p1", "secret", **place) is None
+    for call in (
+        lambda: clerk.renewal("p0", "secret", **place),
+        lambda: clerk.write_renewals([replace(done, scope="secret")]),
+        lambda: clerk.write_renewals([], removed=[hidden]),
+        lambda: clerk.record_enrolments([entries[0], secret]),
+        lambda: clerk.record_enrolments([replace(entries[0], external_id="secret 0")]),
+        lambda: own.client("reader").record_enrolments(entries[:1]),
+        lambda: list(own.client("reader").renewals(**place)),
+    ):
+        with pytest.raises(NotAllowedError):
+            call()
+    assert remote.enrolment(**place, external_id="secret 0") is not None
 
 
 def test_references_are_made_and_opened_by_whoever_may(own: ServiceRig) -> None:

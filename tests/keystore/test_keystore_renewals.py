@@ -42,6 +42,10 @@ def test_a_renewal_is_found_by_its_subject_and_by_its_state(store: Keystore) -> 
     assert [it.subject for it in store.renewals(only=RenewalState.BEGUN, **PLACE)] == ["alice"]
     assert {it.subject for it in store.renewals(**PLACE)} == {"alice", "bob"}
     assert list(store.renewals(adapter="dlib", collection="other")) == []
+    first, second = store.renewals(**PLACE)
+    assert list(store.renewals(beyond=first.name, **PLACE)) == [second]
+    with pytest.raises(InvalidRequestError, match="beyond"):
+        list(store.renewals(beyond="alice", **PLACE))
     assert store.verify().ok
     assert list(store.audit())[-1]["action"] == "renew"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import typer
@@ -112,6 +113,7 @@ def open_keys(
     *,
     accept_clock: bool = False,
     references_of: str | None = None,
+    originals: bool = False,
 ) -> Keystore | RemoteKeystore:
     """Open the keystore as `open_keystore` does, or the key service whose address stands in its place.
 
@@ -121,7 +123,10 @@ def open_keys(
     """
     place = _named(path)
     if service_address(place) is None:
-        return open_keystore(path, passphrase_fd, accept_clock=accept_clock, references_of=references_of)
+        how: dict[str, Any] = {"accept_clock": accept_clock, "references_of": references_of, "originals": originals}
+        return open_keystore(path, passphrase_fd, **how)
+    if originals:
+        raise OriginalsError("a key service gives no sealed originals", fix="give --photos PLACE")
     if passphrase_fd is not None or accept_clock:
         raise UsageError(
             "a key service opens its store itself",
