@@ -6,6 +6,7 @@ What counts is the median of the ratios of pairs: seconds depend on who else use
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -43,7 +44,8 @@ class SpeedSettings:
         starts: Fresh processes of either side, and runs of `anonymix protect`; 0 leaves them out.
         streams: Streams of eight faces; 0 leaves them out.
         faces: How many faces a process has made when its memory is looked at.
-        engines: Whether the small generator and, where the processor has it, bfloat16 are measured, too.
+        engines: Whether the small generator, a core for each face and, where the processor has it, bfloat16 are
+            measured, too.
         stacks: Adapters whose back end's own time is measured beside ours. One whose library or weights are not
             there is left out, and named.
         modes: Rounds of the ways to share out the cores (`modes.measure_modes`); 0 leaves them out.
@@ -271,23 +273,31 @@ def _memory(held: Sequence[Mapping[str, float]], what: str) -> list[Row]:
 def _others(
     new: Side, before: Worker, photos: Sequence[Path], settings: SpeedSettings, progress: Progress
 ) -> list[Row]:
-    """The small generator and the engine in bfloat16, each beside the wheel's large one in float32."""
-    kinds: dict[str, tuple[dict[str, str], float, float]] = {"small generator": ({"generator": "small"}, 0.33, 3)}
+    """The small generator, bfloat16 and a core for each face, each beside the wheel's large one in float32."""
+    wide = {"at_once": os.cpu_count() or 1}
+    small, bfloat = {"generator": "small"}, {"engine": "openvino-bf16"}
+    kinds: list[tuple[str, dict[str, Any], float | None, float]] = [
+        ("a core a face", wide, None, 1.5),
+        ("small generator", small, 0.33, 3),
+        ("small generator, a core a face", small | wide, None, 3),
+    ]
     if has_bfloat16():
-        kinds["bfloat16"] = ({"engine": "openvino-bf16"}, 0.5, 1.5)
+        kinds += [("bfloat16", bfloat, 0.5, 1.5), ("bfloat16, a core a face", bfloat | wide, None, 1.5)]
     rows = []
-    for name, (options, wanted, rate) in kinds.items():
+    for name, options, wanted, rate in kinds:
         faces, streams = _Pairs(), _Pairs()
         with Worker(new, photos, **options) as after:
-            for number in range(-2, settings.pairs):
+            for number in range(-2, settings.pairs if wanted else 0):
                 progress(f"{name}, face {max(0, number + 1)} of {settings.pairs}")
                 target = faces if number >= 0 else _Pairs()
                 target.run(*(partial(worker.timed, "faces", start=number, count=1) for worker in (before, after)))
             for number in range(settings.streams):
+                progress(f"{name}, stream {number + 1} of {settings.streams}")
                 streams.run(
                     *(partial(worker.timed, "stream", start=number, count=_STREAM) for worker in (before, after))
                 )
-        rows.append(faces.row(f"{name}: one face", wanted=wanted))
+        if wanted:
+            rows.append(faces.row(f"{name}: one face", wanted=wanted))
         if settings.streams:
             rows.append(streams.rate(f"{name}: faces a second", _STREAM, rate))
     return rows
