@@ -21,6 +21,7 @@ from anonymix_plugin.errors import ConfigurationError
 from anonymix_plugin.keyservice.pem import UnusableFileError, load_own, reading
 from anonymix_plugin.keyservice.roles import Peer
 from anonymix_plugin.keyservice.service import PEER, KeyService, log
+from anonymix_plugin.listening import listeners
 
 _IDLE_SECONDS: Final = 30
 _HEAD_SECONDS: Final = 2.0
@@ -191,17 +192,10 @@ def serve(service: KeyService, listening: Listening) -> None:
 
 
 def _listeners(listening: Listening) -> list[socket.socket]:
-    """A socket for each address of the host."""
-    made: list[socket.socket] = []
     try:
-        asked = {"type": socket.SOCK_STREAM, "flags": socket.AI_PASSIVE}
-        for family, _, _, _, place in socket.getaddrinfo(listening.host, listening.port, **asked):  # type: ignore[arg-type]
-            made.append(socket.create_server((str(place[0]), listening.port), family=family, backlog=512))
+        return listeners(listening.host, listening.port)
     except OSError as error:
-        for one in made:
-            one.close()
         raise _taken(error, f"--listen {listening.place}") from None
-    return made
 
 
 def _taken(error: OSError, where: str) -> ConfigurationError:

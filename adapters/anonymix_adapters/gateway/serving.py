@@ -14,6 +14,7 @@ from typing import Final
 
 from anonymix_adapters.gateway.app import Gateway
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.listening import listeners
 
 LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 """What programs of this machine call it."""
@@ -96,9 +97,10 @@ def listen(listening: Listening) -> socket.socket:
             fix="give PEM files that belong together and that this user may read; the key without a passphrase",
         ) from None
     try:
-        found = socket.getaddrinfo(listening.host, listening.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, place = found[0][0], found[0][4]
-        return socket.create_server((str(place[0]), listening.port), family=family, backlog=512)
+        first, *others = listeners(listening.host, listening.port)
+        for one in others:
+            one.close()
+        return first
     except OSError as error:
         raise UsageError(
             f"can't listen: {error.strerror}", where=f"{listening.host}:{listening.port}", fix="--host, --port"

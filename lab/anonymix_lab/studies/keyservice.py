@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -27,7 +27,7 @@ from cryptography.x509.oid import NameOID
 
 from anonymix_keystore import KeyFileUnlock, KeyRevokedError, Keystore
 from anonymix_plugin import Anonymixer
-from anonymix_plugin.errors import AnonymixError
+from anonymix_plugin.errors import AnonymixError, PhotoError
 from anonymix_plugin.keys import KeySource
 from anonymix_plugin.keyservice import RemoteKeystore, ServiceCredentials
 
@@ -207,23 +207,25 @@ def throughput(place: Place, photos: Sequence[Path], *, mixers: int, faces: int,
         mine, theirs = context.Pipe()
         process = context.Process(target=_mixer, args=(theirs, place, list(photos), number), daemon=True)
         process.start()
+        theirs.close()  # or its end would never be seen
         lines.append(mine)
         processes.append(process)
     seconds: dict[str, list[float]] = {name: [] for name in _SOURCES}
     try:
         for line in lines:
-            line.recv()
+            _answer(line)
         for turn in range(rounds):
             for name in _SOURCES[:: 1 if turn % 2 else -1]:
                 started = time.perf_counter()
                 for line in lines:
                     line.send((name, faces))
                 for line in lines:
-                    line.recv()
+                    _answer(line)
                 seconds[name].append(time.perf_counter() - started)
     finally:
         for line in lines:
-            line.send(None)
+            with suppress(OSError):
+                line.send(None)
         for process in processes:
             process.join(30)
     ratios = [local / service for local, service in zip(seconds["local"], seconds["service"], strict=True)]
@@ -231,19 +233,40 @@ def throughput(place: Place, photos: Sequence[Path], *, mixers: int, faces: int,
     return Throughput(local, service, statistics.median(ratios))
 
 
+def _answer(line: Connection) -> None:
+    """Wait for a mixer.
+
+    Raises:
+        PhotoError: It met a photo, or something else, that it can't use.
+    """
+    try:
+        fault: tuple[str, str, str] | None = line.recv()
+    except (EOFError, OSError):
+        fault = ("a mixer ended unforeseen", "", "look at what it said before")
+    if fault is not None:
+        raise PhotoError(fault[0], where=fault[1], fix=fault[2])
+
+
 def _mixer(line: Connection, place: Place, photos: list[Path], number: int) -> None:
+    try:
+        _mix(line, place, photos, number)
+    except AnonymixError as error:
+        line.send((error.what, error.where, error.fix))
+
+
+def _mix(line: Connection, place: Place, photos: list[Path], number: int) -> None:
     with place.local() as store, place.remote() as remote, Anonymixer(store) as over_store:
         over = {"local": over_store, "service": over_store.with_keystore(remote)}
         for mixer in over.values():
             mixer.protect(photos[0], subject="s0")  # the first face is slower
-        line.send("ready")
+        line.send(None)
         subject = number
         while (asked := line.recv()) is not None:
             name, faces = asked
             for count in range(faces):
                 over[name].protect(photos[count % len(photos)], subject=f"s{subject % place.subjects}")
                 subject += 7
-            line.send("done")
+            line.send(None)
 
 
 def revocations(place: Place, times: int) -> list[float]:

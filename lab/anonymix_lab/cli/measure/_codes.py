@@ -335,5 +335,5 @@ def counts_in(text: str, option: str) -> list[int]:
 
     words = text.split(",")
     if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
-        raise UsageError(f"{text!r} is no list of numbers of photos", where=option, fix="1,2,3,5")
+        raise UsageError(f"{text!r} is no list of whole numbers above 0", where=option, fix="write it so: 1,2,3,5")
     return [int(word) for word in words]

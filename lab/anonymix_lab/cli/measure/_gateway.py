@@ -10,6 +10,7 @@ import typer
 
 from anonymix_lab.cli._common import JsonFile, write_json
 from anonymix_lab.cli.measure._app import app
+from anonymix_lab.cli.measure._codes import counts_in
 
 
 @app.command()
@@ -27,12 +28,15 @@ def gateway(
     from dataclasses import asdict
 
     from anonymix_lab.studies.gateway import kills, load, rig
+    from anonymix_plugin.images import decode_photo
 
+    counts = counts_in(clients, "--clients")
+    decode_photo(photo)
     data = photo.read_bytes()
     found: list[dict[str, Any]] = []
     with TemporaryDirectory() as folder, rig(Path(folder)) as made:
-        for count in filter(None, clients.split(",")):
-            one = load(made, data, clients=int(count), seconds=seconds)
+        for count in counts:
+            one = load(made, data, clients=count, seconds=seconds)
             found.append(asdict(one) | {"cpu_ratio": one.cpu_ratio})
             told = ", ".join(f"{status}: {number}" for status, number in sorted(one.answers.items()))
             typer.echo(

@@ -31,7 +31,10 @@ def keyservice(
     from dataclasses import asdict
 
     from anonymix_lab.studies.keyservice import latencies, revocations, served, throughput
+    from anonymix_plugin.images import decode_photo
 
+    for photo in photos:  # what can't be read is told here, and not by the mixers
+        decode_photo(photo)
     found: dict[str, Any] = {}
     with TemporaryDirectory() as folder, served(Path(folder), subjects) as place:
         for name, each in latencies(place, samples).items():
