@@ -38,7 +38,7 @@ class Measured:
         way: Which way.
         faces: How many faces were made.
         seconds: Seconds on the clock, without loading weights.
-        cpu: Seconds of the processor, of all workers.
+        cpu: Seconds of the processor, of all processes.
     """
 
     way: str
@@ -140,22 +140,15 @@ class _Watched:
 
     def __init__(self) -> None:
         self.faces = 0
-        self.start = self.seconds = 0.0
-        self._workers: dict[int, float] = {}
-        self.cpu = 0.0
+        self.start = self.seconds = self.before = self.cpu = 0.0
 
     def ready(self, _: Mixer) -> None:
         """All workers have loaded their weights."""
-        self._know([child.pid or 0 for child in multiprocessing.active_children()])
-        self.start = time.perf_counter()
+        self.start, self.before = time.perf_counter(), _cpu_of_all()
 
-    def heard(self, progress: Progress) -> None:
+    def heard(self, _: Progress) -> None:
         """A face is done."""
-        if not self._workers:  # an actor is no child of this process
-            self._know([process for process in progress.workers if process])
-            self.start, self.faces = time.perf_counter(), -1
-        self.cpu = sum(_cpu_of(process) - before for process, before in self._workers.items())
-        self.seconds = time.perf_counter() - self.start
+        self.seconds, self.cpu = time.perf_counter() - self.start, _cpu_of_all() - self.before
 
     def has(self, _: Block) -> bool:
         """See `Sink`."""
@@ -164,9 +157,6 @@ class _Watched:
     def write(self, block: Block) -> None:
         """See `Sink`."""
         self.faces += sum(result.image is not None for result in block.results.values())
-
-    def _know(self, processes: Sequence[int]) -> None:
-        self._workers = {process: _cpu_of(process) for process in processes}
 
 
 def _in_bulk(way: str, photos: Sequence[Path], keys: Keystore, work: Work) -> Measured:
@@ -179,8 +169,14 @@ def _rows(photos: Sequence[Path]) -> Iterator[Row]:
     return (Row(photo, None, "default", Path(photo.stem)) for photo in photos)
 
 
-def _cpu_of(process: int) -> float:
-    with suppress(OSError):
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return 0.0
+def _cpu_of_all() -> float:
+    """Processor seconds of this process and all that it started, Ray's own included, as far as they still run."""
+    used, parents = {}, {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            used[int(entry.name)], parents[int(entry.name)] = int(fields[11]) + int(fields[12]), int(fields[1])
+    mine = {os.getpid()}
+    while more := {process for process, parent in parents.items() if parent in mine} - mine:
+        mine |= more
+    return sum(used.get(process, 0) for process in mine) / os.sysconf("SC_CLK_TCK")
