@@ -19,6 +19,7 @@ MEASURED = Measured(
     key_bytes=2**10,
     rotation_rate=10_000,
     driver_rate=1_000,
+    renewal_rate=100,
 )
 
 
@@ -34,6 +35,7 @@ def test_a_plan_follows_from_the_measured_figures() -> None:
     assert made.faces_tib == pytest.approx(8.24, abs=0.01)
     assert made.originals_tib == pytest.approx(4.12, abs=0.01)
     assert made.driver_hours == pytest.approx(2.4)
+    assert made.renewal_hours == pytest.approx(24)
 
 
 def test_calls_that_count_together_take_three_times_as_long() -> None:

@@ -29,6 +29,7 @@ class Measured:
         key_bytes: Bytes of the keystore for a subject, after a rotation.
         rotation_rate: Keys a second that `rotate_all` replaces.
         driver_rate: Rows a second that one driver of bulk work plans and writes down.
+        renewal_rate: The same of a renewal, in front of a back end that answers at once.
     """
 
     cpu_rate: float
@@ -39,6 +40,7 @@ class Measured:
     key_bytes: float
     rotation_rate: float
     driver_rate: float
+    renewal_rate: float
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Plan:
         faces_tib: All faces as files.
         originals_tib: All sealed originals.
         driver_hours: Hours that one driver plans and writes for.
+        renewal_hours: The same for a renewal.
         back_ends: Days of a renewal, all calls, at each of ``LIMITS``.
     """
 
@@ -120,6 +123,7 @@ class Plan:
     faces_tib: float
     originals_tib: float
     driver_hours: float
+    renewal_hours: float
     back_ends: tuple[float, ...]
 
 
@@ -139,6 +143,7 @@ def plan(faces: int, measured: Measured) -> Plan:
         faces_tib=faces * measured.face_bytes / 2**40,
         originals_tib=faces * measured.original_bytes / 2**40,
         driver_hours=faces / measured.driver_rate / 3600,
+        renewal_hours=faces / measured.renewal_rate / 3600,
         back_ends=tuple(
             faces * (CALLS_OF_A_RENEWAL if limit.together else 1) / limit.calls_per_s / DAY for limit in LIMITS
         ),

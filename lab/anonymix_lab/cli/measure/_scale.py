@@ -33,7 +33,8 @@ def scale(
     original_bytes: Annotated[float, typer.Option(help="Bytes of a sealed original.", min=1)] = 67_000,
     key_bytes: Annotated[float, typer.Option(help="Bytes of a keystore for a subject.", min=1)] = 670,
     rotation_rate: Annotated[float, typer.Option(help="Keys a second that are rotated.", min=1)] = 25_000,
-    driver_rate: Annotated[float, typer.Option(help="Rows a second that a driver plans.", min=1)] = 5_800,
+    driver_rate: Annotated[float, typer.Option(help="Rows a second that a driver plans.", min=1)] = 6_200,
+    renewal_rate: Annotated[float, typer.Option(help="The same of a renewal.", min=1)] = 970,
     simulate: Annotated[int, typer.Option(help="Rows of a simulated run; 0 for none.", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="Workers of the simulated run.", min=1)] = 64,
     worker_rate: Annotated[float, typer.Option(help="Rows a second of each of them.", min=0.001)] = 14.5,
@@ -67,7 +68,15 @@ def scale(
     from anonymix_plugin.bulk import Cluster, Work
 
     measured = Measured(
-        cpu_rate, gpu_rate, reading_rate, face_bytes, original_bytes, key_bytes, rotation_rate, driver_rate
+        cpu_rate,
+        gpu_rate,
+        reading_rate,
+        face_bytes,
+        original_bytes,
+        key_bytes,
+        rotation_rate,
+        driver_rate,
+        renewal_rate,
     )
     plans = [plan(count, measured) for count in faces or (1_000_000, 10_000_000, 100_000_000)]
     rows = {
@@ -81,6 +90,7 @@ def scale(
         "faces as PNG files, TiB": [each.faces_tib for each in plans],
         "sealed originals, TiB": [each.originals_tib for each in plans],
         "one driver of bulk work, hours": [each.driver_hours for each in plans],
+        "one driver of a renewal, hours": [each.renewal_hours for each in plans],
         **{
             f"renewal at {limit.name}: {limit.calls_per_s:g} calls a second, days": [
                 each.back_ends[place] for each in plans
