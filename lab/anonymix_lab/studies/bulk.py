@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from anonymix_plugin.production import PhotoRequest
 
 _OPTIONS = MixerOptions(threads=1)
 STREAM, ONE, TWO, RAY = "stream", "one worker", "two workers", "one worker on Ray"
-FREE = "one worker, two cores"
+FREE, WIDE = "one worker, two cores", "the same, at_once=2"
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def measure_bulk(
         ways: dict[str, tuple[int, Callable[[Keystore], Measured]]] = {
             ONE: (1, lambda keys: _in_bulk(ONE, photos, keys, alone)),
             FREE: (2, lambda keys: _in_bulk(FREE, photos, keys, alone)),
+            WIDE: (2, lambda keys: _in_bulk(WIDE, photos, keys, alone, replace(_OPTIONS, at_once=2))),
             TWO: (2, lambda keys: _in_bulk(TWO, photos, keys, Work(2, block=(all_of_them + 1) // 2))),
         }
         if ray:
@@ -96,6 +97,7 @@ def ratios(found: Sequence[Measured]) -> dict[str, float]:
     told = {
         "two workers / one worker": rate[TWO] / rate[ONE],
         "one worker, two cores / one worker": rate[FREE] / rate[ONE],
+        "the same, at_once=2 / one worker": rate[WIDE] / rate[ONE],
         "one worker / stream": rate[ONE] / rate[STREAM],
         "cpu a face, two workers / one worker": cpu[TWO] / cpu[ONE],
         "cpu a face, one worker / stream": cpu[ONE] / cpu[STREAM],
@@ -159,9 +161,11 @@ class _Watched:
         self.faces += sum(result.image is not None for result in block.results.values())
 
 
-def _in_bulk(way: str, photos: Sequence[Path], keys: Keystore, work: Work) -> Measured:
+def _in_bulk(
+    way: str, photos: Sequence[Path], keys: Keystore, work: Work, options: MixerOptions = _OPTIONS
+) -> Measured:
     watched = _Watched()
-    draw_in_bulk(_rows(photos), keys, watched, _OPTIONS, work, ready=watched.ready, progress=watched.heard)
+    draw_in_bulk(_rows(photos), keys, watched, options, work, ready=watched.ready, progress=watched.heard)
     return Measured(way, watched.faces, watched.seconds, watched.cpu)
 
 
