@@ -108,7 +108,7 @@ class Anonymixer:
                 keystore,
                 unlock_without_asking(keystore, passphrase) if unlock is None else unlock,
                 anchor=anchor_in_use() if anchor is None else anchor,
-                busy_timeout=load_configuration().keystore.busy_timeout,
+                busy_timeout=load_configuration().busy_timeout,
                 accept_clock=accept_clock,
             )
         try:

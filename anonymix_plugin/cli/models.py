@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated, Any, get_args
 
 import typer
@@ -154,7 +155,7 @@ def _presence(item: ModelEntry) -> str:
 
 
 def _described(item: ModelEntry) -> dict[str, Any]:
-    return {**item.model_dump(), "here": _presence(item), "folder": str(sources(item.name)[0].path.parent)}
+    return {**asdict(item), "here": _presence(item), "folder": str(sources(item.name)[0].path.parent)}
 
 
 def _as_json(item: Verification) -> dict[str, Any]:

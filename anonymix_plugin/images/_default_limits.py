@@ -19,7 +19,7 @@ def default_limits() -> ImageLimits:
     """
     if _chosen is not None:
         return _chosen
-    return load_configuration().image_limits()
+    return load_configuration().limits
 
 
 @contextmanager

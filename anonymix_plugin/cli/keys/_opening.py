@@ -87,7 +87,7 @@ def open_keystore(
         place,
         unlock,
         anchor=anchor_in_use(),
-        busy_timeout=load_configuration().keystore.busy_timeout,
+        busy_timeout=load_configuration().busy_timeout,
         accept_clock=accept_clock,
         accept_rollback=accept_rollback,
         cache_size=cache_size,
