@@ -8,8 +8,9 @@ Example:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from anonymix_plugin.by_need import imported_by_need
 from anonymix_plugin.errors import (
     AlreadyProtectedError,
     AnonymixError,
@@ -83,27 +84,22 @@ __version__ = "0.1.0"
 
 # Loaded when they are first asked for: torch takes seconds to import, and an error type or `anonymix --help`
 # should not have to wait for it.
-_LAZY = {
-    "Anonymixer": "anonymix_plugin.anonymixer",
-    "MixerOptions": "anonymix_plugin.options",
-    "Outcome": "anonymix_plugin.production",
-    "PhotoRequest": "anonymix_plugin.production",
-    "ImageLimits": "anonymix_plugin.images",
-    "Marker": "anonymix_plugin.images",
-    "read_marker": "anonymix_plugin.images",
-    "save_cancelable": "anonymix_plugin.images",
-    "AttributePolicy": "anonymix_plugin.mixer.policy",
-    "GuidingCurve": "anonymix_plugin.mixer.guide",
-    "MixingPolicy": "anonymix_plugin.mixer.policy",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_LAZY[name]), name)
+__getattr__ = imported_by_need(
+    __name__,
+    {
+        "Anonymixer": "anonymix_plugin.anonymixer",
+        "MixerOptions": "anonymix_plugin.options",
+        "Outcome": "anonymix_plugin.production",
+        "PhotoRequest": "anonymix_plugin.production",
+        "ImageLimits": "anonymix_plugin.images",
+        "Marker": "anonymix_plugin.images",
+        "read_marker": "anonymix_plugin.images",
+        "save_cancelable": "anonymix_plugin.images",
+        "AttributePolicy": "anonymix_plugin.mixer.policy",
+        "GuidingCurve": "anonymix_plugin.mixer.guide",
+        "MixingPolicy": "anonymix_plugin.mixer.policy",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -8,9 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import islice
 from types import TracebackType
-from typing import NoReturn, Self, Unpack, overload
+from typing import TYPE_CHECKING, NoReturn, Self, Unpack, overload
 
-from anonymix_keystore import Anchor, Keystore, Unlock
 from anonymix_plugin.assembly import assemble
 from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.configuration import load_configuration
@@ -20,13 +19,16 @@ from anonymix_plugin.first_keys import attempt
 from anonymix_plugin.generator import Generator
 from anonymix_plugin.images import ChannelOrder, PhotoSource
 from anonymix_plugin.keys import KeyChoice, KeySource
-from anonymix_plugin.keyservice import RemoteKeystore, ServiceCredentials, service_address
+from anonymix_plugin.keyservice import service_address
 from anonymix_plugin.mixer.policy import MixingPolicy
 from anonymix_plugin.options import GivenOptions, MixerOptions
 from anonymix_plugin.production import Outcome, PhotoRequest, Production, many
 from anonymix_plugin.streaming import Stream
-from anonymix_plugin.unlocking import anchor_in_use, unlock_references_without_asking, unlock_without_asking
 from anonymix_plugin.values import CancelableFace
+
+if TYPE_CHECKING:
+    from anonymix_keystore import Anchor, Keystore, Unlock
+    from anonymix_plugin.keyservice import RemoteKeystore, ServiceCredentials
 
 
 class Anonymixer:
@@ -102,21 +104,12 @@ class Anonymixer:
             raise UsageError("credentials are for a key service", where="keystore", fix="give https://HOST:PORT")
         store: Keystore | RemoteKeystore
         if remote:
+            from anonymix_plugin.keyservice import RemoteKeystore
+
             store = RemoteKeystore(os.fspath(keystore), credentials)
         else:
-            store = Keystore.open(
-                keystore,
-                unlock_without_asking(keystore, passphrase) if unlock is None else unlock,
-                anchor=anchor_in_use() if anchor is None else anchor,
-                busy_timeout=load_configuration().busy_timeout,
-                accept_clock=accept_clock,
-            )
+            store = _opened(keystore, unlock, passphrase, anchor, second_unlock, accept_clock=accept_clock)
         try:
-            if isinstance(store, Keystore):
-                if second_unlock is None:
-                    unlock_references_without_asking(store)
-                else:
-                    store.originals.unlock(second_unlock)
             mixer = cls(store, **options)
         except BaseException:
             store.close()
@@ -361,3 +354,35 @@ class Anonymixer:
     ) -> list[CancelableFace]:
         with attempt():
             return list(islice(self._production.faces_of(self._production.waiting(image, whose, order)), most))
+
+
+def _opened(
+    path: str | os.PathLike[str],
+    unlock: Unlock | None,
+    passphrase: str | None,
+    anchor: Anchor | None,
+    second_unlock: Unlock | None,
+    *,
+    accept_clock: bool,
+) -> Keystore:
+    """Open a keystore and, where it has any, the references in it; arguments are those of `Anonymixer.open`."""
+    # Database and cryptography, which a source of keys of the application's own does without.
+    from anonymix_keystore import Keystore
+    from anonymix_plugin.unlocking import anchor_in_use, unlock_references_without_asking, unlock_without_asking
+
+    store = Keystore.open(
+        path,
+        unlock_without_asking(path, passphrase) if unlock is None else unlock,
+        anchor=anchor_in_use() if anchor is None else anchor,
+        busy_timeout=load_configuration().busy_timeout,
+        accept_clock=accept_clock,
+    )
+    try:
+        if second_unlock is None:
+            unlock_references_without_asking(store)
+        else:
+            store.originals.unlock(second_unlock)
+    except BaseException:
+        store.close()
+        raise
+    return store

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from anonymix_plugin.by_need import imported_by_need
 from anonymix_plugin.generator._load import (
     Engine,
     GeneratorName,
@@ -47,17 +48,12 @@ __all__ = [
 ]
 
 # These import torch, which takes seconds and which the fast method does without.
-_LAZY = {
-    "MobileStyleGan": "anonymix_plugin.generator.mobilestylegan",
-    "StyleGan2": "anonymix_plugin.generator.stylegan2",
-    "TorchGenerator": "anonymix_plugin.generator.torch_engine",
-    "load_stylegan2": "anonymix_plugin.generator.stylegan2",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_LAZY[name]), name)
+__getattr__ = imported_by_need(
+    __name__,
+    {
+        "MobileStyleGan": "anonymix_plugin.generator.mobilestylegan",
+        "StyleGan2": "anonymix_plugin.generator.stylegan2",
+        "TorchGenerator": "anonymix_plugin.generator.torch_engine",
+        "load_stylegan2": "anonymix_plugin.generator.stylegan2",
+    },
+)

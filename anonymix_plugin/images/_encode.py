@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from anonymix_plugin.errors import OutputError, UnreadableImageError, UsageError
 from anonymix_plugin.images._default_limits import default_limits
@@ -70,7 +70,9 @@ def encode_cancelable(
     marker = Marker.of(face).to_json()
     options: dict[str, Any] = {"exif": _exif(marker)}
     if kind == "PNG":
-        text = PngImagePlugin.PngInfo()
+        from PIL.PngImagePlugin import PngInfo
+
+        text = PngInfo()
         text.add_text(KEYWORD, marker.decode("ascii"))
         options["pnginfo"] = text
     elif kind == "JPEG2000":

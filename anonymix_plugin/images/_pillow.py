@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image
 
 from anonymix_plugin.errors import (
     BadArrayError,
@@ -52,16 +43,6 @@ class _StrictBytes(io.BytesIO):
         return part
 
 
-class _StrictPng(PngImagePlugin.PngImageFile):
-    """The same for PNG, whose last chunk of pixels is followed by others."""
-
-    def load_read(self, read_bytes: int) -> bytes:
-        part = super().load_read(read_bytes)
-        if not part:
-            raise EOFError("the pixels end before the image does")
-        return part
-
-
 def _heif(stream: io.BytesIO) -> Image.Image:
     # Not its plug-in for Pillow, which gives a black picture where the host tolerates truncated images.
     with naming_extras():
@@ -74,16 +55,17 @@ _BAND: Final = 1 << 20  # pixels that are converted at once: each takes up to 20
 
 # The classes are called directly. Image.open would pick among all registered decoders, and would check
 # for bombs by way of a global limit and of warnings, which depend on what the host has set.
-_DECODERS: Final[dict[str, Callable[[io.BytesIO], Image.Image]]] = {
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": _StrictPng,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "AVIF": AvifImagePlugin.AvifImageFile,
-    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
-    "HEIF": _heif,
+# Each is imported when its format first comes.
+_DECODERS: Final = {
+    "JPEG": "PIL.JpegImagePlugin:JpegImageFile",
+    "PNG": "anonymix_plugin.images._strict_png:StrictPng",
+    "WEBP": "PIL.WebPImagePlugin:WebPImageFile",
+    "GIF": "PIL.GifImagePlugin:GifImageFile",
+    "BMP": "PIL.BmpImagePlugin:BmpImageFile",
+    "TIFF": "PIL.TiffImagePlugin:TiffImageFile",
+    "AVIF": "PIL.AvifImagePlugin:AvifImageFile",
+    "JPEG2000": "PIL.Jpeg2KImagePlugin:Jpeg2KImageFile",
+    "HEIF": "anonymix_plugin.images._pillow:_heif",
 }
 
 
@@ -132,9 +114,10 @@ def decode_container(container: Container, limits: ImageLimits, where: str) -> t
 
 def _decoded(container: Container, data: bytes, times: int, limits: ImageLimits, where: str) -> Pixels:
     stream = _StrictBytes(data)
+    decoder: Callable[[io.BytesIO], Any] = resolve_name(_DECODERS[container.kind])
     try:
-        with _DECODERS[container.kind](stream) as image:
-            if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        with decoder(stream) as image:
+            if container.kind == "JPEG2000":
                 if image.size != (container.width, container.height):
                     raise UnreadableImageError(
                         "the JPEG 2000 file is damaged: it declares two sizes", where=where, fix="export it again"

@@ -12,9 +12,15 @@ The design in short:
 - Whatever goes wrong is an error: no answer, no key.
 """
 
+from typing import TYPE_CHECKING
+
+from anonymix_plugin.by_need import imported_by_need
+from anonymix_plugin.keyservice.address import service_address
 from anonymix_plugin.keyservice.errors import NotAllowedError, NotOfferedError, ServiceError
-from anonymix_plugin.keyservice.line import ServiceCredentials
-from anonymix_plugin.keyservice.remote import RemoteKeystore, RemoteReferences, service_address
+
+if TYPE_CHECKING:
+    from anonymix_plugin.keyservice.line import ServiceCredentials
+    from anonymix_plugin.keyservice.remote import RemoteKeystore, RemoteReferences
 
 __all__ = [
     "NotAllowedError",
@@ -25,3 +31,13 @@ __all__ = [
     "ServiceError",
     "service_address",
 ]
+
+# These import HTTP and TLS, which whoever has the store itself does without.
+__getattr__ = imported_by_need(
+    __name__,
+    {
+        "RemoteKeystore": "anonymix_plugin.keyservice.remote",
+        "RemoteReferences": "anonymix_plugin.keyservice.remote",
+        "ServiceCredentials": "anonymix_plugin.keyservice.line",
+    },
+)

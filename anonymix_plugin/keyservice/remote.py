@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -12,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self
-from urllib.parse import urlsplit
 
 from anonymix_keystore import (
     AnchorError,
@@ -29,6 +27,7 @@ from anonymix_keystore import (
 )
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.keys import as_text
+from anonymix_plugin.keyservice.address import service_address
 from anonymix_plugin.keyservice.errors import NotOfferedError, ServiceError
 from anonymix_plugin.keyservice.line import Line, ServiceCredentials
 from anonymix_plugin.keyservice.memory import Kept, Memory, Tag, ticking
@@ -47,32 +46,8 @@ from anonymix_plugin.keyservice.wire import (
 )
 from anonymix_plugin.places import named_by
 
-PORT: Final = 8443
 SEEN_VARIABLE: Final = "ANONYMIX_SERVICE_SEEN"
 MOST_AGE: Final = 5.0
-
-
-def service_address(place: str | os.PathLike[str]) -> tuple[str, int] | None:
-    """Host and port, if a place is the address of a key service, "https://HOST:PORT"; None for a path.
-
-    Raises:
-        UsageError: It is an address of another kind.
-    """
-    # A path's library makes one stroke of two: so an address may come from an option that takes paths.
-    found = re.fullmatch(r"([a-z]+):/+(.*)", os.fspath(place).rstrip("\r\n"), re.IGNORECASE)
-    if found is None or found[1].lower() not in {"http", "https"}:
-        return None
-    try:
-        parts = urlsplit(f"https://{found[2]}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    plain = found[1].lower() == "https" and parts.path in {"", "/"} and not (parts.query or parts.fragment)
-    if not host or not plain or "@" in parts.netloc:
-        raise UsageError(
-            "this is no address of a key service, which is asked over TLS alone", fix="give https://HOST:PORT"
-        )
-    return host, port or PORT
 
 
 class RemoteKeystore:

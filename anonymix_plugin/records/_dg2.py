@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from anonymix_plugin.records._iso19794 import MAGIC, read_iso19794
+from anonymix_plugin.records._iso19794 import read_iso19794
 from anonymix_plugin.records._iso39794 import read_iso39794
 from anonymix_plugin.records._tlv import coded, fields, head, kept, one
-from anonymix_plugin.records._values import FaceRecord, RecordError
+from anonymix_plugin.records._values import DG2, ISO19794, FaceRecord, RecordError
 
 _Wrap: TypeAlias = Callable[[bytes], bytes]
 
-TAG: Final = 0x75
 _GROUP, _TEMPLATE, _HEADER, _COUNT = 0x7F61, 0x7F60, 0xA1, 0x02
 _PLAIN, _CONSTRUCTED = 0x5F2E, 0x7F2E
 _KEPT: Final = frozenset({0x80, 0x81, 0x82, 0x87, 0x88})
@@ -42,7 +41,7 @@ def read_dg2(data: bytes) -> FaceRecord:
     def rebuild(picture: bytes, width: int, height: int) -> bytes:
         block = wrap(inner.rebuild(picture, width, height))
         body = coded(_TEMPLATE, coded(_HEADER, *kept(header, _KEPT)), block)
-        return coded(TAG, coded(_GROUP, coded(_COUNT, b"\1"), body))
+        return coded(DG2, coded(_GROUP, coded(_COUNT, b"\1"), body))
 
     return FaceRecord(f"ICAO 9303 DG2, {inner.kind}", inner.picture, inner.coding, rebuild)
 
@@ -52,7 +51,7 @@ def _block(template: list[tuple[int, bytes]]) -> tuple[FaceRecord, _Wrap]:
     if len(blocks) != 1:
         raise RecordError(f"it holds {len(blocks)} blocks of data instead of one")
     tag, value = blocks[0]
-    if value.startswith(MAGIC):
+    if value.startswith(ISO19794):
         return read_iso19794(value), lambda new: coded(tag, new)
     inner = fields(value)
     if [name for name, _ in inner] == [0xA1]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from anonymix_plugin.records._values import FaceRecord, RecordError, coding_of
+from anonymix_plugin.records._values import ISO19794, FaceRecord, RecordError, coding_of
 
-MAGIC: Final = b"FAC\0"
 _KIND: Final = "ISO/IEC 19794-5"
 _CODES: Final = {"JPEG": 0, "JPEG2000": 1}
 _UNKNOWN_DATE: Final = b"\xff" * 9
@@ -50,7 +49,7 @@ def _old(data: bytes) -> FaceRecord:
     def rebuild(new: bytes, width: int, height: int) -> bytes:
         image = struct.pack(">BBHHBBHH", _BASIC, code, width, height, _SRGB, 0, 0, 0)
         body = struct.pack(">IH", 20 + len(image) + len(new), 0) + bytes(14) + image + new
-        return MAGIC + _OLD + struct.pack(">IH", 14 + len(body), 1) + body
+        return ISO19794 + _OLD + struct.pack(">IH", 14 + len(body), 1) + body
 
     return FaceRecord(f"{_KIND}:2005", picture, coding_of(picture), rebuild)
 
@@ -74,7 +73,7 @@ def _new(data: bytes) -> FaceRecord:
         image = struct.pack(">BBHHBHBB", _BASIC, min(code, 1), width, height, 0, 0, 0, _SRGB)
         body = _UNKNOWN_DATE + bytes(5) + b"\0" + bytes(17) + image + struct.pack(">I", len(new)) + new
         whole = struct.pack(">I", 4 + len(body)) + body
-        return MAGIC + _NEW + struct.pack(">IHBH", 17 + len(whole), 1, 0, 0) + whole
+        return ISO19794 + _NEW + struct.pack(">IHBH", 17 + len(whole), 1, 0, 0) + whole
 
     return FaceRecord(f"{_KIND}:2011", picture, coding_of(picture), rebuild)
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from anonymix_plugin.records._tlv import coded, fields, kept, one
-from anonymix_plugin.records._values import FaceRecord, RecordError, coding_of
+from anonymix_plugin.records._values import ISO39794, FaceRecord, RecordError, coding_of
 
-TAG: Final = 0x65
 _SEQUENCE: Final = 0x30
 _LOSSLESS: Final = 4
 _LOSSY: Final = 3
@@ -23,7 +22,7 @@ def read_iso39794(data: bytes) -> FaceRecord:
     Raises:
         RecordError: It is damaged, or of another kind.
     """
-    block = fields(one(fields(data), TAG))
+    block = fields(one(fields(data), ISO39794))
     representations = fields(one(block, 0xA1))
     if len(representations) != 1:
         raise RecordError(f"it holds {len(representations)} faces, and which one is meant can't be told")
@@ -38,7 +37,7 @@ def read_iso39794(data: bytes) -> FaceRecord:
         about = coded(0xA1, coded(0xA0, coded(0x80, told)), size)
         image = coded(0xA1, coded(0xA0, coded(0xA0, coded(0x80, new), about)))
         body = coded(_SEQUENCE, *kept(face, [0x80]), image)
-        return coded(TAG, *kept(block, [0xA0]), coded(0xA1, body))
+        return coded(ISO39794, *kept(block, [0xA0]), coded(0xA1, body))
 
     return FaceRecord("ISO/IEC 39794-5", picture, coding_of(picture), rebuild)
 

@@ -13,7 +13,6 @@ from typing import Final
 
 from anonymix_plugin.records._values import FaceRecord, RecordError, coding_of
 
-BEGIN: Final = b"1.001:"
 _FILE, _GROUP, _RECORD, _UNIT = b"\x1c", b"\x1d", b"\x1e", b"\x1f"
 _TAGGED: Final = re.compile(rb"(\d{1,2})\.001:(\d{1,10})")
 _FIELD: Final = re.compile(rb"10\.(\d{3,9}):", re.DOTALL)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Final
 
 from anonymix_plugin.errors import UnreadableImageError
-from anonymix_plugin.records import _dg2, _iso19794, _iso39794, _nist
 from anonymix_plugin.records._tlv import head
-from anonymix_plugin.records._values import Coding, FaceRecord, RecordError
+from anonymix_plugin.records._values import DG2, ISO19794, ISO39794, NIST, Coding, FaceRecord, RecordError
 
 __all__ = ["Coding", "FaceRecord", "find_record"]
 
-_READERS: Final[tuple[tuple[bytes, Callable[[bytes], FaceRecord]], ...]] = (
-    (_iso19794.MAGIC, _iso19794.read_iso19794),
-    (_nist.BEGIN, _nist.read_nist),
-    (bytes([_dg2.TAG]), _dg2.read_dg2),
-    (bytes([_iso39794.TAG]), _iso39794.read_iso39794),
+_READERS: Final = (
+    (ISO19794, "_iso19794:read_iso19794"),
+    (NIST, "_nist:read_nist"),
+    (bytes([DG2]), "_dg2:read_dg2"),
+    (bytes([ISO39794]), "_iso39794:read_iso39794"),
 )
 
 
@@ -33,8 +33,9 @@ def find_record(data: bytes, where: str) -> FaceRecord | None:
     """
     for begin, reader in _READERS:
         if data.startswith(begin) and (len(begin) > 1 or _plausible(data)):
+            read: Callable[[bytes], FaceRecord] = resolve_name(f"{__package__}.{reader}")
             try:
-                return reader(data)
+                return read(data)
             except (RecordError, struct.error, IndexError) as error:
                 detail = str(error) if isinstance(error, RecordError) else "it ends too early"
                 raise UnreadableImageError(

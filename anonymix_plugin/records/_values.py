@@ -6,6 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+# How each kind begins: a text, or one byte of a tag.
+ISO19794: Final = b"FAC\0"
+NIST: Final = b"1.001:"
+DG2: Final = 0x75
+ISO39794: Final = 0x65
+
 Coding: TypeAlias = Literal["JPEG", "JPEG2000", "PNG"]
 """How the photo within a record is coded."""
 

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Final
 
 from anonymix_plugin.errors import UnreadableImageError
-from anonymix_plugin.images._containers._bmp import examine_bmp
 from anonymix_plugin.images._containers._container import Container, camera_raw
-from anonymix_plugin.images._containers._gif import examine_gif
-from anonymix_plugin.images._containers._heif import examine_heif
-from anonymix_plugin.images._containers._jpeg import examine_jpeg
-from anonymix_plugin.images._containers._jpeg2000 import examine_jpeg2000
-from anonymix_plugin.images._containers._png import examine_png
-from anonymix_plugin.images._containers._tiff import examine_tiff
-from anonymix_plugin.images._containers._webp import examine_webp
 from anonymix_plugin.records import find_record
 
 _PICTURE_BRANDS: Final = (b"hei", b"hev", b"mif1", b"msf1", b"miaf", b"MiHE", b"avi")
-_EXAMINERS: Final[tuple[tuple[bytes, int, Callable[[bytes, str], Container]], ...]] = (
-    (b"\xff\xd8\xff", 0, examine_jpeg),
-    (b"\x89PNG\r\n\x1a\n", 0, examine_png),
-    (b"WEBP", 8, examine_webp),
-    (b"GIF87a", 0, examine_gif),
-    (b"GIF89a", 0, examine_gif),
-    (b"II*\0", 0, examine_tiff),
-    (b"MM\0*", 0, examine_tiff),
-    (b"BM", 0, examine_bmp),
-    *((b"ftyp" + brand, 4, examine_heif) for brand in _PICTURE_BRANDS),
-    (b"\0\0\0\x0cjP  ", 0, examine_jpeg2000),
-    (b"\xff\x4f\xff\x51", 0, examine_jpeg2000),
+_EXAMINERS: Final = (
+    (b"\xff\xd8\xff", 0, "_jpeg:examine_jpeg"),
+    (b"\x89PNG\r\n\x1a\n", 0, "_png:examine_png"),
+    (b"WEBP", 8, "_webp:examine_webp"),
+    (b"GIF87a", 0, "_gif:examine_gif"),
+    (b"GIF89a", 0, "_gif:examine_gif"),
+    (b"II*\0", 0, "_tiff:examine_tiff"),
+    (b"MM\0*", 0, "_tiff:examine_tiff"),
+    (b"BM", 0, "_bmp:examine_bmp"),
+    *((b"ftyp" + brand, 4, "_heif:examine_heif") for brand in _PICTURE_BRANDS),
+    (b"\0\0\0\x0cjP  ", 0, "_jpeg2000:examine_jpeg2000"),
+    (b"\xff\x4f\xff\x51", 0, "_jpeg2000:examine_jpeg2000"),
 )
+"""How a file begins, where, and what takes it apart: each module is imported when its format first comes."""
 
 _KNOWN_OTHERS: Final = (
     (b"\0\0\0\x0cJXL ", 0, "JPEG XL"),
@@ -108,7 +102,8 @@ def examine(data: bytes, where: str) -> Container:
     data = data if record is None else record.picture
     for magic, at, examiner in _EXAMINERS:
         if data.startswith(magic, at):
-            return examiner(data, where)
+            take_apart: Callable[[bytes, str], Container] = resolve_name(f"{__package__}.{examiner}")
+            return take_apart(data, where)
     for magic, at, name in _CAMERA_RAW:
         if data.startswith(magic, at):
             raise camera_raw(name, where)
