@@ -18,7 +18,7 @@ from anonymix_plugin.mixer.fingerprint import fingerprint
 from anonymix_plugin.mixer.methods import FastMethod, Method
 from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
-from anonymix_plugin.models import load_checked, weights_hash
+from anonymix_plugin.models import content_of_model, load_checked, weights_hash
 from anonymix_plugin.options import DetectorName, MixerOptions
 from anonymix_plugin.reader import Reader
 from anonymix_plugin.recognisers import MeasuringRecogniser, load_recogniser, torch_recogniser
@@ -226,5 +226,5 @@ def load_detector(name: DetectorName, faces: FacePolicy = "largest", at_once: in
     # Whether a photo shows one person, or whom it shows, is answered only by whoever has looked everywhere.
     thorough = faces in {"all", "error"}
     if name == "yunet":
-        return YuNet(load_checked("yunet"), thorough=thorough, at_once=at_once)
+        return YuNet(content_of_model("yunet"), thorough=thorough, at_once=at_once)
     return Scrfd(load_checked("scrfd-500m"), thorough=thorough)

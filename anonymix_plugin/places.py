@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import platformdirs
+
 from anonymix_plugin.errors import ConfigurationError
 
 
@@ -57,3 +59,13 @@ def needed(place: Path | None, variable: str, what: str) -> Path:
             f"this user has no home folder, and nothing says where {what}", fix=f"set {variable} to a path"
         )
     return place
+
+
+def home() -> Path:
+    """Folder of everything that Anonymix keeps for itself: `ANONYMIX_HOME`, or the platform's cache.
+
+    Raises:
+        ConfigurationError: The variable is not set, and the user has no home.
+    """
+    own = named_by("ANONYMIX_HOME") or by_default(lambda: platformdirs.user_cache_path("anonymix", False))
+    return needed(own, "ANONYMIX_HOME", "weights lie")

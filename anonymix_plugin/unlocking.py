@@ -8,16 +8,13 @@ from typing import Any
 
 from anonymix_keystore import (
     AnchorFile,
-    AwsKms,
     EnvironmentUnlock,
     KeyFileUnlock,
     KeyringUnlock,
     Keystore,
-    KmsUnlock,
     PassphraseUnlock,
     Unlock,
     UnlockUnavailableError,
-    VaultTransit,
 )
 from anonymix_plugin.places import named_by
 
@@ -71,6 +68,9 @@ def unlock_for(kind: str, params: dict[str, Any], passphrase: Callable[[], bytes
         return EnvironmentUnlock(SECOND_KEY_VARIABLE) if second else EnvironmentUnlock()
     if kind == "keyring":
         return KeyringUnlock(user=SECOND_USER) if second else KeyringUnlock()
+    if kind in {"aws-kms", "vault-transit"}:
+        from anonymix_keystore import AwsKms, KmsUnlock, VaultTransit  # with HTTP and TLS
+
     if kind == "aws-kms":
         return KmsUnlock(AwsKms(str(params.get("key_id", ""))))
     if kind == "vault-transit":

@@ -18,7 +18,7 @@ import numpy as np
 from anonymix_plugin.errors import NoFaceError, UsageError, naming_extras
 from anonymix_plugin.faces import Detector, YuNet
 from anonymix_plugin.images import ChannelOrder, ImageLimits, PhotoSource, decode_photo, default_limits
-from anonymix_plugin.models import load_checked
+from anonymix_plugin.models import content_of_model
 from anonymix_plugin.recognisers import Recogniser, load_recogniser
 from anonymix_plugin.values import CancelableFace, Floats, Photo
 
@@ -184,7 +184,7 @@ class Verifier:
         name = recogniser if isinstance(recogniser, str) else recogniser.name
         self._threshold = named_threshold(name, threshold)
         self._recogniser = load_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
-        self._detector = detector or YuNet(load_checked("yunet"))
+        self._detector = detector or YuNet(content_of_model("yunet"))
         self._limits = limits or default_limits()
 
     @property

@@ -54,6 +54,7 @@ from anonymix_plugin import (
 from anonymix_plugin.faces import YuNet, ffhq_crop
 from anonymix_plugin.generator import load_generator
 from anonymix_plugin.images import decode_photo
+from anonymix_plugin.inference import _kept
 from anonymix_plugin.models import locate
 from anonymix_plugin.verification import Verifier
 
@@ -441,6 +442,7 @@ def test_damaged_weights_are_not_used(
     victim.write_bytes(content)
     monkeypatch.setenv("ANONYMIX_HOME", str(tmp_path))
     monkeypatch.setattr(assembly, "load_generator", load_generator)
+    monkeypatch.setattr(_kept, "_mapped", {})  # nothing is compiled yet: not by this process, and not in this place
     with pytest.raises(DamagedModelError, match=f"anonymix models pull {name}"):
         Anonymixer.open(store_path, passphrase=SECRET)
 

@@ -46,3 +46,19 @@ def test_every_exported_name_is_there() -> None:
 
 def test_no_module_is_called_utils() -> None:
     assert not [*ROOT.glob("anonymix_plugin/**/util*.py"), *ROOT.glob("keystore/**/util*.py")]
+
+
+def test_errors_and_keys_load_no_database_and_every_name_of_the_keystore_is_there() -> None:
+    code = (
+        "import sys, anonymix_keystore as k;"
+        "k.KeystoreError, k.SubjectKey;"
+        "print([n for n in ('sqlite_utils', 'cryptography') if n in sys.modules],"
+        " [n for n in k.__all__ if not hasattr(k, n)], dir(k) == sorted(k.__all__), hasattr(k, 'nothing'))"
+    )
+    assert run(code) == "[] [] True False"
+
+
+def test_opening_a_mixer_loads_only_what_it_needs() -> None:
+    needless = ("pydantic", "sqlite_utils", "http.client", "importlib.metadata", "PIL.TiffImagePlugin", "openvino")
+    code = f"import sys, anonymix_plugin.anonymixer; print([n for n in {needless!r} if n in sys.modules])"
+    assert run(code) == "[]"

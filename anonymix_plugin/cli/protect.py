@@ -180,10 +180,10 @@ def protect(
         if dataset is not None:
             from anonymix_keystore import UnknownSubjectError
             from anonymix_plugin.faces import YuNet
-            from anonymix_plugin.models import load_checked
+            from anonymix_plugin.models import content_of_model
 
             with _Progress(None) as progress, mixing.opened(store, progress.refining) as mixer:
-                detector = YuNet(load_checked("yunet"))
+                detector = YuNet(content_of_model("yunet"))
                 copier = SetCopier(mixer, detector, dataset, scope, enrol, force, progress.advance)
                 try:
                     protect_sets(copier, photos, output, as_json=as_json)

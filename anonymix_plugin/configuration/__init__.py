@@ -14,6 +14,9 @@ max_pixels = 110_000_000
 
 [keystore]
 busy_timeout = 30                        # seconds to wait for other writers
+
+[networks]
+keep = false                             # compile all networks anew at each start
 ```
 """
 

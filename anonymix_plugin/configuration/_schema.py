@@ -74,10 +74,15 @@ class _OwnKeystore(_Checked):
     busy_timeout: float = Field(default=Configuration.busy_timeout, ge=0, le=3600, allow_inf_nan=False)
 
 
+class _OwnNetworks(_Checked):
+    keep: bool = Configuration.keep_networks
+
+
 class _File(_Checked):
     models: dict[str, _OwnModel] = Field(default_factory=dict)
     limits: _OwnLimits = Field(default_factory=_OwnLimits)
     keystore: _OwnKeystore = Field(default_factory=_OwnKeystore)
+    networks: _OwnNetworks = Field(default_factory=_OwnNetworks)
 
     @model_validator(mode="after")
     def _known_names(self) -> _File:
@@ -117,7 +122,7 @@ def checked(text: str, path: Path) -> Configuration:
         }
         for name, own in file.models.items()
     }
-    return Configuration(models, file.limits.image_limits(), file.keystore.busy_timeout)
+    return Configuration(models, file.limits.image_limits(), file.keystore.busy_timeout, file.networks.keep)
 
 
 def _first_fault(error: ValidationError) -> str:

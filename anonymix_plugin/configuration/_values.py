@@ -31,11 +31,13 @@ class Configuration:
         models: The user's own weights, by name of the model in the registry and of the file that each replaces.
         limits: How big and how small photos may be.
         busy_timeout: Seconds to wait for other writers of a keystore.
+        keep_networks: Whether compiled networks are kept on disk for the next start.
     """
 
     models: Mapping[str, Mapping[str, OwnFile]] = field(default_factory=dict)
     limits: ImageLimits = field(default_factory=ImageLimits)
     busy_timeout: float = 10.0
+    keep_networks: bool = True
 
     def replacements(self, name: str) -> Mapping[str, OwnFile]:
         """The user's files for a model, by name of the file that each one replaces."""

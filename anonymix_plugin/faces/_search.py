@@ -13,6 +13,7 @@ import numpy as np
 
 from anonymix_plugin.errors import MissingModelError, UsageError
 from anonymix_plugin.faces._found import NOTHING, Found, suppress, without_parts
+from anonymix_plugin.inference import Content
 from anonymix_plugin.values import Face, Photo, Pixels
 
 # Tight crops: a border, as a share of each side, gives the detector room around the face. It is plain
@@ -29,7 +30,7 @@ _CLOSE: Final = 2560
 _PART: Final = 0.5
 
 
-def read_model(model: bytes | str | PathLike[str], name: str) -> bytes:
+def read_model(model: Content | bytes | str | PathLike[str], name: str) -> bytes:
     """Content of a detector's weights: as it is given, or of the file at a path.
 
     Raises:
@@ -37,6 +38,8 @@ def read_model(model: bytes | str | PathLike[str], name: str) -> bytes:
     """
     if isinstance(model, bytes):
         return model
+    if isinstance(model, Content):
+        return model.read()
     try:
         return Path(model).read_bytes()
     except OSError:

@@ -14,7 +14,7 @@ import numpy as np
 from anonymix_plugin.errors import DamagedModelError, ModelError
 from anonymix_plugin.faces._found import NOTHING, Found
 from anonymix_plugin.faces._search import Search, read_model
-from anonymix_plugin.inference import compiled
+from anonymix_plugin.inference import Content, Network, Recipe, opened, runtime
 from anonymix_plugin.pool import Pool
 from anonymix_plugin.values import Floats, Pixels
 
@@ -30,7 +30,7 @@ class YuNet(Search):
     """YuNet (Wu, Peng, Yu 2023), with the decoding of `cv2.FaceDetectorYN`.
 
     Args:
-        model: `face_detection_yunet_2023mar.onnx`, its content or its path, which is read once.
+        model: `face_detection_yunet_2023mar.onnx`: its content, what reads it, or its path, which is read once.
         sizes: Longest side in pixels at which the photo is looked at, one after the other, until a face
             is found.
         padded_sizes: The same with a border around the photo, tried last; for tight crops.
@@ -49,7 +49,7 @@ class YuNet(Search):
 
     def __init__(
         self,
-        model: bytes | str | PathLike[str],
+        model: Content | bytes | str | PathLike[str],
         *,
         sizes: Sequence[int] = (640, 320, 1280),
         padded_sizes: Sequence[int] = (320, 640),
@@ -59,8 +59,8 @@ class YuNet(Search):
         engine: DetectorEngine = "auto",
     ) -> None:
         super().__init__(sizes=sizes, padded_sizes=padded_sizes, score_threshold=score_threshold, thorough=thorough)
-        self._where = "yunet" if isinstance(model, bytes) else str(model)
-        content = read_model(model, "YuNet")
+        self._where = "yunet" if isinstance(model, bytes | Content) else str(model)
+        content = model if isinstance(model, Content) else read_model(model, "YuNet")
         try:
             self._network = _network(content, score_threshold, at_once, engine)
         except (cv2.error, RuntimeError) as error:
@@ -86,30 +86,23 @@ class _Network(Protocol):
         ...
 
 
-def _network(content: bytes, threshold: float, at_once: int, engine: DetectorEngine) -> _Network:
+def _network(content: Content | bytes, threshold: float, at_once: int, engine: DetectorEngine) -> _Network:
     if engine == "opencv":
-        return _OpenCv(content, threshold)
+        return _OpenCv(read_model(content, "YuNet"), threshold)
     try:
         return _OpenVino(content, threshold, at_once)
     except (ImportError, RuntimeError):
         if engine == "openvino":
             raise
-    return _OpenCv(content, threshold)
+    return _OpenCv(read_model(content, "YuNet"), threshold)
 
 
 class _OpenVino:
     """One graph for pictures of any size; what a size needs is prepared when it first comes."""
 
-    def __init__(self, content: bytes, threshold: float, at_once: int) -> None:
-        import openvino
-        from openvino.preprocess import PrePostProcessor
-
-        network = openvino.Core().read_model(content)
-        network.reshape({network.input(0): openvino.PartialShape([1, 3, -1, -1])})
-        steps = PrePostProcessor(network)
-        steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-        steps.input().model().set_layout(openvino.Layout("NCHW"))
-        self._compiled = compiled(steps.build(), at_once=at_once)
+    def __init__(self, content: Content | bytes, threshold: float, at_once: int) -> None:
+        recipe = Recipe.of(content, __file__)
+        self._compiled = opened(recipe, lambda: Network(_graph(read_model(content, "YuNet"))), at_once=at_once).model
         self._threshold = threshold
         self._requests: Pool[Any] = Pool(self._compiled.create_infer_request)  # each has buffers of its own
 
@@ -142,6 +135,17 @@ class _OpenVino:
         sides = np.exp(boxes[sure, 2:]) * stride
         landmarks = (np.tile(cells, 5) + points[sure]) * stride
         return np.concatenate([centres - sides / 2, sides, landmarks, scores[sure, None]], axis=1, dtype=np.float32)
+
+
+def _graph(content: bytes) -> Any:
+    """The network for pictures of any size, (1, height, width, 3) uint8."""
+    openvino = runtime()
+    network = openvino.Core().read_model(content)
+    network.reshape({network.input(0): openvino.PartialShape([1, 3, -1, -1])})
+    steps = openvino.preprocess.PrePostProcessor(network)
+    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    return steps.build()
 
 
 _KINDS: Final = ("cls", "obj", "bbox", "kps")

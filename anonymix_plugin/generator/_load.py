@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator.openvino_engine import OpenVinoGenerator
 from anonymix_plugin.generator.protocol import Generator
-from anonymix_plugin.generator.published_weights import PublishedWeights, parse_published
+from anonymix_plugin.generator.published_weights import PublishedFiles
 from anonymix_plugin.generator.small_weights import SmallWeights, read_small
-from anonymix_plugin.models import load_checked
+from anonymix_plugin.models import content_of_model
 
 if TYPE_CHECKING:
     from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
@@ -31,7 +31,7 @@ def load_reference_generator() -> MobileStyleGan:
     """
     from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
 
-    return MobileStyleGan(_published())
+    return MobileStyleGan(_published().read())
 
 
 def load_generator(
@@ -66,7 +66,7 @@ def load_generator(
         return _bfloat(published, small, threads, at_once)
     if engine not in {"auto", "openvino"}:
         raise UsageError(f"there is no engine {engine!r}", where="engine", fix="take auto, openvino or torch")
-    made = OpenVinoGenerator(published, threads=threads, at_once=at_once, small=small, again=_published)
+    made = OpenVinoGenerator(published, threads=threads, at_once=at_once, small=small)
     try:
         made.prepare()
     except (ImportError, RuntimeError) as error:
@@ -78,12 +78,12 @@ def load_generator(
     return made
 
 
-def _bfloat(published: PublishedWeights, small: SmallWeights | None, threads: int, at_once: int) -> Generator:
+def _bfloat(published: PublishedFiles, small: SmallWeights | None, threads: int, at_once: int) -> Generator:
     from anonymix_plugin.generator.openvino_bfloat import NAME, BfloatGenerator
 
     if small is not None:
         raise UsageError(f"{NAME} draws the large generator alone", where="engine", fix="use the engine auto")
-    made = BfloatGenerator(published, threads=threads, at_once=at_once, again=_published)
+    made = BfloatGenerator(published, threads=threads, at_once=at_once)
     try:
         made.prepare()
     except (ImportError, RuntimeError) as error:
@@ -93,16 +93,16 @@ def _bfloat(published: PublishedWeights, small: SmallWeights | None, threads: in
     return made
 
 
-def _reference(published: PublishedWeights, small: SmallWeights | None) -> MobileStyleGan | SmallGenerator:
+def _reference(published: PublishedFiles, small: SmallWeights | None) -> MobileStyleGan | SmallGenerator:
     from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
     from anonymix_plugin.generator.small import SmallGenerator
 
-    large = MobileStyleGan(published)
+    large = MobileStyleGan(published.read())
     return large if small is None else SmallGenerator(large, small)
 
 
-def _published() -> PublishedWeights:
-    return parse_published(*(load_checked("mobilestylegan", name) for name in _FILES))
+def _published() -> PublishedFiles:
+    return PublishedFiles([content_of_model("mobilestylegan", name) for name in _FILES])
 
 
 _FILES = ("MappingNetwork.xml", "MappingNetwork.bin", "SynthesisNetwork.xml", "SynthesisNetwork.bin")

@@ -13,10 +13,10 @@ from typing import Any, Final
 import numpy as np
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator.openvino_engine import OpenVinoGenerator
+from anonymix_plugin.generator.openvino_engine import OpenVinoGenerator, numbered, request_of
 from anonymix_plugin.generator.openvino_graph import STRIPS, WHOLE, GraphBuilder, Node
 from anonymix_plugin.generator.published_weights import BLOCKS, LAYERS, Affine, BlockWeights, SynthesisWeights
-from anonymix_plugin.inference import compiled
+from anonymix_plugin.inference import Network, runtime
 
 NAME: Final = "openvino-bf16"
 KEPT: Final = 3
@@ -26,9 +26,7 @@ with none, .9996 with 3 or 4, .9997 with 5 or 6, in .50 to .62 of the pass's tim
 
 def has_bfloat16() -> bool:
     """Whether this processor computes in bfloat16, as OpenVINO sees it."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class BfloatGenerator(OpenVinoGenerator):
@@ -40,28 +38,29 @@ class BfloatGenerator(OpenVinoGenerator):
 
     engine: str = NAME
 
-    def _compile(self, synthesis: SynthesisWeights, size: int) -> Callable[[], Any]:
-        import openvino
-        from openvino import opset13
-
+    def _compile(self, size: int) -> Callable[[], Any]:
+        openvino = runtime()
         if not has_bfloat16():
             raise UsageError("this processor does not compute in bfloat16", where="engine", fix="use the engine auto")
-        first, last = _First(opset13, synthesis, size), _Last(opset13, synthesis, size)
-        outputs = first.outputs()
-        picture = last.picture()
-        model = openvino.Model(outputs, first.inputs, "first")
-        exact = compiled(model, threads=self._threads, at_once=self.batch)
-        model = openvino.Model([picture], [*last.given, *last.inputs[1:]], "last")  # all but the code
-        rounded = compiled(model, threads=self._threads, at_once=self.batch, precision="bf16")
+
+        def first() -> Network:
+            built = _First(openvino.opset13, self._weights.synthesis, size)
+            return Network(openvino.Model(built.outputs(), built.inputs, "first"), numbered(built.fixed))
+
+        def last() -> Network:
+            built = _Last(openvino.opset13, self._weights.synthesis, size)
+            picture = built.picture()
+            model = openvino.Model([picture], [*built.given, *built.inputs[1:]], "last")  # all but the code
+            return Network(model, numbered(built.fixed))
+
+        exact = self._opened(f"{self.name}-{size}-first", first)
+        rounded = self._opened(f"{self.name}-{size}-last", last, "bf16")
+        count = len(exact.model.outputs)
 
         def request() -> _Both:
-            before, after = exact.create_infer_request(), rounded.create_infer_request()
-            for index, values in enumerate(first.fixed, 1):
-                before.set_input_tensor(index, openvino.Tensor(values))
-            for index in range(len(outputs)):
+            before, after = request_of(exact, 1), request_of(rounded, count)
+            for index in range(count):
                 after.set_input_tensor(index, before.get_output_tensor(index))
-            for index, values in enumerate(last.fixed, len(outputs)):
-                after.set_input_tensor(index, openvino.Tensor(values))
             return _Both(before, after)
 
         return request

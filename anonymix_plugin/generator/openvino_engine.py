@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anonymix_plugin.errors import DamagedModelError
 from anonymix_plugin.generator import small_weights
 from anonymix_plugin.generator.openvino_graph import STRIPS, Strips, synthesis_graph
 from anonymix_plugin.generator.protocol import LayerGroups, check_codes
@@ -19,12 +19,12 @@ from anonymix_plugin.generator.published_weights import (
     SIZES,
     W_DIM,
     Z_DIM,
+    PublishedFiles,
     PublishedWeights,
-    SynthesisWeights,
 )
 from anonymix_plugin.generator.small_graph import small_graph
 from anonymix_plugin.generator.small_weights import SmallWeights
-from anonymix_plugin.inference import compiled
+from anonymix_plugin.inference import Network, Recipe, opened, runtime
 from anonymix_plugin.pool import Pool
 from anonymix_plugin.values import Floats
 
@@ -36,13 +36,11 @@ class OpenVinoGenerator:
     """Meets `protocol.Generator` and `protocol.ArrayGenerator` without importing torch for the latter.
 
     Args:
-        weights: The published weights.
+        weights: The published weights, in memory, or in files that are read where no compiled network is kept.
         threads: CPU threads for one picture; 0 lets OpenVINO decide.
         at_once: How many pictures are drawn at the same time; each takes memory of its own.
         precision: "f32"; others are for measuring only.
         small: The small generator's learned weights; the large generator without.
-        again: Reads the weights another time. With it those of the layers are let go of once they are compiled (37 MB),
-            and are read again for a further size.
         strips: How the picture is cut up while it is drawn; see `openvino_graph`. It changes no byte.
 
     The graph of a size is built and compiled when it is first needed, in less than a second (`prepare`
@@ -55,18 +53,15 @@ class OpenVinoGenerator:
 
     def __init__(
         self,
-        weights: PublishedWeights,
+        weights: PublishedWeights | PublishedFiles,
         *,
         threads: int = 0,
         at_once: int = 1,
         precision: str = "f32",
         small: SmallWeights | None = None,
-        again: Callable[[], PublishedWeights] | None = None,
         strips: Strips = STRIPS,
     ) -> None:
-        self._mapping, self._hash = weights.mapping, weights.sha256
-        self._synthesis: SynthesisWeights | None = weights.synthesis
-        self._again, self._small, self._strips = again, small, strips
+        self._weights, self._small, self._strips = weights, small, strips
         self._threads, self._precision = threads, precision
         self._lock = threading.Lock()
         self._requests: dict[int, Pool[Any]] = {}
@@ -80,7 +75,7 @@ class OpenVinoGenerator:
 
     def weights_hash(self) -> str:
         """Return the hash of the weights: an engine is not part of what a face depends on."""
-        return self._hash if self._small is None else self._small.weights_hash()
+        return self._weights.sha256 if self._small is None else self._small.weights_hash()
 
     def prepare(self, size: int | None = None) -> None:
         """Compile the graph of a size now; without one, of the usual one."""
@@ -89,7 +84,7 @@ class OpenVinoGenerator:
 
     def map_arrays(self, z: Floats) -> Floats:
         """See `protocol.ArrayGenerator.map_arrays`."""
-        return self._mapping.apply(z)
+        return self._weights.mapping.apply(z)
 
     def draw(self, w_plus: Floats, size: int) -> Floats:
         """See `protocol.ArrayGenerator.draw`."""
@@ -124,34 +119,39 @@ class OpenVinoGenerator:
 
     def _pool(self, size: int) -> Pool[Any]:
         with self._lock:
-            if size in self._requests:
-                return self._requests[size]
-            synthesis = self._synthesis
-            if synthesis is None:
-                assert self._again is not None  # noqa: S101 - nothing is let go of without it
-                read = self._again()
-                if read.sha256 != self._hash:
-                    raise DamagedModelError("the weights changed since they were first read", fix="start again")
-                synthesis = read.synthesis
-            self._requests[size] = Pool(self._compile(synthesis, size), self.batch)
-            if self._again is not None:
-                self._synthesis = None
+            if size not in self._requests:
+                self._requests[size] = Pool(self._compile(size), self.batch)
             return self._requests[size]
 
-    def _compile(self, synthesis: SynthesisWeights, size: int) -> Callable[[], Any]:
+    def _compile(self, size: int) -> Callable[[], Any]:
         """What makes requests; each has memory of its own, and runs one picture at a time."""
-        import openvino
 
-        if self._small is None:
-            graph = synthesis_graph(synthesis, size, self._strips)
-        else:
-            graph = small_graph(synthesis, self._small, size)
-        network = compiled(graph.model, threads=self._threads, at_once=self.batch, precision=self._precision)
+        def build() -> Network:
+            synthesis = self._weights.synthesis
+            if self._small is None:
+                graph = synthesis_graph(synthesis, size, self._strips)
+            else:
+                graph = small_graph(synthesis, self._small, size)
+            return Network(graph.model, numbered(graph.fixed))
 
-        def request() -> Any:
-            made = network.create_infer_request()
-            for index, values in enumerate(graph.fixed, 1):
-                made.set_input_tensor(index, openvino.Tensor(values))
-            return made
+        network = self._opened(f"{self.name}-{size}", build, self._precision)
+        return lambda: request_of(network, 1)
 
-        return request
+    def _opened(self, name: str, build: Callable[[], Network], precision: str = "f32") -> Network:
+        recipe = None
+        if isinstance(self._weights, PublishedFiles):  # what was given in memory is nobody's to keep
+            recipe = Recipe(name, f"{self.weights_hash()} {self._strips}", Path(__file__).parent)
+        return opened(recipe, build, threads=self._threads, at_once=self.batch, precision=precision)
+
+
+def numbered(arrays: Sequence[Floats]) -> dict[str, Floats]:
+    """What inputs are to be set to, by names that sort in their order."""
+    return {f"{index:02}": values for index, values in enumerate(arrays)}
+
+
+def request_of(network: Network, first: int) -> Any:
+    """A request of a compiled network, its inputs from `first` on set to the network's arrays."""
+    request = network.model.create_infer_request()
+    for index, (_, values) in enumerate(sorted(network.arrays.items()), first):
+        request.set_input_tensor(index, runtime().Tensor(values))
+    return request

@@ -39,6 +39,7 @@ from anonymix_plugin.generator.published_weights import (
     ConvWeights,
     SynthesisWeights,
 )
+from anonymix_plugin.inference import runtime
 from anonymix_plugin.values import Floats
 
 Node = Any  # OpenVINO's nodes and outputs have no types of their own for mypy
@@ -88,10 +89,9 @@ def synthesis_graph(weights: SynthesisWeights, size: int, strips: Strips = STRIP
         size: 512 or 1024.
         strips: How it is cut up while it is drawn; it changes no byte.
     """
-    import openvino
-    from openvino import opset13
+    openvino = runtime()
 
-    builder = GraphBuilder(opset13, weights, size, strips)
+    builder = GraphBuilder(openvino.opset13, weights, size, strips)
     return SynthesisGraph(openvino.Model([builder.picture()], builder.inputs, "synthesis"), builder.fixed)
 
 

@@ -9,15 +9,15 @@ import numpy as np
 from anonymix_plugin.generator.openvino_graph import WHOLE, GraphBuilder, Node, Strip, SynthesisGraph
 from anonymix_plugin.generator.published_weights import MIDDLE, SLOPE, Affine, SynthesisWeights
 from anonymix_plugin.generator.small_weights import FIRST_STYLE, SIZES, STYLES, SmallWeights
+from anonymix_plugin.inference import runtime
 from anonymix_plugin.values import Floats
 
 
 def small_graph(weights: SynthesisWeights, small: SmallWeights, size: int) -> SynthesisGraph:
     """Build the graph; 128 px are exactly the 2x2 average of 256."""
-    import openvino
-    from openvino import opset13
+    openvino = runtime()
 
-    builder = SmallGraphBuilder(opset13, weights, small, size)
+    builder = SmallGraphBuilder(openvino.opset13, weights, small, size)
     return SynthesisGraph(openvino.Model([builder.picture()], builder.inputs, "small"), builder.fixed)
 
 

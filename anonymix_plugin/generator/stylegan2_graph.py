@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_plugin.generator.stylegan2_weights import StyleGan2Weights
+from anonymix_plugin.inference import runtime
 
 Node = Any  # OpenVINO's nodes and outputs have no types of their own for mypy
 
@@ -29,10 +30,9 @@ def synthesis_graph(weights: StyleGan2Weights, size: int) -> tuple[Any, tuple[np
         inputs from 1 on are to be set to. Those are noise maps: as constants OpenVINO would add them to the
         biases beforehand, and make of 5 MB for 1024 px a gigabyte.
     """
-    import openvino
-    from openvino import opset13
+    openvino = runtime()
 
-    builder = _Builder(opset13, weights)
+    builder = _Builder(openvino.opset13, weights)
     picture = builder.picture(size)
     return openvino.Model([picture], [builder.code, *builder.noises], "stylegan2"), tuple(builder.maps)
 

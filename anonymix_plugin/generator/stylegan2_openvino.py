@@ -17,7 +17,7 @@ from anonymix_plugin.generator.stylegan2 import (
 )
 from anonymix_plugin.generator.stylegan2_graph import synthesis_graph
 from anonymix_plugin.generator.stylegan2_weights import StyleGan2Weights
-from anonymix_plugin.inference import compiled
+from anonymix_plugin.inference import compiled, runtime
 from anonymix_plugin.values import Floats
 
 if TYPE_CHECKING:
@@ -85,11 +85,9 @@ class OpenVinoStyleGan2:
 
     def _request(self, size: int) -> Any:
         if size not in self._requests:
-            import openvino
-
             model, noise = synthesis_graph(self._weights, size)
             request = compiled(model, threads=self._threads).create_infer_request()
             for index, values in enumerate(noise, 1):
-                request.set_input_tensor(index, openvino.Tensor(values))
+                request.set_input_tensor(index, runtime().Tensor(values))
             self._requests[size] = request
         return self._requests[size]

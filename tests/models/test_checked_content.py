@@ -18,7 +18,7 @@ from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import Anonymixer, DamagedModelError, MissingModelError
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.generator import load_generator
-from anonymix_plugin.models import load_checked, locate, pull, sources
+from anonymix_plugin.models import content_of_model, load_checked, locate, pull, sources
 from anonymix_plugin.recognisers import load_recogniser
 from anonymix_plugin.values import Photo
 from anonymix_plugin.verification import Verifier
@@ -52,6 +52,21 @@ def test_weights_that_were_exchanged_behind_their_stamp_are_not_loaded(index: An
     path.unlink()
     with pytest.raises(MissingModelError, match="anonymix models pull toy"):
         load_checked("toy")
+
+
+def test_weights_to_be_read_later_are_there_now_and_checked_then(index: Any) -> None:
+    index.add("toy", {"a.bin": b"weights"})
+    with pytest.raises(MissingModelError, match="anonymix models pull toy"):
+        content_of_model("toy")
+    pull(["toy"])
+    content, path = content_of_model("toy"), locate("toy")
+    assert content.read() == b"weights"
+    path.write_bytes(b"WEIGHTS")
+    with pytest.raises(DamagedModelError, match="SHA-256"):
+        content.read()
+    path.write_bytes(b"weight")
+    with pytest.raises(DamagedModelError, match="SHA-256"):
+        content_of_model("toy")
 
 
 def test_no_file_is_read_once_a_mixer_is_open(

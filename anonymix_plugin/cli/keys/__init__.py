@@ -1,16 +1,14 @@
 """`anonymix keys`: look after the keystore."""
 
-from anonymix_plugin.cli.keys import _care, _life, _scope, _serve, _store
-from anonymix_plugin.cli.keys._app import app
+from typing import TYPE_CHECKING
+
+from anonymix_plugin.by_need import imported_by_need
 from anonymix_plugin.cli.keys._opening import default_keystore, open_keys, open_keystore, passphrase_of
+
+if TYPE_CHECKING:
+    from anonymix_plugin.cli.keys._commands import app
 
 __all__ = ["app", "default_keystore", "open_keys", "open_keystore", "passphrase_of"]
 
-_COMMANDS = (_life, _care, _scope, _store, _serve)  # importing them is what adds their commands
-_ORDER = (
-    *("init", "status", "list", "show", "issue", "rotate", "retire", "revoke", "forget", "due", "expire"),
-    *("audit", "verify", "rewrap", "backup", "restore", "change-unlock", "tie-anchor", "drop-reference", "serve"),
-    "accept-damage",
-)
-# The help lists commands in the order in which a store's life needs them, wherever they are defined.
-app.registered_commands.sort(key=lambda command: _ORDER.index(str(command.name)))
+# Commands that only open the store need none of the group's.
+__getattr__ = imported_by_need(__name__, {"app": f"{__name__}._commands"})

@@ -5,27 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 import typer
 
 from anonymix_keystore import (
-    AwsKms,
     EnvironmentUnlock,
     KeyFileUnlock,
     KeyringUnlock,
     Keystore,
-    KmsUnlock,
     OriginalsError,
     StoreMissingError,
     Unlock,
     UnlockUnavailableError,
-    VaultTransit,
 )
 from anonymix_plugin.configuration import load_configuration
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.keyservice import RemoteKeystore, service_address
+from anonymix_plugin.keyservice import service_address
 from anonymix_plugin.places import by_default, named_by, needed
 from anonymix_plugin.unlocking import (
     PASSPHRASE_VARIABLE,
@@ -38,6 +35,9 @@ from anonymix_plugin.unlocking import (
     unlock_for,
     unlock_references,
 )
+
+if TYPE_CHECKING:
+    from anonymix_plugin.keyservice import RemoteKeystore
 
 _MOST_PASSPHRASE_BYTES = 65_536
 
@@ -133,6 +133,8 @@ def open_keys(
             where="--keystore",
             fix="leave --passphrase-fd and --accept-clock out",
         )
+    from anonymix_plugin.keyservice import RemoteKeystore
+
     return RemoteKeystore(str(place))
 
 
@@ -236,6 +238,8 @@ def new_unlock(
         return EnvironmentUnlock(SECOND_KEY_VARIABLE) if second else EnvironmentUnlock()
     if keyring:
         return (KeyringUnlock(user=SECOND_USER) if second else KeyringUnlock()).generate()
+    from anonymix_keystore import AwsKms, KmsUnlock, VaultTransit  # with HTTP and TLS
+
     if aws_kms is not None:
         return KmsUnlock(AwsKms(aws_kms))
     return None if vault is None else KmsUnlock(VaultTransit(vault))

@@ -9,6 +9,7 @@ from typing import Any
 
 from anonymix_plugin.generator.openvino_graph import WHOLE, synthesis_graph
 from anonymix_plugin.generator.published_weights import PublishedWeights
+from anonymix_plugin.inference import runtime
 
 _FREE = {"Parameter", "Constant", "Result", "Reshape", "Squeeze", "Unsqueeze", "ShapeOf", "Convert"}
 
@@ -38,9 +39,7 @@ def generator_counts(weights: PublishedWeights, size: int) -> Counts:
 
 def onnx_counts(path: Path, shape: tuple[int, int, int, int]) -> Counts:
     """Count one pass of an ONNX file for an input of a shape (N, C, H, W)."""
-    import openvino
-
-    model = openvino.Core().read_model(path)
+    model = runtime().Core().read_model(path)
     model.reshape({model.input(0): list(shape)})
     return count(model)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anonymix_plugin.inference import compiled
+from anonymix_plugin.inference import compiled, runtime
 
 _SHAPES = ((512, 64, 1), (256, 128, 1), (256, 64, 3))  # channels, side, kernel
 
@@ -33,9 +33,8 @@ def measure_peak(*, attempts: int = 10) -> Peak:
 
 
 def _convolution(channels: int, side: int, kernel: int, attempts: int) -> float:
-    import openvino
-    from openvino import opset13 as op
-
+    openvino = runtime()
+    op = openvino.opset13
     random = np.random.Generator(np.random.Philox(1))
     values = random.standard_normal((1, channels, side, side), np.float32)
     weights = random.standard_normal((channels, channels, kernel, kernel), np.float32)
