@@ -14,7 +14,7 @@ from anonymix_plugin.bulk._driver import (
 )
 from anonymix_plugin.bulk._ledger import LEDGER, OUTCOMES, Ledger, ParquetLedger
 from anonymix_plugin.bulk._photos import PhotoStore, photo_store
-from anonymix_plugin.bulk._places import is_address
+from anonymix_plugin.bulk._places import is_address, local_path
 from anonymix_plugin.bulk._sealed import BlockKeys
 from anonymix_plugin.bulk._table import count_rows, is_table, rows_at, rows_of_table
 from anonymix_plugin.bulk._values import Block, BulkError, Fault, Figures, Mixer, Result, Row, Summary
@@ -43,6 +43,7 @@ __all__ = [
     "draw_in_bulk",
     "is_address",
     "is_table",
+    "local_path",
     "photo_store",
     "protect_in_bulk",
     "rehearse",

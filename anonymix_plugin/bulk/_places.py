@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from anonymix_plugin.errors import UsageError, naming_extras
 from anonymix_plugin.images import PHOTO_SUFFIXES
@@ -15,6 +17,14 @@ _FIX: Final = "check the address, and what the file system takes from the enviro
 def is_address(place: str) -> bool:
     """Whether a text is an address, and no path of this machine."""
     return "://" in place
+
+
+def local_path(place: str) -> Path | None:
+    """The path on this machine that a path or an address stands for, or None."""
+    if not is_address(place):
+        return Path(place)
+    parts = urlsplit(place)
+    return Path(unquote(parts.path)) if parts.scheme.lower() == "file" else None
 
 
 def beside(table: str, photo: str) -> str:

@@ -50,9 +50,13 @@ def rows_of_table(table: str, suffix: str, scope: str, *, gallery: bool = False)
     for number, (where, cells) in enumerate(lines):
         photo, subject = cells["photo"], None if gallery else cells["subject"]
         place = f"{table}, {where}"
-        if not photo or not (gallery or (isinstance(subject, str) and subject)):
+        if not photo or not (gallery or subject):
             fix = "fill in both, or take the row out"
             raise UsageError("a row names no photo, or no subject", where=place, fix=fix)
+        for name in ("scope",) if gallery else ("subject", "scope"):
+            if not isinstance(cells.get(name) or "", str):
+                what = f"what a row has in the column {name} is no text"
+                raise UsageError(what, where=place, fix="make it a column of texts, numbers among them")
         if not (isinstance(photo, bytes) or (isinstance(photo, str) and is_plausible_path(photo))):
             fix = "write paths or addresses of photos there"
             raise UsageError("what a row has in the column photo is no path", where=place, fix=fix)

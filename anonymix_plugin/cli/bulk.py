@@ -123,6 +123,7 @@ def protect(
         count_rows,
         is_address,
         is_table,
+        local_path,
         protect_in_bulk,
         rehearse,
         rows_at,
@@ -142,8 +143,8 @@ def protect(
             return rows_at(source, suffix, whose, scope, recursive=recursive)
         return _rows_of_folder(Path(source), subject, scope, suffix, gallery=gallery, recursive=recursive)
 
-    if not is_address(source):
-        _refuse_inside(Path(source), output)
+    if (folder := local_path(source)) is not None:
+        _refuse_inside(folder, output)
     total = count_rows(source, gallery=gallery) if table else sum(1 for _ in rows())
     options, work = working.mixer_options(mixing), working.work(format_=kind, enrol=enrol)
     if working.dry_run:

@@ -341,5 +341,6 @@ def test_new_people_whose_photos_all_fail_are_not_left_in_the_store(source: Path
 def test_the_target_is_not_inside_the_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "alice").mkdir()
     (tmp_path / "alice" / "a.jpg").touch()
-    assert main(["bulk", "protect", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
-    assert "lies in the source" in capsys.readouterr().err
+    for source in (str(tmp_path), tmp_path.as_uri()):
+        assert main(["bulk", "protect", source, "-o", str(tmp_path / "out")]) == 2
+        assert "lies in the source" in capsys.readouterr().err

@@ -133,3 +133,27 @@ def test_an_object_can_not_be_named_out_of_the_target(tmp_path: Path, monkeypatc
     monkeypatch.setattr("anonymix_plugin.bulk._places.file_system", lambda _: (Bucket(), "b/people"))
     outputs = [row.output for row in rows_at("s3://b/people", ".png", "", "default", recursive=True)]
     assert outputs == [Path("alice/1.png")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"subject": [17], "photo": ["a.jpg"]}, "column subject is no text"),
+        ({"subject": ["alice"], "photo": ["a.jpg"], "scope": [3]}, "column scope is no text"),
+        ({"subject": ["alice"], "photo": [7]}, "column photo is no path"),
+        ({"subject": [None], "photo": ["a.jpg"]}, "no photo, or no subject"),
+    ],
+)
+def test_a_row_that_holds_no_text_is_told_by_its_column(
+    tmp_path: Path, columns: dict[str, list[object]], said: str
+) -> None:
+    parquet.write_table(pa.table(columns), tmp_path / "in.parquet")
+    with pytest.raises(UsageError, match=said):
+        list(rows_of_table(str(tmp_path / "in.parquet"), ".png", "default"))
+
+
+def test_of_two_columns_of_one_name_neither_is_believed(tmp_path: Path) -> None:
+    doubled = pa.table([["alice"], ["a.jpg"], ["bob"]], names=["subject", "photo", "subject"])
+    parquet.write_table(doubled, tmp_path / "in.parquet")
+    with pytest.raises(UsageError, match="several columns subject"):
+        count_rows(str(tmp_path / "in.parquet"))
