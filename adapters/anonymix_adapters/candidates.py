@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 from anonymix_adapters.protocol import Answer
 from anonymix_keystore import KeyRevokedError, UnknownSubjectError
@@ -55,13 +56,16 @@ def search_candidates(
     Args:
         verify: Holds a photo against a subject through a protected client.
         photo: The photo; no file object, which could be read once only.
-        candidates: Subjects.
+        candidates: Subjects; one who is listed twice is tried once.
         most: More candidates than these are refused.
 
     Raises:
-        UsageError: There are too many, or none.
+        UsageError: There are too many, or none, or they are one text.
         PhotoError: The photo can't be used.
     """
+    if isinstance(candidates, str):
+        raise UsageError("one text is no list of candidates", where="candidates", fix="give [subject]")
+    candidates = list({normalize("NFC", str(subject)): subject for subject in candidates}.values())
     if not 0 < len(candidates) <= most:
         raise UsageError(
             f"{len(candidates)} candidates, where 1 to {most} are tried one by one",
