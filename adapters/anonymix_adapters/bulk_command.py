@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
@@ -45,6 +45,7 @@ from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.files import make_folder
 from anonymix_plugin.images import default_limits, read_source
 
+_NAMES: Final = ("interceptor", "collection", "enrol", "verify", "delete", "entries")
 Opener: TypeAlias = Callable[[FaceMixer], AbstractContextManager[BackEnd]]
 
 
@@ -119,6 +120,8 @@ def renew(
                     _say_due(entries, people, as_json=as_json)
                     print_estimate(figures, people, work.workers, as_json=as_json)
                     return
+                if outcomes is not None:
+                    job.export(outcomes)  # a place that can't be written to is told before anything is done
                 counts = job.run(options, work, lambda it: bar.show(it.renewed + it.failed, it.failed, it.total))
                 if outcomes is not None:
                     job.export(outcomes)
@@ -183,17 +186,25 @@ def _module_in(path: Path) -> Any:
     return module
 
 
-def _opened(opener: Opener, faces: DrawnFaces, name: str) -> AbstractContextManager[BackEnd]:
-    try:
-        opened = opener(faces)
-    except (AnonymixError, KeystoreError):
-        raise
-    except Exception as error:
-        raise AdapterError(f"the back end can't be opened: {in_words(error)}", where=name) from error
-    if not isinstance(opened, AbstractContextManager):
-        fix = "write @contextmanager over it, and yield the back end"
-        raise UsageError("the function gives no context manager", where=name, fix=fix)
-    return opened
+@contextmanager
+def _opened(opener: Opener, faces: DrawnFaces, name: str) -> Iterator[BackEnd]:
+    with ExitStack() as stack:
+        try:
+            opened = opener(faces)
+            if not isinstance(opened, AbstractContextManager):
+                fix = "write @contextmanager over it, and yield the back end"
+                raise UsageError("the function gives no context manager", where=name, fix=fix)
+            back_end = stack.enter_context(opened)
+        except (AnonymixError, KeystoreError):
+            raise
+        except Exception as error:
+            what, fix = f"the back end can't be opened: {in_words(error)}", "see to it, and start again"
+            raise AdapterError(what, where=name, fix=fix) from error
+        missing = [each for each in _NAMES if not hasattr(back_end, each)]
+        if missing:
+            what = f"what the function yields is no back end: it has no {', '.join(missing)}"
+            raise UsageError(what, where=name, fix="see BackEnd in docs/scale.md")
+        yield back_end
 
 
 def _finish(job: BulkRenewal, counts: Counts, outcomes: Path | None, *, as_json: bool) -> None:

@@ -491,6 +491,51 @@ def test_a_back_end_that_is_not_there_is_told(name: str, said: str, capsys: pyte
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("return 5", 2, "no context manager"),
+        ("raise OSError('gone')", 8, "can't be opened: OSError: gone"),
+        ("yield None", 2, "is no back end: it has no interceptor"),
+        ("yield from (1 / 0 for _ in '1')", 8, "can't be opened: ZeroDivisionError"),
+    ],
+)
+def test_a_back_end_that_can_not_be_opened_or_is_none_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    body: str,
+    code: int,
+    said: str,
+) -> None:
+    scene = Scene(tmp_path, 1)
+    monkeypatch.setenv("ANONYMIX_KEYSTORE", str(scene.store))
+    monkeypatch.setenv("ANONYMIX_KEYFILE", str(scene.store.with_suffix(".key")))
+    decorated = "@contextmanager\n" if "yield" in body else ""
+    module = tmp_path / f"odd_{len(body)}.py"
+    module.write_text(f"from contextlib import contextmanager\n{decorated}def doors(mixer):\n    {body}\n")
+    assert main(["bulk", "renew", f"{module}:doors", "--photos", str(scene.photos)]) == code
+    told = capsys.readouterr().err
+    assert said in told
+    assert "What to do" in told
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_report_that_can_not_be_written_is_told_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = Scene(tmp_path, 2)
+    scene.breach()
+    held = {path.name for path in scene.entries.iterdir()}
+    monkeypatch.setenv("ANONYMIX_KEYSTORE", str(scene.store))
+    monkeypatch.setenv("ANONYMIX_KEYFILE", str(scene.store.with_suffix(".key")))
+    report = scene.store / "report.csv"  # in what is no folder
+    back_end = f"{renewal_stub.__file__}:open_back_end"
+    assert main(["bulk", "renew", back_end, "--photos", str(scene.photos), "-o", str(report)]) == 6
+    assert "can't be written" in capsys.readouterr().err
+    assert {path.name for path in scene.entries.iterdir()} == held
+
+
 def test_the_real_mixer_renews_the_example_from_sealed_originals(
     tmp_path: Path,
     portraits: Path,
