@@ -10,9 +10,14 @@ from recording_upstream import QuickMixer
 
 import anonymix_plugin.anonymixer
 from anonymix_adapters.gateway.command import app
+from anonymix_keystore import Keystore
 
 
 class Quick(QuickMixer):
+    def __init__(self, keystore: Keystore, *, at_once: int) -> None:
+        super().__init__(keystore)
+        assert at_once >= 1
+
     def __enter__(self) -> Quick:
         return self
 

@@ -206,6 +206,12 @@ def gateway(
         int,
         typer.Option(envvar=f"{_ENV}WORKERS", min=1, max=256, help="Processes, each with a mixer and --threads."),
     ] = 1,
+    at_once: Annotated[
+        int,
+        typer.Option(
+            envvar=f"{_ENV}AT_ONCE", min=1, help="Faces that a process draws at once; each has its share of the cores."
+        ),
+    ] = 1,
     keystore: KeystoreOption = None,
     passphrase_fd: DescriptorOption = None,
 ) -> None:
@@ -254,7 +260,7 @@ def gateway(
     listener, number = listen(listening), 0
     if workers > 1:
         number, passphrase_fd = _one_of(workers, listening.grace, listener, keystore, passphrase_fd, metrics_port)
-    with open_keys(keystore, passphrase_fd) as store, Anonymixer(store) as mixer:
+    with open_keys(keystore, passphrase_fd) as store, Anonymixer(store, at_once=at_once) as mixer:
         if isinstance(store, Keystore):
             store.references.enabled(scope.replace(_COLLECTION, "any"))  # a name that can't be one is told now
             unlock_references_without_asking(store)
