@@ -40,6 +40,7 @@ from anonymix_plugin.images import PhotoSource
 from anonymix_plugin.keyservice import RemoteKeystore
 from anonymix_plugin.locks import alone
 from anonymix_plugin.options import MixerOptions
+from anonymix_plugin.values import CancelableFace
 
 Photos: TypeAlias = Callable[[EnrolmentInfo], Sequence[bytes]]
 """Gives the photos of a subject as image files: none, one, or several of which one entry is drawn."""
@@ -47,6 +48,7 @@ Photos: TypeAlias = Callable[[EnrolmentInfo], Sequence[bytes]]
 _WAITING: Final = 2  # complete blocks that may wait for the back end
 _MOST_REFUSALS: Final = 100
 _DELETED_TOGETHER: Final = 32
+_TOGETHER: Final = 32  # faces that are decoded at a time
 _BACK_END: Final = "back_end"
 _NOT_VERIFIED: Final = Fault(
     "not_verified",
@@ -89,10 +91,11 @@ class _Due(Row):
 
 @dataclass(eq=False)
 class _Exchange:
-    """One person's entry on its way: the new one, what was noted of it, how it ended, whether the old one is gone."""
+    """One person's entry on its way: the face, the new entry, what was noted of it, how it ended, what is deleted."""
 
     row: _Due
     result: Result
+    face: CancelableFace | None = None
     entry: str = ""
     records: list[NewEnrolment] = field(default_factory=list)
     outcome: RenewalInfo | None = None
@@ -327,9 +330,13 @@ class BulkRenewal:
         begun = [self._outcome(row, RenewalState.BEGUN) for row, result in drawn if result.fault is None]
         self._store.write_renewals(begun)
         exchanges = [_Exchange(row, result) for row, result in drawn]
-        list(self._callers.map(self._enrol, exchanges))
-        self._write_down(exchanges)
-        list(self._callers.map(self._finish, exchanges))
+        for start in range(0, len(exchanges), _TOGETHER):
+            together = exchanges[start : start + _TOGETHER]
+            list(self._callers.map(self._enrol, together))
+            self._write_down(together)
+            list(self._callers.map(self._finish, together))
+            for it in together:
+                it.face = None
         outcomes = [it.outcome for it in exchanges if it.outcome is not None]
         removed = [it.row.item.entry for it in exchanges if it.removed]
         self._store.write_renewals(outcomes, removed=removed)
@@ -404,7 +411,8 @@ class BulkRenewal:
         """Take a step with the person's photo and face; whatever goes wrong is the outcome."""
         try:
             photo: PhotoSource = self._photos_of(it.row.item)[it.result.photo]
-            with self._faces.given(it.row, it.result):
+            it.face = it.face or self._faces.face_of(it.row, it.result)
+            with self._faces.given(it.face):
                 step(photo)
         except (AnonymixError, KeystoreError) as error:
             code = _BACK_END if isinstance(error, AdapterError) else error.code

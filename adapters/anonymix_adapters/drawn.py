@@ -58,11 +58,15 @@ class DrawnFaces:
         """Say what the workers' mixer is."""
         self._mixer = mixer
 
-    @contextmanager
-    def given(self, row: Row, result: Result) -> Iterator[None]:
-        """Hand on a face inside the block, in this context and those that are copied from it."""
+    def face_of(self, row: Row, result: Result) -> CancelableFace:
+        """The face that was drawn for a row."""
         guided = self._mixer is not None and result.fingerprint == self._mixer.guided
-        token = _FACE.set(replace(_face_of(row, result), guided=guided))
+        return replace(_face_of(row, result), guided=guided)
+
+    @contextmanager
+    def given(self, face: CancelableFace) -> Iterator[None]:
+        """Hand on a face inside the block, in this context and those that are copied from it."""
+        token = _FACE.set(face)
         try:
             yield
         finally:

@@ -108,7 +108,7 @@ class Enrolling:
             Row("", subject, "default", Path()),
             Result(self._image, self.version, self.fingerprint, "fast", "stub"),
         )
-        with self._faces.given(row, result):
+        with self._faces.given(self._faces.face_of(row, result)):
             return self._faces.protect(image, subject=subject)
 
 
@@ -350,7 +350,7 @@ def test_what_the_workers_did_not_draw_is_not_handed_on(tmp_path: Path) -> None:
         faces.know(Mixer("f" * 32, "g" * 32, "stub"))
         image = bulk_stub.face_of(keys.current("person0"), b"photo")
         row, result = Row("", "person0", "default", Path()), Result(image, 1, "f" * 32, "fast", "stub")
-        with faces.given(row, result):
+        with faces.given(faces.face_of(row, result)):
             assert faces.protect(b"whatever", subject="person0").key_version == 1
             assert len(faces.protect([b"one", b"other"], subject="person0")) == 2
             for wrong in (

@@ -29,7 +29,7 @@ class Measured:
         key_bytes: Bytes of the keystore for a subject, after a rotation.
         rotation_rate: Keys a second that `rotate_all` replaces.
         driver_rate: Rows a second that one driver of bulk work plans and writes down.
-        renewal_rate: The same of a renewal, in front of a back end that answers at once.
+        renewal_rate: The same of a renewal, on one core, in front of a back end that takes JPEG files and answers at once.
     """
 
     cpu_rate: float
@@ -108,7 +108,7 @@ class Plan:
         faces_tib: All faces as files.
         originals_tib: All sealed originals.
         driver_hours: Hours that one driver plans and writes for.
-        renewal_hours: The same for a renewal.
+        renewal_hours: Hours of one of its cores for a renewal.
         back_ends: Days of a renewal, all calls, at each of ``LIMITS``.
     """
 

@@ -27,7 +27,7 @@ _RECORDED_AT_ONCE = 5_000
 
 
 class Sleeper(Worker):
-    """A worker that takes the measured time for each photo, and gives a small picture, or none.
+    """A worker that takes the measured time for each photo, and gives the same picture for all, or none.
 
     Args:
         rate: Photos a second.
@@ -37,7 +37,8 @@ class Sleeper(Worker):
     def __init__(self, rate: float, draws: bool, _: MixerOptions) -> None:
         self.keys = BlockKeys()
         self._seconds = 1 / rate
-        face = CancelableFace(np.zeros((8, 8, 3), np.uint8), (0, 0, 1, 1), "", "", 1, _NEW, "fast")
+        noise = np.random.default_rng(7).integers(0, 16, (512, 512, 3), np.uint8)  # as large a file as a face
+        face = CancelableFace(noise, (0, 0, 1, 1), "", "", 1, _NEW, "fast")
         self._image = encode_cancelable(face) if draws else b""
 
     @property
@@ -139,7 +140,7 @@ class _Watch:
 
 
 class _AtOnce:
-    """A back end in memory."""
+    """A back end in memory, which is sent JPEG files."""
 
     collection = _COLLECTION
 
@@ -148,7 +149,8 @@ class _AtOnce:
         self._held: dict[str, str] = {}
 
     def enrol(self, subject: str, photo: Any) -> str:
-        def send(_: CancelableFace) -> str:
+        def send(face: CancelableFace) -> str:
+            encode_cancelable(face, "JPEG")
             entry = f"new-{len(self._held)}"
             self._held[entry] = subject
             return entry
@@ -158,7 +160,7 @@ class _AtOnce:
         return str(self.interceptor.enrol(photo, whose, collection=self.collection, **how))
 
     def verify(self, subject: str, photo: Any) -> Answer:
-        self.interceptor.protect(photo, self.interceptor.whose(argument=subject))
+        encode_cancelable(self.interceptor.protect(photo, self.interceptor.whose(argument=subject)), "JPEG")
         return Answer(True, 1.0)
 
     def delete(self, entry: str) -> None:

@@ -34,7 +34,7 @@ def scale(
     key_bytes: Annotated[float, typer.Option(help="Bytes of a keystore for a subject.", min=1)] = 670,
     rotation_rate: Annotated[float, typer.Option(help="Keys a second that are rotated.", min=1)] = 25_000,
     driver_rate: Annotated[float, typer.Option(help="Rows a second that a driver plans.", min=1)] = 6_200,
-    renewal_rate: Annotated[float, typer.Option(help="The same of a renewal.", min=1)] = 970,
+    renewal_rate: Annotated[float, typer.Option(help="The same of a renewal, on one core.", min=1)] = 113,
     simulate: Annotated[int, typer.Option(help="Rows of a simulated run; 0 for none.", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="Workers of the simulated run.", min=1)] = 64,
     worker_rate: Annotated[float, typer.Option(help="Rows a second of each of them.", min=0.001)] = 14.5,
@@ -90,7 +90,7 @@ def scale(
         "faces as PNG files, TiB": [each.faces_tib for each in plans],
         "sealed originals, TiB": [each.originals_tib for each in plans],
         "one driver of bulk work, hours": [each.driver_hours for each in plans],
-        "one driver of a renewal, hours": [each.renewal_hours for each in plans],
+        "one core of the driver of a renewal, hours": [each.renewal_hours for each in plans],
         **{
             f"renewal at {limit.name}: {limit.calls_per_s:g} calls a second, days": [
                 each.back_ends[place] for each in plans
