@@ -29,7 +29,7 @@ class Measured:
         key_bytes: Bytes of the keystore for a subject, after a rotation.
         rotation_rate: Keys a second that `rotate_all` replaces.
         driver_rate: Rows a second that one driver of bulk work plans and writes down.
-        renewal_rate: The same of a renewal, on one core, in front of a back end that takes JPEG files and answers at once.
+        renewal_rate: The same of a renewal, on one core, for a back end that takes JPEG files and answers at once.
     """
 
     cpu_rate: float
