@@ -8,11 +8,17 @@ from pathlib import Path
 
 import photo_folders
 import pytest
+from hypothesis import HealthCheck, settings
 
 from anonymix_plugin.errors import MissingModelError
 from anonymix_plugin.models import locate, sources
 
 ModelNeed = Callable[[str], Path]
+
+# Neither what is drawn nor the load of the machine decides: `make test-long` draws anew, with the profile `search`.
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("search"), derandomize=True, database=None)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import sys
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
+from patience import PATIENCE, eventually, reserved_port
 
 from anonymix_keystore import KeyFileUnlock, Keystore
 from anonymix_plugin.cli import main
@@ -49,7 +49,7 @@ operations = ["records"]
 [clients.often]
 scopes = ["*"]
 operations = ["read"]
-rate = 0.2
+rate = 0.001
 """
 
 
@@ -135,8 +135,7 @@ class ServiceRig:
         self.server = self.ca.issue("service")
         self.roles_file = self.folder / "roles.toml"
         self.roles_file.write_text(self.roles)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = reserved_port()
         with Keystore.create(self.store, self.unlock) as store:
             store.issue("alice", "staff")
         self.environment = os.environ | {
@@ -160,23 +159,25 @@ class ServiceRig:
         """Start the service, and wait until it is ready."""
         self.process = _FORKS.Process(target=_serve, args=(self.command(), self.environment, str(self.log)))
         self.process.start()
-        end = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
-            except OSError:
-                if not self.process.is_alive() or time.monotonic() > end:
-                    raise RuntimeError(self.log.read_text()) from None
-                time.sleep(0.03)
-            else:
-                return
+        if not eventually(lambda: self._answers() or not self._alive()) or not self._alive():
+            raise RuntimeError(self.log.read_text())
+
+    def _alive(self) -> bool:
+        return self.process is not None and self.process.is_alive()
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), PATIENCE).close()
+        except OSError:
+            return False
+        return True
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int | None:
         """End the service; returns its exit status."""
         if self.process is None or self.process.pid is None:
             return None
         os.kill(self.process.pid, how)
-        self.process.join(20)
+        self.process.join(PATIENCE)
         status, self.process = self.process.exitcode, None
         return status
 
@@ -187,7 +188,8 @@ class ServiceRig:
         os.kill(self.process.pid, how)
 
     def client(self, credentials: ServiceCredentials | str = "gate-1", **options: Any) -> RemoteKeystore:
-        """A client, closed with the rig."""
+        """A client, closed with the rig. It has time: an error that it tells of is none of a busy machine."""
+        options = {"timeout": 60} | options
         if isinstance(credentials, str):
             credentials = self.ca.issue(credentials, file=f"{credentials}-{len(self.opened)}")
         self.opened.append(RemoteKeystore(self.address, credentials, **options))
@@ -202,7 +204,7 @@ class ServiceRig:
     ) -> tuple[int, dict[str, Any]]:
         """Status and problem of a request that is written by hand."""
         context = self.ca.issue(client, file=f"raw-{client}").context()
-        line = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=context)
+        line = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE, context=context)
         try:
             line.request(method, f"/v1/{operation}", pack(message) if isinstance(message, dict) else message)
             answer = line.getresponse()

@@ -14,6 +14,7 @@ from unittest.mock import Mock
 from urllib.request import urlopen
 
 import pytest
+from patience import PATIENCE, reserved_port
 from service_rig import ServiceRig
 
 from anonymix_adapters.interceptor import EnrolmentRegistry
@@ -190,7 +191,6 @@ def test_one_certificate_alone_can_be_meant(rig: ServiceRig) -> None:
 def test_who_asks_too_often_is_told_so(rig: ServiceRig) -> None:
     remote = rig.client("often", cache_size=0)
     remote.current("alice", "staff")
-    remote.current("alice", "staff")
     with pytest.raises(RateError, match="too often"):
         remote.current("alice", "staff")
 
@@ -309,7 +309,7 @@ def test_references_are_made_and_opened_by_whoever_may(own: ServiceRig) -> None:
 
 
 def test_logs_and_figures_hold_no_subject_scope_or_key(own: ServiceRig) -> None:
-    own.options = ("--metrics-port", str(own.port + 1 if own.port < 60_000 else own.port - 1))
+    own.options = ("--metrics-port", str(reserved_port()))
     own.start()
     remote = own.client()
     key = remote.current_or_issue("Erika-Mustermann", "Geheim")
@@ -318,7 +318,7 @@ def test_logs_and_figures_hold_no_subject_scope_or_key(own: ServiceRig) -> None:
     with pytest.raises(KeystoreError):
         remote.at("Erika-Mustermann", 9, "Geheim")
     assert own.raw("current", {"subject": "Erika-Mustermann", "scope": 3})[0] == 422
-    figures = urlopen(f"http://127.0.0.1:{own.options[1]}/metrics", timeout=5).read().decode()
+    figures = urlopen(f"http://127.0.0.1:{own.options[1]}/metrics", timeout=PATIENCE).read().decode()
     assert 'anonymix_keys_requests_total{client="gate-1",operation="current",problem="unknown_subject"' in figures
     assert "anonymix_keys_ready 1.0" in figures
     said = own.log.read_text() + figures

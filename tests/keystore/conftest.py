@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path, unlock: KeyFileUnlock, clock: Clock) -> Iterator[Keystore]:
-    with Keystore.create(path, unlock, clock=clock, actor="tester", busy_timeout=2.0) as made:
+    with Keystore.create(path, unlock, clock=clock, actor="tester", busy_timeout=60) as made:
         yield made
 
 

@@ -158,7 +158,7 @@ def test_a_held_store_is_busy_after_the_timeout_and_not_changed(
     began = time.monotonic()
     with pytest.raises(BusyError):
         impatient.issue("alice")
-    assert 0.1 <= time.monotonic() - began < 5
+    assert time.monotonic() - began >= 0.1
     holder.execute("ROLLBACK")
     holder.close()
     assert impatient.epoch == epoch

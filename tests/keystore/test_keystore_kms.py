@@ -287,7 +287,7 @@ def test_vault_needs_an_address_that_keeps_the_token_secret(monkeypatch: pytest.
 
 
 def test_an_unreachable_vault_is_told(path: Path) -> None:
-    unlock = KmsUnlock(VaultTransit("k", address="http://127.0.0.1:9", token=TOKEN, timeout=1))
+    unlock = KmsUnlock(VaultTransit("k", address="http://127.0.0.1:9", token=TOKEN))
     with pytest.raises(UnlockUnavailableError, match="can't be reached"):
         Keystore.create(path, unlock)
 

@@ -149,7 +149,7 @@ NEW_FILES: dict[str, Callable[[Path, Keystore, KeyFileUnlock], object]] = {
 def test_no_new_file_is_put_where_sqlite_deletes_or_plays_it(
     path: Path, unlock: KeyFileUnlock, tmp_path: Path, what: str, suffix: str
 ) -> None:
-    with Keystore.create(path, unlock, busy_timeout=0.5) as store:
+    with Keystore.create(path, unlock) as store:
         store.backup(tmp_path / "backup", unlock)
         Keystore.restore(tmp_path / "backup", tmp_path / "closed.db", unlock)
         for name in (Path(f"{path}{suffix}"), tmp_path / f"closed.db{suffix}"):
