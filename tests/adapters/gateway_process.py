@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx2
+from patience import PATIENCE, eventually, reserved_port
 
 from anonymix_adapters.gateway import Tokens
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
@@ -61,8 +60,7 @@ class Process:
         self.bodies: list[bytes] = []
         self._upstream.bodies = self.bodies  # type: ignore[attr-defined]
         threading.Thread(target=self._upstream.serve_forever, args=[0.05], daemon=True).start()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = reserved_port()
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         reading, writing = os.pipe()
         os.write(writing, PASSPHRASE.encode() + b"\n")
@@ -88,17 +86,22 @@ class Process:
 
     def client(self, **how: Any) -> httpx2.Client:
         headers = {"authorization": f"Bearer {self.token}", "x-api-key": "key-not-real"}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, **how)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=PATIENCE, trust_env=False, **how)
 
     def ready(self, workers: int = 1, **how: Any) -> Process:
         """Wait until it answers, and so do all of its workers."""
-        end = time.monotonic() + 60
-        while time.monotonic() < end and self.process.poll() is None:
-            with suppress(httpx2.HTTPError), self.client(**how) as client:
-                if client.get("/v1/readyz").status_code == 200 and (workers == 1 or len(self.workers()) >= workers):
-                    return self
-            time.sleep(0.05)
-        raise AssertionError("".join(self.said))
+        with self.client(**how) as client:
+
+            def answers() -> bool:
+                with suppress(httpx2.HTTPError):
+                    ready = client.get("/v1/readyz").status_code == 200
+                    return ready and (workers == 1 or len(self.workers()) >= workers)
+                return False
+
+            eventually(lambda: self.process.poll() is not None or answers())
+            assert self.process.poll() is None, "".join(self.said)
+            assert answers(), "".join(self.said)
+        return self
 
     def workers(self) -> list[int]:
         """The processes below it."""
@@ -109,8 +112,8 @@ class Process:
         """End it; what it said."""
         if self.process.poll() is None:
             self.process.send_signal(how)
-        self.process.wait(30)
-        self._listener.join(10)
+        self.process.wait(PATIENCE)
+        self._listener.join(PATIENCE)
         return "".join(self.said)
 
     def close(self) -> None:
@@ -118,7 +121,7 @@ class Process:
             self.end()
         if self.process.poll() is None:
             self.process.kill()
-        self._listener.join(10)
+        self._listener.join(PATIENCE)
         assert self.process.stderr is not None
         self.process.stderr.close()
         self._upstream.shutdown()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from patience import PATIENCE, eventually
 from servers.compreface import CompreFaceService
 from servers.facepp import FacePlusPlusService
 from servers.luxand import LuxandService
@@ -28,17 +28,16 @@ SERVICES: dict[str, Callable[..., Any]] = {
 def served(app: Any) -> Iterator[str]:
     """Serve an ASGI application; yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http=Protocol, log_level="critical", lifespan="on", timeout_graceful_shutdown=5)
+    config = uvicorn.Config(app, http=Protocol, log_level="critical", lifespan="on", timeout_graceful_shutdown=60)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.005)
+    assert eventually(lambda: server.started)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(PATIENCE)
         listener.close()
 
 

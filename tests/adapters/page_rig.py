@@ -31,7 +31,7 @@ class Rig:
     def browser(self, *rights: str, **how: Any) -> Iterator[httpx2.Client]:
         """A browser that is signed in."""
         self.secret, self.token = self.tokens.create(rights, **how)
-        with httpx2.Client(base_url=self.url, follow_redirects=True, timeout=30) as client:
+        with httpx2.Client(base_url=self.url, follow_redirects=True, timeout=120) as client:
             answer = client.post("/page/in", data={"token": self.secret})
             assert answer.status_code == 200, answer.text
             yield client

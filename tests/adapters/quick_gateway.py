@@ -1,10 +1,15 @@
-"""`anonymix gateway` as a process, with a mixer that draws at once: `QUICK_SECONDS` makes it slower."""
+"""`anonymix gateway` as a process, with a mixer that draws at once.
+
+`QUICK_SECONDS` makes it slower. While there is a folder `QUICK_HOLD`, a photo leaves a file there and is not drawn.
+"""
 
 from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from recording_upstream import QuickMixer
 
@@ -26,6 +31,11 @@ class Quick(QuickMixer):
 
     def protect(self, image: Any, **how: Any) -> Any:
         time.sleep(float(os.environ.get("QUICK_SECONDS", "0")))
+        held = Path(os.environ.get("QUICK_HOLD", "/nowhere"))
+        if held.is_dir():
+            (held / uuid4().hex).touch()
+        while held.is_dir():
+            time.sleep(0.01)
         return super().protect(image, **how)
 
 

@@ -32,7 +32,7 @@ from anonymix_adapters.compreface import ApiError, CompreFace, RetryPolicy
 from anonymix_adapters.testing import conformance
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
-SOON = RetryPolicy(timeout=5.0, pause=0.01)
+SOON = RetryPolicy(timeout=60.0, pause=0.01)
 
 
 @pytest.fixture

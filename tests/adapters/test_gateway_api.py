@@ -6,15 +6,18 @@ import base64
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from gateway_rig import served
+from patience import PATIENCE
 from recording_upstream import QuickMixer, is_problem
 from starlette.routing import Mount
 
@@ -30,12 +33,14 @@ RIGHTS = ("probe", "enrol", "administer", "audit")
 class Rig:
     """A gateway without a back end."""
 
-    def __init__(self, keystore: Keystore, tokens: Tokens, url: str) -> None:
-        self.keystore, self.tokens, self.url = keystore, tokens, url
+    def __init__(self, keystore: Keystore, tokens: Tokens, gateway: Gateway, url: str) -> None:
+        self.keystore, self.tokens, self.gateway, self.url = keystore, tokens, gateway, url
 
     def client(self, *rights: str, scopes: tuple[str, ...] = ()) -> httpx2.Client:
         secret, self.token = self.tokens.create(rights or RIGHTS, scopes=scopes)
-        return httpx2.Client(base_url=f"{self.url}/v1/", headers={"authorization": f"Bearer {secret}"}, timeout=30)
+        return httpx2.Client(
+            base_url=f"{self.url}/v1/", headers={"authorization": f"Bearer {secret}"}, timeout=PATIENCE
+        )
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +52,12 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         gateway = Gateway(
             None,
             Callers(None),
-            Limits(body=2_000_000, seconds=2),
+            Limits(body=2_000_000, seconds=60),
             api_callers=Callers(tokens),
             more=lambda it: [Mount("/v1", Api(it, QuickMixer(store)).app())],
         )
         with served(gateway.app) as url:
-            yield Rig(store, tokens, url)
+            yield Rig(store, tokens, gateway, url)
 
 
 @pytest.fixture
@@ -220,13 +225,16 @@ def test_one_idempotency_key_at_the_same_time_makes_one_entry(api: httpx2.Client
     assert len(drawn) == 1
 
 
-def test_a_token_that_is_revoked_ends_its_stream(rig: Rig) -> None:
+def test_a_token_that_is_revoked_ends_its_stream(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = threading.Event()
+    protect = QuickMixer.protect
+    monkeypatch.setattr(QuickMixer, "protect", lambda *args, **how: (drawn.set(), protect(*args, **how))[1])
     line = json.dumps({"id": 1, "image": PHOTO}).encode() + b"\n"
     with rig.client("probe") as client:
 
         def lines() -> Iterator[bytes]:
             yield line
-            time.sleep(0.5)
+            assert drawn.wait(PATIENCE)
             rig.tokens.revoke(rig.token.id)
             yield line
 
@@ -255,20 +263,24 @@ def test_a_line_that_nests_deep_or_fails_unforeseen_ends_no_stream(api: httpx2.C
     assert "Erika" not in str(answers)
 
 
-def test_a_body_that_is_slow_or_never_ends_is_refused_and_only_read_of_known_callers(rig: Rig) -> None:
+def test_a_body_that_is_slow_or_never_ends_is_refused_and_only_read_of_known_callers(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     port = int(rig.url.rsplit(":", 1)[1])
     secret, _ = rig.tokens.create(["probe"])
     head = "POST /v1/protect HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 
     def status(more: str, body: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", port)) as client:
-            client.settimeout(5)
+            client.settimeout(PATIENCE)
             client.sendall((head + more + "\r\n").encode() + body)
             return client.recv(4096).split(b" ")[1]
 
     known = f"authorization: Bearer {secret}\r\n"
     assert status("content-length: 5000\r\n", b"{") == b"401"
-    assert status(known + "content-length: 5000\r\n", b"{") == b"408"
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.gateway, "limits", replace(rig.gateway.limits, seconds=0.5))
+        assert status(known + "content-length: 5000\r\n", b"{") == b"408"
     assert status(known + "content-length: 50000000\r\n", b"{") == b"413"
     chunk = b"f4240\r\n" + b" " * 1_000_000 + b"\r\n"
     assert status(known + "transfer-encoding: chunked\r\n", chunk * 2 + b"1\r\nx\r\n") == b"413"

@@ -164,9 +164,7 @@ def test_an_answer_that_never_ends_is_given_up(drip: bytes, keystore: Keystore) 
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=dripping, daemon=True).start()
         made = Proxy(PROFILE, f"http://127.0.0.1:{server.getsockname()[1]}", QuickMixer(keystore), timeout=0.2)
-        start = time.monotonic()
         assert refusal(made, request_for(PROFILE, "recognize", photo=PHOTO))["status"] == 504
-        assert time.monotonic() - start < 5
         made.close()
 
 

@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,9 +38,10 @@ class Photos(BaseHTTPRequestHandler):
         self.asked.append((self.path, self.headers["host"]))
         if kind == "drip":
             self.wfile.write(b"HTTP/1.1 200 OK\r\n")
-            for _ in range(200):
-                self.wfile.write(b"x-slow: 1\r\n")
-                time.sleep(0.05)
+            with suppress(OSError):
+                while True:  # until the gateway gives up
+                    self.wfile.write(b"x-slow: 1\r\n")
+                    time.sleep(0.05)
             return
         self.send_response({"redirect": 302, "loop": 302, "gone": 404, "away": 302, "plain": 307}.get(kind, 200))
         port = self.server.server_address[1]
@@ -188,9 +190,7 @@ def test_what_is_too_large_too_slow_compressed_or_gone_is_not_taken(host: Host) 
     assert code_of(host.policy(max_bytes=100_000), f"https://{host.name}/large") == "fetch"
     assert code_of(host.policy(), f"https://{host.name}/zipped") == "fetch"
     assert code_of(host.policy(), f"https://{host.name}/gone") == "fetch"
-    start = time.monotonic()
     assert code_of(host.policy(seconds=0.5), f"https://{host.name}/drip") == "fetch"  # each byte alone is in time
-    assert time.monotonic() - start < 2
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict
         for name in ("alice", "bob", "0"):
             store.issue(name)
         more = lambda it: [Mount("/v1", Api(it, QuickMixer(store)).app())]  # noqa: E731
-        gateway = Gateway(None, Callers(None), Limits(seconds=2), api_callers=Callers(tokens), more=more)
+        gateway = Gateway(None, Callers(None), Limits(seconds=60), api_callers=Callers(tokens), more=more)
         with served(gateway.app) as url:
             given = {"authorization": f"Bearer {secret}"}
             made = schemathesis.openapi.from_url(f"{url}/v1/openapi.json", headers=given)

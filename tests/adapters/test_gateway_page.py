@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,12 @@ from typing import Any
 import httpx2
 import pytest
 from page_rig import CHEAP, EVERYTHING, PEOPLE, PHOTO, Rig, enrol, new_store, people, rig_over
+from patience import PATIENCE, eventually
 from recording_upstream import QuickMixer
 
 from anonymix_adapters.gateway import Limits
+from anonymix_adapters.gateway.page import _drills
+from anonymix_adapters.gateway.page._drills import Drills
 from anonymix_adapters.gateway.recent import CountingMixer, Recent, percentile
 from anonymix_keystore import Keystore, PassphraseUnlock
 
@@ -216,7 +220,6 @@ def test_ten_thousand_subjects_are_searched_and_leafed_through(store: Keystore) 
         assert "1 subject<" in browser.post("/page/subjects", data=form | {"text": "SUBJECT 04711"}).text
         store.rotate("subject 00003", reason="breach")
         store.revoke("subject 00004")
-        time.sleep(0.01)
         confirmed(browser, "subject 00000", "revoke")
         gone = browser.post("/page/subjects", data=form | {"state": "destroyed"}).text
         assert "2 subjects" in gone
@@ -369,8 +372,14 @@ def test_today_and_next_are_two_faces_of_one_photo(adapter_mixer: Any, store: Ke
 # --- drill ----------------------------------------------------------------------------------------
 
 
-def test_a_drill_runs_on_people_of_its_own_and_touches_no_key(adapter_mixer: Any, store: Keystore) -> None:
+def test_a_drill_runs_on_people_of_its_own_and_touches_no_key(
+    adapter_mixer: Any, store: Keystore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.issue("alice")
+    go_on, notes, note, run = threading.Event(), [], Drills._note, _drills.run
+    monkeypatch.setattr(_drills, "_TICK", 0.0)
+    monkeypatch.setattr(_drills, "run", lambda *args, **how: (go_on.wait(PATIENCE), run(*args, **how))[1])
+    monkeypatch.setattr(Drills, "_note", lambda drills, **state: (notes.append(state), note(drills, **state))[1])
     mixer = adapter_mixer.mixer.with_keystore(store)
     with rig_over(store, mixer, photos=PEOPLE) as rig, rig.browser("administer") as browser:
         before = [store.epoch, list(store.list()), list(store.enrolments())]
@@ -379,14 +388,12 @@ def test_a_drill_runs_on_people_of_its_own_and_touches_no_key(adapter_mixer: Any
         assert browser.post("/page/drill", data=form | {"recogniser": "rekognition"}).status_code == 400
         assert "Under way: 2 people, opencv" in browser.post("/page/drill", data=form).text
         assert browser.post("/page/drill", data=form).status_code == 409
-        shares, steps = [], set()
-        while (state := browser.get("/page/drill/state").json())["running"]:
-            shares.append(state["share"])
-            steps.add(state["step"].partition(":")[0])
-            time.sleep(0.2)
+        go_on.set()
+        assert eventually(lambda: not browser.get("/page/drill/state").json()["running"])
         page = browser.get("/page/drill").text
+    shares = [each["share"] for each in notes]
     assert shares == sorted(shares)
-    assert len(steps) > 1
+    assert len({each["step"].partition(":")[0] for each in notes}) > 3
     assert "The last drill" in page
     assert "old entries that match after the rotation" in page
     assert "alice" not in page
@@ -433,7 +440,7 @@ def test_the_first_broken_event_is_named(store: Keystore) -> None:
     broken = "UPDATE audit SET mac = zeroblob(32) WHERE seq = 3"
     # In another process: this one must not open a store's file by other means.
     code = f"import sqlite3; db = sqlite3.connect({str(path)!r}); db.execute({broken!r}); db.commit(); db.close()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
     with (
         Keystore.open(path, PassphraseUnlock("swordfish", cost=CHEAP)) as opened,
         rig_over(opened) as rig,
@@ -489,7 +496,7 @@ input()
         assert other.stdout is not None
         assert other.stdout.readline() == "ready\n"
         found = own.lately()
-        other.communicate("\n", timeout=30)
+        other.communicate("\n", timeout=PATIENCE)
     assert (found.processes, found.inside, found.requests, found.faces) == (2, 6, 3, 2)
     assert sorted(found.seconds) == [0.1, 0.3]
     assert found.refusals == {"busy": 1}

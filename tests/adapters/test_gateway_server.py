@@ -7,7 +7,6 @@ import json
 import logging
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ import pytest
 from certificates import Issuer
 from cryptography.hazmat.primitives import serialization
 from gateway_rig import served
+from patience import PATIENCE, eventually
 from recording_upstream import QuickMixer, Recording
 from starlette.routing import Route
 from typer.testing import CliRunner
@@ -36,12 +36,16 @@ PATH = "/api/v1/recognition/recognize"
 
 
 class Slow(QuickMixer):
-    """Takes its time."""
+    """Takes its time, until it may go on."""
 
-    seconds = 0.0
+    def __init__(self, keystore: Keystore) -> None:
+        super().__init__(keystore)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
 
     def protect(self, image: Any, **how: Any) -> Any:
-        time.sleep(self.seconds)
+        self.begun.set()
+        self.go_on.wait(PATIENCE)
         return super().protect(image, **how)
 
 
@@ -58,7 +62,7 @@ class Rig:
         url = self._stack.enter_context(served(self.gateway.app))
         self.port = int(url.rsplit(":", 1)[1])
         headers = {"x-api-key": "key-not-real"}
-        return self._stack.enter_context(httpx2.Client(base_url=url, headers=headers, timeout=30))
+        return self._stack.enter_context(httpx2.Client(base_url=url, headers=headers, timeout=PATIENCE))
 
 
 @pytest.fixture
@@ -92,46 +96,50 @@ def test_what_is_too_large_or_never_ends_is_refused(rig: Rig) -> None:
     with socket.create_connection(("127.0.0.1", rig.port)) as slow:
         head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: 5000\r\n\r\nabc"
         slow.sendall(head.encode())
-        slow.settimeout(5)
+        slow.settimeout(PATIENCE)
         assert b"408" in slow.recv(4096).split(b"\r\n")[0]
     with socket.create_connection(("127.0.0.1", rig.port)) as gone:
         gone.sendall(head.encode())
-    assert ask(client).status_code == 200
+    assert rig.upstream.received == []
+    assert eventually(lambda: ask(client).status_code == 200)
     assert len(rig.upstream.received) == 1
 
 
 def test_beyond_the_queue_callers_are_told_when_to_come_again(rig: Rig) -> None:
     client = rig.start(threads=1, waiting=1)
-    rig.mixer.seconds = 0.3
+    rig.mixer.go_on.clear()
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: ask(client), range(6)))
-    refused = [answer for answer in answers if answer.status_code == 503]
-    assert refused
+        asked = [pool.submit(ask, client) for _ in range(6)]
+        assert eventually(lambda: sum(each.done() for each in asked) == 4)
+        refused = [each.result() for each in asked if each.done()]
+        rig.mixer.go_on.set()
+    assert {answer.status_code for answer in refused} == {503}
     assert all(int(answer.headers["retry-after"]) > 0 and answer.json()["code"] == "busy" for answer in refused)
-    assert {answer.status_code for answer in answers} == {200, 503}
-    assert len(rig.upstream.received) == len(answers) - len(refused)
+    assert sorted(each.result().status_code for each in asked) == [200] * 2 + [503] * 4
+    assert len(rig.upstream.received) == 2
 
 
 def test_what_was_accepted_is_answered_when_the_gateway_ends(rig: Rig) -> None:
     rig.start()
-    rig.mixer.seconds = 0.5
+    rig.mixer.go_on.clear()
     with ExitStack() as inner:
         url = inner.enter_context(served(Gateway(rig.proxy, Callers(None)).app))
         answers: list[int] = []
 
         def call() -> None:
-            with httpx2.Client(base_url=url, headers={"x-api-key": "k"}, timeout=30) as client:
+            with httpx2.Client(base_url=url, headers={"x-api-key": "k"}, timeout=PATIENCE) as client:
                 answers.append(ask(client).status_code)
 
         thread = threading.Thread(target=call)
         thread.start()
-        time.sleep(0.25)
+        assert rig.mixer.begun.wait(PATIENCE)
+        threading.Timer(0.25, rig.mixer.go_on.set).start()  # when the gateway has been told to end
     thread.join()
     assert answers == [200]
 
 
 def test_a_caller_who_asks_too_often_is_told_so(rig: Rig) -> None:
-    client = rig.start(rate=0.1)
+    client = rig.start(rate=0.001)
     assert [ask(client).status_code for _ in range(2)] == [200, 429]
 
 
@@ -276,11 +284,11 @@ def test_routes_and_methods_that_nobody_knows_are_problem_documents(rig: Rig) ->
 def test_a_body_is_read_only_of_known_callers_and_only_as_far_as_there_is_room(rig: Rig, tmp_path: Path) -> None:
     tokens = Tokens(tmp_path / "tokens.json")
     secret, _ = tokens.create(["probe"])
-    rig.start(Callers(tokens), body=100_000, threads=1, waiting=1, seconds=3)
+    rig.start(Callers(tokens), body=100_000, threads=1, waiting=1, seconds=60)
 
     def begin(more: str, stack: ExitStack) -> socket.socket:
         client = stack.enter_context(socket.create_connection(("127.0.0.1", rig.port)))
-        client.settimeout(2)
+        client.settimeout(PATIENCE)
         head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: 90000\r\n{more}\r\n"
         client.sendall(head.encode() + b"x" * 80_000)
         return client
@@ -289,7 +297,7 @@ def test_a_body_is_read_only_of_known_callers_and_only_as_far_as_there_is_room(r
         assert begin("", stack).recv(4096).split(b" ")[1] == b"401"
         known = f"x-api-key: {secret}\r\n"
         waiting = [begin(known, stack) for _ in range(2)]
-        time.sleep(0.3)
+        assert eventually(lambda: rig.gateway.room._held >= 160_000)
         assert begin(known, stack).recv(4096).split(b" ")[1] == b"503"
         for each in waiting:
             each.sendall(b"x" * 10_000)

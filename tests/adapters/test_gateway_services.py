@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
@@ -18,6 +16,7 @@ import httpx2
 import pytest
 from certificates import Issuer
 from gateway_rig import gateway
+from patience import PATIENCE, eventually, reserved_port
 from servers import ALICE, BOB, SessionMixer, photo, recognition, session_mixer, witness
 from servers.compreface import RECOGNITION_KEY, VERIFICATION_KEY, CompreFaceService
 from servers.facepp import KEY, SECRET_KEY, FacePlusPlusService
@@ -41,7 +40,7 @@ def test_compreface_from_enrolment_to_rotation(mixer: SessionMixer) -> None:
     with (
         CompreFaceService(recognition()) as service,
         gateway("compreface", f"http://{service.host}", mixer) as url,
-        httpx2.Client(base_url=f"{url}/api/v1/", headers={"x-api-key": RECOGNITION_KEY}, timeout=60) as client,
+        httpx2.Client(base_url=f"{url}/api/v1/", headers={"x-api-key": RECOGNITION_KEY}, timeout=PATIENCE) as client,
     ):
 
         def found(person: str) -> list[str]:
@@ -81,7 +80,7 @@ def test_face_plus_plus_by_tokens(mixer: SessionMixer) -> None:
     with (
         FacePlusPlusService(recognition()) as service,
         gateway("facepp", f"http://{service.host}", mixer) as url,
-        httpx2.Client(base_url=f"{url}/facepp/v3/", timeout=60) as client,
+        httpx2.Client(base_url=f"{url}/facepp/v3/", timeout=PATIENCE) as client,
     ):
         client.post("faceset/create", data={**account, "outer_id": "staff"})
         for name, person in (("alice", ALICE), ("bob", BOB)):
@@ -107,7 +106,7 @@ def test_luxand_by_names(mixer: SessionMixer) -> None:
     with (
         LuxandService(recognition()) as service,
         gateway("luxand", f"http://{service.host}", mixer) as url,
-        httpx2.Client(base_url=url, headers={"token": TOKEN}, timeout=60) as client,
+        httpx2.Client(base_url=url, headers={"token": TOKEN}, timeout=PATIENCE) as client,
     ):
         form = {"name": "alice", "collections": "", "store": "0"}
         person = client.post("v2/person", data=form, files={"photos": upload(ALICE)}).json()["uuid"]
@@ -128,7 +127,7 @@ def test_photos_that_cannot_be_used_are_problem_documents(mixer: SessionMixer) -
     with (
         CompreFaceService(recognition()) as service,
         gateway("compreface", f"http://{service.host}", mixer) as url,
-        httpx2.Client(base_url=f"{url}/api/v1/", headers={"x-api-key": RECOGNITION_KEY}, timeout=60) as client,
+        httpx2.Client(base_url=f"{url}/api/v1/", headers={"x-api-key": RECOGNITION_KEY}, timeout=PATIENCE) as client,
     ):
         answer = client.post("recognition/recognize", files={"file": ("a.jpg", b"no picture")})
         assert answer.headers["content-type"] == "application/problem+json"
@@ -146,8 +145,7 @@ def test_the_command_serves_over_tls_and_ends_in_good_order(tmp_path: Path, mode
         store.gallery()
     tokens = Tokens(tmp_path / "tokens.json")
     secret, _ = tokens.create(["probe", "enrol"])
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = reserved_port()
     with CompreFaceService(recognition()) as service:
         options = {
             "--upstream": f"http://{service.host}",
@@ -171,12 +169,14 @@ def test_the_command_serves_over_tls_and_ends_in_good_order(tmp_path: Path, mode
         )
         trust = ssl.create_default_context(cafile=str(issuer.own.certificate))
         try:
-            with httpx2.Client(base_url=f"https://localhost:{port}", verify=trust, timeout=60) as client:
-                for _ in range(300):
+            with httpx2.Client(base_url=f"https://localhost:{port}", verify=trust, timeout=PATIENCE) as client:
+
+                def ready() -> bool:
                     with suppress(httpx2.HTTPError):
-                        if client.get("/v1/readyz").status_code == 200:
-                            break
-                    time.sleep(0.2)
+                        return client.get("/v1/readyz").status_code == 200
+                    return False
+
+                assert eventually(ready)
                 files = {"file": upload(ALICE)}
                 path = "/api/v1/recognition/faces?subject=alice"
                 assert client.post(path, files=files).status_code == 401
@@ -184,7 +184,7 @@ def test_the_command_serves_over_tls_and_ends_in_good_order(tmp_path: Path, mode
                 assert enrolled.status_code == 201
         finally:
             process.send_signal(signal.SIGTERM)
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode in {0, -signal.SIGTERM, 128 + signal.SIGTERM}, said
     assert '"call": "add_face", "status": 201' in said
     for text in (secret, RECOGNITION_KEY, "alice"):

@@ -6,18 +6,19 @@ import base64
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx2
 import pytest
 from gateway_process import HERE, Process
+from patience import PATIENCE, eventually, reserved_port
 
 from anonymix_adapters.gateway.shared import AnotherRequestError, Shared
 from anonymix_plugin.errors import ConfigurationError
@@ -30,10 +31,11 @@ ENROL = "/api/v1/recognition/faces"
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = ("--workers", "2", "--waiting", "64", "--callers", "anyone", "--metrics-port", str(port))
-    with Process(tmp_path_factory.mktemp("two"), *options, QUICK_SECONDS="0.1") as made:
+    port = reserved_port()
+    options = ("--workers", "2", "--threads", "16", "--waiting", "64")
+    options += ("--callers", "anyone", "--metrics-port", str(port))
+    folder = tmp_path_factory.mktemp("two")
+    with Process(folder, *options, QUICK_SECONDS="0.1", QUICK_HOLD=str(folder / "hold")) as made:
         made.metrics = f"http://127.0.0.1:{port}/metrics"
         yield made.ready(3)
 
@@ -46,11 +48,8 @@ def alive(pid: int) -> bool:
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def gone(pids: list[int], seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while any(map(alive, pids)) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not any(map(alive, pids))
+def gone(pids: list[int]) -> bool:
+    return eventually(lambda: not any(map(alive, pids)))
 
 
 def test_a_key_that_is_rotated_counts_in_all_workers_within_the_stated_second(two: Process) -> None:
@@ -141,10 +140,9 @@ def test_workers_that_are_killed_lose_nothing_that_was_acknowledged_and_are_repl
         found = [pid for pid in two.workers() if pid != figures]
         killed.add(found[turn % len(found)])
         os.kill(found[turn % len(found)], signal.SIGKILL)
-        before, end = len(told), time.monotonic() + 30
-        while time.monotonic() < end and (len(two.workers()) < 3 or len(told) < before + 8):
-            time.sleep(0.02)
-        assert len(told) >= before + 8, "the other worker goes on"
+        before = len(told)
+        enough = partial(lambda least: len(two.workers()) >= 3 and len(told) >= least, before + 8)
+        assert eventually(enough), "the other worker goes on"
     stop.set()
     for each in threads:
         each.join()
@@ -166,18 +164,16 @@ def test_figures_are_those_of_all_workers_and_what_was_accepted_is_answered_at_t
         with two.client() as client:
             return client.post("/v1/protect", json={"image": TEXT}).status_code
 
-    def together(_: int) -> int:
-        with two.client() as client:
-            barrier.wait()
-            return client.post("/v1/protect", json={"image": TEXT}).status_code
-
-    pids, before, barrier = [two.process.pid, *two.workers()], count(), threading.Barrier(17)
+    pids, before, hold = [two.process.pid, *two.workers()], count(), two.tokens.path.with_name("hold")
     with ThreadPoolExecutor(16) as pool:
         assert set(pool.map(protect, range(8))) == {200}
         assert count() == before + 8
-        under_way = [pool.submit(together, number) for number in range(16)]
-        barrier.wait()
-        time.sleep(0.08)
+        hold.mkdir()
+        under_way = [pool.submit(protect, number) for number in range(16)]
+        assert eventually(lambda: len(list(hold.iterdir())) == 16)
+        two.process.send_signal(signal.SIGTERM)
+        hold.rename(hold.with_name("held"))
+        two.process.wait(PATIENCE)
         said = two.end()
         assert [each.result() for each in under_way] == [200] * 16
     assert two.process.returncode == 0
@@ -205,7 +201,7 @@ def test_workers_end_with_the_process_that_looks_after_them(tmp_path: Path) -> N
     with Process(tmp_path, "--workers", "2") as made:
         pids = made.ready(2).workers()
         made.process.kill()
-        assert gone(pids, 15)
+        assert gone(pids)
 
 
 @pytest.mark.long
@@ -213,10 +209,9 @@ def test_workers_that_can_not_start_end_all(tmp_path: Path) -> None:
     with Process(tmp_path):
         pass
     environment = os.environ | {"ANONYMIX_KEYSTORE": str(tmp_path / "keystore.db"), "ANONYMIX_PASSPHRASE": "wrong"}
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(reserved_port())
     command = [sys.executable, str(HERE / "quick_gateway.py"), "--workers", "2", "--port", port]
-    ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert ended.returncode == 1
 
 

@@ -139,7 +139,7 @@ def test_threads_and_tasks_keep_their_subjects_apart(interceptor: Interceptor) -
 
     def ask(name: str) -> str | None:
         with subject(name):
-            barrier.wait(30)
+            barrier.wait(120)
             return interceptor.whose().subject
 
     with ThreadPoolExecutor(8) as pool:

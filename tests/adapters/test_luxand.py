@@ -25,7 +25,7 @@ from anonymix_adapters import luxand as adapter
 from anonymix_adapters.luxand import ApiError, Luxand, RetryPolicy, Url
 from anonymix_plugin import AlreadyProtectedError, NoFaceError, UsageError
 
-SOON = RetryPolicy(timeout=5.0, pause=0.01)
+SOON = RetryPolicy(timeout=60.0, pause=0.01)
 
 
 @pytest.fixture
