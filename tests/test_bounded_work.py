@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import Anonymixer, ImageLimits, SeveralFacesError
@@ -60,28 +61,34 @@ def test_protect_draws_the_one_face_that_it_returns(
     assert np.array_equal(alone.pixels, mixer.protect_all(crowd, subject="alice")[0].pixels)
 
 
-def test_one_photo_of_many_people_does_not_keep_others_waiting_for_all(mixer: Anonymixer, crowd: Any) -> None:
-    ended: dict[str, float] = {}
+class Turns:
+    """A lock; when it was let go of for the first time, another thread comes in between."""
+
+    def __init__(self, lock: Any, between: Callable[[], object]) -> None:
+        self._lock, self._other, self.count = lock, threading.Thread(target=between), 0
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        self.count += 1
+        if self.count == 1:
+            self._other.start()
+            self._other.join(PATIENCE)
+            assert not self._other.is_alive()
+
+
+def test_one_photo_of_many_people_does_not_keep_others_waiting_for_all(
+    mixer: Anonymixer, crowd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator: Any = mixer.generator
     codes = np.stack([np.asarray(mixer._parts.method.code(face, *_key()), np.float32) for face in _faces(mixer, crowd)])
-
-    def group() -> None:
-        mixer.generator.draw(codes, 512)  # type: ignore[attr-defined]
-        ended["group"] = time.perf_counter()
-
-    def alone() -> None:
-        mixer.generator.draw(codes[:1], 512)  # type: ignore[attr-defined]
-        ended["alone"] = time.perf_counter()
-
-    first = threading.Thread(target=group)
-    first.start()
-    time.sleep(0.01)
-    others = [threading.Thread(target=alone) for _ in range(2)]
-    for thread in (*others, first):
-        if thread is not first:
-            thread.start()
-    for thread in (*others, first):
-        thread.join()
-    assert ended["alone"] < ended["group"]
+    generator.prepare(512)
+    turns = Turns(generator._lock, lambda: generator.draw(codes[:1], 512))
+    monkeypatch.setattr(generator, "_lock", turns)
+    generator.draw(codes, 512)
+    assert turns.count == len(codes) + 1
 
 
 def _key() -> tuple[Any, bytes]:
@@ -112,7 +119,7 @@ def test_many_threads_make_few_networks_and_the_same_embeddings(model: Callable[
 def test_a_pool_lends_no_more_than_it_may_and_drops_what_failed() -> None:
     made: list[int] = []
     pool = Pool(lambda: made.append(1) or len(made), most=2)
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=PATIENCE)
 
     def use(_: int) -> None:
         with pool.lent():

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from anonymix_plugin import UsageError, claims
 from anonymix_plugin.claims import Claim, carried, claimed, current_claim, current_notes
@@ -330,7 +331,7 @@ def test_tasks_keep_their_claims_apart_and_threads_take_them_along(block: Block)
             return [
                 who(),
                 await asyncio.to_thread(who),
-                await asyncio.wait_for(answer(), 5),
+                await asyncio.wait_for(answer(), PATIENCE),
                 *await asyncio.gather(answer(), answer()),
                 await asyncio.create_task(answer()),
                 await loop.run_in_executor(None, contextvars.copy_context().run, who),
@@ -422,7 +423,7 @@ def test_an_async_generator_keeps_its_claim_to_itself() -> None:
             await each.aclose()
         assert who() is None
         with subject("dave"):
-            assert await asyncio.wait_for(anext(cameras["alice"]), 5) == ["alice", "alice", "erin"]
+            assert await asyncio.wait_for(anext(cameras["alice"]), PATIENCE) == ["alice", "alice", "erin"]
             assert who() == "dave"
         for each in cameras.values():
             await each.aclose()
@@ -584,10 +585,10 @@ def test_asking_for_the_claim_costs_next_to_nothing() -> None:
     def deep(depth: int) -> float:
         if depth:
             return deep(depth - 1)
-        started = time.perf_counter()
+        started = time.thread_time()
         for _ in range(1000):
             current_claim()
-        return (time.perf_counter() - started) / 1000
+        return (time.thread_time() - started) / 1000
 
     def camera() -> Iterator[float]:
         with subject("alice"):

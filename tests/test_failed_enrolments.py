@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from anonymix_adapters import Interceptor
 from anonymix_keystore import (
@@ -195,7 +196,7 @@ def test_a_key_stays_where_something_came_of_it(store: Keystore) -> None:
 
 
 def test_of_two_attempts_at_once_one_that_succeeds_keeps_the_key(store: Keystore) -> None:
-    both, done = threading.Barrier(2, timeout=10), threading.Event()
+    both, done = threading.Barrier(2, timeout=PATIENCE), threading.Event()
     keys: list[bytes] = []
 
     def look() -> None:
@@ -205,7 +206,7 @@ def test_of_two_attempts_at_once_one_that_succeeds_keeps_the_key(store: Keystore
     def succeed() -> None:
         with attempt():
             look()
-            done.wait(10)
+            done.wait(PATIENCE)
 
     thread = threading.Thread(target=succeed)
     thread.start()

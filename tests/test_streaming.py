@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import PATIENCE
 
 from anonymix_plugin.streaming import in_two_stages
 
@@ -30,7 +31,7 @@ def test_results_come_once_and_in_order(items: list[int], ahead: int) -> None:
 
 
 def test_both_stages_and_the_caller_work_at_the_same_time() -> None:
-    meeting = threading.Barrier(3, timeout=20)  # breaks unless three threads are here together
+    meeting = threading.Barrier(3, timeout=PATIENCE)  # breaks unless three threads are here together
 
     def stage(item: int) -> int:
         if item == 2:

@@ -197,12 +197,12 @@ def test_a_sentence_that_quotes_foreign_text_is_cleaned(photo: bytes, search: Se
 
 
 def test_hostile_texts_cost_no_time() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     for part in ("a", "?", "a:", "https://", "a:b@", "\\x41", "A" * 39 + "\n", "data:", "?=", "%2F", "(("):
         text = part * (500_000 // len(part))
         clean(text)
         shown(text)
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_sources_of_every_class_have_a_name() -> None:

@@ -13,7 +13,7 @@ import boto3
 import pytest
 from botocore.client import BaseClient
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.stub import ANY, Stubber
 from servers import (
     ACCESS_KEY,
@@ -67,7 +67,7 @@ def connect(service: Any, name: str = "rekognition", **options: Any) -> Any:
         region_name="eu-west-1",
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET,
-        config=Config(retries={"mode": "standard", "total_max_attempts": 3}, read_timeout=2, **options),
+        config=Config(retries={"mode": "standard", "total_max_attempts": 3}, **options),
     )
 
 
@@ -320,11 +320,21 @@ def test_throttling_and_failures_are_retried_with_the_same_cancelable_face(
 
 
 def test_a_time_out_and_a_lost_connection_end_in_an_error_or_a_retry_never_in_the_photo(
-    client: Any, service: RekognitionService, mixer: SessionMixer
+    client: Any, service: RekognitionService, mixer: SessionMixer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    session, tries = client._endpoint.http_session, []
+    send = session.send
+
+    def late(request: Any) -> Any:
+        tries.append(request)
+        answer = send(request)
+        if len(tries) == 2:
+            raise ReadTimeoutError(endpoint_url=service.url)
+        return answer
+
+    monkeypatch.setattr(session, "send", late)
     mixer.keystore.issue("alice")
     service.hang_up()
-    service.stall(2.6)
     with mixer.subject("alice"):
         assert found(client, ALICE) == []
     service.fail(500, {"__type": "InternalServerError"}, times=3)

@@ -40,8 +40,11 @@ def face_of(key: SubjectKey, content: bytes) -> bytes:
 
 
 class StubWorker:
-    """Does what a photo's content says: b"poison" kills the process, b"hang" stops it, b"slow ..." takes a while, and
-    b"bad" is no photo. Where the scope keeps references, a face is also a hash of the subject's."""
+    """Does what a photo's content says.
+
+    b"poison" kills the process; b"hang" stops it, and a file tells whom; b"slow ..." takes a while; b"bad" is no photo.
+    Where the scope keeps references, a face is also a hash of the subject's.
+    """
 
     def __init__(self, _: MixerOptions) -> None:
         self.keys = BlockKeys()
@@ -55,7 +58,8 @@ class StubWorker:
             if content == b"poison":
                 os.kill(os.getpid(), signal.SIGKILL)
             if content == b"hang":
-                time.sleep(60)
+                hanging(Path(source).parent).write_text(str(os.getpid()))
+                time.sleep(600)
             time.sleep(0.3 if content.startswith(b"slow") else 0.004)
             if content == b"bad":
                 yield {"place": place, "fault": {"code": "unreadable_image", "what": "it is no photo"}}, b""
@@ -69,6 +73,11 @@ class StubWorker:
                 told["reference"] = made.hex()
             yield {"place": place, **told}, face_of(key, content + (reference or b""))
         self.keys.forget()
+
+
+def hanging(photos: Path) -> Path:
+    """The file that says which worker of a job hangs."""
+    return photos.with_name("hanging")
 
 
 def photos_in(folder: Path) -> Path:

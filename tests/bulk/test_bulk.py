@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import bulk_stub
 import pytest
 from bulk_stub import PHOTOS, contents
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from patience import eventually
 
 from anonymix_keystore import KeyFileUnlock, KeyState, Keystore, SubjectKey, UnknownSubjectError
 from anonymix_plugin.bulk import BulkError, Ledger, Progress, Work, protect_in_bulk, rows_of_table
@@ -52,10 +54,7 @@ def is_alive(process: int) -> bool:
 
 
 def ended(processes: list[int]) -> bool:
-    until = time.monotonic() + 10
-    while any(map(is_alive, processes)) and time.monotonic() < until:
-        time.sleep(0.02)
-    return not any(map(is_alive, processes))
+    return eventually(lambda: not any(map(is_alive, processes)))
 
 
 @pytest.mark.usefixtures("stub")
@@ -104,10 +103,21 @@ def test_killed_workers_are_replaced_and_nothing_is_lost(tmp_path: Path, source:
 
 
 @pytest.mark.usefixtures("stub")
-def test_a_photo_that_kills_ends_itself_and_not_the_job(tmp_path: Path, source: Path, store: Path) -> None:
+def test_a_photo_that_kills_ends_itself_and_not_the_job(
+    tmp_path: Path, source: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (source / "007.jpg").write_bytes(b"poison")
     (source / "008.jpg").write_bytes(b"hang")
-    summary = bulk_stub.drive(source, store, tmp_path / "out", patience=1.0)
+    file, now = bulk_stub.hanging(source), [0.0]
+
+    def clock() -> float:  # stands still while workers work, and runs while one hangs
+        if file.exists() and (text := file.read_text()) and is_alive(int(text)):
+            now[0] += 1_000.0
+        return now[0]
+
+    monkeypatch.setattr("anonymix_plugin.bulk._pool.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("anonymix_plugin.bulk._pool._LOADING", 1e9)
+    summary = bulk_stub.drive(source, store, tmp_path / "out", workers=1, patience=600.0)
     assert (summary.made, summary.failed, summary.finished) == (PHOTOS - 2, 2, True)
     lines = (tmp_path / "out" / "outcomes.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines if "worker_died" in line] == [

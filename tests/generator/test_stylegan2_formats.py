@@ -294,10 +294,10 @@ def test_numbers_that_have_one_hash_are_no_keys(tmp_path: Path, call: bool) -> N
     if call:
         content = pickle.dumps(OrderedDict.fromkeys(numbers), 2)
     path.write_bytes(content)
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(CheckpointError, match="64 bits"):
         open_checkpoint(path)
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_places_in_the_memo_have_no_number_without_end(tmp_path: Path) -> None:

@@ -315,10 +315,10 @@ def replaced_data(data: bytes, body: bytes) -> bytes:
 @pytest.mark.parametrize("name", BOMBS)
 def test_lists_without_end_are_refused_before_they_take_time(name, files):
     data = BOMBS[name](files)
-    begun = time.process_time()
+    begun = time.thread_time()
     with pytest.raises(UnreadableImageError, match=r"absurdly long|too many"):
         decode_photo(data)
-    assert time.process_time() - begun < 5, name
+    assert time.thread_time() - begun < 5, name
 
 
 @pytest.mark.parametrize(("name", "said"), [("heic", "HEIF"), ("avif", "AVIF")])
