@@ -22,8 +22,8 @@ def main(folder: Path, requirements: Path) -> None:
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     for line in requirements.read_text().splitlines():
         if line and not line.startswith("#"):
-            done = subprocess.run([*pip, *line.split()], check=False)
-            if done.returncode:
+            install = [*pip, *line.split()]
+            if all(subprocess.run(install, check=False).returncode for _ in range(2)):  # a registry may fail once
                 sys.stderr.write(f"{line.split()[0]} can't be installed here: its tests will be skipped\n")
 
 
