@@ -9,6 +9,7 @@ from pathlib import Path
 import photo_folders
 import pytest
 from hypothesis import HealthCheck, settings
+from same_keys import SameKeys
 
 from anonymix_plugin.errors import MissingModelError
 from anonymix_plugin.models import locate, sources
@@ -19,6 +20,18 @@ ModelNeed = Callable[[str], Path]
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("search"), derandomize=True, database=None)
 settings.load_profile("same")
+KEYS = SameKeys()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _same_keys_in_every_run() -> Iterator[None]:
+    with KEYS.given():
+        yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    KEYS.begin(genuine=item.path.parent.name == "keystore")
 
 
 @pytest.fixture(scope="session")

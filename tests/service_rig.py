@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
+from forks import FORKS
 from patience import PATIENCE, eventually, reserved_port
 
 from anonymix_keystore import KeyFileUnlock, Keystore
@@ -51,10 +52,6 @@ scopes = ["*"]
 operations = ["read"]
 rate = 0.001
 """
-
-
-_FORKS = multiprocessing.get_context("forkserver")  # the imports are done once, and each start takes a moment
-_FORKS.set_forkserver_preload(["anonymix_plugin.cli.keys", "anonymix_plugin.keyservice.serving"])
 
 
 def _serve(command: list[str], environment: dict[str, str], log: str) -> None:
@@ -124,7 +121,7 @@ class ServiceRig:
     folder: Path
     roles: str = ROLES
     options: tuple[str, ...] = ()
-    process: multiprocessing.process.BaseProcess | None = None
+    process: BaseProcess | None = None
     opened: list[RemoteKeystore] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -157,7 +154,7 @@ class ServiceRig:
 
     def start(self) -> None:
         """Start the service, and wait until it is ready."""
-        self.process = _FORKS.Process(target=_serve, args=(self.command(), self.environment, str(self.log)))
+        self.process = FORKS.Process(target=_serve, args=(self.command(), self.environment, str(self.log)))
         self.process.start()
         if not eventually(lambda: self._answers() or not self._alive()) or not self._alive():
             raise RuntimeError(self.log.read_text())

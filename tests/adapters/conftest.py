@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import torchvision_nms
 from remembering import RememberingMixer
 
 from anonymix_adapters.testing.conformance import Person
-from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock, _lifecycle
+from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
+from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import Anonymixer
 
 torchvision_nms.define()
@@ -20,8 +19,9 @@ torchvision_nms.define()
 WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def adapter_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystore]:
+    """A keystore of the test's own: what others did to a person's key decides nothing."""
     cheap = Argon2Cost(memory_kib=8_192, passes=1, lanes=1)
     path = tmp_path_factory.mktemp("adapters") / "keystore.db"
     with Keystore.create(path, PassphraseUnlock("swordfish", cost=cheap)) as store:
@@ -42,12 +42,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def adapter_mixer(adapter_store: Keystore, model: Callable[[str], Path]) -> Iterator[RememberingMixer]:
-    """The real mixer with the real weights, remembering its faces."""
+def core_mixer(model: Callable[[str], Path]) -> Iterator[RememberingMixer]:
+    """The real mixer with the real weights, remembering the faces of all tests."""
     for name in WEIGHTS:
         model(name)
-    with Anonymixer(adapter_store) as mixer:
-        yield RememberingMixer(mixer, adapter_store)
+    with Anonymixer(SeededKeys(1)) as mixer:
+        yield RememberingMixer(mixer, mixer.keystore)
+
+
+@pytest.fixture
+def adapter_mixer(core_mixer: RememberingMixer, adapter_store: Keystore) -> RememberingMixer:
+    """The real mixer over the test's own keystore."""
+    return core_mixer.over(adapter_store)
 
 
 @pytest.fixture(scope="session")
@@ -57,15 +63,3 @@ def londoners(portraits: Path) -> list[Person]:
         Person(path.name[:3], path, path.with_name(f"{path.name[:3]}_smiling.jpg"))
         for path in sorted(portraits.glob("*_neutral.jpg"))[:20]
     ]
-
-
-@pytest.fixture(autouse=True)
-def _same_keys_in_every_run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What holds for nearly every key, not for each, must not fail once in a hundred runs."""
-    numbers = itertools.count()
-
-    def random_values(count: int, length: int) -> list[bytes]:
-        names = (f"{request.node.nodeid} {next(numbers)}".encode() for _ in range(count))
-        return [hashlib.sha512(name).digest()[:length] for name in names]
-
-    monkeypatch.setattr(_lifecycle, "random_values", random_values)

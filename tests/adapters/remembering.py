@@ -11,20 +11,27 @@ from anonymix_keystore import Keystore
 from anonymix_plugin import Anonymixer, AnonymixError, CancelableFace
 from anonymix_plugin.first_keys import first_or_current
 from anonymix_plugin.images import ChannelOrder, decode_photo
+from anonymix_plugin.keys import KeySource
 
 
 class RememberingMixer(MixerAround):
     """The real mixer; the same photo under the same living key is not drawn again."""
 
-    def __init__(self, mixer: Anonymixer, store: Keystore) -> None:
+    def __init__(self, mixer: Anonymixer, store: KeySource) -> None:
         super().__init__(mixer)
         self._store = store
         self._made: dict[tuple[Any, ...], CancelableFace] = {}
         self._lock = threading.Lock()
         self.calls = 0
 
+    def over(self, store: Keystore) -> RememberingMixer:
+        """The same over another store; what one remembers, both know."""
+        other = RememberingMixer(self.mixer.with_keystore(store), store)
+        other._made, other._lock = self._made, self._lock
+        return other
+
     @property
-    def keystore(self) -> Keystore:
+    def keystore(self) -> Any:
         return self._store
 
     def protect(self, image: Any, **how: Any) -> CancelableFace:

@@ -35,10 +35,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystore]:
 
 
 @pytest.fixture(scope="module")
-def mixer(store: Keystore, adapter_mixer: RememberingMixer) -> Iterator[Anonymixer]:
+def mixer(store: Keystore, core_mixer: RememberingMixer) -> Iterator[Anonymixer]:
     """A mixer of the parts that the other tests have compiled, over a store that keeps references."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anonymixer, "assemble", lambda options: adapter_mixer.mixer._parts)
+        patch.setattr(anonymixer, "assemble", lambda options: core_mixer.mixer._parts)
         with Anonymixer(store) as made:
             yield made
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import multiprocessing
 import os
 import random
 import runpy
@@ -15,7 +14,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import bulk_stub
 import numpy as np
@@ -36,7 +34,6 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import PhotoSource
 from anonymix_plugin.values import CancelableFace
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # by Python 3.12 and later
 PLACE = {"adapter": ADAPTER, "collection": COLLECTION}
 
 
@@ -110,14 +107,6 @@ class Enrolling:
         )
         with self._faces.given(self._faces.face_of(row, result)):
             return self._faces.protect(image, subject=subject)
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that draw without networks; forked, as they start in no time and need none of what must not be forked."""
-    forked = multiprocessing.get_context("fork")
-    monkeypatch.setattr("anonymix_plugin.bulk._driver.Worker", bulk_stub.StubWorker)
-    monkeypatch.setattr("anonymix_plugin.bulk._spawned.multiprocessing", SimpleNamespace(get_context=lambda _: forked))
 
 
 def children(process: int) -> list[int]:
