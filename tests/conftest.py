@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import photo_folders
 import pytest
@@ -75,13 +76,34 @@ def model() -> ModelNeed:
     return need
 
 
+@pytest.fixture(scope="session")
+def loaders() -> dict[str, Any]:
+    """Loaders of networks by name, each of which loads once a session: compiling one takes seconds."""
+    from anonymix_plugin import generator, recognisers
+
+    return {
+        "load_generator": cache(generator.load_generator),
+        "load_recogniser": cache(recognisers.load_recogniser),
+    }
+
+
 @pytest.fixture(scope="module")
-def parts_once() -> Iterator[None]:
-    """Compiling networks takes seconds; all mixers of a module are made of the same ones."""
+def loaded_once(loaders: dict[str, Any]) -> Iterator[None]:
+    """All mixers of a module are made of the same networks. It is not for tests of what a loader does."""
+    from anonymix_plugin import assembly, verification
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, load in loaders.items():
+            patch.setattr(assembly, name, load)
+        patch.setattr(verification, "load_recogniser", loaders["load_recogniser"])
+        yield
+
+
+@pytest.fixture(scope="module")
+def parts_once(loaded_once: None) -> Iterator[None]:
+    """All mixers of a module with the same options are made of the same parts."""
     from anonymix_plugin import anonymixer, assembly
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "load_generator", cache(assembly.load_generator))
-        patch.setattr(assembly, "load_recogniser", cache(assembly.load_recogniser))
         patch.setattr(anonymixer, "assemble", cache(assembly.assemble))
         yield

@@ -7,7 +7,6 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +55,12 @@ from anonymix_plugin.generator import load_generator
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.inference import _kept
 from anonymix_plugin.models import locate
+from anonymix_plugin.recognisers import load_recogniser
 from anonymix_plugin.verification import Verifier
 
 SECRET = "swordfish and chips"
 WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface")
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,14 +68,6 @@ def unlocked() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("ANONYMIX_PASSPHRASE", "ANONYMIX_KEYSTORE", "ANONYMIX_KEYFILE", "ANONYMIX_KEY"):
             patch.delenv(name, raising=False)
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def generator_once() -> Iterator[None]:
-    """Compiling the generator takes seconds; all mixers here draw with the same one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "load_generator", cache(load_generator))
         yield
 
 
@@ -412,10 +405,16 @@ def test_a_mixer_that_was_closed_makes_no_faces(store_path: Path, mixer: Anonymi
 # --- weights ----------------------------------------------------------------------------------------
 
 
+def loaded_anew(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(assembly, "load_generator", load_generator)
+    patch.setattr(assembly, "load_recogniser", load_recogniser)
+
+
 def test_missing_weights_are_told_with_the_command_that_fetches_them(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANONYMIX_HOME", str(tmp_path / "empty"))
+    loaded_anew(monkeypatch)
     with pytest.raises(MissingModelError, match="anonymix models pull"):
         Anonymixer.open(store_path, passphrase=SECRET)
     assert not (tmp_path / "empty").exists()
@@ -441,7 +440,7 @@ def test_damaged_weights_are_not_used(
     victim.unlink()
     victim.write_bytes(content)
     monkeypatch.setenv("ANONYMIX_HOME", str(tmp_path))
-    monkeypatch.setattr(assembly, "load_generator", load_generator)
+    loaded_anew(monkeypatch)
     monkeypatch.setattr(_kept, "_mapped", {})  # nothing is compiled yet: not by this process, and not in this place
     with pytest.raises(DamagedModelError, match=f"anonymix models pull {name}"):
         Anonymixer.open(store_path, passphrase=SECRET)

@@ -20,6 +20,8 @@ from anonymix_plugin.images import decode_photo
 from anonymix_plugin.pool import MOST, Budget, Pool
 from anonymix_plugin.recognisers import load_recogniser
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 
 @pytest.fixture(scope="module")
 def crowd(portraits: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,20 +14,25 @@ from PIL import Image
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name: str, *arguments: str) -> str:
-    command = [sys.executable, str(EXAMPLES / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs an example as it stands, under the keys of tests; what it says."""
+
+    def ran(name: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return ran
 
 
 @pytest.fixture(scope="module", autouse=True)
-def weights(model: Callable[[str], Path]) -> None:
+def weights(model: Callable[[str], Path], loaded_once: None) -> None:
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
         model(name)
 
 
-def test_enrolling_and_probing_tells_people_and_keys_apart() -> None:
+def test_enrolling_and_probing_tells_people_and_keys_apart(run: Callable[..., str]) -> None:
     said = dict(line.split(":", 1) for line in run("enrol_and_probe.py").splitlines() if ":" in line)
     again, instead, renewed = (float(said[name]) for name in ("anna again", "ben instead", "new key"))
     assert again > 0.243  # ArcFace's threshold of FMR .1 %
@@ -42,7 +47,7 @@ def test_every_example_is_short_and_needs_no_laboratory(example: Path) -> None:
     assert "anonymix_lab" not in text
 
 
-def test_the_story_is_drawn(tmp_path: Path) -> None:
+def test_the_story_is_drawn(run: Callable[..., str], tmp_path: Path) -> None:
     output = tmp_path / "story.jpg"
     run("draw_story.py", str(output))
     with Image.open(output) as sheet, Image.open(Path(__file__).parents[1] / "docs" / "images" / "story.jpg") as shown:

@@ -18,6 +18,8 @@ from anonymix_adapters import SubjectNeededError
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_plugin import CancelableFace, UsageError
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 pytest.importorskip("fastapi", reason="frameworks are installed for development only")
 pytest.importorskip("flask", reason="frameworks are installed for development only")
 httpx = pytest.importorskip("httpx")

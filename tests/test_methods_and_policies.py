@@ -26,6 +26,8 @@ from anonymix_plugin.options import GivenOptions, MixerOptions
 from anonymix_plugin.recognisers import load_recogniser
 from anonymix_plugin.values import Photo
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 FMR_PER_MILLE = 0.243  # ArcFace w600k_mbf on unprotected LFW photos
 
 

@@ -23,6 +23,8 @@ from anonymix_plugin.faces import Detector
 from anonymix_plugin.reader import Reader
 from anonymix_plugin.values import Face, Floats, Photo, Pixels
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface")
 
 

@@ -22,6 +22,8 @@ from anonymix_keystore import (
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import Anonymixer, AnonymixError, PhotoRequest, UsageError
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface")
 
 

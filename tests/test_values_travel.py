@@ -33,6 +33,8 @@ from anonymix_plugin import (
 )
 from anonymix_plugin.values import Timings
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 MODULES = (anonymix_plugin, verification, images)
 
 

@@ -22,6 +22,8 @@ from anonymix_plugin.values import CancelableFace
 from anonymix_plugin.verification import Verifier
 from anonymix_plugin.words import clean, is_plausible_path, shown
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface")
 PHOTO_TYPES = ("PhotoSource", "EncodedSource", "PhotoRequest")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torchvision_nms
@@ -12,11 +13,16 @@ from remembering import RememberingMixer
 from anonymix_adapters.testing.conformance import Person
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_lab.data.keys import SeededKeys
-from anonymix_plugin import Anonymixer
+from anonymix_plugin import Anonymixer, assembly
 
 torchvision_nms.define()
 
 WEIGHTS = ("mobilestylegan", "yunet", "arcface-mbf", "sface")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _networks_once(loaded_once: None) -> None:
+    pass
 
 
 @pytest.fixture
@@ -42,11 +48,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def core_mixer(model: Callable[[str], Path]) -> Iterator[RememberingMixer]:
+def core_mixer(model: Callable[[str], Path], loaders: dict[str, Any]) -> Iterator[RememberingMixer]:
     """The real mixer with the real weights, remembering the faces of all tests."""
     for name in WEIGHTS:
         model(name)
-    with Anonymixer(SeededKeys(1)) as mixer:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, load in loaders.items():
+            patch.setattr(assembly, name, load)
+        mixer = Anonymixer(SeededKeys(1))
+    with mixer:
         yield RememberingMixer(mixer, mixer.keystore)
 
 

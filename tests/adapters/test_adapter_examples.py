@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import runpy
-from functools import cache
 from pathlib import Path
 
 import pytest
 from remembering import RememberingMixer
 from test_conformance import LOCAL, loaded
 
-from anonymix_plugin import assembly
-from anonymix_plugin.generator import load_generator
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DISTANCES = {"face_recognition", "deepface"}
-load_once = cache(load_generator)
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -28,7 +23,6 @@ def test_example(
     loaded(name)
     assert adapter_mixer  # the weights are there
     monkeypatch.setenv("DEEPFACE_HOME", "")
-    monkeypatch.setattr(assembly, "load_generator", load_once)  # compiled once for all examples
     example = EXAMPLES / f"adapter_{name}.py"
     assert len(example.read_text().splitlines()) < 40
     runpy.run_path(str(example), run_name="__main__")

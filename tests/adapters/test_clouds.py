@@ -165,10 +165,9 @@ def test_nothing_reaches_the_service_when_parts_are_exchanged(tried: conformance
 def test_the_example_runs_as_it_stands(
     name: str,
     service: LocalService,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run_example(name, monkeypatch, capsys)
+    run_example(name, capsys)
     assert len(pictures(service.received)) >= 4
 
 

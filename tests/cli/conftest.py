@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +32,11 @@ class Ended:
 Run = Callable[..., Ended]
 
 
-@pytest.fixture(scope="session")
-def loaders() -> dict[str, Any]:
-    """Loaders of weights that load once: compiling the generator takes seconds, again for each command."""
-    from anonymix_plugin import assembly, verification
-
-    return {
-        "generator": cache(assembly.load_generator),
-        "recogniser": cache(verification.load_recogniser),
-    }
-
-
 @pytest.fixture
-def weights(model: Callable[[str], Path], loaders: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def weights(model: Callable[[str], Path], loaded_once: None) -> None:
     """The weights of the mixer, or a skip."""
-    from anonymix_plugin import assembly, verification
-
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
         model(name)
-    monkeypatch.setattr(assembly, "load_generator", loaders["generator"])
-    monkeypatch.setattr(assembly, "load_recogniser", loaders["recogniser"])
-    monkeypatch.setattr(verification, "load_recogniser", loaders["recogniser"])
 
 
 @pytest.fixture(autouse=True)

@@ -6,44 +6,20 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from demo_run import Run, remember_people, remember_secrets
 
+from anonymix_plugin import assembly, verification
 from anonymix_plugin.cli import main
 
 
-@contextlib.contextmanager
-def _loading_once(loaders: dict[str, Any]) -> Iterator[None]:
-    from anonymix_plugin import assembly, verification
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "load_generator", loaders["generator"])
-        patch.setattr(assembly, "load_recogniser", loaders["recogniser"])
-        patch.setattr(verification, "load_recogniser", loaders["recogniser"])
-        yield
-
-
-@pytest.fixture(scope="session")
-def loaders() -> dict[str, Any]:
-    """Loaders of weights that load once: compiling the generator takes seconds, again for each run."""
-    from anonymix_plugin import assembly, verification
-
-    return {
-        "generator": cache(assembly.load_generator),
-        "recogniser": cache(verification.load_recogniser),
-    }
-
-
-@pytest.fixture(autouse=True)
-def loaded_once(loaders: dict[str, Any]) -> Iterator[None]:
-    """For each test of its own: other rooms' tests look at what a loader does with damaged weights."""
-    with _loading_once(loaders):
-        yield
+@pytest.fixture(scope="module", autouse=True)
+def _networks_once(loaded_once: None) -> None:
+    pass
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +28,10 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, model: Callable[[str], P
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface", "facenet"):
         model(name)
     folder = tmp_path_factory.mktemp("demo") / "deep" / "out"
-    with _loading_once(loaders), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "load_generator", loaders["load_generator"])
+        patch.setattr(assembly, "load_recogniser", loaders["load_recogniser"])
+        patch.setattr(verification, "load_recogniser", loaders["load_recogniser"])
         seen, people = remember_secrets(patch), remember_people(patch)
         printed = io.StringIO()
         started = time.process_time()

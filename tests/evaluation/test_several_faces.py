@@ -26,6 +26,8 @@ from anonymix_plugin.images import decode_photo
 from anonymix_plugin.values import Face, Floats, Photo, Pixels
 from anonymix_plugin.verification import Verifier
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 ALICE = KeyName("own", "alice")
 
 

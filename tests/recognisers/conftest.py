@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from anonymix_plugin.recognisers import Alignment, Recogniser, load_recogniser
+from anonymix_plugin.recognisers import Alignment, Recogniser
 from anonymix_plugin.values import Pixels
 
 Crops = Callable[[Alignment], Pixels]
@@ -26,12 +26,10 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def recogniser(model) -> Callable[[str], Recogniser]:
-    loaded = cache(load_recogniser)
-
+def recogniser(model, loaders) -> Callable[[str], Recogniser]:
     def load(name: str) -> Recogniser:
         model(name)
-        return loaded(name)
+        return loaders["load_recogniser"](name)
 
     return load
 

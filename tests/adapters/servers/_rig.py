@@ -20,10 +20,9 @@ from PIL import Image
 from anonymix_adapters.testing.conformance import Person, Trial
 from anonymix_keystore import Argon2Cost, Keystore, PassphraseUnlock
 from anonymix_lab.data.keys import SeededKeys
-from anonymix_plugin import Anonymixer, BadArrayError, CancelableFace, assembly
+from anonymix_plugin import Anonymixer, BadArrayError, CancelableFace
 from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.first_keys import first_or_current
-from anonymix_plugin.generator import load_generator
 from anonymix_plugin.images import ChannelOrder
 from servers._recognition import Recognition
 from servers._witness import Witness
@@ -147,17 +146,10 @@ def trial(adapter: Any, mixer: Any) -> Trial:
     return Trial(adapter, mixer, people, genuine=1.0, impostors=0.25)
 
 
-_load_once = cache(load_generator)
-
-
-def run_example(name: str, patch: pytest.MonkeyPatch, said: pytest.CaptureFixture[str]) -> None:
-    """Run an example as it stands; it tells Anna from Ben, and the old key from the new.
-
-    The generator is compiled once a session.
-    """
+def run_example(name: str, said: pytest.CaptureFixture[str]) -> None:
+    """Run an example as it stands; it tells Anna from Ben, and the old key from the new."""
     example = Path(__file__).resolve().parents[3] / "examples" / f"adapter_{name}.py"
     assert len(example.read_text(encoding="utf-8").splitlines()) < 40
-    patch.setattr(assembly, "load_generator", _load_once)
     runpy.run_path(str(example), run_name="__main__")
     scores = dict(line.split(":", 1) for line in said.readouterr().out.splitlines() if ":" in line)
     again, stranger, renewed = (float(scores[key]) for key in ("anna again", "ben as anna", "new key"))
