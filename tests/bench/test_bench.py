@@ -108,7 +108,7 @@ def test_a_fresh_process_makes_its_first_face_without_torch(cold: ColdStart) -> 
     assert not cold.torch
     assert cold.total == pytest.approx(cold.interpreter + cold.imports + cold.opening + cold.first)
     assert min(cold.interpreter, cold.imports, cold.opening, cold.first) > 0
-    assert 0 < cold.cpu < 2.5 * cold.total
+    assert cold.cpu > 0
 
 
 def test_a_fresh_process_stays_small(cold: ColdStart) -> None:
@@ -144,10 +144,12 @@ def test_everything_is_measured_in_one_run(result: BenchResult) -> None:
     assert not result.engines
 
 
-def test_no_stage_is_faster_than_the_peak_allows(result: BenchResult) -> None:
-    assert result.peak.convolution > 1e9
-    for floor in result.floors.values():
-        assert 0 < floor.share < 1.1
+def test_a_floor_is_what_the_peak_allows_set_against_what_was_measured(result: BenchResult) -> None:
+    took = {"generate": result.generator, "embed": result.stages["embed"], "detect": result.stages["detect"]}
+    assert took.keys() == result.floors.keys()
+    for name, floor in result.floors.items():
+        assert floor.at_peak == pytest.approx(floor.counts.convolutions / result.peak.convolution)
+        assert floor.share == pytest.approx(floor.at_peak / took[name].p50)
 
 
 def test_the_result_is_json(result: BenchResult) -> None:
