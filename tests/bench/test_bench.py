@@ -148,7 +148,7 @@ def test_a_floor_is_what_the_peak_allows_set_against_what_was_measured(result: B
     took = {"generate": result.generator, "embed": result.stages["embed"], "detect": result.stages["detect"]}
     assert took.keys() == result.floors.keys()
     for name, floor in result.floors.items():
-        assert floor.at_peak == pytest.approx(floor.counts.convolutions / result.peak.convolution)
+        assert floor.at_peak == pytest.approx(floor.counts.operations / result.peak.convolution)
         assert floor.share == pytest.approx(floor.at_peak / took[name].p50)
 
 
