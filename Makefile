@@ -32,10 +32,12 @@ demo: $(VENV)/.ready     ## the whole story as a page: out/demo/index.html
 	$(BIN)/anonymix models pull facenet
 	$(BIN)/anonymix demo --output out/demo
 
-# Each worker loads the weights once and takes up to 5 GB.
+# Each worker loads the weights once and takes up to 5 GB. More threads than one a worker wait for each other.
 WORKERS ?= 2
+test: export OMP_NUM_THREADS := 1
+test: export OPENBLAS_NUM_THREADS := 1
 test: models             ## the default suite
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-services: models    ## the adapters of commercial services, on local servers of their wire formats
 	$(BIN)/python -m pytest -m "services and not long" tests/adapters
@@ -87,7 +89,7 @@ test-wheel: models       ## the built wheel in an empty environment, without tor
 	$(BIN)/python tests/install/light.py tests/people/alex_1.jpg
 
 test-long: models test-speed   ## the tests that take minutes
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long --hypothesis-profile search
 
 test-crash: $(VENV)/.ready   ## kill -9 a keystore 250 times; then 20 seconds of everything at once
 	$(BIN)/python -m pytest -m long tests/keystore/test_keystore_crash.py \

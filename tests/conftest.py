@@ -83,7 +83,9 @@ def loaders() -> dict[str, Any]:
 
     return {
         "load_generator": cache(generator.load_generator),
+        "load_reference_generator": cache(generator.load_reference_generator),
         "load_recogniser": cache(recognisers.load_recogniser),
+        "torch_recogniser": cache(recognisers.torch_recogniser),
     }
 
 
