@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import bulk_stub
@@ -24,7 +22,7 @@ from anonymix_plugin.bulk import Ledger, Progress, Row, Work, protect_in_bulk
 from anonymix_plugin.bulk._sealed import BlockReferences, Made
 from anonymix_plugin.options import MixerOptions
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # by Python 3.12 and later
+pytestmark = pytest.mark.usefixtures("stub")
 PEOPLE = [f"person{number}" for number in range(7)]
 
 
@@ -40,14 +38,6 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return bulk_stub.keep_references(bulk_stub.store_at(tmp_path / "keys.db"))
-
-
-@pytest.fixture(autouse=True)
-def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that are forked, as they start in no time and need none of what must not be forked."""
-    forked = multiprocessing.get_context("fork")
-    monkeypatch.setattr("anonymix_plugin.bulk._driver.Worker", bulk_stub.StubWorker)
-    monkeypatch.setattr("anonymix_plugin.bulk._spawned.multiprocessing", SimpleNamespace(get_context=lambda _: forked))
 
 
 def copy_of(store: Path, name: str) -> Path:
