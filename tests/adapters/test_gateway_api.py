@@ -230,6 +230,7 @@ def test_a_token_that_is_revoked_ends_its_stream(rig: Rig, monkeypatch: pytest.M
     protect = QuickMixer.protect
     monkeypatch.setattr(QuickMixer, "protect", lambda *args, **how: (drawn.set(), protect(*args, **how))[1])
     line = json.dumps({"id": 1, "image": PHOTO}).encode() + b"\n"
+    rig.keystore.gallery()
     with rig.client("probe") as client:
 
         def lines() -> Iterator[bytes]:

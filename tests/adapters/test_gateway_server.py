@@ -258,6 +258,19 @@ def test_tokens_are_made_listed_and_revoked_by_command(tmp_path: Path) -> None:
     assert Tokens(Path(file)).find(token) is None
 
 
+def test_tokens_that_would_not_be_what_they_seem_are_not_made(tmp_path: Path) -> None:
+    file, run = str(tmp_path / "tokens.json"), CliRunner()
+    assert "no tokens" in run.invoke(command, ["tokens", "list", "--tokens", file]).stderr
+    for scope in ("", " ", "a\nb", "staff "):  # an empty variable of a script, say
+        made = run.invoke(command, ["tokens", "create", "--right", "probe", "--scope", scope, "--tokens", file])
+        assert isinstance(made.exception, UsageError)
+    audit = run.invoke(command, ["tokens", "create", "--right", "audit", "--scope", "staff", "--tokens", file])
+    assert isinstance(audit.exception, UsageError)
+    assert Tokens(Path(file)).all() == []
+    Tokens(Path(file)).create(["probe"], note="door\n00000000  administer")
+    assert len(run.invoke(command, ["tokens", "list", "--tokens", file]).stdout.splitlines()) == 1
+
+
 def test_options_come_from_a_file_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text('host = "192.0.2.1"\n')

@@ -388,6 +388,9 @@ def create(
     """Make a token, and print it this once."""
     from anonymix_adapters.gateway.tokens import Tokens
 
+    if scope and Right.AUDIT in right:
+        fix = "leave --scope or the right audit out"
+        raise UsageError("the audit trail is of all scopes, and so must a token for it be", where="--scope", fix=fix)
     secret, made = Tokens(_tokens_file(tokens)).create(
         [each.value for each in right],
         note=note,
@@ -402,11 +405,16 @@ def create(
 def list_(tokens: TokensOption = None) -> None:
     """List tokens: ids and rights, never the tokens."""
     from anonymix_adapters.gateway.tokens import Tokens
+    from anonymix_plugin.cli.report import printable
 
-    for each in Tokens(_tokens_file(tokens)).all():
+    found = Tokens(_tokens_file(tokens)).all()
+    if not found:
+        typer.echo("There are no tokens.", err=True)
+    for each in found:
         scopes = ",".join(each.scopes) or "all scopes"
         ended = " ended" if each.ended else ""
-        typer.echo(f"{each.id}  {','.join(each.rights)}  {scopes}  {each.created}{ended}  {each.note}")
+        told = f"{each.id}  {','.join(each.rights)}  {scopes}  {each.created}{ended}  {each.note}"
+        typer.echo(printable(told))
 
 
 @tokens_app.command("revoke")

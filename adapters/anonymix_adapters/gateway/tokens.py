@@ -86,11 +86,14 @@ class Tokens:
         """Make a token; it is returned this once, and never again.
 
         Raises:
-            UsageError: There is no such right.
+            UsageError: There is no such right, or a scope can have no such name.
         """
         unknown = sorted(set(rights) - set(RIGHTS))
         if unknown or not rights:
             raise UsageError("there is no such right", where=", ".join(unknown), fix=f"use {', '.join(RIGHTS)}")
+        if not all(scope and scope.isprintable() and scope == scope.strip() for scope in scopes):
+            fix = "name scopes as keys have them; leave the option out for a token of all scopes"
+            raise UsageError("no scope has such a name", where="scope", fix=fix)
         secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
         now = datetime.now(UTC).replace(microsecond=0)
         made = Token(
