@@ -266,7 +266,7 @@ def _over_pass(faces: _Pairs, passes: _Pairs) -> Row:
 
 def _memory(held: Sequence[Mapping[str, float]], what: str) -> list[Row]:
     old, new = held
-    kinds = {"resident": "resident", "own": "the process's own"}
+    kinds = {"resident": "resident", "proportional": "its share of what several hold", "own": "the process's own"}
     return [Row(f"{what}, {words}", "MB", old[kind], new[kind], new[kind] / old[kind]) for kind, words in kinds.items()]
 
 
