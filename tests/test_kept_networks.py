@@ -111,11 +111,7 @@ def _linked(place: Place) -> None:
     name.rename(name.with_name(place.name))  # type: ignore[attr-defined]
 
 
-def _sealed_by_another_key(place: Place) -> None:
-    place.key.unlink()
-
-
-@pytest.mark.parametrize("change", [_readable, _linked, _sealed_by_another_key])
+@pytest.mark.parametrize("change", [_readable, _linked])
 def test_a_file_that_somebody_else_may_have_written_is_not_used(place: Place, change: Callable[[Place], None]) -> None:
     place.open()
     place.name = place.files[0].name  # type: ignore[attr-defined]
@@ -125,6 +121,19 @@ def test_a_file_that_somebody_else_may_have_written_is_not_used(place: Place, ch
     assert place.built == 2
     place.open()
     assert place.built == 2
+
+
+def test_another_user_has_files_of_his_own_and_uses_no_others(place: Place) -> None:
+    place.open()
+    (first,) = place.files
+    place.key.unlink()
+    place.open()
+    (second,) = set(place.files) - {first}
+    assert place.built == 2
+    second.write_bytes(first.read_bytes())
+    with pytest.warns(UnusableNetworkWarning):
+        place.open()
+    assert place.built == 3
 
 
 def test_a_file_under_another_networks_name_is_not_used(place: Place) -> None:

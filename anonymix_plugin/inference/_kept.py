@@ -16,6 +16,7 @@ A file's layout: 16 bytes that name the format, 12 bytes of nonce, the sealed id
 from __future__ import annotations
 
 import hashlib
+import hmac
 import io
 import json
 import mmap
@@ -118,7 +119,8 @@ class KeptNetworks:
             return None
         parts = [_FORMAT.decode(), name, weights, source, dict(options), *_machine()]
         identity = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
-        return cls(folder / f"{name}-{identity.hex()[:16]}.graph", identity, key)
+        own = hmac.digest(key, identity, "sha256").hex()[:16]  # two users of one folder have files of their own
+        return cls(folder / f"{name}-{own}.graph", identity, key)
 
     def content(self) -> Content | None:
         """What is kept, or None where there is nothing that can be trusted."""
