@@ -19,11 +19,11 @@ def service_address(place: str | os.PathLike[str]) -> tuple[str, int] | None:
         UsageError: It is an address of another kind.
     """
     # A path's library makes one stroke of two: so an address may come from an option that takes paths.
-    found = re.fullmatch(r"([a-z]+):/+(.*)", os.fspath(place).rstrip("\r\n"), re.IGNORECASE)
+    found = re.fullmatch(r"([a-z]+):(?:/+(.*))?", os.fspath(place).rstrip("\r\n"), re.IGNORECASE)
     if found is None or found[1].lower() not in {"http", "https"}:
         return None
     try:
-        parts = urlsplit(f"https://{found[2]}")
+        parts = urlsplit(f"https://{found[2] or ''}")
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None

@@ -9,6 +9,7 @@ from anonymix_keystore._errors import InvalidSubjectError
 
 MAX_BYTES = 1024
 DEFAULT_SCOPE = "default"
+_FIX = "write it as it is seen: 1 to 1,024 bytes of UTF-8, no blanks around it, nothing in it that can't be seen"
 
 # Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt, Unicode 16), as far as the categories
 # below don't hold it already, and letters and signs that look like a blank.
@@ -30,7 +31,7 @@ def check_visible(name: str, what: str) -> None:
             together, or any but the plain one.
     """
     if any(_ignored(letter) for letter in name):
-        raise InvalidSubjectError(f"a {what} must not hold invisible characters")
+        raise InvalidSubjectError(f"a {what} must not hold invisible characters", fix=_FIX)
     if "  " in name or any(letter != " " and unicodedata.category(letter) == "Zs" for letter in name):
         raise InvalidSubjectError(
             f"a {what} must not hold two blanks together, or others than the plain one",
@@ -53,19 +54,19 @@ def checked(name: object, what: str) -> str:
             or with invisible characters.
     """
     if not isinstance(name, str):
-        raise InvalidSubjectError(f"a {what} must be a string, not {type(name).__name__}")
+        raise InvalidSubjectError(f"a {what} must be a string, not {type(name).__name__}", fix=_FIX)
     name = exact(name)
     if not name:
-        raise InvalidSubjectError(f"a {what} must not be empty")
+        raise InvalidSubjectError(f"a {what} must not be empty", fix=_FIX)
     if len(name) > MAX_BYTES:
-        raise InvalidSubjectError(f"a {what} must not be longer than {MAX_BYTES} bytes of UTF-8")
+        raise InvalidSubjectError(f"a {what} must not be longer than {MAX_BYTES} bytes of UTF-8", fix=_FIX)
     if name != name.strip():
-        raise InvalidSubjectError(f"a {what} must not begin or end with blanks")
+        raise InvalidSubjectError(f"a {what} must not begin or end with blanks", fix=_FIX)
     if name.isascii() and name.isprintable():
         return name
     if any(unicodedata.category(letter) in _UNSEEN for letter in name):
-        raise InvalidSubjectError(f"a {what} must not hold control or invisible characters")
+        raise InvalidSubjectError(f"a {what} must not hold control or invisible characters", fix=_FIX)
     normal = unicodedata.normalize("NFC", name)
     if len(normal.encode()) > MAX_BYTES:
-        raise InvalidSubjectError(f"a {what} must not be longer than {MAX_BYTES} bytes of UTF-8")
+        raise InvalidSubjectError(f"a {what} must not be longer than {MAX_BYTES} bytes of UTF-8", fix=_FIX)
     return normal

@@ -381,8 +381,9 @@ def test_an_address_is_told_from_a_path(text: str | Path, place: tuple[str, int]
     "text", ["http://keys:80", "https://", "https://a:b", "https://u@keys", "https://keys/v1", "https://keys?x"]
 )
 def test_an_address_of_another_kind_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="TLS"):
-        service_address(text)
+    for place in (text, Path(text)):
+        with pytest.raises(UsageError, match="TLS"):
+            service_address(place)
 
 
 def test_the_address_of_a_service_opens_a_mixer(rig: ServiceRig, monkeypatch: pytest.MonkeyPatch) -> None:

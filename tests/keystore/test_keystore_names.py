@@ -92,3 +92,10 @@ def test_the_label_of_an_original_is_one_in_every_spelling(store: Keystore) -> N
     store.originals.keep("alice", b"face", label="fac\u0065\u0301")
     assert store.originals.read("alice", label="fac\u00e9") == b"face"
     assert store.originals.labels("alice") == ("fac\u00e9",)
+
+
+@pytest.mark.parametrize("name", ["", " alice", "alice\n", "a" * 2_000, "é" * 600, "a\u202eb", 7])
+def test_a_name_that_is_refused_is_told_with_what_to_do(store: Keystore, name: str) -> None:
+    with pytest.raises(InvalidSubjectError) as caught:
+        store.issue(name)
+    assert "no blanks around it" in caught.value.fix
