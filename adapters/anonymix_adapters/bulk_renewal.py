@@ -311,6 +311,9 @@ class BulkRenewal:
 
     # --- the sink of the drawn faces --------------------------------------------------------------
 
+    def meet(self, mixer: Mixer) -> None:
+        """See `Sink`; `_ready` is told of it as well."""
+
     def has(self, block: Block) -> bool:  # noqa: ARG002 - the work list names what is not done
         """See `Sink`."""
         return False

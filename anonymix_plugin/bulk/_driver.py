@@ -53,6 +53,10 @@ class Progress:
 class Sink(Protocol):
     """Where blocks go that are complete."""
 
+    def meet(self, mixer: Mixer) -> None:
+        """Hear what the workers' mixer is, before any block is handed out."""
+        ...
+
     def has(self, block: Block) -> bool:
         """Whether a block is done already."""
         ...
@@ -179,6 +183,9 @@ class _Counted:
     def __init__(self) -> None:
         self.photos = self.made = self.size = 0
 
+    def meet(self, mixer: Mixer) -> None:
+        pass
+
     def has(self, _: Block) -> bool:
         return False
 
@@ -277,7 +284,9 @@ class _Job:
         return self._mixer
 
     def _agree(self, mixer: Mixer) -> None:
-        self._mixer = self._mixer or mixer
+        if self._mixer is None:
+            self._sink.meet(mixer)
+            self._mixer = mixer
         if self._mixer != mixer:
             raise BulkError("workers do not agree on the mixer", fix="leave the weights alone while a job runs")
 

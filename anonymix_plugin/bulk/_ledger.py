@@ -16,12 +16,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from anonymix_plugin.bulk._places import EXTRA
-from anonymix_plugin.bulk._values import Block, BulkError, Result, Row, Summary
+from anonymix_plugin.bulk._values import Block, BulkError, Mixer, Result, Row, Summary
 from anonymix_plugin.errors import OutputError, naming_extras
 from anonymix_plugin.files import make_folder, whole_file, write_bytes
 
 LEDGER: Final = "bulk-ledger.db"
 OUTCOMES: Final = "outcomes.csv"
+_MIXER: Final = "the workers' mixer"
 _DRAFTS: Final = ".bulk-drafts"
 _COLUMNS: Final = (
     *("source", "subject", "scope", "state", "output", "sha256", "key_version", "fingerprint"),
@@ -109,7 +110,7 @@ class Ledger:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._db.execute(statement)
                 self._db.executemany("INSERT INTO settings VALUES (?, ?)", told.items())
-            before = dict(self._db.execute("SELECT name, value FROM settings"))
+            before = dict(self._db.execute("SELECT name, value FROM settings WHERE name != ?", (_MIXER,)))
             self._db.execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -124,6 +125,23 @@ class Ledger:
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):  # SQLite may have done it itself
             self._db.execute("ROLLBACK")
+
+    def meet(self, mixer: Mixer) -> None:
+        """Keep, or compare, what the workers' mixer is: faces of two mixers are of two spaces of templates.
+
+        Raises:
+            BulkError: The job was begun with another one.
+        """
+        told = json.dumps([mixer.fingerprint, mixer.guided])
+        with self._told():
+            self._db.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (_MIXER, told))
+            (kept,) = self._db.execute("SELECT value FROM settings WHERE name = ?", (_MIXER,)).fetchone()
+        if kept != told:
+            raise BulkError(
+                "the job in this folder was begun with another mixer: its faces are none of this one's",
+                where=str(self._target),
+                fix="go on with the weights and the version that it was begun with, or choose an empty folder",
+            )
 
     def has(self, block: Block) -> bool:
         """Whether a block is done.

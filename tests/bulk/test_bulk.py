@@ -168,6 +168,18 @@ def test_a_source_that_ends_earlier_than_before_is_noticed(tmp_path: Path, sourc
         bulk_stub.drive(source, store, tmp_path / "out")
 
 
+@pytest.mark.usefixtures("stub")
+def test_a_job_does_not_go_on_with_another_mixer(tmp_path: Path, source: Path, store: Path) -> None:
+    bulk_stub.drive(source, store, tmp_path / "out", workers=1, limit=5)
+    ledger = sqlite3.connect(tmp_path / "out" / "bulk-ledger.db")
+    with ledger:
+        changed = ledger.execute("UPDATE settings SET value = replace(value, 'f', 'e') WHERE name LIKE '%mixer%'")
+    ledger.close()
+    assert changed.rowcount == 1
+    with pytest.raises(BulkError, match="another mixer"):
+        bulk_stub.drive(source, store, tmp_path / "out", workers=1)
+
+
 def test_a_ledger_that_can_not_be_opened_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a" / "bulk-ledger.db").mkdir(parents=True)
     with pytest.raises(OutputError, match="holds no job"):

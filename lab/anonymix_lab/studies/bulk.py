@@ -152,6 +152,9 @@ class _Watched:
         """A face is done."""
         self.seconds, self.cpu = time.perf_counter() - self.start, _cpu_of_all() - self.before
 
+    def meet(self, mixer: Mixer) -> None:
+        """See `Sink`."""
+
     def has(self, _: Block) -> bool:
         """See `Sink`."""
         return False
