@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import typer
 
 from anonymix_plugin.cli._photos import jobs_by_folder
+from anonymix_plugin.cli.options import SetKeys
 from anonymix_plugin.cli.report import EXIT_SOME_FAILED, print_json, printable
 from anonymix_plugin.datasets import (
     PackedPhoto,
@@ -41,14 +41,6 @@ _SHOWN: Final = 20
 _KEPT_LABELS: Final = 2
 _FORMATS: Final[dict[str, ImageFormat]] = {"JPEG": "JPEG", "WEBP": "WEBP"}  # all others become PNG
 _SUFFIXES: Final = {".jpg", ".jpeg", ".jpe", ".png", ".webp"}
-
-
-class SetKeys(StrEnum):
-    """Whose keys the photos of a data set get."""
-
-    PERSON = "person"
-    CLAIM = "claim"
-    GALLERY = "gallery"
 
 
 @dataclass

@@ -95,6 +95,14 @@ class EngineName(StrEnum):
     CUDA = "cuda"
 
 
+class SetKeys(StrEnum):
+    """Whose keys the photos of a data set get."""
+
+    PERSON = "person"
+    CLAIM = "claim"
+    GALLERY = "gallery"
+
+
 SIZES = (512, 1024)
 
 SubjectOption = Annotated[

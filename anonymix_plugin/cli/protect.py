@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anonymix_plugin.cli._photos import Job, Names, jobs_by_folder, jobs_for
-from anonymix_plugin.cli.datasets import SetCopier, SetKeys, protect_sets
 from anonymix_plugin.cli.options import (
     ClockOption,
     DescriptorOption,
@@ -22,6 +21,7 @@ from anonymix_plugin.cli.options import (
     MixerChoice,
     RecursiveOption,
     ScopeOption,
+    SetKeys,
     Several,
     SubjectOption,
     VersionOption,
@@ -179,6 +179,7 @@ def protect(
     with open_keys(keystore, passphrase_fd, accept_clock=accept_clock, references_of=scope) as store:
         if dataset is not None:
             from anonymix_keystore import UnknownSubjectError
+            from anonymix_plugin.cli.datasets import SetCopier, protect_sets
             from anonymix_plugin.faces import YuNet
             from anonymix_plugin.models import content_of_model
 
