@@ -48,6 +48,8 @@ class SpeedSettings:
             measured, too.
         stacks: Adapters whose back end's own time is measured beside ours. One whose library or weights are not
             there is left out, and named.
+        threads: With how many threads both sides draw in float32; 0 leaves that to them. With one, other work on the
+            machine disturbs the ratio in processor time least.
         modes: Rounds of the ways to share out the cores (`modes.measure_modes`); 0 leaves them out.
     """
 
@@ -58,6 +60,7 @@ class SpeedSettings:
     engines: bool = True
     stacks: tuple[str, ...] = ()
     modes: int = 0
+    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,8 +157,8 @@ def measure_speed(
     with TemporaryDirectory(prefix="anonymix-speed-") as place:
         folder = Path(place)
         new, old = Side.here(), Side.of_wheel(wheel, folder / "wheel")
-        with Worker(old, photos) as before:
-            with Worker(new, photos) as after:
+        with Worker(old, photos, threads=settings.threads) as before:
+            with Worker(new, photos, threads=settings.threads) as after:
                 rows, same, stacks, left_out = _float32(before, after, photos, settings, progress)
             if settings.engines:
                 rows += _others(new, before, photos, settings, progress)

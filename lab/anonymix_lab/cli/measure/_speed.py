@@ -40,6 +40,9 @@ def speed(
     engines: Annotated[
         bool, typer.Option(help="The small generator, too, and bfloat16 where the processor has it.")
     ] = True,
+    threads: Annotated[
+        int, typer.Option(help="Threads with which both draw in float32; 0 leaves that to them.", min=0)
+    ] = 0,
     face_alone: Annotated[
         bool, typer.Option("--face-alone", help="Leave out streams, fresh processes, stacks, modes and other engines.")
     ] = False,
@@ -58,9 +61,9 @@ def speed(
     from anonymix_lab.bench.speed import SpeedSettings, measure_speed
 
     named = tuple(filter(None, stacks.split(",")))
-    settings = SpeedSettings(pairs, starts, streams, faces, engines, named, modes)
+    settings = SpeedSettings(pairs, starts, streams, faces, engines, named, modes, threads)
     if face_alone:
-        settings = SpeedSettings(pairs, 0, 0, 1, engines=False)
+        settings = SpeedSettings(pairs, 0, 0, 1, engines=False, threads=threads)
     with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("") as status:
         given = photos or [draw_photo(Path(folder) / "drawn.jpg")]
         found = measure_speed(against, given, settings, status.update)
