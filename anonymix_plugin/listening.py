@@ -1,8 +1,11 @@
-"""Sockets that servers of ours listen at."""
+"""Sockets that servers of ours listen at, and how the servers end."""
 
 from __future__ import annotations
 
+import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def listeners(host: str, port: int) -> list[socket.socket]:
@@ -25,3 +28,17 @@ def listeners(host: str, port: int) -> list[socket.socket]:
             one.close()
         raise
     return made
+
+
+@contextmanager
+def ending_well() -> Iterator[None]:
+    """Let a server that ended in good order at SIGTERM have succeeded.
+
+    uvicorn raises the signal again when all is answered. The command line would then end with 143, which systemd takes
+    for a failure.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if end.code != 128 + signal.SIGTERM:
+            raise

@@ -21,7 +21,7 @@ from anonymix_plugin.errors import ConfigurationError
 from anonymix_plugin.keyservice.pem import UnusableFileError, load_own, reading
 from anonymix_plugin.keyservice.roles import Peer
 from anonymix_plugin.keyservice.service import PEER, KeyService, log
-from anonymix_plugin.listening import listeners
+from anonymix_plugin.listening import ending_well, listeners
 
 _IDLE_SECONDS: Final = 30
 _HEAD_SECONDS: Final = 2.0
@@ -188,6 +188,7 @@ def serve(service: KeyService, listening: Listening) -> None:
                 raise _taken(error, f"--metrics-port {listening.metrics_port}") from None
         sys.stderr.write(f"listening on https://{listening.place}\n")
         sys.stderr.flush()
+        open_.enter_context(ending_well())
         uvicorn.Server(config).run(listeners)
 
 

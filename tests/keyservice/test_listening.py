@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from anonymix_plugin.listening import listeners
+from anonymix_plugin.listening import ending_well, listeners
 
 
 def test_small_answers_are_sent_at_once() -> None:
@@ -38,3 +38,10 @@ def test_of_several_addresses_none_stays_open_where_one_is_taken(monkeypatch: py
         with pytest.raises(OSError, match="in use"):
             listeners("both", port)
         socket.create_server(("127.0.0.2", port)).close()
+
+
+def test_an_end_that_was_asked_for_is_no_failure_and_any_other_is_one() -> None:
+    with ending_well():
+        raise SystemExit(143)
+    with pytest.raises(SystemExit), ending_well():
+        raise SystemExit(3)

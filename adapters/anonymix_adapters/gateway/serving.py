@@ -14,7 +14,7 @@ from typing import Final
 
 from anonymix_adapters.gateway.app import Gateway
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.listening import listeners
+from anonymix_plugin.listening import ending_well, listeners
 
 LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 """What programs of this machine call it."""
@@ -135,7 +135,8 @@ def serve(gateway: Gateway, listening: Listening, listener: socket.socket, *, te
         scheme = "http" if listening.certificate is None else "https"
         sys.stderr.write(f"listening on {scheme}://{listening.host}:{listening.port}\n")
         sys.stderr.flush()
-    uvicorn.Server(config).run([listener])
+    with ending_well():
+        uvicorn.Server(config).run([listener])
 
 
 def _no_password() -> str:
