@@ -1,4 +1,4 @@
-"""Accepting an old file knowingly: what was revoked since stays revoked."""
+"""Accepting an old file knowingly: what was revoked since stays revoked, and so does what can't be told from it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from anonymix_keystore._core import Core
 from anonymix_keystore._errors import AnchorError
 from anonymix_keystore._lifecycle import Ending
 from anonymix_keystore._rows import HEADS, State
+
+_ORPHANS = "SELECT DISTINCT tag FROM keys WHERE wrapped IS NOT NULL AND tag NOT IN (SELECT tag FROM heads)"
 
 
 def accept(core: Core, reason: str) -> int:
@@ -24,17 +26,21 @@ def accept(core: Core, reason: str) -> int:
         revoked.setdefault(bytes(alias), set()).add(version)
     with core.change() as change:
         destroyed = []
-        for head, weight in HEADS.every(change.db, change.keys):
+        for head, weight in HEADS.sound(change.db, change.keys):
             versions = revoked.get(head.alias, set())
             living = [
                 (key, key_weight)
-                for key, key_weight in _lifecycle.find_keys(change.db, change.keys, head)
+                for key, key_weight in _lifecycle.keys_to_end(change, [head.tag])
                 if key.wrapped is not None and versions & {0, key.version}
             ]
             _lifecycle.end_all(change, living, Ending(State.DESTROYED))
             if head.active in {key.version for key, _ in living}:
                 change.update_all(HEADS, [(head._replace(active=0), weight)])
             destroyed += [[head.alias.hex(), key.version, 0] for key, _ in living]
+        # Whose head is damaged or gone may have been revoked, and whoever took it away may put it back.
+        headless = [record[0] for record in HEADS.damaged(change.db, change.keys)]
+        headless += [tag for (tag,) in change.db.rows(_ORPHANS)]
+        ended = len(_lifecycle.end_headless(change, headless, Ending(State.DESTROYED)))
         before = change.header.epoch
         change.skip_to(state.epoch)
         change.note(
@@ -44,5 +50,6 @@ def accept(core: Core, reason: str) -> int:
             head=state.head.hex(),
             keys=destroyed,
             reason=reason,
+            **({"headless": ended} if ended else {}),
         )
-    return len(destroyed)
+    return len(destroyed) + ended

@@ -242,6 +242,13 @@ class Table(Generic[R]):
         """Up to ``PAGE`` rows with their weights, the first ones or those after a row."""
         return self.check_all(keys, self._records(db, None if after is None else after[0]), db.where)
 
+    def sound(self, db: Database, keys: KeyRing) -> Iterator[tuple[R, int]]:
+        """All rows that do not fail authentication, with their weights."""
+        after = None
+        while page := self._records(db, after):
+            yield from self.sift(keys, page)[0]
+            after = page[-1]
+
     def damaged(self, db: Database, keys: KeyRing) -> Iterator[Sequence[Any]]:
         """The records that fail authentication."""
         after = None

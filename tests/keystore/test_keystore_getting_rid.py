@@ -352,6 +352,31 @@ def test_a_version_whose_row_was_taken_away_stays_revoked_in_an_older_file(
                 store.at("alice", version)
 
 
+@pytest.mark.parametrize("statement", ["UPDATE heads SET used = 5", "UPDATE keys SET until = 5", "DELETE FROM heads"])
+def test_an_older_file_that_is_damaged_as_well_can_be_accepted_and_revives_nobody(
+    tmp_path: Path, unlock: KeyFileUnlock, clock: Clock, statement: str
+) -> None:
+    anchor = AnchorFile.create(tmp_path / "anchor")
+    with Keystore.create(tmp_path / "a.db", unlock, anchor=anchor, clock=clock) as store:
+        for name in ("alice", "bob"):
+            store.issue(name)
+        store.backup(tmp_path / "backup", unlock)
+        store.revoke("alice")
+    Keystore.restore(tmp_path / "backup", tmp_path / "b.db", unlock)
+    with closing(sqlite3.connect(tmp_path / "b.db")) as db:
+        db.execute(statement)
+        db.commit()
+    with Keystore.open(tmp_path / "b.db", unlock, anchor=anchor, clock=clock, accept_rollback="lost") as store:
+        with closing(sqlite3.connect(tmp_path / "b.db")) as db:
+            living = db.execute("SELECT count(*) FROM keys WHERE wrapped IS NOT NULL").fetchone()[0]
+        assert living == (1 if "keys" in statement else 0)  # of whom nothing is known, all keys are gone
+        with pytest.raises((KeyRevokedError, DamagedError)):
+            store.current("alice")
+        assert told(store)
+        for name in ("alice", "bob"):
+            store.forget(name)
+
+
 def test_damage_can_be_accepted_knowingly(full: Keystore, path: Path) -> None:
     full.issue("bob")
     behind_its_back(path, "; ".join(DAMAGE[what] for what in ("references", "originals", "records")))
