@@ -23,6 +23,7 @@ from anonymix_plugin.recognisers import load_recogniser
 RANDOM = np.random.Generator(np.random.Philox(2))
 
 
+@pytest.mark.long  # 8 s; tests of policies hold that what is kept shows in the face
 def test_pose_expression_and_light_of_real_photos_are_kept(shared_data: Path, model: Callable[[str], Path]) -> None:
     for name in ("mobilestylegan", "yunet", "arcface-mbf"):
         model(name)

@@ -158,6 +158,7 @@ def test_drawn_faces_are_nearer_to_their_own_anchors(model: Callable[[str], Path
         assert (cosines.argmax(axis=1) == np.arange(len(people))).mean() >= 0.75
 
 
+@pytest.mark.long  # 10 s; quicker ones hold what is learned of answers, and that shipped anchors fit drawn faces
 def test_they_are_learned_by_a_command_that_writes_a_card(model: Callable[[str], Path], tmp_path: Path) -> None:
     for name in ("mobilestylegan", "yunet", "arcface-mbf", "sface"):
         model(name)

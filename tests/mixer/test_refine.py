@@ -458,8 +458,8 @@ def test_the_crop_of_a_drawn_face_has_the_embedding_that_photos_get(real: Real) 
     assert np.abs((face.landmarks + 0.5) / 512 - MEAN_POINTS).max() < 0.06
 
 
-def test_three_steps_on_a_real_photo_bring_the_loss_down_and_repeat_bit_by_bit(real: Real) -> None:
-    settings = RefineSettings(steps=3, augmentations=2)
+def test_two_steps_on_a_real_photo_bring_the_loss_down_and_repeat_bit_by_bit(real: Real) -> None:
+    settings = RefineSettings(steps=2, augmentations=2)
     result = real.refine(settings)
     layers = real.generator.layers
     assert result.losses[-1].total < result.losses[0].total
@@ -467,9 +467,9 @@ def test_three_steps_on_a_real_photo_bring_the_loss_down_and_repeat_bit_by_bit(r
     assert torch.equal(result.w_plus[layers.fine.start :], real.start[layers.fine.start :])
     moved = (result.w_plus - real.start)[layers.identity.start : layers.identity.stop].abs().amax(dim=1)
     assert (moved > 0).all()
-    again = real.refine(RefineSettings(steps=1, augmentations=2))
-    assert again.losses[0] == result.losses[0]
-    assert torch.equal(again.w_plus, real.refine(RefineSettings(steps=1, augmentations=2)).w_plus)
+    again = real.refine(settings)
+    assert again.losses == result.losses
+    assert torch.equal(again.w_plus, result.w_plus)
 
 
 @pytest.mark.long

@@ -95,8 +95,8 @@ def test_the_encoder_learns_what_shows_and_its_file_loads(tmp_path: Path) -> Non
 def test_an_interrupted_encoder_ends_as_one_that_was_not(tmp_path: Path) -> None:
     """Order, disturbances, dropout, statistics, moments and schedule go on where they were."""
     generator = ColourGenerator()
-    list(draw_pairs(generator, tmp_path, range(120), seed=1))
-    recipe = EncoderRecipe(pairs=120, epochs=4, batch=12, latent=8)
+    list(draw_pairs(generator, tmp_path, range(60), seed=1))
+    recipe = EncoderRecipe(pairs=60, epochs=4, batch=12, latent=8)
     whole, halves = tmp_path / "whole.safetensors", tmp_path / "halves.safetensors"
     train_encoder(generator, tmp_path, recipe, whole, lambda *_: None)
 
