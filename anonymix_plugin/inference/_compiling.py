@@ -114,8 +114,10 @@ def opened(
     if found is not None:
         return found
     made = _built(build, options)
-    kept.keep(made.model, made.arrays)
-    return _imported(kept, options) or made  # the second takes the memory of the first
+    if not kept.keep(made.model, made.arrays):
+        return made
+    del made  # its memory serves the one that is opened
+    return _imported(kept, options) or _built(build, options)
 
 
 def _built(build: Callable[[], Network], options: Mapping[str, Any]) -> Network:

@@ -163,8 +163,8 @@ class KeptNetworks:
             stacklevel=2,
         )
 
-    def keep(self, model: Any, arrays: Mapping[str, Floats]) -> None:
-        """Write a compiled network; where that is refused, nothing is kept.
+    def keep(self, model: Any, arrays: Mapping[str, Floats]) -> bool:
+        """Write a compiled network; False where that is refused, and nothing is kept.
 
         Args:
             model: `openvino.CompiledModel`.
@@ -190,6 +190,8 @@ class KeptNetworks:
         except OSError:
             with suppress(OSError):
                 draft.unlink()
+            return False
+        return True
 
 
 def _prune(folder: Path) -> None:
