@@ -87,8 +87,9 @@ def test_one_photo_of_many_people_does_not_keep_others_waiting_for_all(
     generator: Any = mixer.generator
     codes = np.stack([np.asarray(mixer._parts.method.code(face, *_key()), np.float32) for face in _faces(mixer, crowd)])
     generator.prepare(512)
-    turns = Turns(generator._lock, lambda: generator.draw(codes[:1], 512))
-    monkeypatch.setattr(generator, "_lock", turns)
+    pool = generator._pool(512)
+    turns = Turns(pool._room, lambda: generator.draw(codes[:1], 512))
+    monkeypatch.setattr(pool, "_room", turns)
     generator.draw(codes, 512)
     assert turns.count == len(codes) + 1
 
