@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from queue import Empty, LifoQueue
-from threading import BoundedSemaphore, Condition, Lock
+from threading import Condition, Lock
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -18,8 +18,9 @@ MOST: Final = max(2, min(16, os.cpu_count() or 1))
 class Pool(Generic[T]):
     """Makes things when they are needed, keeps them, and lends each to one thread at a time.
 
-    Who comes while all are lent waits. The one that was used last is lent first, so that no more are made
-    than were ever in use together. One that fails is not lent again.
+    Who comes while all are lent waits, and gets the next one that comes back: before whoever comes later, and before
+    the thread that gave it back. The one that was used last is lent first, so that no more are made than were ever in
+    use together. One that fails is not lent again.
 
     Args:
         make: Makes one; what it raises is passed on.
@@ -27,20 +28,56 @@ class Pool(Generic[T]):
     """
 
     def __init__(self, make: Callable[[], T], most: int = MOST) -> None:
-        self._make = make
-        self._room = BoundedSemaphore(most)
-        self._idle: LifoQueue[T] = LifoQueue()
+        self._make, self._room = make, most
+        self._idle: list[T] = []
+        self._waiting: deque[Lock] = deque()
+        self._guard = Lock()
+
+    @property
+    def idle(self) -> int:
+        """How many are there that nobody uses."""
+        return len(self._idle)
 
     @contextmanager
     def lent(self) -> Iterator[T]:
         """One of them, for a block."""
-        with self._room:
-            try:
-                item = self._idle.get_nowait()
-            except Empty:
+        self._enter()
+        try:
+            with self._guard:
+                item = self._idle.pop() if self._idle else None
+            if item is None:
                 item = self._make()
             yield item
-            self._idle.put(item)
+            with self._guard:
+                self._idle.append(item)
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        with self._guard:
+            if self._room:  # while others wait, there is none
+                self._room -= 1
+                return
+            turn = Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        try:
+            turn.acquire()  # until somebody leaves
+        except BaseException:  # interrupted: the place, if it was ours already, is the next one's
+            with self._guard:
+                ours = turn not in self._waiting
+                if not ours:
+                    self._waiting.remove(turn)
+            if ours:
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._room += 1
 
 
 class Budget:

@@ -6,16 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from patience import PATIENCE
+from patience import PATIENCE, eventually
 
 from anonymix_lab.data.keys import SeededKeys
 from anonymix_plugin import Anonymixer, ImageLimits, SeveralFacesError
+from anonymix_plugin import pool as pool_module
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.pool import MOST, Budget, Pool
 from anonymix_plugin.recognisers import load_recogniser
@@ -64,16 +66,15 @@ def test_protect_draws_the_one_face_that_it_returns(
 
 
 class Turns:
-    """A lock; when it was let go of for the first time, another thread comes in between."""
+    """A pool; when one of its things is given back for the first time, another thread comes in between."""
 
-    def __init__(self, lock: Any, between: Callable[[], object]) -> None:
-        self._lock, self._other, self.count = lock, threading.Thread(target=between), 0
+    def __init__(self, pool: Pool[Any], between: Callable[[], object]) -> None:
+        self._pool, self._other, self.count = pool, threading.Thread(target=between), 0
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    @contextmanager
+    def lent(self) -> Iterator[Any]:
+        with self._pool.lent() as item:
+            yield item
         self.count += 1
         if self.count == 1:
             self._other.start()
@@ -86,12 +87,68 @@ def test_one_photo_of_many_people_does_not_keep_others_waiting_for_all(
 ) -> None:
     generator: Any = mixer.generator
     codes = np.stack([np.asarray(mixer._parts.method.code(face, *_key()), np.float32) for face in _faces(mixer, crowd)])
-    generator.prepare(512)
-    pool = generator._pool(512)
-    turns = Turns(pool._room, lambda: generator.draw(codes[:1], 512))
-    monkeypatch.setattr(pool, "_room", turns)
+    turns = Turns(generator._pool(512), lambda: generator.draw(codes[:1], 512))
+    monkeypatch.setattr(generator, "_pool", lambda _: turns)
     generator.draw(codes, 512)
     assert turns.count == len(codes) + 1
+
+
+def test_who_waits_for_a_pool_comes_before_who_gave_back_and_before_who_came_later() -> None:
+    pool, order = Pool(object, 1), list[str]()
+
+    def take(name: str) -> None:
+        with pool.lent():
+            order.append(name)
+
+    others = [threading.Thread(target=take, args=(name,)) for name in ("second", "third")]
+    with pool.lent():
+        for waiting, other in enumerate(others, 1):
+            other.start()
+            assert eventually(lambda waiting=waiting: len(pool._waiting) == waiting)
+    take("first again")
+    for other in others:
+        other.join(PATIENCE)
+    assert order == ["second", "third", "first again"]
+    with pool.lent():  # the place is free again
+        pass
+
+
+def test_who_is_interrupted_while_waiting_for_a_pool_takes_no_place_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Interrupted] = []
+
+    class Interrupted:
+        """A lock that is let go of and interrupted at the same time, or interrupted alone."""
+
+        handed = False
+
+        def __init__(self) -> None:
+            self.asked = 0
+            made.append(self)
+
+        def acquire(self) -> None:
+            self.asked += 1
+            if self.asked == 2:
+                if self.handed:
+                    held.__exit__(None, None, None)
+                raise KeyboardInterrupt
+
+        def release(self) -> None:
+            pass
+
+    for handed in (False, True):
+        pool = Pool(object, 1)
+        held = pool.lent()
+        held.__enter__()
+        monkeypatch.setattr(Interrupted, "handed", handed)
+        with monkeypatch.context() as patch:
+            patch.setattr(pool_module, "Lock", Interrupted)
+            with pytest.raises(KeyboardInterrupt), pool.lent():
+                pytest.fail("it was interrupted")
+        if not handed:
+            held.__exit__(None, None, None)
+        with pool.lent():  # nobody has it
+            assert not pool._waiting
+    assert len(made) == 2
 
 
 def _key() -> tuple[Any, bytes]:
@@ -116,7 +173,7 @@ def test_many_threads_make_few_networks_and_the_same_embeddings(model: Callable[
     with ThreadPoolExecutor(40) as pool:
         for found in pool.map(lambda _: recogniser.embed(crops), range(80)):
             assert np.array_equal(found, expected)
-    assert recogniser._network._requests._idle.qsize() <= MOST
+    assert recogniser._network._requests.idle <= MOST
 
 
 def test_a_pool_lends_no_more_than_it_may_and_drops_what_failed() -> None:
