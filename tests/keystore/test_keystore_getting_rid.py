@@ -20,6 +20,8 @@ from anonymix_keystore import (
     RolledBackError,
     UnknownSubjectError,
 )
+from anonymix_keystore._lifecycle import find_keys, need_head
+from anonymix_keystore._rows import HEADS, KEYS, State
 
 MIXER = {"fingerprint": "mixer", "subspace": "space"}
 ENTRY = {"adapter": "door", "collection": "c"}
@@ -408,3 +410,25 @@ def test_damage_of_keys_is_not_accepted(full: Keystore, path: Path) -> None:
     full.revoke("alice")
     full.accept_damage("the key was revoked")
     assert full.verify().ok
+
+
+def test_rows_that_are_genuine_and_do_not_fit_together_are_told(full: Keystore) -> None:
+    """As a fault of the store's own would write them: with codes that are right."""
+    core, who = full._core, full._who("alice", "default")
+    with core.change() as change:
+        head, weight = need_head(change.db, change.keys, who)
+        (retired, old), _ = find_keys(change.db, change.keys, head)
+        change.update_all(KEYS, [(retired._replace(state=State.COMPROMISED), old)])
+    assert [what.partition(": ")[2] for what in told(full)] == ["a key's material does not fit its state"]
+    with core.change() as change:
+        change.delete_all(HEADS, [(head, weight)])
+        change.insert(HEADS, head._replace(scope=99))
+    assert [what.partition(": ")[2] for what in told(full)] == ["a subject's scope is missing"]
+    with pytest.raises(DamagedError, match="scope is missing"):
+        list(full.list())
+    full.issue("bob", scope="elsewhere")
+    elsewhere, _ = need_head(core.db, core.keys, full._who("bob", "elsewhere"))
+    with core.change() as change:
+        change.delete_all(HEADS, [need_head(change.db, change.keys, who)])
+        change.insert(HEADS, head._replace(scope=elsewhere.scope))
+    assert "a subject's name is not its own" in [what.partition(": ")[2] for what in told(full)]
