@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -224,18 +224,23 @@ class _Call:
 
     def enrolments(self) -> Told:
         """As many records as there is room for, and where to go on."""
-        found: list[dict[str, Any]] = []
-        ask, room, last = self.ask, _ROOM, ""
+        ask = self.ask
         known = {"fingerprint": ask.fingerprint or None, "guided_fingerprint": ask.guided_fingerprint or None}
         rows = self.store.enrolments(ask.scope or None, **known, beyond=ask.beyond)
-        for count, item in enumerate(rows):
+        return self._as_many("enrolments", ((item.scope, item.entry, enrolment_told(item)) for item in rows))
+
+    def _as_many(self, what: str, rows: Iterable[tuple[str, str, dict[str, Any]]]) -> Told:
+        """Of rows (scope, name, what is told of it) those that the role covers, as many as there is room for."""
+        found: list[dict[str, Any]] = []
+        room, last = _ROOM, ""
+        for count, (scope, name, told) in enumerate(rows):
             if room < 0 or count == _ROWS:
-                return {"enrolments": found, "beyond": last}, b""
-            if self.role.covers(item.scope):
-                found.append(enrolment_told(item))
-                room -= len(json.dumps(found[-1]))
-            last = item.entry
-        return {"enrolments": found}, b""
+                return {what: found, "beyond": last}, b""
+            if self.role.covers(scope):
+                found.append(told)
+                room -= len(json.dumps(told))
+            last = name
+        return {what: found}, b""
 
     # --- renewals ---------------------------------------------------------------------------------
 
@@ -255,16 +260,10 @@ class _Call:
 
     def renewals(self) -> Told:
         """As `enrolments`."""
-        ask, found, room, last = self.ask, list[dict[str, Any]](), _ROOM, ""
+        ask = self.ask
         how: dict[str, Any] = {"only": ask.state or None, "beyond": ask.beyond}
-        for count, item in enumerate(self.store.renewals(adapter=ask.adapter, collection=ask.collection, **how)):
-            if room < 0 or count == _ROWS:
-                return {"renewals": found, "beyond": last}, b""
-            if self.role.covers(item.scope):
-                found.append(renewal_told(item))
-                room -= len(json.dumps(found[-1]))
-            last = item.name
-        return {"renewals": found}, b""
+        rows = self.store.renewals(adapter=ask.adapter, collection=ask.collection, **how)
+        return self._as_many("renewals", ((item.scope, item.name, renewal_told(item)) for item in rows))
 
     # --- references -------------------------------------------------------------------------------
 
