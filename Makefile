@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 GPU_MINUTES ?= 12
 
-.PHONY: demo docs test test-wheel test-long test-speed test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-ray test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-subspace train-small gpu-check gpu-prepare gpu-rehearsal train-encoder clean help
+.PHONY: demo docs test test-wheel test-long test-speed test-services test-gateway-sdk test-crash soak test-keystore coverage-keystore test-adapters test-ray test-drills measure-adapters lint types imports format bench bench-keystore evaluate figures gallery people models train-mapper train-mapper-gpu train-subspace train-small teacher gpu-check gpu-prepare gpu-rehearsal train-encoder clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -176,11 +176,21 @@ train-small: models      ## make anonymix_plugin/weights/small.safetensors again
 	$(BIN)/anonymix train small-generator --minutes $(if $(DEVICE),3,25) $(if $(DEVICE),--device $(DEVICE)) \
 	    --work out/small -o out/small.safetensors
 
+# A third recogniser to learn from, which judges nothing: `train mapper --teachers arcface-mbf,sface,faceres`.
+TEACHER := out/teachers/faceres.bin
+$(TEACHER):
+	command -v npm > /dev/null || { apt-get update -q && apt-get install -q -y nodejs npm; }
+	mkdir -p $(@D) && cd $(@D) && npm pack --silent @vladmandic/human@3.3.6
+	cd $(@D) && tar xzf vladmandic-human-3.3.6.tgz --strip-components=2 --touch \
+	    package/models/faceres.json package/models/faceres.bin && rm vladmandic-human-3.3.6.tgz
+
+teacher: $(TEACHER)      ## fetch FaceRes, to learn from (28 MB, by npm)
+
 # Unattended, without a network: `anonymix measure gpu --list` names what the machine must be given.
 gpu-check:               ## on a machine with a GPU, after gpu-prepare elsewhere: all its steps in GPU_MINUTES
 	PYTHONPATH=.:adapters:keystore:lab python3 -m anonymix_lab.gpu --minutes $(GPU_MINUTES) --carried out/gpu/carried.npz -o out/gpu
 
-gpu-prepare: models      ## where the photos are: the numbers that gpu-check reads, out/gpu/carried.npz
+gpu-prepare: models $(TEACHER)      ## where the photos are: the numbers that gpu-check reads, out/gpu/carried.npz
 	$(BIN)/anonymix measure gpu --prepare --lfw $(DATA)/lfw --people $(DATA)/pins --london $(DATA)/london
 
 gpu-rehearsal: models    ## every step of gpu-check with small counts on a CPU (minutes)

@@ -19,6 +19,7 @@ from anonymix_lab.gpu import (
     needed_weights,
     run_steps,
 )
+from anonymix_lab.gpu.engine import _beside
 from anonymix_lab.gpu.faces import in_parts, mixed_codes
 from anonymix_plugin.cli import app
 from anonymix_plugin.errors import UsageError
@@ -101,10 +102,27 @@ def test_a_step_is_left_out_where_too_little_time_is_left(tmp_path: Path) -> Non
     assert "40 are needed" in result.error
 
 
-def test_an_unknown_step_is_refused_before_anything_is_done(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="known: engine"):
-        run_steps(GpuSettings(steps=("polish",)), carried(), tmp_path / "out", lambda _: None)
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [
+        (GpuSettings(steps=("polish",)), "engine"),
+        (GpuSettings(variants=("polished",)), "as before"),
+        (GpuSettings(presets=("polished",)), "fast"),
+    ],
+)
+def test_an_unknown_name_is_refused_before_anything_is_done(tmp_path: Path, settings: GpuSettings, known: str) -> None:
+    with pytest.raises(UsageError, match=f"polish.*known: {known}"):
+        run_steps(settings, carried(), tmp_path / "out", lambda _: None)
     assert not (tmp_path / "out").exists()
+
+
+def test_decisions_that_differ_are_kept_with_their_cosines() -> None:
+    here = np.array([[1, 0], [0.6, 0.8]], np.float32)
+    found = _beside(here, np.array([[1, 0], [0.8, 0.6]], np.float32), threshold=0.7)
+    assert found["decisions that differ"] == 1
+    np.testing.assert_allclose(found["their cosines, and the CPU's"], [[0.6, 0.8]], atol=1e-6)
+    assert found["cosine, least"] == pytest.approx(0.96)
+    assert _beside(here, here, threshold=0.7)["their cosines, and the CPU's"] == []
 
 
 def test_the_list_names_every_file_of_weights_and_every_package() -> None:
@@ -141,8 +159,13 @@ def test_all_steps_are_rehearsed(tmp_path: Path) -> None:
     settings = GpuSettings(device="cpu", minutes=20, steps=tuple(STEPS), rehearsal=True, photos=PEOPLE)
     results = run_steps(settings, carried(), tmp_path, lambda _: None)
     assert {result.name: result.error for result in results} == dict.fromkeys(STEPS, "")
-    engine, tune = results[0].result, results[1].result
+    shown = {result.name: result.result for result in results}
+    engine, compiled, tune = shown["engine"], shown["compiled"], shown["tune"]
     assert engine["bytes depend on the batch"] is False
+    assert compiled["bytes depend on the batch"] is False
+    assert compiled["kernels"] > 1
+    assert compiled["greatest difference of a pixel, of 255"] < 0.01
+    assert compiled["faces a second"]["1"]["with transfers"] > 0
     assert (tmp_path / "tune" / "best.safetensors").exists()
     assert tune["best"]["view1"]["sface"]["one key"]["d'"] > -5
     assert (tmp_path / "small" / "small.safetensors").exists()

@@ -14,9 +14,10 @@ from toys import TEMPLATE, BandGenerator, BandRecogniser, toy_weights
 from typer.testing import CliRunner
 
 from anonymix_lab.cli._common import bars
-from anonymix_lab.cli.train._student import TEACHERS, Teaching, whole_reader
+from anonymix_lab.cli.train._student import Teaching, whole_reader
 from anonymix_lab.training.examples import PICTURE, SEEN_LAYERS, Landmarks, spread
 from anonymix_lab.training.student import StudentRecipe, crop_grid
+from anonymix_lab.training.teachers import TEACHERS
 from anonymix_lab.training.tuning import TunableMap, TuningRecipe, TuningStep, tune, whole_recipe
 from anonymix_lab.training.whole import CROP, Disturbance, WholeReader, crop_grids, cut_finely
 from anonymix_plugin.cli import app

@@ -52,11 +52,10 @@ class Package:
 
 def needed_weights() -> list[WeightsFile]:
     """List the files of weights that the steps read."""
-    return [
-        WeightsFile(source.path, source.size or 0, source.path.is_file())
-        for name in WEIGHTS
-        for source in sources(name)
-    ]
+    from anonymix_lab.training.teachers import FACERES_FILES
+
+    listed = [(source.path, source.size or 0) for name in WEIGHTS for source in sources(name)]
+    return [WeightsFile(path, size, path.is_file()) for path, size in [*listed, *FACERES_FILES.items()]]
 
 
 def needed_packages() -> list[Package]:

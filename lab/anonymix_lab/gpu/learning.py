@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from anonymix_lab.gpu.faces import SIZE, Watcher, drawn_and_seen, mixed_codes
 from anonymix_lab.gpu.plan import Context, GpuSettings
 from anonymix_lab.metrics.error_rates import eer, fnmr_at_fmr
 from anonymix_lab.training.examples import SEEN_LAYERS, Landmarks
-from anonymix_lab.training.small import TEACHERS
+from anonymix_lab.training.teachers import TEACHERS, load_teacher
 from anonymix_lab.training.tuning import StreetCodes, TuningStep, tune, whole_recipe
 from anonymix_lab.training.whole import Disturbance, WholeReader
 from anonymix_plugin.generator import (
@@ -52,6 +52,10 @@ class _Pace:
         together: Faces drawn at once.
         trial: Steps that say how long a step takes.
         ways: Which of `WAYS` are tried.
+        clock: What time is shared by, in seconds. On a CPU it is that of the processor, all threads together: what
+            else runs there must not cost one way of tuning more than another.
+        rate: Factor on the learning rates: a quarter of a GPU's faces a step goes with a quarter of its rates
+            (Goyal et al. 2017, arXiv 1706.02677).
     """
 
     look_every: float
@@ -61,10 +65,14 @@ class _Pace:
     together: int
     trial: int
     ways: tuple[str, ...]
+    clock: Callable[[], float] = time.monotonic
+    rate: float = 1.0
 
 
 _ON_A_GPU = _Pace(45.0, 6.0, 400, 32, 32, 4, ("float32, drawn again", "bfloat16, drawn again", "bfloat16, kept"))
-_ON_A_CPU = _Pace(float("inf"), None, 200, 8, 8, 2, ("float32, drawn again", "bfloat16, drawn again"))
+_ON_A_CPU = _Pace(
+    float("inf"), None, 300, 8, 8, 2, ("float32, drawn again", "bfloat16, drawn again"), time.process_time, 0.25
+)
 
 
 def _pace(settings: GpuSettings) -> _Pace:
@@ -78,21 +86,24 @@ class Variant:
     Attributes:
         recipe: Fields of `TuningRecipe`.
         disturbance: Fields of `Disturbance`.
+        teachers: Names of `training.teachers.load_teacher`.
     """
 
-    recipe: Mapping[str, Any]
-    disturbance: Mapping[str, Any]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    disturbance: Mapping[str, Any] = field(default_factory=dict)
+    teachers: tuple[str, ...] = TEACHERS
 
 
 VARIANTS: Final[Mapping[str, Variant]] = {
-    "as before": Variant({}, {}),
-    "street": Variant({"street": 0.5}, {}),
-    "hard": Variant({"hard": 0.1}, {}),
-    "wider": Variant({}, {"wider": 0.35}),
-    "four keys": Variant({"keys_a_step": 4}, {}),
-    "layers to 128 px": Variant({"layers": 16}, {}),
+    "as before": Variant(),
+    "street": Variant({"street": 0.5}),
+    "hard": Variant({"hard": 0.1}),
+    "wider": Variant(disturbance={"wider": 0.35}),
+    "four keys": Variant({"keys_a_step": 4}),
+    "layers to 128 px": Variant({"layers": 16}),
+    "third teacher": Variant(teachers=(*TEACHERS, "faceres")),
     "street, hard and wider": Variant({"street": 0.5, "hard": 0.1}, {"wider": 0.35}),
-    "street and hard": Variant({"street": 0.5, "hard": 0.1}, {}),
+    "street and hard": Variant({"street": 0.5, "hard": 0.1}),
     "all": Variant({"street": 0.5, "hard": 0.1, "keys_a_step": 4}, {"wider": 0.35}),
 }
 """Name -> variant, as `train mapper` has them as options. Four keys have half of the people each."""
@@ -108,6 +119,7 @@ def tune_map(context: Context) -> dict[str, Any]:
         What each look showed, and what the best and the weights that were started from show on folds 6 to 10.
     """
     settings, pace = context.settings, _pace(context.settings)
+    until = pace.clock() + context.left
     weights = load_mixer_weights(settings.start) if settings.start else load_mixer_weights()
     generator = _drawer(settings)
     # Faces lie where their codes put them, whichever generator draws.
@@ -120,16 +132,17 @@ def tune_map(context: Context) -> dict[str, Any]:
         for name, codes in context.carried.pairs.items()
     }
     way = fastest_way(context, weights, landmarks)
-    began = time.monotonic()
+    began = pace.clock()
     result: dict[str, Any] = {
         "way": way,
         "started from": {name: looks(generator, looking, weights, codes) for name, codes in pairs.items()},
     }
-    a_look = (time.monotonic() - began) / max(1, len(pairs))
+    a_look = (pace.clock() - began) / max(1, len(pairs))
     context.say(f"started from: {_line(result['started from'].get('view1', {}))}")
     best: tuple[float, str, MixerWeights] | None = None
     for place, name in enumerate(settings.variants):
-        share = (context.left - (0 if settings.rehearsal else max(12, 2 * a_look))) / (len(settings.variants) - place)
+        left = until - pace.clock() - (0 if settings.rehearsal else max(12, 2 * a_look))
+        share = left / (len(settings.variants) - place)
         seen, kept = _tuned(context, name, weights, generator, looking, landmarks, share, pairs["view1"], way, a_look)
         result[name] = seen
         if kept is not None and (best is None or kept[0] > best[0]):
@@ -176,12 +189,18 @@ def _tuned(
     a_look: float,
 ) -> tuple[dict[str, Any], tuple[float, MixerWeights] | None]:
     settings, variant, pace = context.settings, VARIANTS[name], _pace(context.settings)
-    until = time.monotonic() + seconds
+    clock = pace.clock
+    until = clock() + seconds
     street = StreetCodes(context.carried.street, context.carried.street_who)
     dims = weights.subspace.dims
     recipe = replace(whole_recipe(steps=1, people=pace.people, dims=dims, seed=5), **dict(variant.recipe))
     # As many faces a step however many keys share them.
-    recipe = replace(recipe, people=2 * recipe.people // recipe.keys_a_step)
+    recipe = replace(
+        recipe,
+        people=2 * recipe.people // recipe.keys_a_step,
+        linear_rate=pace.rate * recipe.linear_rate,
+        bend_rate=pace.rate * recipe.bend_rate,
+    )
     if settings.rehearsal:
         recipe = replace(recipe, **_FEW)
     reader = whole_reader(settings, weights, landmarks, variant, recipe.layers, way)
@@ -189,10 +208,10 @@ def _tuned(
     # Two steps that count for nothing say how long a step takes.
     folder = context.folder / name.replace(" ", "-").replace(",", "")
     spent: list[float] = []
-    began = time.monotonic()
+    began = clock()
 
     def trial(step: TuningStep) -> None:  # noqa: ARG001
-        spent.append(time.monotonic())
+        spent.append(clock())
 
     trial_folder = folder / "trial"
     trial_folder.mkdir(parents=True, exist_ok=True)
@@ -200,26 +219,26 @@ def _tuned(
     tune(reader, source, weights, replace(recipe, steps=steps), trial_folder, trial, street=street)
     step_seconds = spent[-1] - (spent[-2] if len(spent) > 1 else began)
     looking_seconds = pace.look_seconds or a_look
-    looking_seconds *= max(1, (until - time.monotonic()) / pace.look_every)
-    steps = max(1, int((until - time.monotonic() - looking_seconds) / step_seconds))
+    looking_seconds *= max(1, (until - clock()) / pace.look_every)
+    steps = max(1, int((until - clock() - looking_seconds) / step_seconds))
     if settings.rehearsal:
         steps = 2
     context.say(f"{name}: {steps} steps of {step_seconds:.2f} s")
     recipe = replace(recipe, steps=steps)
     seen: dict[str, Any] = {"steps": steps, "seconds a step": step_seconds, "looks": {}}
     best: tuple[float, MixerWeights] | None = None
-    next_look = time.monotonic() + pace.look_every
+    next_look = clock() + pace.look_every
     recent: list[TuningStep] = []
 
     def look(done: int, made: Callable[[], MixerWeights]) -> None:
         nonlocal next_look, best
-        if time.monotonic() < next_look and done < steps:
+        if clock() < next_look and done < steps:
             return
-        next_look = time.monotonic() + pace.look_every
+        next_look = clock() + pace.look_every
         now = made()
         found = looks(generator, looking, now, view1)
         found["training"] = {
-            teacher: float(np.mean([step.separation(teacher) for step in recent[-20:]])) for teacher in TEACHERS
+            teacher: float(np.mean([step.separation(teacher) for step in recent[-20:]])) for teacher in variant.teachers
         }
         seen["looks"][str(done)] = found
         context.say(f"{name}, step {done}: {_line(found)}")
@@ -252,12 +271,12 @@ def fastest_way(context: Context, weights: MixerWeights, landmarks: Landmarks) -
         spent: list[float] = []
 
         def told(step: TuningStep, spent: list[float] = spent) -> None:  # noqa: ARG001
-            spent.append(time.monotonic())
+            spent.append(pace.clock())
 
         folder = context.folder / "ways" / way.replace(", ", "-").replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            reader = whole_reader(settings, weights, landmarks, Variant({}, {}), SEEN_LAYERS, way)
+            reader = whole_reader(settings, weights, landmarks, Variant(), SEEN_LAYERS, way)
             tune(reader, _source(settings), weights, recipe, folder, told)
         except torch.OutOfMemoryError as error:
             context.say(f"{way}: {str(error)[:120]}")
@@ -281,7 +300,7 @@ def whole_reader(
         _source(settings),
         weights,
         landmarks,
-        {name: torch_recogniser(name).to(device) for name in TEACHERS},
+        {name: load_teacher(name).to(device) for name in variant.teachers},
         device,
         disturbance=Disturbance(**dict(variant.disturbance)),
         layers=layers,

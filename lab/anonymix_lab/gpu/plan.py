@@ -31,17 +31,19 @@ class GpuSettings:
         rehearsal: Whether counts are so small that every line is gone through on two cores in a minute.
         start: Mixer weights that tuning goes on from; None takes the shipped ones.
         photos: Folder of photos named PERSON_NUMBER for whole photos; None takes the drawn people of the tests.
+        presets: Presets of the refine method, and "fast", that share the time of the step.
         variants: Names of tuning variants (`learning.VARIANTS`) that share the time of the step.
         generator: Which one tuning goes through. The small one is cheap enough for a CPU.
     """
 
     device: str = "cuda"
     minutes: float = 12.0
-    steps: tuple[str, ...] = ("engine", "tune", "small", "refine", "stream")
+    steps: tuple[str, ...] = ("engine", "compiled", "stream", "tune", "refine", "small")
     limits: Mapping[str, float] | None = None
     rehearsal: bool = False
     start: Path | None = None
     photos: Path | None = None
+    presets: tuple[str, ...] = ("fast", "quick", "paper", "anchored")
     variants: tuple[str, ...] = ("as before", "street, hard and wider")
     generator: GeneratorName = "mobilestylegan"
 
@@ -95,6 +97,12 @@ def _engine(context: Context) -> dict[str, Any]:
     return check_engine(context)
 
 
+def _compiled(context: Context) -> dict[str, Any]:
+    from anonymix_lab.gpu.engine import check_compiled
+
+    return check_compiled(context)
+
+
 def _tune(context: Context) -> dict[str, Any]:
     from anonymix_lab.gpu.learning import tune_map
 
@@ -120,11 +128,12 @@ def _stream(context: Context) -> dict[str, Any]:
 
 
 STEPS: Final[Mapping[str, tuple[Callable[[Context], dict[str, Any]], float, float]]] = {
-    "engine": (_engine, 0.12, 20),
-    "tune": (_tune, 0.42, 40),
-    "small": (_small, 0.22, 40),
-    "refine": (_refine, 0.14, 20),
-    "stream": (_stream, 0.10, 10),
+    "engine": (_engine, 0.08, 20),
+    "compiled": (_compiled, 0.12, 45),
+    "stream": (_stream, 0.14, 10),
+    "tune": (_tune, 0.36, 40),
+    "refine": (_refine, 0.20, 20),
+    "small": (_small, 0.10, 40),
 }
 """Name -> the step, its usual share of the budget, and the seconds under which it is not begun."""
 
@@ -142,10 +151,9 @@ def run_steps(settings: GpuSettings, carried: Carried, folder: Path, say: Progre
         What became of each step. A step that fails does not stop the others.
 
     Raises:
-        UsageError: There is no such step.
+        UsageError: There is no such step, variant or preset.
     """
-    if unknown := [name for name in settings.steps if name not in STEPS]:
-        raise UsageError(f"no such step: {unknown[0]}", where="--steps", fix="known: " + ", ".join(STEPS))
+    _require_known(settings)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "machine.json", json.dumps({**machine(), **versions(["torch", "numpy"])}, indent=1))
     end = time.monotonic() + 60 * settings.minutes
@@ -154,6 +162,19 @@ def run_steps(settings: GpuSettings, carried: Carried, folder: Path, say: Progre
         results.append(_run(name, settings.steps[place:], settings, carried, folder, end, say))
         write_text(folder / f"{name}.json", json.dumps(asdict(results[-1]), indent=1, default=float))
     return results
+
+
+def _require_known(settings: GpuSettings) -> None:
+    from anonymix_lab.gpu.learning import VARIANTS
+    from anonymix_plugin.mixer.refine.presets import PRESETS
+
+    for kind, where, named, known in (
+        ("step", "--steps", settings.steps, tuple(STEPS)),
+        ("way to tune", "--variants", settings.variants, tuple(VARIANTS)),
+        ("preset", "--presets", settings.presets, ("fast", *PRESETS)),
+    ):
+        if unknown := [name for name in named if name not in known]:
+            raise UsageError(f"no such {kind}: {unknown[0]}", where=where, fix="known: " + ", ".join(known))
 
 
 def _run(

@@ -19,7 +19,6 @@ from anonymix_plugin.files import write_text
 from anonymix_plugin.generator import Engine
 from anonymix_plugin.values import Floats
 
-PRESET_NAMES = ("fast", "quick", "anchored", "paper")
 _WORKERS = 8
 _GRACE = 10.0  # seconds for the face that a worker is at when its time is over
 
@@ -37,7 +36,7 @@ def compare_presets(context: Context) -> dict[str, Any]:
     photos = sorted((settings.photos or Path("tests/people")).glob("*.jpg"))
     photos = photos[: 2 if settings.rehearsal else 50]
     workers = 1 if settings.rehearsal else _WORKERS
-    presets = ("fast", "quick") if settings.rehearsal else PRESET_NAMES
+    presets = settings.presets[:2] if settings.rehearsal else settings.presets
     result: dict[str, Any] = {"photos": len(photos)}
     for place, preset in enumerate(presets):
         share = context.left / (len(presets) - place)

@@ -38,6 +38,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from anonymix_lab.training.checkpoint import load_state, one_cycle, save_state
 from anonymix_lab.training.examples import GROUPS, Landmarks, spread
 from anonymix_lab.training.pairs import to_pixels
+from anonymix_lab.training.teachers import TEACHERS
 from anonymix_lab.training.whole import crop_grids, cut_finely
 from anonymix_plugin.files import whole_file
 from anonymix_plugin.generator import MobileStyleGan
@@ -45,9 +46,6 @@ from anonymix_plugin.generator.small import SmallHead
 from anonymix_plugin.generator.small_weights import FIRST_STYLE
 from anonymix_plugin.mixer.weights import MixerWeights
 from anonymix_plugin.values import Floats
-
-TEACHERS = ("arcface-mbf", "sface")
-"""The recognisers whose embeddings are learned from; others only matcher."""
 
 FILE = "small.safetensors"
 
@@ -109,7 +107,7 @@ def train_small(
         reference: The large generator.
         weights: Its mixer's weights, which say what codes there are.
         landmarks: Where drawn faces have their landmarks.
-        recognisers: Name -> frozen module; `TEACHERS` are learned from, others ("facenet") only matcher.
+        recognisers: Name -> frozen module; `TEACHERS` are learned from, others ("facenet") only judge.
         folder: Where small.safetensors goes, held-out.png (the large generator's faces above, the small one's
             below) and, until the run is done, its state.
         device: Where all of it runs; half precision is used on "cuda" only.

@@ -49,7 +49,7 @@ from anonymix_plugin.values import Floats
 
 Matrix = npt.NDArray[np.float64]
 
-THRESHOLDS: Mapping[str, float] = {"arcface-mbf": 0.32, "sface": 0.42}
+THRESHOLDS: Mapping[str, float] = {"arcface-mbf": 0.32, "sface": 0.42, "faceres": 0.62}
 """Where tuning wants the border between people: a little above the thresholds of FMR .1 % on photos."""
 
 _SCALE = 8.0  # brings the numbers of a code of length 1 to order 1

@@ -23,7 +23,7 @@ def gpu(
     minutes: Annotated[float, typer.Option(help="Budget of all steps together.", min=0.1)] = 12.0,
     steps: Annotated[
         str, typer.Option(help="Which, in what order; a step may have a limit: engine:90,tune:300.")
-    ] = "engine,tune,small,refine,stream",
+    ] = "engine,compiled,stream,tune,refine,small",
     variants: Annotated[
         str | None,
         typer.Option(
@@ -35,6 +35,9 @@ def gpu(
         Path | None,
         typer.Option(metavar="FILE", help="Mixer weights that tuning goes on from; the shipped ones by default."),
     ] = None,
+    presets: Annotated[
+        str, typer.Option(help="Presets of the refine method, and fast, that share the time of the step refine.")
+    ] = "fast,quick,paper,anchored",
     photos: Annotated[
         Path | None,
         typer.Option(
@@ -60,7 +63,7 @@ def gpu(
     people: Annotated[Path, typer.Option(help="For --prepare: a sub-folder of photos a person.")] = _SHARED / "pins",
     london: Annotated[Path, typer.Option(help="For --prepare: photos to compare engines on.")] = _SHARED / "london",
 ) -> None:
-    """Check and time engine `cuda`, tune the map, distil the small generator, refine, stream: in this order.
+    """Check and time engine `cuda`, compiled too, stream, tune the map, refine, distil: in this order.
 
     Each step saves its result as it ends, so that whatever is cut off leaves something. No network is used.
     """
@@ -90,6 +93,7 @@ def gpu(
         rehearsal=rehearsal,
         start=start,
         photos=photos,
+        presets=tuple(name.strip() for name in presets.split(",")),
         generator=cast("GeneratorName", generator),
         **({} if variants is None else {"variants": tuple(part.strip() for part in variants.split(";"))}),
     )

@@ -24,7 +24,7 @@ from anonymix_lab.cli._common import (
     staged,
 )
 from anonymix_lab.cli.train._app import app
-from anonymix_lab.cli.train._student import TEACHERS, Teaching, make_or_read, say
+from anonymix_lab.cli.train._student import Teaching, make_or_read, say
 from anonymix_plugin.cli.options import takes_photos
 
 
@@ -111,6 +111,7 @@ def adapt_encoder(
     from anonymix_lab.training.card import RunCard
     from anonymix_lab.training.embedding import people_of
     from anonymix_lab.training.student import StudentRecipe
+    from anonymix_lab.training.teachers import TEACHERS
     from anonymix_plugin.encoder import load_encoder, save_encoder
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.mixer.weights import load_mixer_weights

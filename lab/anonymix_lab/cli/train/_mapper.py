@@ -94,7 +94,11 @@ def mapper(
         ),
     ] = "cpu",
     teachers: Annotated[
-        str, typer.Option(help="Recognisers that are learned from, separated by commas; aligned by five points.")
+        str,
+        typer.Option(
+            help="Recognisers that are learned from, separated by commas: arcface-mbf, sface and, not through a "
+            "student, faceres, which `make teacher` fetches."
+        ),
     ] = "arcface-mbf,sface",
     street: Annotated[
         Path | None,
@@ -154,7 +158,8 @@ def mapper(
     from anonymix_plugin.mixer.subspace import IdentitySubspace
 
     whole = device != "cpu" or str(generator) == "small"
-    _check(device, start, layers, wider, half, street_share, street, whole=whole)
+    names = tuple(name.strip() for name in teachers.split(","))
+    _check(device, start, layers, wider, half, names, street_share, street, whole=whole)
     began = time.monotonic()
     torch.set_num_threads(threads)
     source = reference_generator(generator)
@@ -204,7 +209,7 @@ def mapper(
                 tuning, street=street_share, hard=hard, layers=layers, keys_a_step=keys or tuning.keys_a_step
             )
             settings |= {"tuning": tuning, "keyed dimensions": keyed_dims, "teachers": teachers}
-            through = Teaching(tuple(name.strip() for name in teachers.split(",")), work, threads, device)
+            through = Teaching(names, work, threads, device)
             codes = None if street is None else _street_codes(street)
             weights = _tuned(bar, source, weights, student, tuning, disturbance, keyed_dims, through, card, codes, half)
     weights.save(output, {"settings": json.dumps({k: repr(v) for k, v in settings.items()}), **card.used})
@@ -282,6 +287,7 @@ def _check(
     layers: int,
     wider: float,
     half: bool,
+    teachers: tuple[str, ...],
     street_share: float,
     street: Path | None,
     *,
@@ -296,10 +302,10 @@ def _check(
             where="--device" if device != "cpu" else "--generator",
             fix="name its weights: --start FILE",
         )
-    if not whole and (layers != _SEEN_LAYERS or wider or half):
+    if not whole and (layers != _SEEN_LAYERS or wider or half or "faceres" in teachers):
         raise UsageError(
-            "the student sees 13 style inputs, cuts no wider crops and computes in float32",
-            where="--layers, --wider, --bfloat16",
+            "the student sees 13 style inputs, cuts no wider crops, computes in float32 and knows no FaceRes",
+            where="--layers, --wider, --bfloat16, --teachers",
             fix="leave them out, or tune through whole faces: --generator small, or --device cuda",
         )
     if street_share and street is None:

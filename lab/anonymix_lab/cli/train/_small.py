@@ -37,7 +37,8 @@ def small_generator(
 
     from anonymix_lab.training.card import RunCard
     from anonymix_lab.training.examples import draw_landmarks
-    from anonymix_lab.training.small import TEACHERS, SmallRecipe, train_small
+    from anonymix_lab.training.small import SmallRecipe, train_small
+    from anonymix_lab.training.teachers import TEACHERS
     from anonymix_plugin.faces import YuNet
     from anonymix_plugin.generator import ArrayGenerator, MobileStyleGan, load_generator
     from anonymix_plugin.mixer.weights import load_mixer_weights

@@ -24,15 +24,12 @@ if TYPE_CHECKING:
     from anonymix_plugin.mixer.weights import MixerWeights
 
 
-TEACHERS = ("arcface-mbf", "sface")
-
-
 @dataclass(frozen=True)
 class Teaching:
     """Who teaches, and where it is done.
 
     Attributes:
-        teachers: Names of recognisers that take crops aligned by five points.
+        teachers: Names of `training.teachers.load_teacher`.
         work: Folder of unfinished work.
         threads: CPU threads.
         device: Of torch.
@@ -44,20 +41,10 @@ class Teaching:
     device: str = "cpu"
 
     def modules(self) -> dict[str, torch.nn.Module]:
-        """The teachers on the device.
+        """The teachers on the device; raises what `load_teacher` does."""
+        from anonymix_lab.training.teachers import load_teacher
 
-        Raises:
-            UsageError: One of them takes other crops.
-        """
-        from anonymix_plugin.recognisers import torch_recogniser
-
-        loaded = {name: torch_recogniser(name).to(self.device) for name in self.teachers}
-        for name, module in loaded.items():
-            if module.alignment != "arcface-112":
-                raise UsageError(
-                    "this recogniser is not aligned by five points", where=name, fix="take arcface-mbf or sface"
-                )
-        return dict(loaded)
+        return {name: load_teacher(name).to(self.device) for name in self.teachers}
 
 
 def say(bar: Progress, card: RunCard, text: str) -> None:
