@@ -167,6 +167,8 @@ def test_all_steps_are_rehearsed(tmp_path: Path) -> None:
     assert compiled["greatest difference of a pixel, of 255"] < 0.01
     assert compiled["faces a second"]["1"]["with transfers"] > 0
     assert (tmp_path / "tune" / "best.safetensors").exists()
+    known = json.loads((tmp_path / "tune" / "figures.json").read_text())
+    assert known.keys() == tune.keys() - {"best"}
     assert tune["best"]["view1"]["sface"]["one key"]["d'"] > -5
     assert (tmp_path / "small" / "small.safetensors").exists()
     assert (tmp_path / "refine" / "presets.jpg").exists()

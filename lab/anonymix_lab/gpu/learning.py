@@ -5,6 +5,7 @@ Through the small generator the map is tuned on a CPU, too, with fewer faces a s
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from anonymix_lab.training.examples import SEEN_LAYERS, Landmarks
 from anonymix_lab.training.teachers import TEACHERS, load_teacher
 from anonymix_lab.training.tuning import StreetCodes, TuningStep, tune, whole_recipe
 from anonymix_lab.training.whole import Disturbance, WholeReader
+from anonymix_plugin.files import write_text
 from anonymix_plugin.generator import (
     ArrayGenerator,
     Generator,
@@ -112,8 +114,8 @@ VARIANTS: Final[Mapping[str, Variant]] = {
 def tune_map(context: Context) -> dict[str, Any]:
     """Tune the map on by each variant for an equal share of the time; look at it every minute.
 
-    Files: VARIANT-best.safetensors (the best that was looked at, by d' on view 1 of a recogniser that is no
-    teacher), VARIANT-last.safetensors.
+    Files: figures.json, as soon as a variant ends; VARIANT-best.safetensors (the best that was looked at, by d' on
+    view 1 of a recogniser that is no teacher), VARIANT-last.safetensors.
 
     Returns:
         What each look showed, and what the best and the weights that were started from show on folds 6 to 10.
@@ -145,6 +147,7 @@ def tune_map(context: Context) -> dict[str, Any]:
         share = left / (len(settings.variants) - place)
         seen, kept = _tuned(context, name, weights, generator, looking, landmarks, share, pairs["view1"], way, a_look)
         result[name] = seen
+        write_text(context.folder / "figures.json", json.dumps(result, indent=1, default=float))
         if kept is not None and (best is None or kept[0] > best[0]):
             best = kept[0], name, kept[1]
     if best is not None:
