@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from anonymix_plugin.mixer.policy import AttributePolicy, MixingPolicy
 from anonymix_plugin.mixer.weights import MixerWeights, load_mixer_weights
 from anonymix_plugin.models import content_of_model, load_checked, weights_hash
 from anonymix_plugin.options import DetectorName, MixerOptions
+from anonymix_plugin.pool import CORES
 from anonymix_plugin.reader import Reader
 from anonymix_plugin.recognisers import MeasuringRecogniser, load_recogniser, torch_recogniser
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # these import torch, which takes seconds and which the fast 
     from anonymix_plugin.mixer.refine.refiner import RefineSettings, RefineStep
 
 _RECOGNISERS = ("arcface-mbf", "sface")
-_RECOGNISER_THREADS = min(2, os.cpu_count() or 1)  # a third does nothing for networks of this size
+_RECOGNISER_THREADS = min(2, CORES)  # a third does nothing for networks of this size
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,8 @@ class MixerOptions:
         size: Side of the cancelable faces in pixels, one of the generator's sizes (512 or 1024 for
             MobileStyleGAN, 128 or 256 for the small one); None takes 512, or what a smaller generator draws.
         limits: What is refused before decoding; None takes those of the configuration file.
-        threads: CPU threads of the generator for one face; 0 takes all cores, or with `at_once` its share.
+        threads: CPU threads of the generator for one face; 0 takes all cores that the process may use, or with
+            `at_once` its share.
         at_once: How many faces are drawn at the same time. One is the quickest for a photo alone. One for each core
             makes the most faces a second, in a stream or for callers in several threads. It changes no byte. The
             engines on OpenVINO have it; others draw as before.

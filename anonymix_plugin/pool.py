@@ -9,9 +9,19 @@ from contextlib import contextmanager
 from threading import Condition, Lock
 from typing import Final, Generic, TypeVar
 
+import cv2
+
 T = TypeVar("T")
 
-MOST: Final = max(2, min(16, os.cpu_count() or 1))
+CORES: Final[int] = cv2.getNumberOfCPUs()
+"""Cores that this process may use: of the machine's those that it is held to, and no more than its container's share
+of their time (cgroup v1 and v2) makes up, rounded down; at least 1."""
+
+ENGINE_THREADS: Final = CORES if (os.cpu_count() or 1) > CORES else 0
+"""Threads of an engine that would take every core it sees. 0 leaves the number to it: it tells cores from threads of
+a core, and knows nothing of a container's share."""
+
+MOST: Final = max(2, min(16, CORES))
 """How many run at a time: each keeps a core busy, and what more threads would hold is memory alone."""
 
 

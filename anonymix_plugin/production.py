@@ -25,6 +25,7 @@ from anonymix_plugin.images import ChannelOrder, PhotoSource
 from anonymix_plugin.keys import KeyChoice, KeySource, as_text
 from anonymix_plugin.mixer.key_schedule import KeySchedule
 from anonymix_plugin.mixer.mean_code import mean_code
+from anonymix_plugin.pool import CORES
 from anonymix_plugin.reader import Stopwatch
 from anonymix_plugin.streaming import in_two_stages
 from anonymix_plugin.values import CancelableFace, Face, Floats, Pixels, ReadFace, Timings
@@ -110,7 +111,7 @@ class Production:
             yield from in_two_stages(requests, self._read, self._drawn, ahead=ahead)
             return
         # A generator that draws many at once (a GPU) is fed by several readers, group after group.
-        readers = max(1, min(batch, (os.cpu_count() or 2) - 1))
+        readers = max(1, min(batch, CORES - 1))
         with ThreadPoolExecutor(readers, thread_name_prefix="anonymix-reader") as pool:
 
             def read_all(group: tuple[PhotoRequest, ...]) -> list[_Waiting | Outcome]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,11 @@ def test_every_exported_name_is_there() -> None:
 
 def test_no_module_is_called_utils() -> None:
     assert not [*ROOT.glob("anonymix_plugin/**/util*.py"), *ROOT.glob("keystore/**/util*.py")]
+
+
+def test_no_test_imports_from_a_conftest_of_which_there_are_several() -> None:
+    says = re.compile(r"^(from|import) conftest\b", re.MULTILINE)
+    assert not [path for path in ROOT.glob("tests/**/*.py") if says.search(path.read_text(encoding="utf-8"))]
 
 
 def test_errors_and_keys_load_no_database_and_every_name_of_the_keystore_is_there() -> None:

@@ -20,6 +20,7 @@ from anonymix_plugin.bulk._worker import SOMETHING_BROKE, Worker
 from anonymix_plugin.errors import AnonymixError, naming_extras
 from anonymix_plugin.images import ImageFormat
 from anonymix_plugin.options import MixerOptions
+from anonymix_plugin.pool import CORES
 
 _LONGEST_SILENCE: Final = 60.0
 _REACHING: Final = 10.0
@@ -145,7 +146,7 @@ class Actors(Pool[_Remote]):
             return
         # On loopback alone; the host's own settings and clusters have no say.
         os.environ.pop("RAY_ADDRESS", None)
-        cpus, gpus = max(1, os.cpu_count() or 1), math.ceil(self._cluster.gpus * self._count)
+        cpus, gpus = CORES, math.ceil(self._cluster.gpus * self._count)
         here: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         for attempt in range(_MOST_STARTS):
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -79,7 +78,9 @@ class WorkChoice:
     @property
     def count(self) -> int:
         """How many workers there are to be: a worker reads one photo while it draws another."""
-        return self.workers or max(1, (os.cpu_count() or 1) // 2)
+        from anonymix_plugin.pool import CORES
+
+        return self.workers or max(1, CORES // 2)
 
     def work(self, **how: Any) -> Work:
         """What the driver is told, with what else the command has to say.

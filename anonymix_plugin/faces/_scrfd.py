@@ -13,7 +13,7 @@ import numpy as np
 from anonymix_plugin.errors import DamagedModelError
 from anonymix_plugin.faces._found import Found
 from anonymix_plugin.faces._search import Search, read_model
-from anonymix_plugin.pool import MOST
+from anonymix_plugin.pool import ENGINE_THREADS, MOST
 from anonymix_plugin.values import Floats, Pixels
 
 _STRIDES: Final = (8, 16, 32)
@@ -32,7 +32,7 @@ class Scrfd(Search):
         score_threshold: Least confidence, 0..1.
         thorough: Look at all `sizes`, and at a photo larger than these from close by, and join what is seen:
             several times slower, and finds faces from 1/128 of the photo's longer side on.
-        threads: Threads that ONNX Runtime uses for one photo; 0 leaves it to it.
+        threads: Threads for one photo; 0 takes all cores that the process may use.
 
     Raises:
         MissingModelError: There is no file at the path.
@@ -56,7 +56,7 @@ class Scrfd(Search):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or ENGINE_THREADS
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

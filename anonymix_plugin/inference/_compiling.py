@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from anonymix_plugin.inference._kept import KeptNetworks
 from anonymix_plugin.inference._runtime import runtime
+from anonymix_plugin.pool import CORES, ENGINE_THREADS
 from anonymix_plugin.values import Floats
 
 
@@ -73,7 +73,7 @@ def compiled(model: Any, *, threads: int = 0, at_once: int = 1, precision: str =
 
     Args:
         model: `openvino.Model`.
-        threads: Threads of one run; 0 takes all cores, or its share of them.
+        threads: Threads of one run; 0 takes all cores that the process may use, or its share of them.
         at_once: How many runs go on at the same time; further ones wait.
         precision: What OpenVINO may compute in: "f32", or "bf16" where the processor has it.
 
@@ -145,8 +145,9 @@ def _options(threads: int, at_once: int, precision: str) -> dict[str, Any]:
         "ENABLE_CPU_PINNING": False,
     }
     if at_once > 1:
-        threads = threads or max(1, (os.cpu_count() or 1) // at_once)
+        threads = threads or max(1, CORES // at_once)
         options["NUM_STREAMS"] = at_once
+    threads = threads or ENGINE_THREADS
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads * at_once
     return options

@@ -10,7 +10,7 @@ import numpy as np
 
 from anonymix_plugin.inference import Content, Recipe, opened, runtime
 from anonymix_plugin.inference import Network as BuiltNetwork
-from anonymix_plugin.pool import MOST, Pool
+from anonymix_plugin.pool import ENGINE_THREADS, MOST, Pool
 from anonymix_plugin.values import Floats
 
 RecogniserEngine = Literal["auto", "openvino", "onnxruntime"]
@@ -76,7 +76,7 @@ class OnnxRuntimeNetwork:
 
     Args:
         model: The file.
-        threads: Threads for one crop; ONNX Runtime's own choice by default.
+        threads: Threads for one crop; None takes all cores that the process may use.
     """
 
     def __init__(self, model: Weights, threads: int | None = None) -> None:
@@ -88,8 +88,7 @@ class OnnxRuntimeNetwork:
         options.log_severity_level = 3  # no notes on how the graph was optimised
         # Threads that spin after a run would steal the cores from the generator, which draws next.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or ENGINE_THREADS
         network = read_onnx(_content(model)).SerializeToString()
         self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from anonymix_plugin.pool import CORES
+
 
 def machine() -> dict[str, str | int]:
     """Return system, architecture, processor and the number of cores that may be used."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone tells how many cores may be used
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -22,7 +22,7 @@ def machine() -> dict[str, str | int]:
         "system": platform.system(),
         "architecture": platform.machine(),
         "processor": named[0] if named else platform.processor(),
-        "cores": len(affinity(0)) if affinity is not None else os.cpu_count() or 1,
+        "cores": CORES,
     }
 
 

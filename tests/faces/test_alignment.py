@@ -3,7 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from conftest import UPRIGHT, dots, middles
+from drawn_faces import UPRIGHT, dots, middles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

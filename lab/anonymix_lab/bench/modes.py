@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from anonymix_lab.bench.sides import Side, Worker
+from anonymix_plugin.pool import CORES
 
 CALLERS: Final = (1, 2, 4)
 _EACH: Final = 4  # faces of a caller in a round
@@ -54,14 +54,13 @@ def measure_modes(
         rounds: How often each way has its turn, after one that is not counted.
         progress: Told what comes next.
     """
-    cores = os.cpu_count() or 1
     with ExitStack() as stack:
 
         def start(**options: Any) -> Worker:
             return stack.enter_context(Worker(side, photos, **options))
 
-        shared = {"all cores a face": [start()], f"a core a face: at_once={cores}": [start(at_once=cores)]}
-        alone = [start(threads=1) for _ in range(min(cores, _MOST))]
+        shared = {"all cores a face": [start()], f"a core a face: at_once={CORES}": [start(at_once=CORES)]}
+        alone = [start(threads=1) for _ in range(min(CORES, _MOST))]
         turns = [_Turn(way, workers, callers) for way, workers in shared.items() for callers in CALLERS]
         turns.append(_Turn(f"{len(alone)} processes of one thread", alone, len(alone)))
         turns.append(_Turn("1 process of one thread", alone[:1], 1))

@@ -6,7 +6,6 @@ What counts is the median of the ratios of pairs: seconds depend on who else use
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -28,6 +27,7 @@ from anonymix_lab.machine import machine, versions
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.errors import MissingModelError
 from anonymix_plugin.generator.openvino_bfloat import has_bfloat16
+from anonymix_plugin.pool import CORES
 
 Progress = Callable[[str], None]
 
@@ -277,7 +277,7 @@ def _others(
     new: Side, before: Worker, photos: Sequence[Path], settings: SpeedSettings, progress: Progress
 ) -> list[Row]:
     """The small generator, bfloat16 and a core for each face, each beside the wheel's large one in float32."""
-    wide = {"at_once": os.cpu_count() or 1}
+    wide = {"at_once": CORES}
     small, bfloat = {"generator": "small"}, {"engine": "openvino-bf16"}
     kinds: list[tuple[str, dict[str, Any], float | None, float]] = [
         ("a core a face", wide, None, 1.5),

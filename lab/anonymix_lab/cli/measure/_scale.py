@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 
 from anonymix_lab.cli._common import JsonFile, write_json
 from anonymix_lab.cli.measure._app import app
+from anonymix_plugin.pool import CORES
 
 
 class Through(StrEnum):
@@ -113,7 +113,7 @@ def scale(
                 run = simulated(place, simulate, workers=workers, rate=worker_rate, limit=limit)
             else:
                 asleep = protect_asleep if through is Through.WORKERS else renewal_asleep
-                cluster = None if ray is None else Cluster(ray, cpus=(os.cpu_count() or 1) / workers)
+                cluster = None if ray is None else Cluster(ray, cpus=CORES / workers)
                 run = asleep(place, simulate, Work(workers, limit=limit, cluster=cluster), worker_rate)
         where = f"{through.value}{'' if ray is None else ', on Ray'}"
         typer.echo(f"\nSimulated run of {simulate:,} rows, {workers} workers at {worker_rate:g} a second ({where}):")
