@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator.openvino_engine import OpenVinoGenerator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Engine = Literal["auto", "openvino", "openvino-bf16", "torch", "cuda"]
 
+_ON_OPENVINO: Final = ("auto", "openvino", "openvino-bf16")
 
 GeneratorName = Literal["mobilestylegan", "small"]
 """The generators that come with Anonymix: the large one, and one that draws 256 px in a third of the pass."""
@@ -64,17 +66,30 @@ def load_generator(
         return TorchGenerator(_reference(published, small), "cuda")
     if engine == "openvino-bf16":
         return _bfloat(published, small, threads, at_once)
-    if engine not in {"auto", "openvino"}:
-        raise UsageError(f"there is no engine {engine!r}", where="engine", fix="take auto, openvino or torch")
     made = OpenVinoGenerator(published, threads=threads, at_once=at_once, small=small)
+    return prepared(made, engine, lambda: _reference(published, small))
+
+
+class _Preparable(Generator, Protocol):
+    def prepare(self, size: int | None = None) -> None: ...
+
+
+def prepared(made: _Preparable, engine: str, reference: Callable[[], Generator]) -> Generator:
+    """The generator on OpenVINO, compiled; where OpenVINO can't be had and "auto" was asked for, the reference.
+
+    Raises:
+        UsageError: There is no such engine, or it can't run here and was asked for by name.
+    """
+    if engine not in _ON_OPENVINO:
+        raise UsageError(f"there is no engine {engine!r}", where="engine", fix="take auto, openvino or torch")
     try:
         made.prepare()
     except (ImportError, RuntimeError) as error:
-        if engine == "openvino":
+        if engine != "auto":
             raise UsageError(
                 f"OpenVINO can't draw on this machine: {error}", where="engine", fix="use the engine auto"
             ) from error
-        return _reference(published, small)
+        return reference()
     return made
 
 
@@ -84,13 +99,7 @@ def _bfloat(published: PublishedFiles, small: SmallWeights | None, threads: int,
     if small is not None:
         raise UsageError(f"{NAME} draws the large generator alone", where="engine", fix="use the engine auto")
     made = BfloatGenerator(published, threads=threads, at_once=at_once)
-    try:
-        made.prepare()
-    except (ImportError, RuntimeError) as error:
-        raise UsageError(
-            f"OpenVINO can't draw on this machine: {error}", where="engine", fix="use the engine auto"
-        ) from error
-    return made
+    return prepared(made, NAME, lambda: _reference(published, None))
 
 
 def _reference(published: PublishedFiles, small: SmallWeights | None) -> MobileStyleGan | SmallGenerator:

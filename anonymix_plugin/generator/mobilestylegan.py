@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
 
 from anonymix_plugin.errors import UsageError
-from anonymix_plugin.generator.protocol import check_codes
+from anonymix_plugin.generator.protocol import check_codes, drawn_one_by_one
 from anonymix_plugin.generator.published_weights import (
     BLOCKS,
     HAAR,
@@ -178,11 +178,7 @@ class MobileStyleGan(nn.Module):
 
     def draw(self, w_plus: Floats, size: int) -> Floats:
         """See `protocol.ArrayGenerator.draw`. Codes are drawn one at a time: batches change nothing."""
-        check_codes(w_plus, LAYERS.total, W_DIM, size, self.sizes)
-        with torch.inference_mode():
-            codes = torch.from_numpy(np.ascontiguousarray(w_plus))
-            pictures = [self.synthesise(code[None], size).numpy() for code in codes]
-        return np.concatenate(pictures) if pictures else np.zeros((0, 3, size, size), np.float32)
+        return drawn_one_by_one(self, w_plus, size)
 
     def features(self, w_plus: torch.Tensor, blocks: int = BLOCKS) -> torch.Tensor:
         """Run the stem and the first `blocks` blocks.
@@ -236,10 +232,7 @@ class MobileStyleGan(nn.Module):
         Raises:
             UsageError: If `size` or the shape of `w_plus` does not fit.
         """
-        if size not in self.sizes:
-            raise UsageError(f"this generator draws {self.sizes} px, not {size}", where="size")
-        if w_plus.ndim != 3 or w_plus.shape[1:] != (self.layers.total, self.w_dim):
-            raise UsageError(f"a W+ code has shape (N, 23, 512), not {tuple(w_plus.shape)}", where="w_plus")
+        check_codes(self, w_plus, size)
         x = self.features(w_plus) * self.head_modulation(w_plus[:, -1])
         if size == 512:
             return F.conv2d(x, self.head_weight[:3], self.head_bias[:3]) * HAAR

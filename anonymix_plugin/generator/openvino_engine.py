@@ -88,7 +88,7 @@ class OpenVinoGenerator:
 
     def draw(self, w_plus: Floats, size: int) -> Floats:
         """See `protocol.ArrayGenerator.draw`."""
-        check_codes(w_plus, LAYERS.total, W_DIM, size, self.sizes)
+        check_codes(self, w_plus, size)
         pictures = np.empty((len(w_plus), 3, size, size), np.float32)
         pool = self._pool(size)
 

@@ -138,13 +138,27 @@ def as_pictures(pixels: Pixels) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def check_codes(w_plus: Floats, layers: int, w_dim: int, size: int, sizes: tuple[int, ...]) -> None:
+def check_codes(generator: Generator, w_plus: Floats | torch.Tensor, size: int) -> None:
     """Refuse codes and sizes that a generator does not draw.
 
     Raises:
         UsageError: The generator has other codes, or does not draw this size.
     """
-    if size not in sizes:
-        raise UsageError(f"this generator draws {sizes} px, not {size}", where="size")
-    if w_plus.ndim != 3 or w_plus.shape[1:] != (layers, w_dim):
-        raise UsageError(f"a W+ code has shape (N, {layers}, {w_dim}), not {tuple(w_plus.shape)}", where="w_plus")
+    expected = generator.layers.total, generator.w_dim
+    if size not in generator.sizes:
+        raise UsageError(f"this generator draws {generator.sizes} px, not {size}", where="size")
+    if w_plus.ndim != 3 or tuple(w_plus.shape[1:]) != expected:
+        raise UsageError(
+            f"a W+ code has shape (N, {expected[0]}, {expected[1]}), not {tuple(w_plus.shape)}", where="w_plus"
+        )
+
+
+def drawn_one_by_one(generator: Generator, w_plus: Floats, size: int, device: torch.device | None = None) -> Floats:
+    """Draw codes one at a time by a torch generator on a device, so that no face depends on others; as `draw`."""
+    import torch
+
+    check_codes(generator, w_plus, size)
+    with torch.inference_mode():
+        codes = torch.from_numpy(np.ascontiguousarray(w_plus)).to(device)
+        pictures = [generator.synthesise(code[None], size).cpu().numpy() for code in codes]
+    return np.concatenate(pictures) if pictures else np.zeros((0, 3, size, size), np.float32)

@@ -16,14 +16,12 @@ Style inputs 19 to 22, which belong to 512 px, are not used.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
 
-from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator.mobilestylegan import MobileStyleGan
-from anonymix_plugin.generator.protocol import LayerGroups, check_codes
+from anonymix_plugin.generator.protocol import LayerGroups, check_codes, drawn_one_by_one
 from anonymix_plugin.generator.published_weights import SLOPE, W_DIM
 from anonymix_plugin.generator.small_weights import (
     COLOURS,
@@ -111,11 +109,7 @@ class SmallGenerator(nn.Module):
 
     def draw(self, w_plus: Floats, size: int) -> Floats:
         """See `protocol.ArrayGenerator.draw`. Codes are drawn one at a time: batches change nothing."""
-        check_codes(w_plus, self.layers.total, self.w_dim, size, self.sizes)
-        with torch.inference_mode():
-            codes = torch.from_numpy(np.ascontiguousarray(w_plus))
-            pictures = [self.synthesise(code[None], size).numpy() for code in codes]
-        return np.concatenate(pictures) if pictures else np.zeros((0, 3, size, size), np.float32)
+        return drawn_one_by_one(self, w_plus, size)
 
     def synthesise(self, w_plus: torch.Tensor, size: int = 256) -> torch.Tensor:
         """Draw faces.
@@ -130,10 +124,7 @@ class SmallGenerator(nn.Module):
         Raises:
             UsageError: If `size` or the shape of `w_plus` does not fit.
         """
-        if size not in self.sizes:
-            raise UsageError(f"this generator draws {self.sizes} px, not {size}", where="size")
-        if w_plus.ndim != 3 or w_plus.shape[1:] != (self.layers.total, self.w_dim):
-            raise UsageError(f"a W+ code has shape (N, 23, 512), not {tuple(w_plus.shape)}", where="w_plus")
+        check_codes(self, w_plus, size)
         features = self.large.middle_channels(self.large.middle(w_plus), w_plus)
         picture: torch.Tensor = self.head(features, w_plus[:, FIRST_STYLE : FIRST_STYLE + len(STYLES)])
         return picture if size == max(self.sizes) else F.avg_pool2d(picture, 2)

@@ -24,9 +24,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name that torch users expect
 
-from anonymix_plugin.errors import UsageError
 from anonymix_plugin.generator.checkpoint import open_checkpoint
-from anonymix_plugin.generator.protocol import LayerGroups
+from anonymix_plugin.generator.protocol import LayerGroups, check_codes, drawn_one_by_one
 from anonymix_plugin.generator.stylegan2_formats import stylegan2_weights
 from anonymix_plugin.generator.stylegan2_weights import StyleGan2Weights
 from anonymix_plugin.values import Floats
@@ -241,10 +240,7 @@ class StyleGan2(nn.Module):
 
         Returns (N, 3, size, size) float32; raises UsageError as `synthesise` does.
         """
-        with torch.inference_mode():
-            codes = torch.from_numpy(np.ascontiguousarray(w_plus)).to(self.constant.device)
-            pictures = [self.synthesise(code[None], size).cpu().numpy() for code in codes]
-        return np.concatenate(pictures) if pictures else np.zeros((0, 3, size, size), np.float32)
+        return drawn_one_by_one(self, w_plus, size, self.constant.device)
 
     def synthesise(self, w_plus: torch.Tensor, size: int) -> torch.Tensor:
         """Draw faces.
@@ -259,11 +255,7 @@ class StyleGan2(nn.Module):
         Raises:
             UsageError: If `size` or the shape of `w_plus` does not fit.
         """
-        if size not in self.sizes:
-            raise UsageError(f"this generator draws {self.sizes} px, not {size}", where="size")
-        if w_plus.ndim != 3 or w_plus.shape[1:] != (self.layers.total, self.w_dim):
-            expected = f"(N, {self.layers.total}, {self.w_dim})"
-            raise UsageError(f"a W+ code has shape {expected}, not {tuple(w_plus.shape)}", where="w_plus")
+        check_codes(self, w_plus, size)
         drawn = self._draw(w_plus)
         return drawn if size == self.resolution else F.avg_pool2d(drawn, self.resolution // size)
 

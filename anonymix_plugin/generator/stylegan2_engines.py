@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.generator._load import prepared
 from anonymix_plugin.generator.checkpoint import open_checkpoint
 from anonymix_plugin.generator.protocol import Generator
 from anonymix_plugin.generator.stylegan2 import StyleGan2
@@ -36,18 +37,7 @@ def on_engine(weights: StyleGan2Weights, engine: str = "auto", *, threads: int =
         return TorchGenerator(reference, precision="float32")  # type: ignore[arg-type]  # all it asks for is there
     if engine == "openvino-bf16":
         raise UsageError(f"{engine} draws MobileStyleGAN alone", where="engine", fix="use the engine auto")
-    if engine not in {"auto", "openvino"}:
-        raise UsageError(f"there is no engine {engine!r}", where="engine", fix="take auto, openvino or torch")
-    made = OpenVinoStyleGan2(weights, threads=threads)
-    try:
-        made.prepare()
-    except (ImportError, RuntimeError) as error:
-        if engine == "openvino":
-            raise UsageError(
-                f"OpenVINO can't draw on this machine: {error}", where="engine", fix="use the engine auto"
-            ) from error
-        return StyleGan2(weights)
-    return made
+    return prepared(OpenVinoStyleGan2(weights, threads=threads), engine, lambda: StyleGan2(weights))
 
 
 def load_own_generator(path: Path, engine: str = "auto", *, threads: int = 0) -> Generator:

@@ -74,7 +74,7 @@ class OpenVinoStyleGan2:
 
     def draw(self, w_plus: Floats, size: int) -> Floats:
         """See `protocol.ArrayGenerator.draw`."""
-        check_codes(w_plus, self.layers.total, self.w_dim, size, self.sizes)
+        check_codes(self, w_plus, size)
         pictures = np.empty((len(w_plus), 3, size, size), np.float32)
         for picture, code in zip(pictures, w_plus, strict=True):
             with self._lock:  # for each face: nobody waits for all faces of a large group

@@ -94,7 +94,7 @@ class TorchGenerator:
 
     def draw(self, w_plus: Floats, size: int) -> Floats:
         """See `protocol.ArrayGenerator.draw`."""
-        check_codes(w_plus, self.layers.total, self.w_dim, size, self.sizes)
+        check_codes(self, w_plus, size)
         pictures = np.empty((len(w_plus), 3, size, size), np.float32)
         with self._lock, torch.inference_mode(), _deterministic():
             if self._device.type == "cuda":
