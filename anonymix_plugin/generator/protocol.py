@@ -118,7 +118,7 @@ def styles_of(generator: Generator, z: Floats) -> Floats:
     import torch
 
     with torch.inference_mode():
-        return np.asarray(generator.map(torch.from_numpy(z)).numpy(), np.float32)
+        return np.asarray(generator.map(_tensor(z)).numpy(), np.float32)
 
 
 def pictures_of(generator: Generator, w_plus: Floats, size: int) -> Floats:
@@ -128,14 +128,19 @@ def pictures_of(generator: Generator, w_plus: Floats, size: int) -> Floats:
     import torch
 
     with torch.inference_mode():
-        return np.asarray(generator.synthesise(torch.from_numpy(w_plus), size).cpu().numpy(), np.float32)
+        return np.asarray(generator.synthesise(_tensor(w_plus), size).cpu().numpy(), np.float32)
 
 
 def as_pictures(pixels: Pixels) -> torch.Tensor:
     """Scale photos as generators draw: (N, S, S, 3) uint8 to (N, 3, S, S) float32 in -1..1, channels last in memory."""
+    return _tensor(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _tensor(values: Floats | Pixels) -> torch.Tensor:
+    """A tensor of a copy: torch refuses strides below 0, which `ascontiguousarray` leaves to an axis of length 1."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(values, order="C"))
 
 
 def check_codes(generator: Generator, w_plus: Floats | torch.Tensor, size: int) -> None:
@@ -159,6 +164,6 @@ def drawn_one_by_one(generator: Generator, w_plus: Floats, size: int, device: to
 
     check_codes(generator, w_plus, size)
     with torch.inference_mode():
-        codes = torch.from_numpy(np.ascontiguousarray(w_plus)).to(device)
+        codes = _tensor(w_plus).to(device)
         pictures = [generator.synthesise(code[None], size).cpu().numpy() for code in codes]
     return np.concatenate(pictures) if pictures else np.zeros((0, 3, size, size), np.float32)

@@ -116,7 +116,7 @@ class TorchGenerator:
         """Codes up to the size of a batch, by repeating the first."""
         missing = self.batch - len(codes)
         whole = codes if not missing else np.concatenate([codes, np.repeat(codes[:1], missing, axis=0)])
-        return np.ascontiguousarray(whole, np.float32)
+        return np.array(whole, np.float32, order="C")  # a copy: torch refuses strides below 0
 
     def pass_seconds(self, size: int, repeats: int = 20) -> float:
         """Median seconds of drawing one batch that is on the device already and stays there."""

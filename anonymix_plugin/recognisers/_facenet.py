@@ -44,7 +44,8 @@ class FaceNet(BoxCrop):
 
         from anonymix_plugin.recognisers._inception_resnet import standardised
 
-        values = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).float()
+        values = torch.from_numpy(np.array(crops, order="C"))  # a copy: torch refuses strides below 0
+        values = values.permute(0, 3, 1, 2).float()
         with torch.inference_mode():
             result: Floats = self._network(standardised(values)).numpy()
         return result

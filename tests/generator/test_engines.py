@@ -366,6 +366,15 @@ def test_a_batch_is_filled_up_so_that_bytes_do_not_depend_on_it(
     assert np.array_equal(batched.draw(codes[2:], SIZE), drawn[2:])
 
 
+def test_one_code_may_lie_backwards_in_memory(
+    reference: MobileStyleGan, engine: OpenVinoGenerator, codes: Floats, expected: Floats
+) -> None:
+    backwards = codes[:1][::-1]  # the same code; numpy keeps the stride below 0
+    assert backwards.strides[0] < 0
+    for drawer in (reference, engine, TorchGenerator(reference, "cpu", batch=1, precision="float32")):
+        assert np.abs(drawer.draw(backwards, SIZE) - expected[:1]).max() < 1e-3
+
+
 @pytest.mark.long  # processors without half precision are slow at it
 def test_float16_keeps_the_face(
     weights: PublishedWeights, codes: Floats, expected: Floats, model: Callable[[str], Path]

@@ -29,8 +29,8 @@ from anonymix_plugin.mixer.weights import load_mixer_weights
 PEOPLE = Path(__file__).parents[1] / "people"
 
 
-def codes(count: int, seed: int = 1) -> np.ndarray:
-    drawn = np.random.Generator(np.random.Philox(seed)).standard_normal((count, 32))
+def codes(count: int, seed: int = 1, dims: int = 32) -> np.ndarray:
+    drawn = np.random.Generator(np.random.Philox(seed)).standard_normal((count, dims))
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -38,7 +38,7 @@ def carried() -> Carried:
     return Carried(
         london=codes(4),
         london_who=np.array([0, 0, 1, 1]),
-        seen={"sface": codes(4, 2)},
+        seen={"sface": codes(4, 2, 128)},
         pairs={"view1": np.stack([codes(3, 3), codes(3, 4)])},
         street=codes(12, 5),
         street_who=np.repeat(np.arange(4), 3),
@@ -155,6 +155,7 @@ def test_streams_are_rehearsed(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch's own compiler
 def test_all_steps_are_rehearsed(tmp_path: Path) -> None:
     settings = GpuSettings(device="cpu", minutes=20, steps=tuple(STEPS), rehearsal=True, photos=PEOPLE)
     results = run_steps(settings, carried(), tmp_path, lambda _: None)
