@@ -40,7 +40,7 @@ from anonymix_plugin.cli.options import (
     mixes,
     takes_photos,
 )
-from anonymix_plugin.cli.report import EXIT_SOME_FAILED, print_json, printable
+from anonymix_plugin.cli.report import EXIT_KEYS, EXIT_SOME_FAILED, fault_of, print_json, printable
 from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.files import make_folder
 from anonymix_plugin.images import default_limits, read_source
@@ -118,7 +118,10 @@ def renew(
                     rows, entries, people = job.sample(work.workers * SAMPLE)
                     figures = rehearse(rows, options, work)
                     _say_due(entries, people, as_json=as_json)
-                    print_estimate(figures, people, work.workers, as_json=as_json)
+                    if job.damage is None or not as_json:
+                        print_estimate(figures, people, work.workers, as_json=as_json)
+                    if job.damage is not None:
+                        raise job.damage
                     return
                 if outcomes is not None:
                     job.export(outcomes)  # a place that can't be written to is told before anything is done
@@ -208,9 +211,9 @@ def _opened(opener: Opener, faces: DrawnFaces, name: str) -> Iterator[BackEnd]:
 
 
 def _finish(job: BulkRenewal, counts: Counts, outcomes: Path | None, *, as_json: bool) -> None:
-    code = EXIT_SOME_FAILED if counts.failed else 0
+    code = EXIT_KEYS if job.damage is not None else EXIT_SOME_FAILED if counts.failed else 0
     if as_json:
-        told = {
+        told: dict[str, object] = {
             "renewed": counts.renewed,
             "failed": counts.failed,
             "deleted": counts.deleted,
@@ -220,7 +223,7 @@ def _finish(job: BulkRenewal, counts: Counts, outcomes: Path | None, *, as_json:
             "outcomes": None if outcomes is None else str(outcomes),
             "exit_code": code,
         }
-        print_json(told)
+        print_json(told if job.damage is None else told | {"error": fault_of(job.damage).as_json()})
     else:
         typer.echo(f"{counts.renewed} people renewed, {counts.failed} failed, {counts.deleted} old entries deleted")
         if counts.strays:
@@ -231,5 +234,7 @@ def _finish(job: BulkRenewal, counts: Counts, outcomes: Path | None, *, as_json:
             typer.echo(f"outcomes: {printable(outcomes)}")
         if not counts.finished:
             typer.echo("not finished: the same command goes on")
+        if job.damage is not None:
+            raise job.damage
     if code:
         raise typer.Exit(code)

@@ -22,7 +22,15 @@ from anonymix_adapters.drawn import DrawnFaces
 from anonymix_adapters.errors import AdapterError, in_words
 from anonymix_adapters.interceptor import recorded_together
 from anonymix_adapters.protocol import BackEnd
-from anonymix_keystore import EnrolmentInfo, Keystore, KeystoreError, NewEnrolment, RenewalInfo, RenewalState
+from anonymix_keystore import (
+    DamagedError,
+    EnrolmentInfo,
+    Keystore,
+    KeystoreError,
+    NewEnrolment,
+    RenewalInfo,
+    RenewalState,
+)
 from anonymix_plugin.bulk import (
     Block,
     BulkError,
@@ -114,6 +122,11 @@ class BulkRenewal:
         locks: What lock files are called and where they lie; beside the keystore by default. Over a key service it
             has to be said.
 
+    Attributes:
+        counts: How far it is.
+        damage: What the store said of records that it can't read; None if it said nothing. All others are renewed,
+            but the renewal is not finished.
+
     Raises:
         AdapterError: The back end stands behind another mixer.
     """
@@ -150,6 +163,7 @@ class BulkRenewal:
         self._refusals = 0
         self._doubted = False
         self._recorded: dict[str, str] = {}
+        self.damage: DamagedError | None = None
         self._progress: Callable[[Counts], None] | None = None
         self.counts = Counts()
 
@@ -190,6 +204,7 @@ class BulkRenewal:
             finished = self._pass(options, replace(work, enrol=False), first=False)
         if self._doubted or self.counts.failed:
             self._settle()
+        finished = finished and self.damage is None  # who is left out of the work list is not done
         if finished:
             self._close_ledger()
         self._count(finished=finished)
@@ -202,13 +217,12 @@ class BulkRenewal:
         """
         rows: list[Row] = []
         people, entries = set(), 0
-        for item in self._store.due():
-            if self._mine(item):
-                entries += 1
-                if item.enrol and (item.subject, item.scope) not in people:
-                    people.add((item.subject, item.scope))
-                    if len(rows) < count:
-                        rows.append(self._row(item))
+        for item in self._listed():
+            entries += 1
+            if item.enrol and (item.subject, item.scope) not in people:
+                people.add((item.subject, item.scope))
+                if len(rows) < count:
+                    rows.append(self._row(item))
         return rows, entries, len(people)
 
     def export(self, path: Path) -> None:
@@ -261,8 +275,13 @@ class BulkRenewal:
 
     def _due(self) -> Iterator[EnrolmentInfo]:
         faces = self._faces
-        found = self._store.due(fingerprint=faces.fingerprint, guided_fingerprint=faces.guided_fingerprint)
-        return filter(self._mine, found)
+        return self._listed(fingerprint=faces.fingerprint, guided_fingerprint=faces.guided_fingerprint)
+
+    def _listed(self, **mixer: str) -> Iterator[EnrolmentInfo]:
+        try:
+            yield from filter(self._mine, self._store.due(**mixer))
+        except DamagedError as error:  # it comes at the end; the others are renewed all the same
+            self.damage = error
 
     def _mine(self, item: EnrolmentInfo) -> bool:
         return (item.adapter, item.collection) == tuple(self._place.values())
@@ -472,7 +491,11 @@ class BulkRenewal:
             for entry, subject in self._back_end.entries().items() if doubted else ():
                 if subject not in doubted:
                     continue
-                known = self._store.enrolment(external_id=entry, **self._place)
+                try:
+                    known = self._store.enrolment(external_id=entry, **self._place)
+                except DamagedError as error:  # it is recorded, or may be: it stays
+                    self.damage = self.damage or error
+                    continue
                 if known is None:
                     self._back_end.delete(entry)
                     strays += 1

@@ -557,13 +557,26 @@ class Interceptor:
         return self.registry.enrolment(adapter=self.adapter, collection=collection, external_id=external_id)
 
     def due(self, collection: str | None = None) -> list[EnrolmentInfo]:
-        """The records that leave work: entries to delete, subjects to enrol again."""
+        """The records that leave work: entries to delete, subjects to enrol again.
+
+        Raises:
+            DamagedError: Some records can't be read; `each_due` gives all others first.
+        """
+        return list(self.each_due(collection))
+
+    def each_due(self, collection: str | None = None) -> Iterator[EnrolmentInfo]:
+        """The records that leave work, one by one.
+
+        Raises:
+            DamagedError: At the end: some records were passed over, since they can't be read.
+        """
         names = {"fingerprint": self.mixer.fingerprint}
         if isinstance(self.registry, KeepsReferences):
             # Faces of subjects with a sealed reference have another fingerprint, and are as up to date.
             names["guided_fingerprint"] = str(getattr(self.mixer, "guided_fingerprint", ""))
-        found = self.registry.due(**names)
-        return [item for item in found if self._mine(item, collection)]
+        for item in self.registry.due(**names):
+            if self._mine(item, collection):
+                yield item
 
     def removed(self, entry: EnrolmentInfo) -> None:
         """Write down that an entry was deleted from the back end."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from anonymix_adapters.errors import AdapterError, in_words
 from anonymix_adapters.interceptor import Interceptor, Whose
-from anonymix_keystore import EnrolmentInfo, Keystore, Originals
+from anonymix_keystore import DamagedError, EnrolmentInfo, Keystore, Originals
 from anonymix_plugin.images import ChannelOrder, PhotoSource, decode_photo
 
 LABEL = "adapter"
@@ -28,7 +28,8 @@ class Renewal:
     Attributes:
         deleted: Entries deleted, by their id in the back end.
         enrolled: Subjects enrolled again.
-        failures: (subject, entry's id, what went wrong); a repeated renewal takes them up again.
+        failures: (subject, entry's id, what went wrong); a repeated renewal takes them up again. Without subject and
+            id it is what the store says of records that it can't read.
     """
 
     deleted: tuple[str, ...]
@@ -62,7 +63,12 @@ def renew(
     """
     deleted, enrolled, failures = [], [], []
     waiting: dict[tuple[str, str], EnrolmentInfo] = {}
-    for item in interceptor.due(collection):
+    work: list[EnrolmentInfo] = []
+    try:
+        work.extend(interceptor.each_due(collection))
+    except DamagedError as error:  # of some; the others are renewed all the same
+        failures.append(("", "", in_words(error)))
+    for item in work:
         if item.enrol:
             waiting.setdefault((item.subject, item.collection), item)
         if not item.delete:

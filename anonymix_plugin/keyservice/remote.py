@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn, Self
 
 from anonymix_keystore import (
     AnchorError,
+    DamagedError,
     EnrolmentInfo,
     InvalidRequestError,
     KeyState,
@@ -259,12 +260,24 @@ class RemoteKeystore:
         fingerprint: str | None = None,
         guided_fingerprint: str | None = None,
     ) -> Iterator[EnrolmentInfo]:
-        """The records in the client's scopes, page by page; see `Keystore.enrolments`."""
+        """The records in the client's scopes, page by page; see `Keystore.enrolments`.
+
+        Raises:
+            DamagedError: At the end: records of the store were passed over, whosesoever.
+        """
         fields = {"scope": scope or "", "fingerprint": fingerprint, "guided_fingerprint": guided_fingerprint}
         told: dict[str, Any] = {"beyond": ""}
+        damaged = False
         while "beyond" in told:
             told, _ = self._ask("enrolments", fields | {"beyond": told["beyond"]}, again=True)
+            damaged = damaged or told["damaged"]
             yield from map(enrolment_of, told["enrolments"])
+        if damaged:
+            raise DamagedError(
+                "some enrolment records, or the keys that they were made with, fail authentication",
+                where=self._line.where,
+                fix="on the machine of the store, `anonymix keys due` names them",
+            )
 
     def due(
         self,

@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from anonymix_keystore import (
     BusyError,
+    DamagedError,
     EnrolmentInfo,
     InvalidRequestError,
     Keystore,
@@ -225,9 +226,17 @@ class _Call:
     def enrolments(self) -> Told:
         """As many records as there is room for, and where to go on."""
         ask = self.ask
-        known = {"fingerprint": ask.fingerprint or None, "guided_fingerprint": ask.guided_fingerprint or None}
-        rows = self.store.enrolments(ask.scope or None, **known, beyond=ask.beyond)
-        return self._as_many("enrolments", ((item.scope, item.entry, enrolment_told(item)) for item in rows))
+        damaged: list[DamagedError] = []
+        rows = self.store.enrolments(
+            ask.scope or None,
+            fingerprint=ask.fingerprint or None,
+            guided_fingerprint=ask.guided_fingerprint or None,
+            beyond=ask.beyond,
+            damaged=damaged,
+        )
+        told, body = self._as_many("enrolments", ((item.scope, item.entry, enrolment_told(item)) for item in rows))
+        # Whose they are is not told: that may be nothing of this client's.
+        return {**told, "damaged": bool(damaged)}, body
 
     def _as_many(self, what: str, rows: Iterable[tuple[str, str, dict[str, Any]]]) -> Told:
         """Of rows (scope, name, what is told of it) those that the role covers, as many as there is room for."""

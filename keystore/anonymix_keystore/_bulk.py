@@ -9,7 +9,7 @@ from datetime import timedelta
 from anonymix_keystore import _asked, _enrolments, _jobs, _renewals
 from anonymix_keystore._base import Base
 from anonymix_keystore._enrolments import EnrolmentInfo, NewEnrolment
-from anonymix_keystore._errors import InvalidRequestError
+from anonymix_keystore._errors import DamagedError, InvalidRequestError
 from anonymix_keystore._jobs import JobInfo, Progress, Selection
 from anonymix_keystore._lifecycle import Who, gallery_of
 from anonymix_keystore._names import DEFAULT_SCOPE, checked
@@ -40,7 +40,8 @@ class Bulk(Base):
 
         Works batch by batch, each all or nothing. After an interruption ``resume`` goes on; keys
         issued or rotated since the beginning are left alone. Memory use does not grow with the
-        number of keys.
+        number of keys. Of a subject with a damaged row nothing is believed: after a breach its keys are erased
+        without a new one, otherwise it stays as it is. The report's job counts both, and ``list`` names them.
 
         Args:
             scope: This scope alone.
@@ -89,6 +90,9 @@ class Bulk(Base):
         progress: Callable[[Progress], None] | None = None,
     ) -> JobInfo:
         """Wrap all living keys again under the next wrapping key; the keys stay the same.
+
+        Rows of a subject of whom one fails authentication stay as they are, under the wrapping key that they had;
+        ``JobInfo.left`` counts such subjects, and ``list`` names them.
 
         Args:
             reason: For the audit trail.
@@ -247,6 +251,7 @@ class Bulk(Base):
         fingerprint: str | None = None,
         guided_fingerprint: str | None = None,
         beyond: str = "",
+        damaged: list[DamagedError] | None = None,
     ) -> Iterator[EnrolmentInfo]:
         """All enrolment records in the order of their names, page by page; what is due is told as by ``due``.
 
@@ -255,9 +260,16 @@ class Bulk(Base):
             fingerprint: As for ``due``.
             guided_fingerprint: As for ``due``.
             beyond: Only records after the one of this name: ``EnrolmentInfo.entry``.
+            damaged: Takes an error for each record that is passed over: for whoever may not come to the end.
+
+        Raises:
+            DamagedError: At the end, without such a list: it names whose records were passed over, since they or
+                the keys that they were made with fail authentication.
         """
         fingerprints, beyond = _fingerprints(fingerprint, guided_fingerprint), _asked.text(beyond, "beyond")
-        return _enrolments.walk(self._core, scope=scope, fingerprints=fingerprints, due=False, beyond=beyond)
+        return _enrolments.walk(
+            self._core, scope=scope, fingerprints=fingerprints, due=False, beyond=beyond, damaged=damaged
+        )
 
     def enrolments_of(
         self,
@@ -307,6 +319,9 @@ class Bulk(Base):
             scope: This scope alone.
             fingerprint: Mixer fingerprint in use; entries made with another are due, too.
             guided_fingerprint: The fingerprint of the same mixer's guided faces.
+
+        Raises:
+            DamagedError: At the end, as by ``enrolments``.
         """
         fingerprints = _fingerprints(fingerprint, guided_fingerprint)
         return _enrolments.walk(self._core, scope=scope, fingerprints=fingerprints, due=True)

@@ -11,6 +11,7 @@ from typing import Any
 from anonymix_keystore._audit import canonical
 from anonymix_keystore._core import Change, Core
 from anonymix_keystore._crypto import KeyRing, encode, seal, unseal
+from anonymix_keystore._damage import NAMELESS, LeftOut, words
 from anonymix_keystore._database import Database
 from anonymix_keystore._errors import (
     RESTORE,
@@ -26,6 +27,7 @@ RECORDS = (
     "restore a backup with the store's anchor; or give the damaged records up (anonymix keys accept-damage,"
     " store.accept_damage) and look through the back ends"
 )
+_ANEW = f"forget them, delete the entries that the receipt names, and enrol them anew; or {RECORDS}"
 _WIDTH = ENROLMENTS.width
 _HEAD_END = _WIDTH + HEADS.width
 _JOINED = (
@@ -182,8 +184,9 @@ def mark_removed(change: Change, entry: str, name: str = "entry") -> bool:
     if found is None:
         return False
     row, weight = ENROLMENTS.check(change.keys, found, change.db.where)
-    head_record = change.db.row(f"{HEADS.select} WHERE tag = ?", (row.holder,))
-    active = HEADS.check(change.keys, head_record, change.db.where)[0].active if head_record else 0
+    # By a head that is damaged or gone nobody can be enrolled, whatever it says.
+    heads, _ = HEADS.sift(change.keys, change.db.rows(f"{HEADS.select} WHERE tag = ?", (row.holder,)))
+    active = heads[0][0].active if heads else 0
     # A record stays while the subject still has to be enrolled again under another key.
     if row.replaced or active in {0, row.version}:
         change.delete_all(ENROLMENTS, [(row, weight)])
@@ -220,15 +223,16 @@ def walk(
     They come page by page; each page is read afresh.
 
     Raises:
-        DamagedError: A record, or the key that it was made with, fails authentication, and no list was given
-            to put that on.
+        DamagedError: At the end: some records, or the keys that they were made with, fail authentication and were
+            passed over, and no list was given to put that on.
     """
     first = tag_named(beyond, "beyond")
     with core.lock:
         wanted = None if scope is None else find_scope(core.db, core.keys, checked(scope, "scope"))
     if scope is not None and wanted is None:
         return
-    condition = "" if wanted is None else f" AND h.scope = {wanted.id:d}"
+    # Where the head is gone, the record itself tells the scope.
+    condition = "" if wanted is None else f" AND (h.scope = {wanted.id:d} OR h.scope IS NULL)"
     values: tuple[bytes, ...] = ()
     if of is not None:  # both columns have an index
         column = "holder" if of.purpose is Purpose.GALLERY else "subject"
@@ -244,16 +248,31 @@ def walk(
         try:
             return _info(keys, raw, fingerprints, where)
         except DamagedError as error:
+            whose = _whose(keys, raw)
+            if raw[_WIDTH] is None and whose is not None and scope not in {None, whose[1]}:
+                return None
             if damaged is None:
-                raise DamagedError(error.what, where=where, fix=RECORDS) from None
-            damaged.append(error)
+                left.add(NAMELESS if whose is None else words(*whose))
+            else:
+                damaged.append(error)
             return None
 
+    left = LeftOut()
     for _, item in core.pages(page, (first, None)):
         if item is None:
             continue
         if item.delete or item.enrol or not due:
             yield item
+    left.tell("records of {}, or the keys that they were made with, fail authentication", str(core.path), _ANEW)
+
+
+def _whose(keys: KeyRing, raw: tuple[Any, ...]) -> tuple[str, str] | None:
+    """Subject and scope of a record that may be damaged: only what is sealed is believed."""
+    try:
+        detail = _detail(keys, Enrolment._make(raw[: _WIDTH - 1]), "")
+    except DamagedError:
+        return None
+    return detail["subject"], detail["scope"]
 
 
 def find(core: Core, adapter: str, collection: str, external_id: str) -> EnrolmentInfo | None:

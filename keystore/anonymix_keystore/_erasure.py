@@ -284,15 +284,15 @@ def settle(change: Change) -> None:
     after: tuple[bytes | int, ...] = (b"",)
     sql = f"{HEADS.select} WHERE used > ? AND tag > ? ORDER BY tag LIMIT {PAGE}"
     while records := db.rows(sql, (now // DAY, *after)):
-        heads = [HEADS.check(ring, record, db.where) for record in records]
+        heads, _ = HEADS.sift(ring, records)  # a damaged one's dates are not believed anyway
         change.update_all(HEADS, [(head._replace(used=now // DAY), weight) for head, weight in heads])
-        after = (heads[-1][0].tag,)
+        after = (records[-1][0],)
     after = (b"", 0)
     sql = f"{KEYS.select} WHERE max(created, ended) > ? AND (tag, version) > (?, ?) ORDER BY tag, version LIMIT {PAGE}"
     while records := db.rows(sql, (now, *after)):
-        keys = [KEYS.check(ring, record, db.where) for record in records]
+        keys, _ = KEYS.sift(ring, records)
         change.update_all(KEYS, [(_settled(key, now), weight) for key, weight in keys])
-        after = (keys[-1][0].tag, keys[-1][0].version)
+        after = records[-1][:2]
 
 
 def _settled(key: Key, now: int) -> Key:

@@ -60,6 +60,7 @@ class JobInfo:
         old_state: For a rotation, what became of the old keys.
         headless: For a rotation after a breach, how many subjects have a damaged row, so that their keys were erased
             and no new ones issued.
+        left: For any other job, how many subjects have a damaged row, so that they were left as they are.
     """
 
     job: int
@@ -71,6 +72,7 @@ class JobInfo:
     scope: str | None
     old_state: str
     headless: int = 0
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def describe(keys: KeyRing, job: Job) -> JobInfo:
         scope=params.get("scope"),
         old_state=params.get("state", ""),
         headless=params.get("headless", 0),
+        left=params.get("left", 0),
     )
 
 
@@ -209,24 +212,31 @@ def run(core: Core, number: int, batch: int, progress: Callable[[Progress], None
                 return describe(change.keys, job)
             params = _params(change.keys, job)
             tags = _page(change.db, job.cursor, batch, params.get("tags"))
-            subjects, headless = _subjects(change, job.cursor, tags, params, last=len(tags) < batch)
+            subjects, damaged = _subjects(change, job.cursor, tags, params, last=len(tags) < batch)
             work = _rotate if job.kind == ROTATE else _rewrap
             done = work(change, job, params, subjects)
-            if headless and (lost := _end_headless(change, job, params, headless)):
-                params["headless"] = params.get("headless", 0) + lost
+            if damaged:
+                count, what = len(damaged), "left"
+                if _breach(params):
+                    count, what = _end_headless(change, job, params, damaged), "headless"
+                params[what] = params.get(what, 0) + count
                 job = job._replace(params=_seal(change.keys, job.id, params))
             job = job._replace(cursor=tags[-1] if tags else job.cursor, done=job.done + done)
             if len(tags) < batch:
                 job = _ended(change, job, params)
             change.update_all(JOBS, [(job, weight)])
             if job.finished:
-                change.note(f"end-{job.kind}", job=job.id, done=job.done)
+                change.note(f"end-{job.kind}", job=job.id, done=job.done, **_of_those_left(params))
         seen += len(tags)
         if progress is not None:
             progress(Progress(number, job.done, seen, total if params.get("tags") is None else len(params["tags"])))
         if job.finished:
             return describe(core.keys, job)
         core.give_way()
+
+
+def _of_those_left(params: dict[str, Any]) -> dict[str, int]:
+    return {"left": params["left"]} if params.get("left") else {}
 
 
 def _ended(change: Change, job: Job, params: dict[str, Any]) -> Job:
@@ -263,7 +273,12 @@ def _page(db: Database, cursor: bytes, batch: int, listed: list[str] | None) -> 
 def _subjects(
     change: Change, cursor: bytes, tags: Sequence[bytes], params: dict[str, Any], *, last: bool
 ) -> tuple[Living, set[bytes]]:
-    """The subjects of one page that have living keys; and after a breach those with keys and no head to go by."""
+    """The subjects of one page that have living keys; and the tags of those that are damaged.
+
+    After a breach these are those with keys and no head to go by, whose keys end for good whatever they are.
+    Otherwise a damaged key counts as well: such a subject stays as it is, so that nothing that may be repaired is lost,
+    and stops nobody else's.
+    """
     db, ring, scope = change.db, change.keys, ""
     if params.get("scope") is not None:
         row = _lifecycle.find_scope(db, ring, params["scope"])
@@ -275,14 +290,26 @@ def _subjects(
     else:
         heads = sorted(db.among(f"{HEADS.select} WHERE true{scope} AND tag IN", tags))
         keys = sorted(db.among(f"{KEYS.select} WHERE true{_LIVING} AND tag IN", tags))
-    columns, weights, headless = _heads_of(change, heads, params)
-    found = set(columns[0])
-    if _breach(params) and (not scope or params.get("tags") is not None):  # of others' scopes there are keys as well
-        headless |= {record[0] for record in keys} - found
+    columns, weights, damaged = _heads_of(change, heads)
+    found, holders = set(columns[0]), {record[0] for record in keys}
+    if not scope or params.get("tags") is not None:  # of others' scopes there are keys as well
+        damaged |= holders - found
     keys = [record for record in keys if record[0] in found]
-    subjects = Living(columns, weights, *_keys_of(change, keys, params))
-    living = set(subjects.keys[0])
-    return subjects.those([tag in living for tag in subjects.heads[0]]), headless
+    if _breach(params):
+        subjects = Living(columns, weights, *_keys_to_end(change, keys))
+    else:
+        damaged &= holders
+        living, broken = _keys_of(change, keys)
+        subjects = Living(columns, weights, *living)
+        there = set(zip(*subjects.keys[:2], strict=True))
+        # A head names its active version: one whose row is gone, or says that it was erased, is damage as well.
+        broken |= {
+            tag for tag, active in zip(columns[0], columns[6], strict=True) if active and (tag, active) not in there
+        }
+        damaged |= broken
+        found -= broken
+    with_keys = set(subjects.keys[0]) & found
+    return subjects.those([tag in with_keys for tag in subjects.heads[0]]), damaged
 
 
 def _breach(params: dict[str, Any]) -> bool:
@@ -290,18 +317,14 @@ def _breach(params: dict[str, Any]) -> bool:
     return bool(params.get("state") == State.COMPROMISED.public.value)
 
 
-def _heads_of(
-    change: Change, records: Sequence[Sequence[Any]], params: dict[str, Any]
-) -> tuple[Columns, list[int], set[bytes]]:
-    """Heads with their weights, and the tags of those that fail authentication, which after a breach are left out."""
+def _heads_of(change: Change, records: Sequence[Sequence[Any]]) -> tuple[Columns, list[int], set[bytes]]:
+    """Heads with their weights, and the tags of those that fail authentication, which are left out."""
     try:
         return *HEADS.check_columns(change.keys, records, change.db.where), set()
     except DamagedError:
-        if not _breach(params):
-            raise
-    headless = {record[0] for record in HEADS.sift(change.keys, records)[1]}
-    sound = [record for record in records if record[0] not in headless]
-    return *HEADS.check_columns(change.keys, sound, change.db.where), headless
+        damaged = {record[0] for record in HEADS.sift(change.keys, records)[1]}
+    sound = [record for record in records if record[0] not in damaged]
+    return *HEADS.check_columns(change.keys, sound, change.db.where), damaged
 
 
 def _end_headless(change: Change, job: Job, params: dict[str, Any], tags: set[bytes]) -> int:
@@ -315,14 +338,22 @@ def _end_headless(change: Change, job: Job, params: dict[str, Any], tags: set[by
     return len({key.tag for key in ended})
 
 
-def _keys_of(change: Change, records: Sequence[Sequence[Any]], params: dict[str, Any]) -> tuple[Columns, list[int]]:
-    """Living keys; where all of a subject's end for good, a damaged one ends with them."""
+def _keys_of(change: Change, records: Sequence[Sequence[Any]]) -> tuple[tuple[Columns, list[int]], set[bytes]]:
+    """Living keys with their weights, and the tags of those that fail authentication, which are left out."""
+    try:
+        return KEYS.check_columns(change.keys, records, change.db.where), set()
+    except DamagedError:
+        damaged = {record[0] for record in KEYS.sift(change.keys, records)[1]}
+    sound = [record for record in records if record[0] not in damaged]
+    return KEYS.check_columns(change.keys, sound, change.db.where), damaged
+
+
+def _keys_to_end(change: Change, records: Sequence[Sequence[Any]]) -> tuple[Columns, list[int]]:
+    """Living keys that end for good: a damaged one ends with the others."""
     try:
         return KEYS.check_columns(change.keys, records, change.db.where)
     except DamagedError:
-        if not _breach(params):
-            raise
-    rows, damaged = KEYS.sift(change.keys, records)
+        rows, damaged = KEYS.sift(change.keys, records)
     rows = sorted(rows + [(_lifecycle.unknown_key(record[0], record[1]), 0) for record in damaged])
     return list(zip(*(row for row, _ in rows), strict=True)), [weight for _, weight in rows]
 

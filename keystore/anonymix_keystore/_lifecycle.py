@@ -21,6 +21,7 @@ from anonymix_keystore._crypto import (
     seal_all,
     unseal,
 )
+from anonymix_keystore._damage import NAMELESS, LeftOut, words
 from anonymix_keystore._database import Database
 from anonymix_keystore._errors import (
     RESTORE,
@@ -39,7 +40,7 @@ from anonymix_keystore._values import KeyInfo, SubjectKey
 
 ALIAS_BYTES = 16
 PAGE = 500
-_MOST_TOLD = 20
+ANEW = f"revoke or forget them, and enrol them anew; or {RESTORE}"
 _UNKNOWN = b""  # in place of the material of a key whose row fails authentication
 _HEAD_WIDTH = HEADS.width
 _HEAD_ACTIVE = Head._fields.index("active")
@@ -58,8 +59,7 @@ class Who(NamedTuple):
     @property
     def where(self) -> str:
         """Words for messages."""
-        name = "the gallery" if self.purpose is Purpose.GALLERY else f"subject {self.subject!r}"
-        return f"{name} in scope {self.scope!r}"
+        return words("" if self.purpose is Purpose.GALLERY else self.subject, self.scope)
 
 
 def subject_in(keys: KeyRing, subject: str, scope: str) -> Who:
@@ -143,13 +143,28 @@ def find_head(db: Database, keys: KeyRing, who: Who) -> tuple[Head, int] | None:
     if record is None:
         _absent(db, who)
         return None
-    return HEADS.check(keys, record, db.where)
+    return _checked(db, keys, who, record)
+
+
+def _checked(db: Database, keys: KeyRing, who: Who, record: Sequence[Any]) -> tuple[Head, int]:
+    """A head that was looked up, and its weight; an error says whose it is."""
+    try:
+        return HEADS.check(keys, record, db.where)
+    except DamagedError:
+        raise DamagedError(f"the row of {who.where} fails authentication", where=db.where, fix=ANEW) from None
 
 
 def find_heads(db: Database, keys: KeyRing, whos: Sequence[Who]) -> dict[bytes, tuple[Head, int]]:
     """What ``find_head`` finds for many subjects, by tag; unknown ones are left out."""
     records = db.among(f"{HEADS.select} WHERE tag IN", [who.tag for who in whos])
-    found = {head.tag: (head, weight) for head, weight in HEADS.check_all(keys, records, db.where)}
+    rows, damaged = HEADS.sift(keys, records)
+    if damaged:
+        known = {who.tag: who for who in whos}
+        left = LeftOut()
+        for record in damaged:
+            left.add(known[record[0]].where)
+        left.tell("rows of {} fail authentication", db.where, ANEW)
+    found = {head.tag: (head, weight) for head, weight in rows}
     absent = {who.tag: who for who in whos if who.tag not in found}
     for (tag,) in db.among("SELECT tag FROM keys WHERE tag IN", list(absent)):
         _absent(db, absent[tag])
@@ -234,10 +249,10 @@ def current(core: Core, who: Who) -> SubjectKey:
                 if record is None:
                     _absent(db, who)
                     raise _unknown(who)
-                head, _ = HEADS.check(keys, record[:_HEAD_WIDTH], db.where)
+                head, _ = _checked(db, keys, who, record[:_HEAD_WIDTH])
                 if not head.active:
                     raise _no_active(db, keys, who, head)
-        head, _ = HEADS.check(keys, record[:_HEAD_WIDTH], db.where)
+        head, _ = _checked(db, keys, who, record[:_HEAD_WIDTH])
         row, _ = KEYS.check(keys, record[_HEAD_WIDTH:], db.where)
         found = unwrap(db, keys, who, head, row)
         core.cache.put(who.tag, found)
@@ -313,13 +328,13 @@ def everybody(core: Core, scope: str | None) -> Iterator[tuple[str, str, Head, K
         tag = b"" if after is None else after[0]
         return db.rows(f"{_LATEST} WHERE h.tag > ?{condition} ORDER BY h.tag LIMIT ?", (tag, PAGE))
 
-    damaged: list[Sequence[Any]] = []
+    left = LeftOut()
     for record in core.pages(page, None):
         try:
             head, _ = HEADS.check(core.keys, record[:_HEAD_WIDTH], str(core.path))
             key, _ = KEYS.check(core.keys, record[_HEAD_WIDTH:], str(core.path))
         except DamagedError:  # one subject's damage hides nobody else
-            damaged.append(record)
+            left.add(whose_head(core.keys, record, names.values() if scope is None else [scope]))
             continue
         if head.scope not in names:
             names = all_scopes(core)  # a new one, committed together with the head
@@ -328,12 +343,7 @@ def everybody(core: Core, scope: str | None) -> Iterator[tuple[str, str, Head, K
         gallery = head.purpose == Purpose.GALLERY
         subject = "" if gallery else open_name(core.keys, head.tag, head.name, str(core.path))
         yield subject, names[head.scope], head, key
-    if damaged:
-        wanted_names = list(names.values()) if scope is None else [scope]
-        told = [whose_head(core.keys, record, wanted_names) for record in damaged[:_MOST_TOLD]]
-        more = "" if len(damaged) <= _MOST_TOLD else f" and {len(damaged) - _MOST_TOLD} more"
-        what = f"rows of {', '.join(told)}{more} fail authentication"
-        raise DamagedError(what, where=str(core.path), fix=f"revoke or forget them, and enrol them anew; or {RESTORE}")
+    left.tell("rows of {} fail authentication", str(core.path), ANEW)
 
 
 def whose_head(keys: KeyRing, record: Sequence[Any], scopes: Iterable[str]) -> str:
@@ -345,10 +355,10 @@ def whose_head(keys: KeyRing, record: Sequence[Any], scopes: Iterable[str]) -> s
         name = ""
     for scope in scopes:
         if tag == keys.tag("gallery", scope):
-            return f"the gallery in scope {scope!r}"
+            return words("", scope)
         if name and tag == keys.tag("subject", scope, name):
-            return f"subject {name!r} in scope {scope!r}"
-    return "somebody whose name can't be read"
+            return words(name, scope)
+    return NAMELESS
 
 
 # --- changes --------------------------------------------------------------------------------------

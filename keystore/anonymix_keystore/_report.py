@@ -75,6 +75,11 @@ class RotationReport:
                 f"{job.headless} subjects have a damaged row: their keys are erased, and no new ones were issued."
                 " `anonymix keys list` names them: forget them, and enrol them again."
             )
+        if job.left:
+            lines.append(
+                f"{job.left} subjects have a damaged row and were left as they are. `anonymix keys list` names them:"
+                " revoke or forget them, and enrol them again; or restore a backup with the store's anchor."
+            )
         lines.append("Still to do in back ends:" if self.work else "Nothing is left to do in back ends.")
         lines += [
             f"  {item.adapter} / {item.collection}: delete {item.delete}, enrol {item.enrol}" for item in self.work

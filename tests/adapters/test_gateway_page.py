@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +247,27 @@ def test_the_list_tells_state_version_entries_and_what_is_due(rig: Rig) -> None:
         assert "entry-1" in details
         assert "delete, enrol again" in details
         assert "retired" in details
+
+
+def test_the_list_goes_on_without_a_damaged_subject_and_says_whose_row_it_is(rig: Rig) -> None:
+    rig.keystore.issue("bob", "second")
+    with closing(sqlite3.connect(rig.keystore.path)) as db:
+        db.execute("UPDATE heads SET created = 5 WHERE tag IN (SELECT subject FROM enrolments)")
+        db.commit()
+    time.sleep(0.06)  # after so long a read looks whether the file is still its own
+    with rig.browser("administer") as browser:
+        page = browser.get("/page/subjects").text
+        assert "visitor</a>" in page
+        assert "bob</a>" in page
+        assert "alice&lt;/b&gt;</a>" not in page
+        assert re.search(r'role="alert">Damaged.*subject &#39;&lt;b&gt;alice&lt;/b&gt;&#39; in scope', page)
+        assert "<b>alice" not in page
+        assert "keys revoke" in page
+    with rig.browser("administer", scopes=["second"]) as browser:  # it may not see that scope
+        page = browser.get("/page/subjects").text
+        assert "bob</a>" in page
+        assert "rows of some subjects fail authentication" in page
+        assert "alice" not in page
 
 
 # --- changes --------------------------------------------------------------------------------------

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import random
 import runpy
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import bulk_stub
@@ -26,7 +28,7 @@ from service_rig import ServiceRig
 from anonymix_adapters import AdapterError, Answer, keep_original
 from anonymix_adapters.bulk_renewal import BulkRenewal, Counts
 from anonymix_adapters.drawn import DrawnFaces
-from anonymix_keystore import KeyFileUnlock, Keystore, NewEnrolment, RenewalState
+from anonymix_keystore import DamagedError, KeyFileUnlock, Keystore, NewEnrolment, RenewalInfo, RenewalState
 from anonymix_plugin import Anonymixer
 from anonymix_plugin.bulk import BulkError, Mixer, Result, Row, Work, photo_store
 from anonymix_plugin.cli import main
@@ -247,6 +249,36 @@ def test_the_entries_of_a_block_are_recorded_in_one_step(tmp_path: Path, monkeyp
         renewed(scene, block=4)
     assert steps == [4, 2]
     scene.check()
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_damaged_subject_stops_nobody_elses_renewal_and_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(tmp_path, 3)
+    scene.breach()
+    with bulk_stub.open_store(scene.store) as keys:  # a run that was killed after it had begun with the first one
+        (hers,) = keys.enrolments_of("person0")
+        keys.write_renewals([RenewalInfo("person0", "default", *PLACE.values(), 2, "f" * 32, RenewalState.BEGUN)])
+    with closing(sqlite3.connect(scene.store)) as db:
+        db.execute("UPDATE heads SET created = 5 WHERE tag = (SELECT subject FROM renewals)")
+        db.commit()
+    monkeypatch.setenv("ANONYMIX_KEYFILE", str(scene.store.with_suffix(".key")))
+    for words, code in ((["--json"], 4), ([], 4)):
+        command = ["bulk", "renew", f"{renewal_stub.__file__}:open_back_end", "--photos", str(scene.photos)]
+        assert main([*command, "--keystore", str(scene.store), "--workers", "1", *words]) == code
+        told = capsys.readouterr()
+        if words:
+            said = json.loads(told.out)
+            assert (said["renewed"], said["failed"], said["finished"]) == (2, 0, False)
+            assert said["error"]["code"] == "damaged"
+        assert "subject 'person0' in scope 'default'" in told.out + told.err
+    with bulk_stub.open_store(scene.store) as keys:
+        passed: list[DamagedError] = []
+        assert {(it.subject, it.version) for it in keys.enrolments(damaged=passed)} == {("person1", 2), ("person2", 2)}
+        assert len(passed) == 1
+        assert keys.renewal("person0", **PLACE).state is RenewalState.BEGUN  # type: ignore[union-attr]
+        assert (scene.entries / hers.external_id).exists()
 
 
 @pytest.mark.usefixtures("stub")

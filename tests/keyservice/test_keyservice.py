@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import sqlite3
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +21,8 @@ from service_rig import ServiceRig
 
 from anonymix_adapters.interceptor import EnrolmentRegistry
 from anonymix_keystore import (
+    DamagedError,
+    EnrolmentInfo,
     InvalidRequestError,
     InvalidSubjectError,
     KeyRevokedError,
@@ -241,6 +245,27 @@ def test_records_are_listed_page_by_page_in_the_scopes_of_the_client(own: Servic
         assert list(remote.due(fingerprint="f")) == list(store.due(fingerprint="f"))
         assert len(list(clerk.due("staff", fingerprint="other"))) == 150
     assert list(clerk.due()) == list(clerk.enrolments("secret")) == []
+
+
+def test_records_that_are_damaged_hide_no_others_and_are_told_whatever_page_they_are_on(own: ServiceRig) -> None:
+    with own.opened_store() as store:
+        store.issue_many(["alice", "bob"], "staff")
+        for number in range(600):
+            how = {"adapter": "a", "collection": "c" * 400, "external_id": f"e{number}"}
+            store.record_enrolment("alice", "staff", **how, version=1, fingerprint="f")
+        first = next(store.enrolments()).entry
+        path = store.path
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE enrolments SET created = 5 WHERE entry = ?", (bytes.fromhex(first),))
+        db.commit()
+    own.start()
+    for client in (own.client(), own.client("clerk")):
+        seen: list[EnrolmentInfo] = []
+        with pytest.raises(DamagedError, match="anonymix keys due"):
+            seen.extend(client.enrolments())
+        assert len(seen) == 599
+    with pytest.raises(DamagedError):
+        list(own.client().due(fingerprint="f"))
 
 
 def test_many_records_and_renewals_are_written_in_the_scopes_of_the_client(own: ServiceRig) -> None:

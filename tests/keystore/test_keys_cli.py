@@ -628,13 +628,72 @@ def test_a_damaged_store_is_left_by_a_backup_or_knowingly(run, home: Path, tmp_p
     assert "All is well" in run("verify")
 
 
-def test_a_damaged_row_hides_no_other_subject_and_is_named(run, home: Path) -> None:
+@pytest.fixture
+def with_a_damaged_row(run, home: Path) -> None:
+    """Alice's row is damaged; Bob's is sound, and his old entry is due."""
     run("init")
     run("issue", "alice")
+    with open_keystore() as store:
+        store.record_enrolment("alice", adapter="d", collection="c", external_id="a1", version=1, fingerprint="f")
     with contextlib.closing(sqlite3.connect(home / "keystore.db")) as db:
         db.execute("UPDATE heads SET alias = zeroblob(16)")
         db.commit()
     run("issue", "bob")
-    shown = run("list", fails=DamagedError)
-    assert "bob" in shown.stdout
-    assert "alice" in str(shown.exception)
+    with open_keystore() as store:
+        store.record_enrolment("bob", adapter="d", collection="c", external_id="b1", version=1, fingerprint="f")
+        store.rotate("bob")
+
+
+TELL_OF_OTHERS = {
+    "list": (["list"], "bob"),
+    "status": (["status"], "1 active"),
+    "due": (["due"], "b1"),
+    "rotate": (["rotate", "--all"], "keys done        1"),
+    "breach": (["rotate", "--all", "--reason", "breach", "--yes"], "keys done        1"),
+    "rewrap": (["rewrap"], "2 keys done. 1 subjects have a damaged row and were left as they are."),
+}
+
+
+@pytest.mark.usefixtures("with_a_damaged_row")
+@pytest.mark.parametrize("command", TELL_OF_OTHERS)
+def test_a_damaged_row_stops_nobody_else_and_is_named(run, command: str) -> None:
+    words, of_bob = TELL_OF_OTHERS[command]
+    told = run(*words, fails=DamagedError)
+    assert of_bob in told.stdout
+    assert "subject 'alice' in scope 'default'" in str(told.exception)
+    assert "revoke or forget them" in str(told.exception) or "forget them, delete the entries" in str(told.exception)
+    run("forget", "alice", "--yes")
+    run(*words)
+
+
+@pytest.mark.usefixtures("with_a_damaged_row")
+@pytest.mark.parametrize("command", TELL_OF_OTHERS)
+def test_as_json_the_others_and_the_error_are_one_value(run, command: str) -> None:
+    ended = run(*TELL_OF_OTHERS[command][0], "--json", fails=SystemExit)
+    assert ended.exit_code == 4
+    told = json.loads(ended.stdout)
+    error = told.pop("error")
+    assert error["code"] == "damaged"
+    assert "alice" in error["what"]
+    expected: dict[str, Callable[[], bool]] = {
+        "list": lambda: [key["subject"] for key in told["keys"]] == ["bob"],
+        "status": lambda: told["keys"] == {"active": 1},
+        "due": lambda: [item["external_id"] for item in told["work"]] == ["b1"],
+        "rotate": lambda: (told["job"]["done"], told["job"]["left"]) == (1, 1),
+        "breach": lambda: (told["job"]["done"], told["job"]["headless"]) == (1, 1),
+        "rewrap": lambda: (told["done"], told["left"]) == (2, 1),
+    }
+    assert expected[command]()
+
+
+def test_what_no_listing_can_name_is_told_all_the_same(run, home: Path) -> None:
+    run("init")
+    run("issue", "alice")
+    run("issue", "bob")
+    with contextlib.closing(sqlite3.connect(home / "keystore.db")) as db:
+        db.execute("DELETE FROM heads WHERE tag = (SELECT min(tag) FROM heads)")
+        db.commit()
+    told = run("rotate", "--all", fails=DamagedError)
+    assert "1 subjects have a damaged row and were left as they are" in told.stdout
+    assert "anonymix keys verify" in str(told.exception)
+    assert "damaged:" in run("verify", fails=SystemExit).output

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from anonymix_keystore import (
     AnchorFile,
     DamagedError,
     KeyFileUnlock,
+    KeyInfo,
     KeyRevokedError,
     Keystore,
     RolledBackError,
@@ -266,13 +267,141 @@ def test_only_keys_that_end_for_good_do_without_a_head(full: Keystore, path: Pat
     behind_its_back(path, DAMAGED_HEAD["damaged"])
     for refused in (
         lambda: full.retire("alice"),
+        lambda: full.rotate("alice"),
         lambda: full.rotate("alice", reason="breach"),
-        full.rotate_all,
+        lambda: full.history("alice"),
+        lambda: full.issue_many(["bob", "alice"]),
     ):
-        with pytest.raises(DamagedError):
+        with pytest.raises(DamagedError, match=r"subject 'alice' in scope 'default'.*revoke or forget them"):
             refused()
     full.forget("alice")
-    full.resume()
+    assert full.issue_many(["bob", "alice"]) == 2
+
+
+DAMAGED_SUBJECT = DAMAGED_HEAD | {
+    "an active key": "UPDATE keys SET created = 5 WHERE tag IN (SELECT subject FROM originals) AND version = 2",
+    "an old key": "UPDATE keys SET until = 5 WHERE tag IN (SELECT subject FROM originals) AND version = 1",
+    "an active key, gone": "DELETE FROM keys WHERE version = 2 AND tag IN (SELECT subject FROM originals)",
+    "an active key, as if erased": "UPDATE keys SET wrapped = NULL"
+    " WHERE version = 2 AND tag IN (SELECT subject FROM originals)",
+}
+
+
+def rows_of_alice(path: Path) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as db:
+        tags = "SELECT subject FROM originals"
+        return [
+            *db.execute(f"SELECT * FROM heads WHERE tag IN ({tags})"),  # noqa: S608 - names of this file
+            *db.execute(f"SELECT * FROM keys WHERE tag IN ({tags}) ORDER BY version"),  # noqa: S608
+        ]
+
+
+@pytest.mark.parametrize("what", DAMAGED_SUBJECT)
+@pytest.mark.parametrize("how", ["rotation", "rotation of those named", "rewrap"])
+def test_a_job_does_all_others_and_leaves_a_damaged_subject_as_it_is(
+    full: Keystore, path: Path, how: str, what: str
+) -> None:
+    names = ("bob", "carol", "zoe")
+    for name in names:
+        full.issue(name)
+    full.issue("alice", "other")
+    behind_its_back(path, DAMAGED_SUBJECT[what])
+    before = rows_of_alice(path)
+    if how == "rewrap":
+        job = full.rewrap_all(batch=2)
+        assert {info.subject for info in _as_far(full.list()) if info.wrap_version == 2} == {*names, "alice"}
+    else:
+        asked = {} if how == "rotation" else {"subjects": ["alice", "bob"]}
+        report = full.rotate_all(batch=2, **asked)  # type: ignore[arg-type]
+        job = report.job
+        assert "1 subjects have a damaged row and were left as they are" in report.to_text()
+        assert full.current("bob").version == 2
+        assert job.done == (4 if how == "rotation" else 1)
+    assert (job.left, job.headless, job.finished is None) == (1, 0, False)
+    assert [line["left"] for line in full.audit() if line["action"].startswith("end-")] == [1]
+    assert rows_of_alice(path) == before  # not a bit of what may be repaired is lost
+    assert full.rotate_all(reason="breach", subjects=["bob"]).job.done == 1  # no job waits for her
+    assert full.revoke("alice")
+
+
+def test_whoever_is_repaired_is_done_by_the_next_job(full: Keystore, path: Path) -> None:
+    material = full.current("alice").material
+    behind_its_back(path, "UPDATE heads SET created = created + 1")
+    assert (full.rewrap_all().left, full.rewrap_all().done) == (1, 0)
+    behind_its_back(path, "UPDATE heads SET created = created - 1")
+    job = full.rewrap_all()
+    assert (job.left, job.done) == (0, 2)
+    assert full.current("alice").material == material
+    assert full.verify().ok
+
+
+def test_a_subject_who_is_damaged_and_has_no_living_key_is_no_work_of_a_job(full: Keystore, path: Path) -> None:
+    full.revoke("alice")
+    behind_its_back(path, DAMAGED_HEAD["damaged"])
+    assert full.rotate_all().job.left == 0
+
+
+@pytest.mark.parametrize("what", DAMAGED_HEAD)
+def test_the_work_list_goes_on_and_names_whose_records_it_left_out(full: Keystore, path: Path, what: str) -> None:
+    for name in ("bob", "carol"):
+        full.issue(name)
+        full.record_enrolment(name, **ENTRY, external_id=name, version=1, fingerprint="mixer")
+    full.record_enrolment("alice", **ENTRY, external_id="a2", version=2, fingerprint="mixer")
+    full.issue("dave", "other")
+    full.record_enrolment("dave", "other", **ENTRY, external_id="d", version=1, fingerprint="mixer")
+    full.rotate("bob")
+    behind_its_back(path, DAMAGED_HEAD[what])
+    for scope in (None, "default"):
+        if scope is not None and what == "in another scope":
+            continue  # nobody can tell but the full check
+        seen: list[str] = []
+        with pytest.raises(DamagedError, match=r"records of subject 'alice' in scope 'default', or.*forget them"):
+            seen.extend(item.external_id for item in full.due(scope, fingerprint="another"))
+        assert sorted(seen) == ["bob", "carol"] + (["d"] if scope is None else [])
+    assert [item.external_id for item in full.due("other", fingerprint="another")] == ["d"]  # hers are not of it
+    passed: list[DamagedError] = []
+    assert [item.subject for item in full.enrolments("default", damaged=passed)] in (["bob", "carol"], ["carol", "bob"])
+    assert len(passed) == (0 if what == "in another scope" else 2)
+    (hers,) = [item for item in full.forget("alice").entries if item.external_id == "a1"]
+    assert not full.mark_removed(hers.entry)
+
+
+def test_an_entry_of_a_damaged_subject_can_be_marked_as_removed(full: Keystore, path: Path) -> None:
+    (entry,) = full.enrolments()
+    behind_its_back(path, DAMAGED_HEAD["damaged"])
+    assert full.mark_removed(entry.entry)
+    assert count(path, "enrolments") == 0
+
+
+def test_many_who_were_left_out_are_counted(store: Keystore, path: Path) -> None:
+    store.issue_many(f"p{number}" for number in range(25))
+    behind_its_back(path, "UPDATE heads SET created = 5")
+    with pytest.raises(DamagedError, match="and 5 more fail authentication"):
+        list(store.subjects())
+    behind_its_back(path, "UPDATE heads SET name = zeroblob(60)")
+    with pytest.raises(DamagedError, match="rows of somebody whose name can't be read and 24 more fail"):
+        list(store.subjects())
+
+
+def test_a_clock_is_accepted_though_a_subject_is_damaged(
+    full: Keystore, path: Path, clock: Clock, reopen: Callable[..., Keystore]
+) -> None:
+    full.issue("bob")
+    clock.forward(days=400)
+    full.rotate("bob", grace=timedelta(days=1))
+    full.current("alice")
+    full.close()
+    behind_its_back(path, "UPDATE heads SET alias = zeroblob(16) WHERE tag IN (SELECT subject FROM originals)")
+    behind_its_back(path, "UPDATE keys SET until = 5 WHERE tag IN (SELECT subject FROM originals)")
+    clock.forward(days=-400)
+    assert reopen(clock=clock, accept_clock=True).at("bob", 1).version == 1
+
+
+def _as_far(infos: Iterator[KeyInfo]) -> list[KeyInfo]:
+    found: list[KeyInfo] = []
+    with suppress(DamagedError):
+        found.extend(infos)
+    return found
 
 
 def test_old_keys_alone_are_told_by_a_head_that_is_sound(full: Keystore, path: Path, clock: Clock) -> None:

@@ -27,7 +27,7 @@ from anonymix_plugin.cli.keys._app import (
     days_of,
 )
 from anonymix_plugin.cli.keys._opening import open_keystore
-from anonymix_plugin.cli.keys._output import confirm, progress_bar, say
+from anonymix_plugin.cli.keys._output import confirm, end_with, left_out, progress_bar, say, taken
 from anonymix_plugin.cli.report import print_json
 from anonymix_plugin.errors import UsageError
 
@@ -121,17 +121,19 @@ def due(
 ) -> None:
     """List what is due: entries to delete, subjects to enrol again or to forget, jobs to resume."""
     with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
-        work = list(store.due(scope, fingerprint=fingerprint, guided_fingerprint=guided_fingerprint))
-        unused = list(store.unused_since(days_of(unused_days, "--unused-days"), scope))
+        work, damaged = taken(store.due(scope, fingerprint=fingerprint, guided_fingerprint=guided_fingerprint))
+        unused, hidden = taken(store.unused_since(days_of(unused_days, "--unused-days"), scope))
         jobs = [job for job in store.jobs() if job.finished is None]
+    damage = damaged or hidden  # the first one tells of entries as well
     if as_json:
-        print_json(
-            {
-                "work": [asdict(item) for item in work],
-                "unused": [asdict(item) for item in unused],
-                "unfinished_jobs": [asdict(job) for job in jobs],
-            }
-        )
+        facts = {
+            "work": [asdict(item) for item in work],
+            "unused": [asdict(item) for item in unused],
+            "unfinished_jobs": [asdict(job) for job in jobs],
+        }
+        if damage is not None:
+            end_with(damage, as_json, facts)
+        print_json(facts)
         return
     table = Table("subject", "scope", "back end", "collection", "entry", "key", "delete", "enrol", "why")
     for item in work:
@@ -139,11 +141,13 @@ def due(
         names = (item.subject, item.scope, item.adapter, item.collection, item.external_id)
         key = f"{item.version} → {item.current_version or 'none'}"
         table.add_row(*map(escape, names), key, *marks, item.why)
-    Console().print(table if work else "No work is due in back ends.")
+    Console().print(table if work else f"No{' other' if damaged else ''} work is due in back ends.")
     for use in unused:
         typer.echo(f"To forget: {use.subject} in {use.scope}, last used {use.used}.")
     for job in jobs:
         typer.echo(f"To resume: job {job.job} ({job.kind}), {job.done} keys done.")
+    if damage is not None:
+        raise damage
 
 
 @app.command("expire")
@@ -274,4 +278,9 @@ def rewrap(
         progress_bar("Re-wrapping keys") as show,
     ):
         job = store.resume(progress=show) or store.rewrap_all(reason=reason, progress=show)
-    say(as_json, f"Job {job.job} ({job.kind}): {job.done} keys done.", **asdict(job))
+        damage = left_out(store, job)
+    if damage is None or not as_json:
+        left = f" {job.left} subjects have a damaged row and were left as they are." if job.left else ""
+        say(as_json, f"Job {job.job} ({job.kind}): {job.done} keys done.{left}", **asdict(job))
+    if damage is not None:
+        end_with(damage, as_json, asdict(job))

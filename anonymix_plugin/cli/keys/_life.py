@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anonymix_keystore import DamagedError, KeyInfo, Keystore, Progress, RotationReason, RotationReport
+from anonymix_keystore import Keystore, Progress, RotationReason, RotationReport
 from anonymix_plugin.cli.keys._app import (
     ClockOption,
     DescriptorOption,
@@ -24,7 +25,7 @@ from anonymix_plugin.cli.keys._app import (
     days_of,
 )
 from anonymix_plugin.cli.keys._opening import open_keystore
-from anonymix_plugin.cli.keys._output import confirm, print_keys, progress_bar, say
+from anonymix_plugin.cli.keys._output import confirm, end_with, left_out, print_keys, progress_bar, say, taken
 from anonymix_plugin.errors import UsageError
 
 
@@ -36,19 +37,9 @@ def list_keys(
     as_json: JsonOption = False,
 ) -> None:
     """List the latest key of every subject."""
-    infos: list[KeyInfo] = []
-    try:
-        with open_keystore(keystore, passphrase_fd) as store:
-            infos.extend(store.list(scope))
-    except DamagedError:  # of some; the others are shown all the same
-        if infos and not as_json:
-            print_keys(_in_order(infos), as_json)
-        raise
-    print_keys(_in_order(infos), as_json)
-
-
-def _in_order(infos: Iterable[KeyInfo]) -> list[KeyInfo]:
-    return sorted(infos, key=lambda info: (info.scope, info.subject))
+    with open_keystore(keystore, passphrase_fd) as store:
+        infos, damage = taken(store.list(scope))
+    print_keys(sorted(infos, key=lambda info: (info.scope, info.subject)), as_json, damage)
 
 
 @app.command("show")
@@ -137,9 +128,13 @@ def rotate(
                 done = _resumed(store, show)
             else:
                 done = store.rotate_all(scope=scope, older_than=age, reason=reason, grace=grace, progress=show)
+        damage = left_out(store, done.job)
     if report is not None:
         report.write_text(done.to_json() if report.suffix == ".json" else done.to_text() + "\n")
-    typer.echo(done.to_json() if as_json else done.to_text())
+    if damage is None or not as_json:
+        typer.echo(done.to_json() if as_json else done.to_text())
+    if damage is not None:
+        end_with(damage, as_json, json.loads(done.to_json()))
 
 
 def _resumed(store: Keystore, show: Callable[[Progress], None]) -> RotationReport:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -12,10 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from anonymix_keystore import KeyInfo, Progress
+from anonymix_keystore import DamagedError, JobInfo, KeyInfo, Keystore, Progress
 from anonymix_plugin.cli.keys import _opening
-from anonymix_plugin.cli.report import print_json
+from anonymix_plugin.cli.report import EXIT_KEYS, fault_of, print_json
 from anonymix_plugin.errors import UsageError
+
+T = TypeVar("T")
 
 
 def _described(info: KeyInfo) -> dict[str, object]:
@@ -35,9 +38,12 @@ def _described(info: KeyInfo) -> dict[str, object]:
 _COLOURS = {"active": "green", "retired": "yellow", "compromised": "bold red", "destroyed": "dim"}
 
 
-def print_keys(infos: Iterable[KeyInfo], as_json: bool) -> None:
+def print_keys(infos: Iterable[KeyInfo], as_json: bool, damage: DamagedError | None = None) -> None:
     if as_json:
-        print_json([_described(info) for info in infos])
+        described = [_described(info) for info in infos]
+        if damage is not None:
+            end_with(damage, as_json, {"keys": described})
+        print_json(described)
         return
     table = Table("subject", "scope", "version", "state", "created", "until", "ended")
     for info in infos:
@@ -51,6 +57,42 @@ def print_keys(infos: Iterable[KeyInfo], as_json: bool) -> None:
             *dates,
         )
     Console().print(table)
+    if damage is not None:
+        raise damage
+
+
+def taken(rows: Iterable[T]) -> tuple[list[T], DamagedError | None]:
+    """What a listing gives, and the error that it ends with if it had to leave some out."""
+    found: list[T] = []
+    try:
+        found.extend(rows)
+    except DamagedError as error:
+        return found, error
+    return found, None
+
+
+def end_with(damage: DamagedError, as_json: bool, facts: Mapping[str, object]) -> NoReturn:
+    """End with what is damaged, after all else was told; as JSON both are one value."""
+    if as_json:
+        print_json({**facts, "error": fault_of(damage).as_json()})
+        raise typer.Exit(EXIT_KEYS)
+    raise damage
+
+
+def left_out(store: Keystore, job: JobInfo) -> DamagedError | None:
+    """An error that names whom a job could not treat as it was asked to, if there are any."""
+    if not (job.left or job.headless):
+        return None
+    try:
+        for _ in store.list(job.scope):
+            pass
+    except DamagedError as error:
+        return error
+    return DamagedError(
+        "rows of some subjects fail authentication",
+        where=str(store.path),
+        fix="anonymix keys verify says which rows; restore a backup, and open it with the store's anchor",
+    )
 
 
 def say(as_json: bool, sentence: str, **facts: object) -> None:

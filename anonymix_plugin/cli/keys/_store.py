@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from anonymix_keystore import (
     AnchorFile,
+    DamagedError,
     KeyFileUnlock,
     Keystore,
     PassphraseUnlock,
@@ -36,7 +38,7 @@ from anonymix_plugin.cli.keys._opening import (
     read_line,
     second_passphrase,
 )
-from anonymix_plugin.cli.keys._output import say
+from anonymix_plugin.cli.keys._output import end_with, say
 from anonymix_plugin.cli.report import print_json
 from anonymix_plugin.unlocking import ANCHOR_VARIABLE, passphrase_in, unlock_for
 
@@ -92,9 +94,12 @@ def status(
     """Show how many keys there are and how the store is locked."""
     kind, _ = Keystore.locked_by(place_of(keystore))
     with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock, accept_rollback=accept_rollback) as store:
-        states: dict[str, int] = {}
-        for info in store.list():
-            states[info.state.value] = states.get(info.state.value, 0) + 1
+        states: Counter[str] = Counter()
+        damage = None
+        try:
+            states.update(info.state.value for info in store.list())
+        except DamagedError as error:  # of some; the others are counted all the same
+            damage = error
         facts: dict[str, object] = {
             "keystore": str(store.path),
             "unlock": kind,
@@ -105,6 +110,8 @@ def status(
             "erased_bytes_in_log": store.unscrubbed,
         }
     if as_json:
+        if damage is not None:
+            end_with(damage, as_json, facts)
         print_json(facts)
         return
     table = Table(show_header=False)
@@ -118,6 +125,8 @@ def status(
             shown = ", ".join(value) or "none"
         table.add_row(name.replace("_", " "), escape(str(shown)))
     Console().print(table)
+    if damage is not None:
+        raise damage
 
 
 @app.command("tie-anchor")
