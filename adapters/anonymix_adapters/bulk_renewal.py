@@ -41,6 +41,7 @@ from anonymix_plugin.bulk import (
     Work,
     draw_in_bulk,
 )
+from anonymix_plugin.csv_cells import as_cells
 from anonymix_plugin.errors import AnonymixError, PhotoError
 from anonymix_plugin.files import whole_file
 from anonymix_plugin.guiding import PutsBack
@@ -234,7 +235,7 @@ class BulkRenewal:
                 whose = (it.subject, it.scope, it.adapter, it.collection)
                 when = "" if it.changed is None else it.changed.isoformat()
                 made = (it.state.value, it.entry, it.version, it.fingerprint)
-                table.writerow((*whose, *made, it.error, it.what, it.fix, when))
+                table.writerow(as_cells((*whose, *made, it.error, it.what, it.fix, when)))
 
     def failures(self, most: int) -> list[RenewalInfo]:
         """The first subjects for whom it did not work."""

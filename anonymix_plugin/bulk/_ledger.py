@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 from anonymix_plugin.bulk._places import EXTRA
 from anonymix_plugin.bulk._values import Block, BulkError, Mixer, Result, Row, Summary
+from anonymix_plugin.csv_cells import as_cells
 from anonymix_plugin.errors import OutputError, naming_extras
 from anonymix_plugin.files import make_folder, whole_file, write_bytes
 
@@ -221,7 +222,8 @@ class Ledger:
         ):
             table = csv.writer(stream)
             table.writerow(name.rstrip("_") for name in _COLUMNS)
-            table.writerows(self._db.execute(f"SELECT {columns} FROM outcomes ORDER BY row"))  # noqa: S608
+            outcomes = self._db.execute(f"SELECT {columns} FROM outcomes ORDER BY row")  # noqa: S608
+            table.writerows(map(as_cells, outcomes))
         return path
 
 

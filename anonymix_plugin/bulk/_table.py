@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from anonymix_plugin.bulk._places import EXTRA, beside, file_system, is_address, opened, photos_in
 from anonymix_plugin.bulk._values import Row
+from anonymix_plugin.csv_cells import as_text
 from anonymix_plugin.errors import UsageError, naming_extras
 from anonymix_plugin.words import is_plausible_path
 
@@ -123,6 +124,13 @@ def _csv(table: str, *, gallery: bool) -> Iterator[tuple[str, Mapping[str, Any]]
                     fix = "put texts that hold a comma in double quotes"
                     where = f"{table}, line {reader.line_num}"
                     raise UsageError("a row has more cells than the table has columns", where=where, fix=fix)
+                where = f"{table}, line {reader.line_num}"
+                for name in ("scope",) if gallery else ("subject", "scope"):
+                    cell = cells.get(name) or ""
+                    if cell != as_text(cell):  # of a table of ours, say: with it, the name is another one
+                        what = f"the column {name} has an apostrophe before what a spreadsheet takes for a formula"
+                        fix = "take it away (anonymix_plugin.csv_cells.as_text); a name that has it goes into Parquet"
+                        raise UsageError(what, where=where, fix=fix)
                 yield f"line {reader.line_num}", cells
     except (OSError, UnicodeError, csv.Error) as error:
         what = getattr(error, "strerror", None) or "it is no CSV table in UTF-8"

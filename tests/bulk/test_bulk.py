@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -22,9 +24,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from patience import eventually
 
 from anonymix_keystore import KeyFileUnlock, KeyState, Keystore, SubjectKey, UnknownSubjectError
-from anonymix_plugin.bulk import BulkError, Ledger, Progress, Work, protect_in_bulk, rows_of_table
+from anonymix_plugin.bulk import BulkError, Ledger, Progress, Row, Work, protect_in_bulk, rows_of_table
 from anonymix_plugin.bulk._sealed import BlockKeys, Secrets, seal_block
 from anonymix_plugin.cli import main
+from anonymix_plugin.csv_cells import as_text
 from anonymix_plugin.errors import OutputError, UsageError
 from anonymix_plugin.options import MixerOptions
 
@@ -142,6 +145,27 @@ def test_a_key_rotated_meanwhile_makes_no_face(tmp_path: Path, source: Path, sto
     assert rotated == [3]
     assert versions.pop(3) == "1"
     assert set(versions.values()) == {"2"}, versions
+
+
+@pytest.mark.usefixtures("stub")
+def test_no_cell_of_the_outcomes_is_a_formula_and_programs_get_every_name_as_it_is(
+    tmp_path: Path, source: Path, store: Path
+) -> None:
+    names = ["=cmd|'/c calc'!A0", "+4912", "@SUM(A1)", "-2+3", "'=quoted", "'s-Gravenhage", "semi;=1", "plain"]
+    with bulk_stub.open_store(store) as keys, Ledger(tmp_path / "out", {}) as ledger:
+        keys.issue_many(names)
+        photo = next(bulk_stub.rows_of(source)).source
+        rows = (Row(photo, name, "default", Path(f"{place}.png")) for place, name in enumerate(names))
+        protect_in_bulk(rows, keys, ledger, MixerOptions(), Work(workers=1))
+        path = ledger.export()
+    with path.open(encoding="utf-8", newline="") as stream:
+        cells = [row["subject"] for row in csv.DictReader(stream)]
+    assert [as_text(cell) for cell in cells] == names
+    assert cells[-1] == "plain"
+    assert cells[5] == "'s-Gravenhage"
+    assert not any(cell.startswith(tuple("=+-@")) or ";=" in cell for cell in cells)
+    for line in path.read_text(encoding="utf-8").splitlines():  # however a spreadsheet splits it
+        assert not re.search(r"(^|[,;\t])\"?[=+@-]", line)
 
 
 @pytest.mark.usefixtures("stub")
@@ -267,6 +291,8 @@ def test_keys_are_sealed_for_one_worker_and_in_no_process_listing(tmp_path: Path
         ("photo,subject\na.jpg,Doe, Jane\n", "more cells than the table has columns"),
         ("subject;photo\nalice;a.jpg\n", "no column photo"),
         ('subject,photo\nalice,"a\nb.jpg"\n', "column photo is no path"),
+        ("subject,photo\n'+4912,a.jpg\n", "column subject has an apostrophe"),
+        ("subject,photo,scope\nalice,a.jpg,'@staff\n", "column scope has an apostrophe"),
     ],
 )
 def test_a_table_that_leaves_something_open_is_refused(tmp_path: Path, table: str, message: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from anonymix_lab.evaluation.report.schema import Figure, GroupPart, OperatingPoint, Report, TwoClass
+from anonymix_plugin.csv_cells import as_cells
 
 Cell = str | int | float | bool | None
 Row = Mapping[str, Cell]
@@ -28,12 +29,13 @@ def tables(report: Report) -> dict[str, list[Row]]:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """A table as CSV: a header, then a line for each row; None is an empty cell."""
+    """A table as CSV: a header, then a line for each row; None is an empty cell. No cell is a formula."""
     stream = io.StringIO()
     if rows:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        names = list(rows[0])
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(as_cells(row[name] for name in names) for row in rows)
     return stream.getvalue()
 
 
