@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import bulk_stub
 import pytest
@@ -77,6 +78,43 @@ def test_a_killed_driver_goes_on_and_ends_with_the_same_bytes(
     assert summary == whole
     assert (summary.made, summary.failed, summary.finished) == (PHOTOS, 0, True)
     assert contents(target) == contents(tmp_path / "whole")
+
+
+def _kill_oneself(_: Progress) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_first_key_of_a_killed_run_is_the_one_that_the_next_run_goes_on_with(tmp_path: Path, source: Path) -> None:
+    """The driver ends between issuing keys and writing a face: nobody gets a second key, and no key is left over."""
+    (source / "001.jpg").write_bytes(b"bad")  # one photo of the second subject; the others of theirs are sound
+    store, target = tmp_path / "empty.db", tmp_path / "out"
+    Keystore.create(store, KeyFileUnlock.generate(store.with_suffix(".key"))).close()
+    how: dict[str, Any] = {"workers": 1, "enrol": True}
+    driver = os.fork()
+    if not driver:
+        try:
+            bulk_stub.drive(source, store, target, **how, progress=_kill_oneself)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(driver, 0)[1]) == -signal.SIGKILL
+    assert not list(target.rglob("*.png"))
+    with bulk_stub.open_store(store) as keys:
+        first = {info.subject: (info.version, info.alias) for info in keys.list()}
+        assert first, "no key was issued before the end"
+        materials = {name: keys.current(name).material for name in first}
+    summary = bulk_stub.drive(source, store, target, **how)
+    assert (summary.made, summary.failed) == (PHOTOS - 1, 1)
+    with bulk_stub.open_store(store) as keys:
+        now = {info.subject: (info.version, info.alias) for info in keys.list()}
+        assert now.keys() == {f"person{number}" for number in range(7)}
+        assert first.items() <= now.items()
+        assert {name: keys.current(name).material for name in first} == materials
+        for name in first:
+            path = target / name.removeprefix("person") / f"{7 + int(name.removeprefix('person')):03d}.png"
+            assert path.read_bytes() == bulk_stub.face_of(
+                keys.current(name), (source / f"{path.stem}.jpg").read_bytes()
+            )
 
 
 @pytest.mark.usefixtures("stub")
