@@ -33,6 +33,7 @@ from inspect import (
 from opcode import opmap
 from types import FrameType, TracebackType
 from typing import Any, Final, ParamSpec, TypeVar
+from unicodedata import normalize
 
 from anonymix_plugin.errors import UsageError
 
@@ -107,6 +108,20 @@ def current_claim() -> Claim | None:
             )
         return entered.claim
     return None
+
+
+def claim_within(subject: str, *, enrol: bool = False) -> Claim:
+    """A claim of a subject for a block inside others; the scope that the block around it says goes on counting.
+
+    A block that names somebody else, or that has ended, says nothing of this subject's scope.
+    """
+    try:
+        around = current_claim()
+    except UsageError:
+        around = None
+    named = None if around is None else around.subject
+    same = named is None or normalize("NFC", named) == normalize("NFC", subject)
+    return Claim(subject, around.scope if around is not None and same else None, enrol)
 
 
 def current_notes() -> list[Any] | None:

@@ -41,6 +41,7 @@ from anonymix_plugin.bulk import (
     Work,
     draw_in_bulk,
 )
+from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.csv_cells import as_cells
 from anonymix_plugin.errors import AnonymixError, PhotoError
 from anonymix_plugin.files import whole_file
@@ -163,7 +164,7 @@ class BulkRenewal:
         self._deletions: list[EnrolmentInfo] = []
         self._refusals = 0
         self._doubted = False
-        self._recorded: dict[str, str] = {}
+        self._recorded: dict[tuple[str, str], str] = {}  # subject and scope to the new entry
         self.damage: DamagedError | None = None
         self._progress: Callable[[Counts], None] | None = None
         self.counts = Counts()
@@ -426,16 +427,19 @@ class BulkRenewal:
         if it.outcome is None:
             self._try(it, verified)
         if it.outcome is None:
-            entry, done = it.entry or self._recorded.get(item.subject, ""), self._outcome(it.row, RenewalState.DONE)
+            entry = it.entry or self._recorded.get((item.subject, item.scope), "")
+            done = self._outcome(it.row, RenewalState.DONE)
             it.outcome = replace(done, entry=str(entry), fingerprint=it.result.fingerprint)
             it.removed = item.delete
 
     def _try(self, it: _Exchange, step: Callable[[PhotoSource], None]) -> None:
         """Take a step with the person's photo and face; whatever goes wrong is the outcome."""
+        item = it.row.item
         try:
-            photo: PhotoSource = self._photos_of(it.row.item)[it.result.photo]
+            photo: PhotoSource = self._photos_of(item)[it.result.photo]
             it.face = it.face or self._faces.face_of(it.row, it.result)
-            with self._faces.given(it.face):
+            # Equal names in two scopes are two people: the record says whose key it is.
+            with claimed(Claim(item.subject, item.scope)), self._faces.given(it.face):
                 step(photo)
         except (AnonymixError, KeystoreError) as error:
             code = _BACK_END if isinstance(error, AdapterError) else error.code
@@ -445,7 +449,7 @@ class BulkRenewal:
         else:
             return
         if not it.entry:
-            self._put_reference_back(it.row.item)
+            self._put_reference_back(item)
         it.outcome = self._failure(it.row, fault)
 
     def _put_reference_back(self, item: EnrolmentInfo) -> None:
@@ -486,6 +490,7 @@ class BulkRenewal:
 
     def _settle(self) -> None:
         """Delete entries without a record of people whose renewal was begun: a run ended before it wrote them down."""
+        # The back end knows no scopes: an entry without a record may be of whoever bears the name.
         doubted = {it.subject for it in self._open_renewals()}
         strays = 0
         try:
@@ -501,7 +506,7 @@ class BulkRenewal:
                     self._back_end.delete(entry)
                     strays += 1
                 elif not known.delete:
-                    self._recorded[subject] = entry
+                    self._recorded[known.subject, known.scope] = entry
         except (AnonymixError, KeystoreError):
             raise
         except Exception as error:
@@ -518,7 +523,7 @@ class BulkRenewal:
         ended = [it for it in self._open_renewals() if (it.subject, it.scope) not in due]
         done = {"state": RenewalState.DONE, "error": "", "what": "", "fix": ""}
         self._store.write_renewals(
-            [replace(it, entry=self._recorded.get(it.subject, it.entry), **done) for it in ended]  # type: ignore[arg-type]
+            [replace(it, entry=self._recorded.get((it.subject, it.scope), it.entry), **done) for it in ended]  # type: ignore[arg-type]
         )
 
     def _count(self, **changes: int) -> None:

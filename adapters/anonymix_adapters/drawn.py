@@ -101,7 +101,12 @@ class DrawnFaces:
                 face.key_version,
             }
         ):
-            raise UsageError("no face was drawn for this person; nothing was sent", where="bulk renewal")
+            raise UsageError(
+                "no face was drawn for this person under this key; nothing was sent",
+                where="bulk renewal",
+                fix="let the back end enrol whom it is asked to; where it opens a block of its own, name the subject"
+                " as it was given, and no scope",
+            )
         return [face] * len(image) if isinstance(image, list | tuple) else face
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast, runtime_che
 
 from anonymix_adapters.errors import AdapterError, EnrolmentError, SubjectNeededError, kind_in_words
 from anonymix_keystore import EnrolmentInfo, NewEnrolment
-from anonymix_plugin.claims import Claim, claimed, current_claim, current_notes
+from anonymix_plugin.claims import claim_within, claimed, current_claim, current_notes
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.first_keys import attempt
 from anonymix_plugin.guiding import KeepsReferences
@@ -361,7 +361,7 @@ class Interceptor:
         whose = self.whose(argument=subject, collection=collection, enrol=True)
         with attempt():
             face = self._of_several(photos, whose, channel_order)
-            with claimed(Claim(subject, enrol=True), _Notes(self, face, whose)):
+            with claimed(claim_within(subject, enrol=True), _Notes(self, face, whose)):
                 yield face
 
     def _of_several(self, photos: Sequence[PhotoSource], whose: Whose, channel_order: ChannelOrder) -> CancelableFace:
@@ -502,7 +502,7 @@ class Interceptor:
             made = self._notes(subject, photos, collection, channel_order)
             done = False
             try:
-                with claimed(Claim(subject, enrol=True), made):
+                with claimed(claim_within(subject, enrol=True), made):
                     yield
                     done = True
                 mine = [(face, whose) for interceptor, face, whose in made if interceptor is self]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.interceptor import Interceptor, Whose
 from anonymix_adapters.protocol import Answer, Leaked
-from anonymix_plugin.claims import Claim, claimed
+from anonymix_plugin.claims import claim_within, claimed
 from anonymix_plugin.errors import NoFaceError
 from anonymix_plugin.faces import Detector, YuNet
 from anonymix_plugin.images import ChannelOrder, PhotoSource, decode_photo
@@ -145,7 +145,7 @@ class VectorBackEnd:
 
     def verify(self, subject: str, photo: PhotoSource) -> Answer:
         """Compare with the subject's vectors."""
-        with claimed(Claim(subject)):
+        with claimed(claim_within(subject)):
             vector = self._vector(self._embed, decode_photo(photo).pixels)
         return self._best(vector, subject)
 

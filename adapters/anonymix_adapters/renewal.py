@@ -13,6 +13,7 @@ from PIL import Image
 from anonymix_adapters.errors import AdapterError, in_words
 from anonymix_adapters.interceptor import Interceptor, Whose
 from anonymix_keystore import DamagedError, EnrolmentInfo, Keystore, Originals
+from anonymix_plugin.claims import Claim, claimed
 from anonymix_plugin.images import ChannelOrder, PhotoSource, decode_photo
 
 LABEL = "adapter"
@@ -53,8 +54,8 @@ def renew(
     Args:
         interceptor: Whose entries.
         delete: Deletes an entry from the back end; one that is gone must be no error.
-        enrol: Enrols a subject from a photo through the protected client, and has it recorded. None
-            only deletes.
+        enrol: Enrols a subject from a photo through the protected client, and has it recorded. It is called in a
+            block that claims the record's subject and scope. None only deletes.
         photo: A photo of the subject, or a list of several: new ones, or `sealed_original`. None, or a
             function that returns None, leaves the subject to be enrolled later. Of several, `enrol` is given
             the first, and the entry is drawn from all (`Interceptor.together`). Where the scope keeps references,
@@ -62,7 +63,7 @@ def renew(
         collection: This collection alone.
     """
     deleted, enrolled, failures = [], [], []
-    waiting: dict[tuple[str, str], EnrolmentInfo] = {}
+    waiting: dict[tuple[str, str, str], EnrolmentInfo] = {}
     work: list[EnrolmentInfo] = []
     try:
         work.extend(interceptor.each_due(collection))
@@ -70,7 +71,7 @@ def renew(
         failures.append(("", "", in_words(error)))
     for item in work:
         if item.enrol:
-            waiting.setdefault((item.subject, item.collection), item)
+            waiting.setdefault((item.subject, item.scope, item.collection), item)
         if not item.delete:
             continue
         try:
@@ -87,7 +88,8 @@ def renew(
             pictures = _several(photo(item))
             if pictures:
                 several = interceptor.together(item.subject, pictures, collection=item.collection)
-                with several if len(pictures) > 1 else nullcontext():
+                # Equal names in two scopes are two people: the record says whose key it is.
+                with claimed(Claim(item.subject, item.scope)), several if len(pictures) > 1 else nullcontext():
                     enrol(item, pictures[0])
                 enrolled.append(item.subject)
         except Exception as error:  # noqa: BLE001 - as above

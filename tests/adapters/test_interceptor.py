@@ -323,6 +323,37 @@ def test_a_renewal_goes_on_after_a_failure_and_can_be_repeated(
     assert not interceptor.due("door")
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_equal_names_in_two_scopes_of_one_collection_are_two_people_to_a_renewal(
+    adapter_mixer: RememberingMixer, adapter_store: Keystore, londoners: list[Person], several: bool
+) -> None:
+    interceptor, held = Interceptor(adapter_mixer, f"two scopes {several}", scope="staff"), {}
+    photos = {"staff": londoners[0].enrolled, "guests": londoners[1].enrolled}
+
+    def enrol(subject: str, photo: Any) -> None:  # a host's own, which says no scope
+        name = f"{subject}!{len(held)}"
+        with interceptor.enrolment(subject, collection="door", external_id=name):
+            held[name] = interceptor.protect(photo, interceptor.whose())
+
+    for scope, photo in photos.items():
+        with subject("sam", scope=scope):
+            enrol("sam", photo)
+        adapter_store.rotate("sam", scope, reason="breach")
+    assert {face.scope for face in held.values()} == set(photos)
+    done = renew(
+        interceptor,
+        delete=lambda item: held.pop(item.external_id),
+        enrol=lambda item, photo: enrol(item.subject, photo),
+        photo=lambda item: [photos[item.scope]] * (1 + several),
+        collection="door",
+    )
+    assert (len(done.deleted), done.enrolled, done.failures) == (2, ("sam", "sam"), ())
+    assert {(face.scope, face.key_version) for face in held.values()} == {("staff", 2), ("guests", 2)}
+    recorded = {(it.external_id, it.scope, it.version) for it in interceptor.entries("door")}
+    assert recorded == {(name, face.scope, 2) for name, face in held.items()}
+    assert not interceptor.due("door")
+
+
 def test_only_what_the_back_end_confirmed_is_written_down(
     adapter_mixer: RememberingMixer, londoners: list[Person]
 ) -> None:

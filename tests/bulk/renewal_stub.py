@@ -29,8 +29,8 @@ class FolderBackEnd:
 
     collection = COLLECTION
 
-    def __init__(self, folder: Path, mixer: Any) -> None:
-        self.folder, self.interceptor = folder, Interceptor(mixer, ADAPTER)
+    def __init__(self, folder: Path, mixer: Any, scope: str = "default") -> None:
+        self.folder, self.interceptor = folder, Interceptor(mixer, ADAPTER, scope=scope)
         self.log: list[str] = []
 
     def enrol(self, subject: str, photo: PhotoSource) -> str:

@@ -98,17 +98,17 @@ class Enrolling:
 
     version = 1
 
-    def __init__(self, keystore: Keystore, image: bytes) -> None:
-        self.keystore, self._image, self._faces = keystore, image, DrawnFaces(keystore)
+    def __init__(self, keystore: Keystore, image: bytes, scope: str = "default") -> None:
+        self.keystore, self._image, self._faces, self._scope = keystore, image, DrawnFaces(keystore), scope
         self.fingerprint = "f" * 32
 
     def protect(self, image: object, *, subject: str, **_: object) -> object:
         row, result = (
-            Row("", subject, "default", Path()),
+            Row("", subject, self._scope, Path()),
             Result(self._image, self.version, self.fingerprint, "fast", "stub"),
         )
         with self._faces.given(self._faces.face_of(row, result)):
-            return self._faces.protect(image, subject=subject)
+            return self._faces.protect(image, subject=subject, scope=self._scope)
 
 
 def children(process: int) -> list[int]:
@@ -279,6 +279,39 @@ def test_a_damaged_subject_stops_nobody_elses_renewal_and_is_told(
         assert len(passed) == 1
         assert keys.renewal("person0", **PLACE).state is RenewalState.BEGUN  # type: ignore[union-attr]
         assert (scene.entries / hers.external_id).exists()
+
+
+@pytest.mark.usefixtures("stub")
+def test_equal_names_in_two_scopes_of_one_collection_are_two_people(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 2)
+    guest = tmp_path / "guest.jpg"
+    guest.write_bytes(b"another person0 " * 3)
+    with bulk_stub.open_store(scene.store) as keys:
+        key = keys.issue("person0", "guests")
+        faces = Enrolling(keys, bulk_stub.face_of(key, guest.read_bytes()), "guests")
+        FolderBackEnd(scene.entries, faces, scope="guests").enrol("person0", b"")
+        keys.write_renewals(  # a run that was killed had begun with one of the two
+            [RenewalInfo("person0", "guests", *PLACE.values(), 2, "f" * 32, RenewalState.BEGUN)]
+        )
+    scene.breach()
+    table = tmp_path / "photos.csv"
+    rows = [f"person{number},{scene.photo_of(f'person{number}')},default" for number in (0, 1)]
+    table.write_text("\n".join(["subject,photo,scope", *rows, f"person0,{guest},guests\n"]))
+    with bulk_stub.open_store(scene.store) as keys:
+        faces = DrawnFaces(keys)
+        back_end = FolderBackEnd(scene.entries, faces)
+        counts = renewal_stub.renew(keys, back_end, faces, table, Work(block=1))
+        assert (counts.renewed, counts.failed, counts.deleted) == (3, 0, 3)
+        recorded = {it.external_id: (it.subject, it.scope, it.version) for it in keys.enrolments()}
+        assert sorted(recorded.values()) == [
+            ("person0", "default", 2),
+            ("person0", "guests", 2),
+            ("person1", "default", 2),
+        ]
+        assert {path.name for path in scene.entries.iterdir()} == recorded.keys()
+        ledger = {it.entry: (it.subject, it.scope, it.version) for it in keys.renewals(**PLACE)}
+        assert ledger == recorded
+        assert list(keys.due(fingerprint="f" * 32)) == []
 
 
 @pytest.mark.usefixtures("stub")

@@ -19,7 +19,7 @@ from anonymix_adapters.deepface._databases import Database
 from anonymix_adapters.interceptor import FaceMixer, KeyUse, ScopeRule
 from anonymix_adapters.local import Recorder
 from anonymix_adapters.protocol import Answer, Leaked, Rehearsal
-from anonymix_plugin.claims import Claim, claimed
+from anonymix_plugin.claims import claim_within, claimed
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.images import PhotoSource, decode_photo
 from anonymix_plugin.models import locate
@@ -49,7 +49,7 @@ class _DeepFaceRehearsal:
         return name
 
     def verify(self, subject: str, photo: PhotoSource) -> Answer:
-        with claimed(Claim(subject)):
+        with claimed(claim_within(subject)):
             rows = [number for number, name, _ in self._rows() if self._subject(name) == subject]
             if not rows:
                 self.client.represent(photo, **_MODEL)  # an unknown subject must be told, entry or not

@@ -19,7 +19,7 @@ from anonymix_adapters._rest_pictures import file_of
 from anonymix_adapters.errors import AdapterError
 from anonymix_adapters.interceptor import Interceptor
 from anonymix_adapters.protocol import Answer, Leaked
-from anonymix_plugin.claims import Claim, claimed
+from anonymix_plugin.claims import claim_within, claimed
 from anonymix_plugin.images import PhotoSource
 from anonymix_plugin.values import Pixels
 
@@ -162,14 +162,14 @@ class CloudRehearsal(ABC):
 
     def enrol(self, subject: str, photo: PhotoSource) -> str:
         """See `Rehearsal`."""
-        with claimed(Claim(subject, enrol=True)):
+        with claimed(claim_within(subject, enrol=True)):
             name = self._enrol(subject, file_of(photo))
         self._leaks[name] = Leaked(subject, name, self._wire.last_picture())
         return name
 
     def verify(self, subject: str, photo: PhotoSource) -> Answer:
         """See `Rehearsal`."""
-        with claimed(Claim(subject)):
+        with claimed(claim_within(subject)):
             return self._ask(self._client, subject, file_of(photo))
 
     def verify_named(self, subject: str, photo: PhotoSource) -> Answer:
