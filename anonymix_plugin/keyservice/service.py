@@ -232,7 +232,7 @@ class _Call:
             fingerprint=ask.fingerprint or None,
             guided_fingerprint=ask.guided_fingerprint or None,
             beyond=ask.beyond,
-            damaged=damaged,
+            damaged=damaged.append,
         )
         told, body = self._as_many("enrolments", ((item.scope, item.entry, enrolment_told(item)) for item in rows))
         # Whose they are is not told: that may be nothing of this client's.

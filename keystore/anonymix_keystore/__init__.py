@@ -44,15 +44,14 @@ from anonymix_keystore._errors import (
     WrongPassphraseError,
 )
 from anonymix_keystore._held import is_live
-from anonymix_keystore._values import KeyInfo, KeyState, SubjectKey
+from anonymix_keystore._values import EnrolmentInfo, ForgetReceipt, KeyInfo, KeyState, NewEnrolment, SubjectKey
 
 if TYPE_CHECKING:
     from anonymix_keystore._anchor import Anchor, AnchorFile, AnchorState, CallbackAnchor
     from anonymix_keystore._backup import BackupInfo
     from anonymix_keystore._care import RETENTION
     from anonymix_keystore._database import check_free
-    from anonymix_keystore._enrolments import EnrolmentInfo, NewEnrolment
-    from anonymix_keystore._erasure import ForgetReceipt, LastUse
+    from anonymix_keystore._erasure import LastUse
     from anonymix_keystore._jobs import JobInfo, Progress
     from anonymix_keystore._keystore import Keystore
     from anonymix_keystore._kms import AwsKms, KeyService, KmsUnlock, VaultTransit
@@ -153,9 +152,6 @@ _LAZY = {
     "BackupInfo": "_backup",
     "RETENTION": "_care",
     "check_free": "_database",
-    "EnrolmentInfo": "_enrolments",
-    "NewEnrolment": "_enrolments",
-    "ForgetReceipt": "_erasure",
     "LastUse": "_erasure",
     "JobInfo": "_jobs",
     "Progress": "_jobs",

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 from anonymix_keystore import _asked, _enrolments, _jobs, _renewals
 from anonymix_keystore._base import Base
-from anonymix_keystore._enrolments import EnrolmentInfo, NewEnrolment
 from anonymix_keystore._errors import DamagedError, InvalidRequestError
 from anonymix_keystore._jobs import JobInfo, Progress, Selection
 from anonymix_keystore._lifecycle import Who, gallery_of
@@ -16,7 +15,7 @@ from anonymix_keystore._names import DEFAULT_SCOPE, checked
 from anonymix_keystore._renewals import RenewalInfo, RenewalState
 from anonymix_keystore._report import RotationReport, report
 from anonymix_keystore._subjects import RotationReason, ending_for
-from anonymix_keystore._values import KeyState
+from anonymix_keystore._values import EnrolmentInfo, KeyState, NewEnrolment
 
 JOB_BATCH = 2_000
 
@@ -251,7 +250,7 @@ class Bulk(Base):
         fingerprint: str | None = None,
         guided_fingerprint: str | None = None,
         beyond: str = "",
-        damaged: list[DamagedError] | None = None,
+        damaged: Callable[[DamagedError], object] | None = None,
     ) -> Iterator[EnrolmentInfo]:
         """All enrolment records in the order of their names, page by page; what is due is told as by ``due``.
 
@@ -260,15 +259,16 @@ class Bulk(Base):
             fingerprint: As for ``due``.
             guided_fingerprint: As for ``due``.
             beyond: Only records after the one of this name: ``EnrolmentInfo.entry``.
-            damaged: Takes an error for each record that is passed over: for whoever may not come to the end.
+            damaged: Called with an error for each record that is passed over, by whoever may not come to the end.
 
         Raises:
-            DamagedError: At the end, without such a list: it names whose records were passed over, since they or
-                the keys that they were made with fail authentication.
+            DamagedError: At the end, where ``damaged`` is not given: it names whose records were passed over, since
+                they or the keys that they were made with fail authentication.
         """
         fingerprints, beyond = _fingerprints(fingerprint, guided_fingerprint), _asked.text(beyond, "beyond")
+        told = _asked.maybe(_asked.function, damaged, "damaged")
         return _enrolments.walk(
-            self._core, scope=scope, fingerprints=fingerprints, due=False, beyond=beyond, damaged=damaged
+            self._core, scope=scope, fingerprints=fingerprints, due=False, beyond=beyond, damaged=told
         )
 
     def enrolments_of(

@@ -14,9 +14,10 @@ from anonymix_keystore._anchor import Anchor, AnchorState, compare
 from anonymix_keystore._backup import BackupInfo
 from anonymix_keystore._base import Base
 from anonymix_keystore._core import acting_as
-from anonymix_keystore._erasure import ForgetReceipt, LastUse
+from anonymix_keystore._erasure import LastUse
 from anonymix_keystore._errors import DamagedError, InvalidRequestError
 from anonymix_keystore._unlock import Unlock
+from anonymix_keystore._values import ForgetReceipt
 from anonymix_keystore._verify import Verification, verify
 
 RETENTION = timedelta(days=3 * 365)  # 740 ILCS 14/15(a): within three years of the last interaction

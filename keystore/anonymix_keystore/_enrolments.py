@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +21,7 @@ from anonymix_keystore._errors import (
 from anonymix_keystore._lifecycle import Who, find_scope, need_head, not_active, unknown_key
 from anonymix_keystore._names import checked
 from anonymix_keystore._rows import ENROLMENTS, HEADS, KEYS, PAGE, Enrolment, Head, Key, Purpose, State
+from anonymix_keystore._values import EnrolmentInfo
 
 RECORDS = (
     "restore a backup with the store's anchor; or give the damaged records up (anonymix keys accept-damage,"
@@ -34,68 +34,6 @@ _JOINED = (
     "SELECT e.*, h.*, k.* FROM enrolments e LEFT JOIN heads h ON h.tag = e.holder"
     " LEFT JOIN keys k ON k.tag = e.holder AND k.version = e.version WHERE e.entry"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class EnrolmentInfo:
-    """One entry of a back end.
-
-    Attributes:
-        entry: Stable name of the record, 64 hex digits.
-        subject: The subject's id.
-        scope: The scope of the key.
-        adapter: Name of the adapter.
-        collection: The back end's collection, gallery or index.
-        external_id: The entry's id in the back end.
-        version: Version of the key that it was made with.
-        fingerprint: Mixer fingerprint that it was made with.
-        gallery: Whether it was made with the scope's gallery key.
-        created: When it was recorded (UTC).
-        current_version: The version that new templates get now, 0 if there is no active key.
-        delete: Whether the entry is still to be deleted from the back end.
-        enrol: Whether the subject is still to be enrolled again there.
-        why: ``"retired"``, ``"compromised"``, ``"destroyed"``, ``"mixer"``, or "" if nothing is due.
-    """
-
-    entry: str
-    subject: str
-    scope: str
-    adapter: str
-    collection: str
-    external_id: str
-    version: int
-    fingerprint: str
-    gallery: bool
-    created: datetime
-    current_version: int
-    delete: bool
-    enrol: bool
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class NewEnrolment:
-    """An entry that a back end holds, to be written down.
-
-    Attributes:
-        subject: Whose face it is.
-        scope: The scope of the key.
-        adapter: Name of the adapter.
-        collection: The back end's collection.
-        external_id: The entry's id in the back end; a number or a UUID stands for its text.
-        version: Version of the key used; must be the active one.
-        fingerprint: Mixer fingerprint used.
-        gallery: Whether the gallery key of the scope was used.
-    """
-
-    subject: str
-    scope: str
-    adapter: str
-    collection: str
-    external_id: str
-    version: int
-    fingerprint: str
-    gallery: bool = False
 
 
 def _context(keys: KeyRing, entry: bytes) -> bytes:
@@ -216,7 +154,7 @@ def walk(
     due: bool,
     of: Who | None = None,
     beyond: str = "",
-    damaged: list[DamagedError] | None = None,
+    damaged: Callable[[DamagedError], object] | None = None,
 ) -> Iterator[EnrolmentInfo]:
     """All records, those of a subject or of a gallery key, or those that are due; from one of them on.
 
@@ -224,7 +162,7 @@ def walk(
 
     Raises:
         DamagedError: At the end: some records, or the keys that they were made with, fail authentication and were
-            passed over, and no list was given to put that on.
+            passed over, and nobody wanted to be told at once.
     """
     first = tag_named(beyond, "beyond")
     with core.lock:
@@ -254,7 +192,7 @@ def walk(
             if damaged is None:
                 left.add(NAMELESS if whose is None else words(*whose))
             else:
-                damaged.append(error)
+                damaged(error)
             return None
 
     left = LeftOut()

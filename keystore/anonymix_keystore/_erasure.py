@@ -13,7 +13,7 @@ from anonymix_keystore import _audit, _jobs, _lifecycle
 from anonymix_keystore._clock import DAY
 from anonymix_keystore._core import Change, Core, Erased
 from anonymix_keystore._database import Database
-from anonymix_keystore._enrolments import EnrolmentInfo, last_info
+from anonymix_keystore._enrolments import last_info
 from anonymix_keystore._errors import ClockError, KeystoreError, UnknownSubjectError
 from anonymix_keystore._lifecycle import Ending, Who, subject_in
 from anonymix_keystore._names import checked
@@ -33,55 +33,7 @@ from anonymix_keystore._rows import (
     State,
     Table,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetReceipt:
-    """What was erased about a person, and the proof of it.
-
-    Attributes:
-        aliases: The random names (32 hex digits) under which the audit trail spoke of the person.
-            Nothing links them to the person any more, except this receipt.
-        scopes: Scopes in which the person was known.
-        keys: Key versions erased, living or not.
-        enrolments: Enrolment records erased.
-        originals: Sealed originals erased.
-        references: Sealed references erased.
-        entries: Entries that are still in back ends and must be deleted there: the records of them
-            are gone, so this receipt is the last list of them.
-        epoch: Number of the audit line that attests it.
-        code: Chain code of that line, hex.
-        time: When (UTC).
-        rows_left: Rows about the person found afterwards; 0.
-        traces_left: How many of the person's tags, aliases and wrapped keys are still found as bytes
-            in the file, or may be in its write-ahead log; 0 unless somebody who was reading kept the
-            log from being emptied (``Keystore.unscrubbed`` tells when it is), or the file could not be
-            read again.
-        damaged: Rows among those erased that failed authentication; `anonymix keys verify` goes on telling
-            of them.
-        unlisted: Entries that may be in back ends still and can't be named, since their records were
-            damaged. Look for the person there.
-    """
-
-    aliases: tuple[str, ...]
-    scopes: tuple[str, ...]
-    keys: int
-    enrolments: int
-    originals: int
-    references: int
-    entries: tuple[EnrolmentInfo, ...]
-    epoch: int
-    code: str
-    time: datetime
-    rows_left: int
-    traces_left: int
-    damaged: int = 0
-    unlisted: int = 0
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing is left in the store."""
-        return self.rows_left == 0 and self.traces_left == 0
+from anonymix_keystore._values import EnrolmentInfo, ForgetReceipt
 
 
 @dataclass(frozen=True, slots=True)

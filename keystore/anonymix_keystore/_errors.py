@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from anonymix_keystore._erasure import ForgetReceipt
+    from anonymix_keystore._values import ForgetReceipt
 
 # Said only where content fails authentication or is gone: a backup may be older than a revocation.
 RESTORE = "restore a backup, and open it with the store's anchor, so that revoked keys stay revoked"

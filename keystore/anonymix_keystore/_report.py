@@ -97,7 +97,7 @@ def report(core: Core, number: int, fingerprints: Container[str] | None) -> Rota
     delete: Counter[tuple[str, str]] = Counter()
     enrol: Counter[tuple[str, str]] = Counter()
     damaged: list[DamagedError] = []
-    work = _enrolments.walk(core, scope=found[0].scope, fingerprints=fingerprints, due=True, damaged=damaged)
+    work = _enrolments.walk(core, scope=found[0].scope, fingerprints=fingerprints, due=True, damaged=damaged.append)
     for item in work:
         place = (item.adapter, item.collection)
         delete[place] += item.delete

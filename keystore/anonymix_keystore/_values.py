@@ -85,3 +85,114 @@ class KeyInfo:
     ended: datetime | None
     alias: str
     wrap_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentInfo:
+    """One entry of a back end.
+
+    Attributes:
+        entry: Stable name of the record, 64 hex digits.
+        subject: The subject's id.
+        scope: The scope of the key.
+        adapter: Name of the adapter.
+        collection: The back end's collection, gallery or index.
+        external_id: The entry's id in the back end.
+        version: Version of the key that it was made with.
+        fingerprint: Mixer fingerprint that it was made with.
+        gallery: Whether it was made with the scope's gallery key.
+        created: When it was recorded (UTC).
+        current_version: The version that new templates get now, 0 if there is no active key.
+        delete: Whether the entry is still to be deleted from the back end.
+        enrol: Whether the subject is still to be enrolled again there.
+        why: ``"retired"``, ``"compromised"``, ``"destroyed"``, ``"mixer"``, or "" if nothing is due.
+    """
+
+    entry: str
+    subject: str
+    scope: str
+    adapter: str
+    collection: str
+    external_id: str
+    version: int
+    fingerprint: str
+    gallery: bool
+    created: datetime
+    current_version: int
+    delete: bool
+    enrol: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewEnrolment:
+    """An entry that a back end holds, to be written down.
+
+    Attributes:
+        subject: Whose face it is.
+        scope: The scope of the key.
+        adapter: Name of the adapter.
+        collection: The back end's collection.
+        external_id: The entry's id in the back end; a number or a UUID stands for its text.
+        version: Version of the key used; must be the active one.
+        fingerprint: Mixer fingerprint used.
+        gallery: Whether the gallery key of the scope was used.
+    """
+
+    subject: str
+    scope: str
+    adapter: str
+    collection: str
+    external_id: str
+    version: int
+    fingerprint: str
+    gallery: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetReceipt:
+    """What was erased about a person, and the proof of it.
+
+    Attributes:
+        aliases: The random names (32 hex digits) under which the audit trail spoke of the person.
+            Nothing links them to the person any more, except this receipt.
+        scopes: Scopes in which the person was known.
+        keys: Key versions erased, living or not.
+        enrolments: Enrolment records erased.
+        originals: Sealed originals erased.
+        references: Sealed references erased.
+        entries: Entries that are still in back ends and must be deleted there: the records of them
+            are gone, so this receipt is the last list of them.
+        epoch: Number of the audit line that attests it.
+        code: Chain code of that line, hex.
+        time: When (UTC).
+        rows_left: Rows about the person found afterwards; 0.
+        traces_left: How many of the person's tags, aliases and wrapped keys are still found as bytes
+            in the file, or may be in its write-ahead log; 0 unless somebody who was reading kept the
+            log from being emptied (``Keystore.unscrubbed`` tells when it is), or the file could not be
+            read again.
+        damaged: Rows among those erased that failed authentication; `anonymix keys verify` goes on telling
+            of them.
+        unlisted: Entries that may be in back ends still and can't be named, since their records were
+            damaged. Look for the person there.
+    """
+
+    aliases: tuple[str, ...]
+    scopes: tuple[str, ...]
+    keys: int
+    enrolments: int
+    originals: int
+    references: int
+    entries: tuple[EnrolmentInfo, ...]
+    epoch: int
+    code: str
+    time: datetime
+    rows_left: int
+    traces_left: int
+    damaged: int = 0
+    unlisted: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is left in the store."""
+        return self.rows_left == 0 and self.traces_left == 0

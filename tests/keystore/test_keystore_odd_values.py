@@ -209,6 +209,7 @@ PARAMETERS: dict[str, tuple[str, Right]] = {
     "anchor": ("anchor", lambda s: AnchorFile.create(s.new())),
     "clock": ("function", lambda s: Clock()),
     "progress": ("progress", lambda s: None),
+    "damaged": ("progress", lambda s: None),
 }
 OPTIONAL = "optional"
 OWNERS = {owner.__name__: owner for owner in (Keystore, Originals, References)}
