@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,13 @@ else:
         except BlockingIOError:
             return False
         return True
+
+
+def renewal_lock(store: Path, adapter: str, collection: str) -> Path:
+    """The lock file of whoever renews a collection, beside the keystore."""
+    beside = store.resolve()
+    place = hashlib.sha256(f"{adapter}\0{collection}".encode()).hexdigest()[:16]
+    return beside.with_name(f".{beside.name}.renewal-{place}")
 
 
 @contextmanager

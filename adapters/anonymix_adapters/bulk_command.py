@@ -18,7 +18,7 @@ from anonymix_adapters.errors import AdapterError, asked_to_stop, in_words
 from anonymix_adapters.interceptor import FaceMixer, Interceptor
 from anonymix_adapters.protocol import BackEnd
 from anonymix_adapters.renewal import sealed_original
-from anonymix_keystore import EnrolmentInfo, Keystore, KeystoreError
+from anonymix_keystore import EnrolmentInfo, KeystoreError
 from anonymix_plugin.bulk import photo_store, rehearse
 from anonymix_plugin.cli.bulk_work import (
     MOST_FAILURES,
@@ -29,7 +29,7 @@ from anonymix_plugin.cli.bulk_work import (
     print_failures,
     works,
 )
-from anonymix_plugin.cli.keys import default_keystore, open_keys
+from anonymix_plugin.cli.keys import open_keys
 from anonymix_plugin.cli.options import (
     ClockOption,
     DescriptorOption,
@@ -42,7 +42,6 @@ from anonymix_plugin.cli.options import (
 )
 from anonymix_plugin.cli.report import EXIT_KEYS, EXIT_SOME_FAILED, fault_of, print_json, printable
 from anonymix_plugin.errors import AnonymixError, UsageError
-from anonymix_plugin.files import make_folder
 from anonymix_plugin.images import default_limits, read_source
 
 _NAMES: Final = ("interceptor", "collection", "enrol", "verify", "delete", "entries")
@@ -112,8 +111,7 @@ def renew(
         faces = DrawnFaces(store)
         with _opened(opener, faces, back_end) as opened:
             source = from_store if stored is not None else _originals(opened.interceptor)
-            locks = None if isinstance(store, Keystore) else _own_folder() / ".keyservice"
-            with BulkRenewal(store, faces, opened, source, calls=calls, locks=locks) as job, Bar() as bar:
+            with BulkRenewal(store, faces, opened, source, calls=calls) as job, Bar() as bar:
                 if working.dry_run:
                     rows, entries, people = job.sample(work.workers * SAMPLE)
                     figures = rehearse(rows, options, work)
@@ -129,13 +127,6 @@ def renew(
                 if outcomes is not None:
                     job.export(outcomes)
                 _finish(job, counts, outcomes, as_json=as_json)
-
-
-def _own_folder() -> Path:
-    """Where a renewal over a key service keeps its lock."""
-    folder = default_keystore().parent
-    make_folder(folder)
-    return folder
 
 
 def _say_due(entries: int, people: int, *, as_json: bool) -> None:

@@ -7,11 +7,10 @@ is killed at any moment goes on without a subject lost or enrolled twice.
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -48,7 +47,7 @@ from anonymix_plugin.files import whole_file
 from anonymix_plugin.guiding import PutsBack
 from anonymix_plugin.images import PhotoSource
 from anonymix_plugin.keyservice import RemoteKeystore
-from anonymix_plugin.locks import alone
+from anonymix_plugin.locks import alone, renewal_lock
 from anonymix_plugin.options import MixerOptions
 from anonymix_plugin.values import CancelableFace
 
@@ -121,8 +120,6 @@ class BulkRenewal:
         back_end: The back end.
         photos: Where the photos come from.
         calls: How many calls the back end gets at a time.
-        locks: What lock files are called and where they lie; beside the keystore by default. Over a key service it
-            has to be said.
 
     Attributes:
         counts: How far it is.
@@ -141,7 +138,6 @@ class BulkRenewal:
         photos: Photos,
         *,
         calls: int = 1,
-        locks: Path | None = None,
     ) -> None:
         if back_end.interceptor.mixer is not faces:
             raise AdapterError(
@@ -149,10 +145,6 @@ class BulkRenewal:
                 where=back_end.interceptor.adapter,
                 fix="protect it with the mixer that the function was called with",
             )
-        if locks is None:
-            beside = keystore.path.resolve()
-            locks = beside.with_name(f".{beside.name}")
-        self._locks = locks
         self._store, self._faces, self._back_end, self._photos = keystore, faces, back_end, photos
         self._place = {"adapter": back_end.interceptor.adapter, "collection": str(back_end.collection)}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="anonymix-renewal")
@@ -166,6 +158,7 @@ class BulkRenewal:
         self._doubted = False
         self._recorded: dict[tuple[str, str], str] = {}  # subject and scope to the new entry
         self.damage: DamagedError | None = None
+        self._mine_alone: Callable[[], bool] = lambda: False
         self._progress: Callable[[Counts], None] | None = None
         self.counts = Counts()
 
@@ -191,13 +184,31 @@ class BulkRenewal:
             BulkError: The back end refuses whatever it is asked, another renewal of the collection is at work, or
                 workers can't be started.
         """
-        place = hashlib.sha256("\0".join(self._place.values()).encode()).hexdigest()[:16]
         # An entry that another run has made and not yet recorded would be taken for a leftover, and deleted.
-        with alone(self._locks.with_name(f"{self._locks.name}.renewal-{place}")) as first:
-            if not first:
+        with self._turn() as self._mine_alone:
+            if not self._mine_alone():
                 where = self._place["adapter"]
                 raise BulkError("another renewal of this collection is at work", where=where, fix="wait for its end")
             return self._run(options, work, progress)
+
+    @contextmanager
+    def _turn(self) -> Iterator[Callable[[], bool]]:
+        """Keep other renewals of the collection out; what it gives says whether they are out."""
+        if isinstance(self._store, RemoteKeystore):
+            with self._store.renewing(**self._place) as lease:
+                yield lambda: lease.held
+        else:
+            with alone(renewal_lock(self._store.path, **self._place)) as first:
+                yield lambda: first
+
+    def _need_turn(self) -> None:
+        """Before the back end is asked for anything: see that nobody else may be at work."""
+        if not self._mine_alone():
+            raise BulkError(
+                "the key service could not be asked for so long that another renewal may be at work",
+                where=self._place["adapter"],
+                fix="see to the key service; the same command goes on",
+            )
 
     def _run(self, options: MixerOptions, work: Work, progress: Callable[[Counts], None] | None) -> Counts:
         self._progress = progress
@@ -356,6 +367,7 @@ class BulkRenewal:
         exchanges = [_Exchange(row, result) for row, result in drawn]
         for start in range(0, len(exchanges), _TOGETHER):
             together = exchanges[start : start + _TOGETHER]
+            self._need_turn()
             list(self._callers.map(self._enrol, together))
             self._write_down(together)
             list(self._callers.map(self._finish, together))
@@ -474,6 +486,7 @@ class BulkRenewal:
             self._deletions = []
 
     def _delete(self, items: list[EnrolmentInfo]) -> None:
+        self._need_turn()
         gone = [entry for entry in self._callers.map(self._deleted, items) if entry]
         self._store.write_renewals([], removed=gone)
         self._count(deleted=self.counts.deleted + len(gone))
@@ -503,6 +516,7 @@ class BulkRenewal:
                     self.damage = self.damage or error
                     continue
                 if known is None:
+                    self._need_turn()
                     self._back_end.delete(entry)
                     strays += 1
                 elif not known.delete:

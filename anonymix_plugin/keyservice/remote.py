@@ -30,6 +30,7 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.keys import as_text
 from anonymix_plugin.keyservice.address import service_address
 from anonymix_plugin.keyservice.errors import NotOfferedError, ServiceError
+from anonymix_plugin.keyservice.leases import Lease
 from anonymix_plugin.keyservice.line import Line, ServiceCredentials
 from anonymix_plugin.keyservice.memory import Kept, Memory, Tag, ticking
 from anonymix_plugin.keyservice.seen import Seen
@@ -317,6 +318,18 @@ class RemoteKeystore:
         while "beyond" in told:
             told, _ = self._ask("renewals", fields | {"beyond": told["beyond"]}, again=True)
             yield from map(renewal_of, told["renewals"])
+
+    def renewing(self, *, adapter: str, collection: str) -> Lease:
+        """A lease for whoever renews a collection: a context manager that asks for it as long as its block lasts.
+
+        `Lease.held` says whether nobody else renews it, over the service or beside the store.
+        """
+        place = {"adapter": adapter, "collection": str(collection)}
+
+        def ask(holder: str, end: bool) -> bool:
+            return bool(self._ask("lease", {**place, "holder": holder, "end": end}, again=True)[0]["held"])
+
+        return Lease(ask)
 
     @property
     def references(self) -> RemoteReferences:

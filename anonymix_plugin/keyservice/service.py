@@ -37,6 +37,7 @@ from anonymix_keystore import (
 )
 from anonymix_plugin.errors import AnonymixError, ConfigurationError
 from anonymix_plugin.keyservice.errors import NotAllowedError, RateError
+from anonymix_plugin.keyservice.leases import Leases
 from anonymix_plugin.keyservice.roles import Peer, Right, Role, Roles
 from anonymix_plugin.keyservice.wire import (
     MEDIA_TYPE,
@@ -117,6 +118,8 @@ class Ask(BaseModel):
     state: str = ""
     entries: tuple[ToldEntry, ...] = ()
     renewals: tuple[ToldRenewal, ...] = ()
+    holder: str = Field(default="", max_length=64)
+    end: bool = False
     removed: tuple[str, ...] = ()
     seen: str = ""
 
@@ -126,6 +129,7 @@ class _Call:
     """One request: the store, who asks, what for, and the bytes that came with it."""
 
     store: Keystore
+    leases: Leases
     role: Role
     ask: Ask
     body: bytes
@@ -274,6 +278,14 @@ class _Call:
         rows = self.store.renewals(adapter=ask.adapter, collection=ask.collection, **how)
         return self._as_many("renewals", ((item.scope, item.name, renewal_told(item)) for item in rows))
 
+    def lease(self) -> Told:
+        """Whether the client is the one that renews a collection."""
+        place, holder = (self.ask.adapter, self.ask.collection), f"{self.role.name}\0{self.ask.holder}"
+        if self.ask.end:
+            self.leases.end(place, holder)
+            return {"held": False}, b""
+        return {"held": self.leases.hold(place, holder)}, b""
+
     # --- references -------------------------------------------------------------------------------
 
     def references_enabled(self) -> Told:
@@ -296,7 +308,7 @@ class _Call:
 
 
 _ANY_SCOPE: Final = {
-    *("mark-removed", "enrolment", "enrolments", "state", "record-enrolments", "write-renewals", "renewals")
+    *("mark-removed", "enrolment", "enrolments", "state", "record-enrolments", "write-renewals", "renewals", "lease")
 }
 OPERATIONS: Final[Mapping[str, tuple[Right | None, Callable[[_Call], Told]]]] = {
     "current": ("read", _Call.current),
@@ -316,6 +328,7 @@ OPERATIONS: Final[Mapping[str, tuple[Right | None, Callable[[_Call], Told]]]] = 
     "write-renewals": ("records", _Call.write_renewals),
     "renewal": ("records", _Call.renewal),
     "renewals": ("records", _Call.renewals),
+    "lease": ("records", _Call.lease),
     "references-enabled": ("read", _Call.references_enabled),
     "keep-reference": ("references", _Call.keep_reference),
     "read-reference": ("references", _Call.read_reference),
@@ -433,6 +446,7 @@ class KeyService:
         self, store: Keystore, roles: Roles, *, threads: int = 4, waiting: int = 64, seconds: float = 2.0
     ) -> None:
         self._store, self._roles, self._patience = store, roles, seconds
+        self._leases = Leases(store.path)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="anonymix-keys")
         self._most, self._inside = threads + waiting, 0
         self.figures = Figures(self.ready)
@@ -450,6 +464,7 @@ class KeyService:
     async def _life(self, _: Starlette) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(self._pool.shutdown, wait=True)
+        self._leases.close()
 
     def ready(self) -> bool:
         """Whether the store and the roles can be read."""
@@ -540,7 +555,7 @@ class KeyService:
         if seen is not None:
             self._store.check_state(seen)
         with self._store.acting_for(role.actor):
-            told, data = call(_Call(self._store, role, ask, bytes(body)))
+            told, data = call(_Call(self._store, self._leases, role, ask, bytes(body)))
         return pack({**told, "state": state_text(self._store.anchor_state())}, data)
 
     @staticmethod

@@ -13,8 +13,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import bulk_stub
@@ -464,6 +464,31 @@ def test_a_subject_is_no_path_into_the_photo_store(tmp_path: Path, subject: str)
 
 
 @pytest.mark.usefixtures("stub")
+def test_a_renewal_whose_turn_may_be_over_asks_the_back_end_for_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, asked = Scene(tmp_path, 6), []
+    scene.breach()
+
+    class Telling(FolderBackEnd):
+        def verify(self, subject: str, photo: PhotoSource) -> Answer:
+            asked.append(subject)
+            return super().verify(subject, photo)
+
+    @contextmanager
+    def turn(_: BulkRenewal) -> Iterator[Callable[[], bool]]:
+        yield lambda: len(asked) < 2  # the service was away for too long meanwhile
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BulkRenewal, "_turn", turn)
+        with pytest.raises(BulkError, match="another renewal may be at work"):
+            renewed(scene, Telling, block=2)
+    assert len(asked) == 2
+    renewed(scene)
+    scene.check()
+
+
+@pytest.mark.usefixtures("stub")
 def test_the_command_renews_and_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -519,6 +544,12 @@ def test_the_command_renews_over_a_key_service(
         assert main(command) == 4
         assert "a key service gives no sealed originals" in capsys.readouterr().err
         command += ["--photos", str(scene.photos), "-o", str(tmp_path / "report.csv")]
+        with rig.client("gate-2").renewing(**PLACE) as other:  # on another machine
+            assert other.held
+            assert main(command) == BulkError.exit_code
+            assert "another renewal of this collection is at work" in capsys.readouterr().err
+            with pytest.raises(BulkError, match="another renewal"):  # on the store's own
+                renewed(scene)
         scene.photo_of("person3").rename(tmp_path / "away.jpg")
         assert main(command) == 1
         assert "8 people renewed, 1 failed, 8 old entries deleted" in capsys.readouterr().out
