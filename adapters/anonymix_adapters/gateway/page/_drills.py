@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -20,6 +18,7 @@ from anonymix_adapters.gateway.page._preview import PageMixer
 from anonymix_adapters.gateway.problems import ProblemError
 from anonymix_adapters.registry import load, names
 from anonymix_plugin.files import make_folder, write_text
+from anonymix_plugin.locks import alone
 
 MOST_PEOPLE: Final = 20
 _LOCAL: Final = ("opencv", "insightface", "facenet", "deepface", "face_recognition")
@@ -79,14 +78,14 @@ class Drills:
             raise ProblemError("there is no such recogniser, or not so many people", code="drill")
         people_in(self.photos, people)
         make_folder(self._folder)
-        lock = self._locked()
-        if lock is None:
-            raise ProblemError("a drill is under way", status=409, code="drill", fix="wait for its end")
+        lock = ExitStack()
         try:
+            if not lock.enter_context(alone(self._lock_path)):
+                raise ProblemError("a drill is under way", status=409, code="drill", fix="wait for its end")
             self._note(adapter=adapter, people=people, running=True, step="opening the keystore", share=0)
             threading.Thread(target=self._run, args=(adapter, people, lock), name="anonymix-drill").start()
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
 
     def state(self) -> dict[str, Any]:
@@ -94,12 +93,13 @@ class Drills:
         found: dict[str, Any] = dict(_NONE)
         with suppress(OSError, ValueError):
             found |= json.loads(self._state.read_text(encoding="utf-8"))
-        if found.get("running") and (lock := self._locked()) is not None:
-            os.close(lock)
-            found |= {"running": False, "error": "the drill was interrupted: its process ended"}
+        if found.get("running"):
+            with suppress(OSError), alone(self._lock_path) as free:
+                if free:
+                    found |= {"running": False, "error": "the drill was interrupted: its process ended"}
         return found
 
-    def _run(self, adapter: str, people: int, lock: int) -> None:
+    def _run(self, adapter: str, people: int, lock: ExitStack) -> None:
         told, seen = 0.0, dict[str, None]()
 
         def progress(step: str, done: int, of: int) -> None:
@@ -122,20 +122,7 @@ class Drills:
         finally:
             with suppress(Exception):
                 self._note(adapter=adapter, people=people, running=False, step="", share=100, **result)
-            os.close(lock)
+            lock.close()
 
     def _note(self, **state: Any) -> None:
         write_text(self._state, json.dumps(state))
-
-    def _locked(self) -> int | None:
-        """Hold the lock of drills; None where somebody does. It ends with its process, however that ends."""
-        try:
-            lock = os.open(self._lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            return None
-        return lock
