@@ -188,7 +188,7 @@ teacher: $(TEACHER)      ## fetch FaceRes, to learn from (28 MB, by npm)
 
 # Unattended, without a network: `anonymix measure gpu --list` names what the machine must be given.
 gpu-check:               ## on a machine with a GPU, after gpu-prepare elsewhere: all its steps in GPU_MINUTES
-	PYTHONPATH=.:adapters:keystore:lab python3 -m anonymix_lab.gpu --minutes $(GPU_MINUTES) --carried out/gpu/carried.npz -o out/gpu
+	PYTHONPATH=.:adapters:keystore:lab python3 -m anonymix_lab.cli.measure gpu --minutes $(GPU_MINUTES) --carried out/gpu/carried.npz -o out/gpu
 
 gpu-prepare: models $(TEACHER)      ## where the photos are: the numbers that gpu-check reads, out/gpu/carried.npz
 	$(BIN)/anonymix measure gpu --prepare --lfw $(DATA)/lfw --people $(DATA)/pins --london $(DATA)/london

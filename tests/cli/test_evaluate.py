@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from anonymix_lab.evaluation.report.files import write_report
-from anonymix_lab.evaluation.report.schema import Figure, Report
 from anonymix_lab.evaluation.report.tables import tables
 from anonymix_lab.evaluation.scenarios import Measured
+from anonymix_lab.evaluation.schema import Figure, Report
 from anonymix_lab.metrics.error_rates import eer
 from anonymix_plugin.cli import main
 

@@ -27,8 +27,8 @@ from anonymix_lab.evaluation.attacks import (
     attack_parts,
 )
 from anonymix_lab.evaluation.attacks._values import split_people
-from anonymix_lab.evaluation.report.schema import AttackPart
 from anonymix_lab.evaluation.scenarios import Drawn
+from anonymix_lab.evaluation.schema import AttackPart
 from anonymix_lab.matchers import Table
 
 PEOPLE, DIM = 110, 16

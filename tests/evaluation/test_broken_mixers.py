@@ -18,9 +18,9 @@ import pytest
 
 from anonymix_lab.data import Protocol, pairs_protocol
 from anonymix_lab.evaluation.attacks import Direct, KeyGuessing, Linkage, WithKey
-from anonymix_lab.evaluation.report.schema import Report
 from anonymix_lab.evaluation.requirements import DEFAULTS, GUIDED_DEFAULTS, parse
 from anonymix_lab.evaluation.run import MixerFacts, Settings, evaluate
+from anonymix_lab.evaluation.schema import Report
 from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, load_matchers
 from anonymix_lab.protections import KeyName
 from anonymix_plugin.faces import YuNet

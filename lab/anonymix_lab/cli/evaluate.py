@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from anonymix_lab.data import Protocol
-    from anonymix_lab.evaluation.report.schema import Report
+    from anonymix_lab.evaluation.schema import Report
 
 __all__ = ["evaluate"]
 

@@ -25,9 +25,9 @@ from anonymix_lab.evaluation.attacks import (
 from anonymix_lab.evaluation.features import FeatureMatcher, feature_part
 from anonymix_lab.evaluation.report.files import write_report
 from anonymix_lab.evaluation.report.photos import contact_sheet
-from anonymix_lab.evaluation.report.schema import Report
 from anonymix_lab.evaluation.requirements import Requirement
 from anonymix_lab.evaluation.run import MixerFacts, Settings, evaluate
+from anonymix_lab.evaluation.schema import Report
 from anonymix_lab.matchers import CodeMatcher, EmbeddingStore, Extractor, Panel, load_matchers
 from anonymix_lab.protections import (
     Blur,

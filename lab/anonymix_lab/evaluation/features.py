@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from anonymix_lab.data import Protocol
-from anonymix_lab.evaluation.report.schema import FeaturePart
+from anonymix_lab.evaluation.schema import FeaturePart
 from anonymix_lab.evaluation.traits import frechet_distance, kernel_distance
 from anonymix_lab.matchers import EmbeddingStore, Extractor, Panel, Request
 from anonymix_lab.protections import KeyName, Protection

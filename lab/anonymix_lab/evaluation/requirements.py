@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from anonymix_lab.evaluation.report.schema import Figure, Report, RequirementPart
+from anonymix_lab.evaluation.schema import Figure, Report, RequirementPart
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.files import content_of
 

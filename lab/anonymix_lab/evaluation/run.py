@@ -12,7 +12,9 @@ import numpy as np
 
 from anonymix_lab.data import Protocol, without_idle
 from anonymix_lab.evaluation.attacks import Attack, Material, attack_parts, split_people
-from anonymix_lab.evaluation.report.schema import (
+from anonymix_lab.evaluation.requirements import Requirement, check_requirements
+from anonymix_lab.evaluation.scenarios import OWN, Drawn, Measured, draw, measure_scenarios
+from anonymix_lab.evaluation.schema import (
     AttackPart,
     FailurePart,
     Figure,
@@ -24,8 +26,6 @@ from anonymix_lab.evaluation.report.schema import (
     Report,
     ThresholdPart,
 )
-from anonymix_lab.evaluation.requirements import Requirement, check_requirements
-from anonymix_lab.evaluation.scenarios import OWN, Drawn, Measured, draw, measure_scenarios
 from anonymix_lab.evaluation.traits import diversity, group_parts, traits
 from anonymix_lab.machine import machine, versions
 from anonymix_lab.matchers import CODE, Extractor, Request

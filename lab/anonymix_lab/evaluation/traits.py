@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_lab.data import Protocol
-from anonymix_lab.evaluation.report.schema import DiversityPart, Figure, GroupPart, TraitPart
 from anonymix_lab.evaluation.scenarios import Drawn, Measured, cross_pairs, scores_of
+from anonymix_lab.evaluation.schema import DiversityPart, Figure, GroupPart, TraitPart
 from anonymix_lab.matchers import TRAIT_NAMES, TRAITS
 from anonymix_lab.metrics.intervals import Resampler, share_interval
 from anonymix_lab.metrics.thresholds import Frozen

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from anonymix_lab.gpu.context import Context, Progress
 from anonymix_lab.gpu.faces import SIZE, Watcher, drawn_and_seen, mixed_codes
-from anonymix_lab.gpu.plan import Context, Progress
 from anonymix_lab.training.examples import Landmarks, draw_landmarks
 from anonymix_lab.training.teachers import TEACHERS
 from anonymix_plugin.faces import YuNet

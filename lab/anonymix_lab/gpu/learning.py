@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from anonymix_lab.gpu.context import Context, GpuSettings
 from anonymix_lab.gpu.engine import RECOGNISERS, landmarks_in, watcher
 from anonymix_lab.gpu.faces import SIZE, Watcher, drawn_and_seen, mixed_codes
-from anonymix_lab.gpu.plan import Context, GpuSettings
 from anonymix_lab.metrics.error_rates import eer, fnmr_at_fmr
 from anonymix_lab.training.examples import SEEN_LAYERS, Landmarks
 from anonymix_lab.training.teachers import TEACHERS, load_teacher

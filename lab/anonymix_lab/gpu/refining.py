@@ -14,7 +14,7 @@ import typer
 from PIL import Image
 
 from anonymix_lab.data.keys import SHARED_SCOPE, SeededKeys
-from anonymix_lab.gpu.plan import Context
+from anonymix_lab.gpu.context import Context
 from anonymix_plugin.files import write_text
 from anonymix_plugin.generator import Engine
 from anonymix_plugin.values import Floats

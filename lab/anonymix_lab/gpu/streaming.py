@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anonymix_lab.data.keys import SeededKeys
-from anonymix_lab.gpu.plan import Context
+from anonymix_lab.gpu.context import Context
 from anonymix_plugin.anonymixer import Anonymixer
 from anonymix_plugin.faces import YuNet
 from anonymix_plugin.generator import Engine

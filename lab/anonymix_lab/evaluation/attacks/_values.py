@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_lab.data import Protocol as Comparing
-from anonymix_lab.evaluation.report.schema import AttackPart, Figure
 from anonymix_lab.evaluation.scenarios import Drawn
+from anonymix_lab.evaluation.schema import AttackPart, Figure
 from anonymix_lab.matchers import Extractor, Table
 from anonymix_lab.metrics.intervals import Resampler, share_interval, wilson
 from anonymix_lab.metrics.thresholds import top_thresholds

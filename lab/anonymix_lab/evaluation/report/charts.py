@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from markupsafe import Markup, escape
 
-from anonymix_lab.evaluation.report.schema import Histogram, LinkabilityPart, OneClass, TwoClass
+from anonymix_lab.evaluation.schema import Histogram, LinkabilityPart, OneClass, TwoClass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

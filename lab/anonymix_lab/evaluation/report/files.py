@@ -12,9 +12,9 @@ from pathlib import Path
 from anonymix_lab.evaluation.report.exchange import exchange_files
 from anonymix_lab.evaluation.report.page import render
 from anonymix_lab.evaluation.report.photos import SheetRow
-from anonymix_lab.evaluation.report.schema import Report
 from anonymix_lab.evaluation.report.tables import as_csv, tables
 from anonymix_lab.evaluation.scenarios import TITLES, Measured
+from anonymix_lab.evaluation.schema import Report
 from anonymix_plugin.files import make_folder, write_text
 
 _NAME = re.compile(r"[^A-Za-z0-9.-]+")

@@ -19,8 +19,8 @@ from anonymix_lab.evaluation.report.charts import (
     own_and_chance,
 )
 from anonymix_lab.evaluation.report.photos import SheetRow
-from anonymix_lab.evaluation.report.schema import AttackPart, Figure, Report
 from anonymix_lab.evaluation.scenarios import TITLES
+from anonymix_lab.evaluation.schema import AttackPart, Figure, Report
 from anonymix_plugin.values import Pixels
 
 _QUALITY: Final = 85

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from anonymix_lab.evaluation.report.schema import Figure, GroupPart, OperatingPoint, Report, TwoClass
+from anonymix_lab.evaluation.schema import Figure, GroupPart, OperatingPoint, Report, TwoClass
 from anonymix_plugin.csv_cells import as_cells
 
 Cell = str | int | float | bool | None

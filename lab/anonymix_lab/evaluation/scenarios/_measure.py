@@ -10,7 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from anonymix_lab.data import Protocol
-from anonymix_lab.evaluation.report.schema import (
+from anonymix_lab.evaluation.scenarios._compare import (
+    NO_ANSWER,
+    Comparisons,
+    cross_pairs,
+    scores_of,
+)
+from anonymix_lab.evaluation.scenarios._draw import Drawn
+from anonymix_lab.evaluation.schema import (
     Figure,
     Histogram,
     LinkabilityPart,
@@ -19,13 +26,6 @@ from anonymix_lab.evaluation.report.schema import (
     OperatingPoint,
     TwoClass,
 )
-from anonymix_lab.evaluation.scenarios._compare import (
-    NO_ANSWER,
-    Comparisons,
-    cross_pairs,
-    scores_of,
-)
-from anonymix_lab.evaluation.scenarios._draw import Drawn
 from anonymix_lab.matchers import CODE, Table
 from anonymix_lab.metrics.curves import WeightedRates, accuracy_of_folds, det_points
 from anonymix_lab.metrics.error_rates import threshold_at_fmr
