@@ -45,25 +45,29 @@ from anonymix_plugin.unlocking import ANCHOR_VARIABLE, passphrase_in, unlock_for
 NEW_PASSPHRASE_VARIABLE = "ANONYMIX_NEW_PASSPHRASE"  # noqa: S105 - a name
 
 
+_LockByKeyFile = Annotated[
+    Path | None, typer.Option("--key-file", help="Lock by this key file (made if it is missing).", show_default=False)
+]
+_LockByVariable = Annotated[bool, typer.Option("--environment", help="Lock by the variable ANONYMIX_KEY.")]
+_LockByKeyring = Annotated[bool, typer.Option("--keyring", help="Lock by the system's keyring.")]
+_LockByAwsKms = Annotated[
+    str | None, typer.Option("--aws-kms", metavar="KEY_ID", help="Lock by an AWS KMS key.", show_default=False)
+]
+_LockByVault = Annotated[
+    str | None, typer.Option("--vault", metavar="KEY", help="Lock by a Vault transit key.", show_default=False)
+]
+
+
 @app.command("init")
 def init(
     *,
     keystore: StoreOption = None,
     passphrase_fd: DescriptorOption = None,
-    key_file: Annotated[
-        Path | None,
-        typer.Option("--key-file", help="Lock by this key file (made if it is missing).", show_default=False),
-    ] = None,
-    environment: Annotated[bool, typer.Option("--environment", help="Lock by the variable ANONYMIX_KEY.")] = False,
-    keyring: Annotated[bool, typer.Option("--keyring", help="Lock by the system's keyring.")] = False,
-    aws_kms: Annotated[
-        str | None,
-        typer.Option("--aws-kms", metavar="KEY_ID", help="Lock by an AWS KMS key.", show_default=False),
-    ] = None,
-    vault: Annotated[
-        str | None,
-        typer.Option("--vault", metavar="KEY", help="Lock by a Vault transit key.", show_default=False),
-    ] = None,
+    key_file: _LockByKeyFile = None,
+    environment: _LockByVariable = False,
+    keyring: _LockByKeyring = False,
+    aws_kms: _LockByAwsKms = None,
+    vault: _LockByVault = None,
     anchor: Annotated[
         Path | None,
         typer.Option("--anchor", help="Make an anchor here and tie the store to it.", show_default=False),
@@ -198,20 +202,11 @@ def restore(
 @app.command("change-unlock")
 def change_unlock(
     *,
-    key_file: Annotated[
-        Path | None,
-        typer.Option("--key-file", help="Lock by this key file (made if it is missing).", show_default=False),
-    ] = None,
-    environment: Annotated[bool, typer.Option("--environment", help="Lock by the variable ANONYMIX_KEY.")] = False,
-    keyring: Annotated[bool, typer.Option("--keyring", help="Lock by the system's keyring.")] = False,
-    aws_kms: Annotated[
-        str | None,
-        typer.Option("--aws-kms", metavar="KEY_ID", help="Lock by an AWS KMS key.", show_default=False),
-    ] = None,
-    vault: Annotated[
-        str | None,
-        typer.Option("--vault", metavar="KEY", help="Lock by a Vault transit key.", show_default=False),
-    ] = None,
+    key_file: _LockByKeyFile = None,
+    environment: _LockByVariable = False,
+    keyring: _LockByKeyring = False,
+    aws_kms: _LockByAwsKms = None,
+    vault: _LockByVault = None,
     new_passphrase_fd: Annotated[
         int | None,
         typer.Option(
