@@ -166,19 +166,20 @@ def missing(one: Advice) -> list[str]:
 
 def _commands_and_options(text: str) -> Iterator[str]:
     meant = list(commands().values())  # an option belongs to the command that was named last, or to any
-    for words, option in re.findall(r"\banonymix((?: [a-z][a-z-]+){1,2})|(?<![\w-])(--[a-z][a-z-]+)", text):
+    for words, option in re.findall(r"\banonymix((?: [a-z][a-z-]+){1,3})|(?<![\w-])(--[a-z][a-z-]+)", text):
         if option:
             if not any(option in options_of(command) for command in meant):
                 yield f"the option {option}"
             continue
-        parts = words.split()
-        found = commands().get(f"anonymix {parts[0]}")
-        if len(parts) > 1 and hasattr(found, "commands"):
-            found = commands().get(f"anonymix {' '.join(parts)}")
-        if found is None:
-            yield f"the command anonymix{words}"
-        else:
-            meant = [found]
+        found = "anonymix"
+        for part in words.split():
+            if not hasattr(commands()[found], "commands"):
+                break  # what follows is an argument
+            found = f"{found} {part}"
+            if found not in commands():
+                yield f"the command {found}"
+                return
+        meant = [commands()[found]]
 
 
 def _arguments(text: str) -> Iterator[str]:

@@ -144,7 +144,7 @@ def people_in(folder: Path, count: int) -> list[Person]:
         raise UsageError(
             f"{len(found)} people with two photos each, where {max(count, 2)} are wanted",
             where=str(folder),
-            fix="a folder for each person, or files NAME_1.jpg and NAME_2.jpg; or ask for fewer people",
+            fix="a folder for each person, or files NAME_1.jpg and NAME_2.jpg; or ask for fewer (--people N)",
         )
     return found[:count]
 

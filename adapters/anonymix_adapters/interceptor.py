@@ -187,12 +187,15 @@ class Interceptor:
             two collections can't be linked.
 
     Raises:
-        UsageError: There is no such use of keys.
+        UsageError: There is no such use of keys, or what is given as the mixer is none.
     """
 
     def __init__(self, mixer: FaceMixer, adapter: str, *, keys: KeyUse = "own", scope: ScopeRule = "default") -> None:
         if keys not in {"own", "gallery"}:
             raise UsageError(f"there is no use of keys {keys!r}", where="keys", fix="use 'own' or 'gallery'")
+        if not callable(getattr(mixer, "protect", None)):
+            what = f"a {type(mixer).__name__} is no mixer"
+            raise UsageError(what, where=adapter, fix="give the client first, then the mixer: protect(client, mixer)")
         self.mixer, self.adapter, self.keys = mixer, adapter, keys
         self.scope_rule = scope
 

@@ -331,7 +331,7 @@ def sets_in(path: Path) -> list[Path]:
     if path.is_file() and _is_packed(path):
         return [path]
     raise UsageError(
-        "this is no data set",
+        "this is no data set" if path.exists() else "there is no such file or folder",
         where=str(path),
         fix="give a folder with one sub-folder for each person, a verification set (.bin), or a .rec file",
     )

@@ -377,15 +377,21 @@ def _with_options(
     return outer
 
 
-def check_owner(subject: str | None, gallery: bool, version: int | None) -> None:
+def check_owner(subject: str | None, gallery: bool, version: int | None, *, also: str = "") -> None:
     """Refuse options that leave open, or contradict, whose key is meant.
+
+    Args:
+        subject: As it was given.
+        gallery: As it was given.
+        version: As it was given.
+        also: What else a command takes, for the error.
 
     Raises:
         UsageError: They do.
     """
     if (subject is None) != gallery:
         what = "--subject and --gallery exclude each other" if gallery else "nobody said whose key to use"
-        raise UsageError(what, fix="give --subject ID, or --gallery for the one key of the scope")
+        raise UsageError(what, fix=f"give --subject ID, or --gallery for the one key of the scope{also}")
     if gallery and version is not None:
         raise UsageError("--version is for the keys of subjects", fix="leave --version or --gallery out")
 

@@ -34,7 +34,6 @@ from anonymix_plugin.errors import AnonymixError, DifferentPeopleError, OutputEr
 
 if TYPE_CHECKING:
     from anonymix_plugin.anonymixer import Anonymixer
-    from anonymix_plugin.keys import KeySource
     from anonymix_plugin.mixer.refine.refiner import RefineStep
     from anonymix_plugin.production import PhotoRequest
     from anonymix_plugin.values import CancelableFace
@@ -165,7 +164,7 @@ def protect(
             )
         jobs = jobs_by_folder(photos, recursive=recursive, every=record)
     else:
-        check_owner(subject, gallery, version)
+        check_owner(subject, gallery, version, also="; or --subjects-from-folders, where each folder is a subject's")
         jobs = jobs_for(photos, subject, recursive=recursive, every=record)
     if enrol and (gallery or version is not None):
         raise UsageError("--enrol issues a first key to a subject", fix="leave --gallery and --version out")
@@ -178,21 +177,21 @@ def protect(
 
     with open_keys(keystore, passphrase_fd, accept_clock=accept_clock, references_of=scope) as store:
         if dataset is not None:
-            from anonymix_keystore import UnknownSubjectError
-            from anonymix_plugin.cli.datasets import SetCopier, protect_sets
+            from anonymix_plugin.cli.datasets import SetCopier, protect_sets, sets_in
             from anonymix_plugin.faces import YuNet
             from anonymix_plugin.models import content_of_model
 
+            for path in photos:
+                sets_in(path)  # before seconds go into loading weights
             with _Progress(None) as progress, mixing.opened(store, progress.refining) as mixer:
                 detector = YuNet(content_of_model("yunet"))
                 copier = SetCopier(mixer, detector, dataset, scope, enrol, force, progress.advance)
-                try:
-                    protect_sets(copier, photos, output, as_json=as_json)
-                except UnknownSubjectError as error:
-                    raise _explained(error) from None
+                protect_sets(copier, photos, output, as_json=as_json)
             return
-        if not subjects_from_folders:
-            _check_key(store, subject, scope, version, enrol=enrol)
+        if subject is not None and not enrol:  # before seconds go into loading weights
+            from anonymix_plugin.keys import KeyChoice
+
+            KeyChoice(subject, scope, version, enrol=False).look_up(store)
         with _Progress(len(jobs)) as progress:
             progress.say("loading weights")
             with mixing.opened(store, progress.refining) as mixer:
@@ -232,35 +231,6 @@ def _refuse_beside_dataset(keys: SetKeys, given: Mapping[str, bool], *, enrol: b
         raise UsageError("--enrol issues first keys to subjects", fix="leave it out")
 
 
-def _check_key(store: KeySource, subject: str | None, scope: str, version: int | None, *, enrol: bool) -> None:
-    """Fail before seconds go into loading weights, and say what to do in terms of the command line."""
-    from anonymix_keystore import UnknownSubjectError, UnknownVersionError
-
-    if subject is None or enrol:
-        return
-    try:
-        if version is None:
-            store.current(subject, scope)
-        else:
-            store.at(subject, version, scope)
-    except UnknownVersionError:
-        raise
-    except UnknownSubjectError as error:
-        raise _explained(error) from None
-
-
-def _explained(error: Exception) -> Exception:
-    from anonymix_keystore import UnknownSubjectError, UnknownVersionError
-
-    if isinstance(error, UnknownSubjectError) and not isinstance(error, UnknownVersionError):
-        return UnknownSubjectError(
-            error.what,
-            where=error.where,
-            fix="to enrol the person, add --enrol, or run: anonymix keys issue SUBJECT",
-        )
-    return error
-
-
 class _Run:
     """Protects photos and writes down what became of each."""
 
@@ -292,7 +262,7 @@ class _Run:
             try:
                 for (job, target), outcome in zip(work, outcomes, strict=True):
                     if outcome.error is not None:
-                        self._failed(job, fault_of(_explained(outcome.error)))
+                        self._failed(job, fault_of(outcome.error))
                         continue
                     self._save(job, target, outcome.faces)
                     self._progress.advance()
@@ -321,7 +291,7 @@ class _Run:
                 )[0]
                 self._save(group[0], target, [face])
             except (AnonymixError, KeystoreError) as error:
-                self._failed(group[0], fault_of(_explained(error)))
+                self._failed(group[0], fault_of(error))
                 continue
             except _StoppedError as stop:
                 self.stopped = stop.fault

@@ -36,6 +36,7 @@ _SUFFIXES: Final[dict[str, ImageFormat]] = {
 }
 _DESCRIPTION = "Anonymix cancelable face: not the face of the person photographed"
 _SOFTWARE = "anonymix"
+_PICTURE = "leave --record (record=) out: a picture is written then"
 
 
 def encode_cancelable(
@@ -111,13 +112,15 @@ def encode_record(face: CancelableFace, record: EncodedSource, *, limits: ImageL
     data, where = read_source(record, limits or default_limits())
     found = find_record(data, where)
     if found is None:
-        raise UnreadableImageError("this is no biometric record", where=where, fix="write the face as a picture")
+        raise UnreadableImageError("this is no biometric record", where=where, fix=_PICTURE)
     picture = encode_cancelable(face, found.coding)
     try:
         return found.rebuild(picture, face.pixels.shape[1], face.pixels.shape[0])
     except ValueError as error:
         raise UnreadableImageError(
-            f"the biometric record can't be written back: {error}", where=where, fix="write the face as a picture"
+            f"the biometric record can't be written back: {error}",
+            where=where,
+            fix=_PICTURE,
         ) from None
 
 

@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 import re
+import shlex
 import sqlite3
 import stat
 import threading
@@ -260,7 +261,11 @@ class Database:
         self._real = os.path.realpath(path)
         self._names = tuple(dict.fromkeys((os.path.abspath(path), self._real)))  # noqa: PTH100
         if not path.is_file():
-            raise StoreMissingError("there is no keystore", where=self.where, fix="create one first")
+            raise StoreMissingError(
+                "there is no keystore",
+                where=self.where,
+                fix=f"make one with: anonymix keys init --keystore {shlex.quote(self.where)}",
+            )
         with self.lock:
             for _ in range(_TRIES):
                 if self._open():

@@ -64,7 +64,11 @@ def forget(core: Core, subject: str, scope: str | None, reason: str) -> ForgetRe
                 names = (scope,)
             erased = _Erased(change, [subject_in(change.keys, subject, name) for name in names])
             if not erased.found:
-                raise UnknownSubjectError("nothing is known about this subject", where=f"subject {subject!r}")
+                raise UnknownSubjectError(
+                    "nothing is known about this subject",
+                    where=f"subject {subject!r}",
+                    fix="look for the id: anonymix keys list",
+                )
             erased.write(reason)
     except KeystoreError as error:
         if erased is not None and erased.made:

@@ -41,6 +41,7 @@ from anonymix_keystore._values import KeyInfo, SubjectKey
 ALIAS_BYTES = 16
 PAGE = 500
 ANEW = f"revoke or forget them, and enrol them anew; or {RESTORE}"
+_ENROL = "enrol the person (enrol=True, --enrol), or issue a key: anonymix keys issue SUBJECT"
 _UNKNOWN = b""  # in place of the material of a key whose row fails authentication
 _HEAD_WIDTH = HEADS.width
 _HEAD_ACTIVE = Head._fields.index("active")
@@ -191,7 +192,7 @@ def need_head(db: Database, keys: KeyRing, who: Who) -> tuple[Head, int]:
 def _unknown(who: Who) -> UnknownSubjectError:
     check_visible(who.subject, "subject")  # issuing one would be refused
     check_visible(who.scope, "scope")
-    return UnknownSubjectError("no key was ever issued", where=who.where, fix="issue one first")
+    return UnknownSubjectError("no key was ever issued", where=who.where, fix=_ENROL)
 
 
 def find_keys(db: Database, keys: KeyRing, head: Head) -> list[tuple[Key, int]]:

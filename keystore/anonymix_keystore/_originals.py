@@ -27,6 +27,8 @@ from anonymix_keystore._unlock import Unlock
 
 MOST_BYTES = 16 * 1024 * 1024
 
+ENABLE = "make one: anonymix keys scope set SCOPE --references sealed, or store.originals.enable(unlock)"
+
 
 class Originals:
     """The second root key, once it was unlocked, and what it seals.
@@ -89,7 +91,7 @@ class Originals:
         with self._core.lock:
             slot = _slots.read(self._core.db, self._core.keys.store_id, _slots.ORIGINALS)
         if slot is None:
-            raise OriginalsError("sealed originals are switched off", fix="call store.originals.enable(unlock)")
+            raise OriginalsError("this store has no second secret", where=str(self._core.path), fix=ENABLE)
         return slot
 
     def change_unlock(self, old: Unlock, new: Unlock) -> None:

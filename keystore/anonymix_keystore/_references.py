@@ -28,7 +28,7 @@ from anonymix_keystore._errors import (
 )
 from anonymix_keystore._lifecycle import Who, subject_in
 from anonymix_keystore._names import DEFAULT_SCOPE, checked
-from anonymix_keystore._originals import Originals
+from anonymix_keystore._originals import ENABLE, Originals
 from anonymix_keystore._rows import REFERENCE_SCOPES, REFERENCES, SCOPES, Reference, ReferenceScope
 from anonymix_keystore._slots import ORIGINALS, read
 from anonymix_keystore._values import SubjectKey
@@ -96,9 +96,7 @@ class References:
         scope, reason = checked(scope, "scope"), _asked.text(reason, "reason")
         with self._core.change() as change:
             if read(change.db, change.keys.store_id, ORIGINALS) is None:
-                raise OriginalsError(
-                    "references need the store's second secret", fix="call store.originals.enable(unlock)"
-                )
+                raise OriginalsError("references need the store's second secret", fix=ENABLE)
             if _switch(change.db, change.keys, scope) is not None:
                 return False
             row = _lifecycle.need_scope(change, scope)

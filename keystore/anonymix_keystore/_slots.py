@@ -38,6 +38,7 @@ def _label(store_id: bytes, purpose: str) -> Mapping[str, str]:
     return {"anonymix-store": store_id.hex(), "anonymix-purpose": purpose}
 
 
+_RIGHT = "give the one that locks it; nothing else opens it"
 _KEYS = {"aws-kms": "AWS KMS key", "vault-transit": "transit key"}
 
 
@@ -65,7 +66,7 @@ def open_slot(store_id: bytes, slot: Slot, unlock: Unlock, where: str) -> bytes:
         raise LockedError(
             f"{what} is unlocked by {slot.kind}, not by {unlock.kind}", where=where, fix=f"use {slot.kind}"
         )
-    refused = WrongKeyError(f"this {_KEYS.get(slot.kind, slot.kind)} does not open {what}", where=where)
+    refused = WrongKeyError(f"this {_KEYS.get(slot.kind, slot.kind)} does not open {what}", where=where, fix=_RIGHT)
     try:
         key = unlock.key(params(slot), _label(store_id, slot.purpose))
     except WrongKeyError as error:  # a key service says so itself, and does not know what it was asked for
@@ -79,7 +80,7 @@ def open_slot(store_id: bytes, slot: Slot, unlock: Unlock, where: str) -> bytes:
     except WrongKeyError:
         if slot.kind == "passphrase":
             second = "second " if slot.purpose == ORIGINALS else ""
-            raise WrongPassphraseError(f"wrong {second}passphrase", where=where) from None
+            raise WrongPassphraseError(f"wrong {second}passphrase", where=where, fix=_RIGHT) from None
         raise refused from None
     if len(root) != KEY_BYTES:
         raise DamagedError("the root key has a wrong size", where=where)

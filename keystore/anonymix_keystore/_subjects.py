@@ -34,7 +34,8 @@ def ending_for(reason: str, grace: timedelta | None, now: int) -> Ending:
     """What becomes of a key that is replaced for a reason.
 
     Raises:
-        InvalidRequestError: The grace time is negative, given for a breach, or reaches past the year 9999.
+        InvalidRequestError: The grace time is negative, given for a breach, or reaches past the year 9999; or the
+            reason speaks of a breach in other words, and old keys would live on.
     """
     if reason == RotationReason.BREACH:
         if grace is not None and grace != timedelta(0):
@@ -43,6 +44,12 @@ def ending_for(reason: str, grace: timedelta | None, now: int) -> Ending:
     seconds = int((DEFAULT_GRACE if grace is None else grace).total_seconds())
     if not 0 <= seconds <= LAST - now:
         raise InvalidRequestError("grace is negative, or reaches past the year 9999", where="grace")
+    if seconds and RotationReason.BREACH in reason.casefold():
+        raise InvalidRequestError(
+            'with this reason old keys would live on; "breach" alone erases them',
+            where="reason",
+            fix='say "breach", or a reason without the word',
+        )
     return Ending(State.RETIRED, now + seconds) if seconds else Ending(State.DESTROYED)
 
 

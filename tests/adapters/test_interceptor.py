@@ -225,6 +225,12 @@ def test_records_need_a_book(interceptor: Interceptor) -> None:
         raise AssertionError("the block must not be entered")
 
 
+def test_a_client_in_the_place_of_the_mixer_is_told_before_anything_is_sent() -> None:
+    with pytest.raises(UsageError, match="a str is no mixer") as refused:
+        Interceptor("client", "opencv")  # type: ignore[arg-type]
+    assert "client first, then the mixer" in refused.value.fix
+
+
 def test_an_enrolment_without_a_face_is_none(adapter_store: Keystore) -> None:
     interceptor, undone = Interceptor(NoFaces(adapter_store), "test"), []
     with (

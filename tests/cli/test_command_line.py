@@ -18,7 +18,7 @@ import pytest
 import typer
 
 import anonymix_plugin
-from anonymix_keystore import KeystoreError
+from anonymix_keystore import Keystore, KeystoreError
 from anonymix_plugin import errors
 from anonymix_plugin.cli import LazyCommand, _all_commands, app, main
 from anonymix_plugin.cli.report import EXIT_KEYS, fault_of
@@ -124,7 +124,39 @@ def test_an_error_says_what_where_and_what_to_do(run, tmp_path: Path) -> None:
     assert ended.out == ""
     first, second = ended.err.splitlines()
     assert first == f"Error: {tmp_path / 'keystore.db'}: there is no keystore"
-    assert second == "What to do: make one with: anonymix keys init"
+    assert second == f"What to do: make one with: anonymix keys init --keystore {tmp_path / 'keystore.db'}"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("protect people -o out --enrol", "--subjects-from-folders, where each folder is a subject's"),
+        ("protect a.jpg --subject zoe -o out", "--enrol), or issue a key: anonymix keys issue SUBJECT"),
+        ("keys rotate zoe", "or issue a key: anonymix keys issue SUBJECT"),
+        ("keys rotate alice --reason Breach", 'say "breach", or a reason without the word'),
+        ("keys rotate --all --reason data-breach", 'say "breach", or a reason without the word'),
+        ("keys change-unlock --second", "anonymix keys scope set SCOPE --references sealed"),
+        ("keys forget zoe --yes", "look for the id: anonymix keys list"),
+        ("protect lfw.bin --dataset person --enrol -o out", "there is no such file or folder"),
+    ],
+)
+def test_a_natural_slip_is_told_with_the_way_out(run, store: Keystore, words: str, told: str) -> None:
+    ended = run(*words.split())
+    assert ended.code != 0
+    assert told in " ".join(ended.err.split())
+
+
+def test_a_wrong_passphrase_is_told_with_what_would_be_right(run, store: Keystore, monkeypatch) -> None:
+    monkeypatch.setenv("ANONYMIX_PASSPHRASE", "swordfish and chops")
+    assert "What to do: give the one that locks it" in run("keys", "list").err
+
+
+def test_a_rotation_says_what_became_of_the_old_key(run, store: Keystore) -> None:
+    said = run("keys", "rotate", "alice").out
+    until = store.history("alice")[0].until
+    assert until is not None
+    assert said == f"alice now has version 2; version 1 is retired until {until:%Y-%m-%d}.\n"
+    assert run("keys", "rotate", "alice", "--reason", "breach", "--yes").out.endswith("version 2 is compromised.\n")
 
 
 def test_an_error_is_json_where_json_is_asked_for(run, tmp_path: Path) -> None:
@@ -136,7 +168,7 @@ def test_an_error_is_json_where_json_is_asked_for(run, tmp_path: Path) -> None:
             "code": "store_missing",
             "what": "there is no keystore",
             "where": str(tmp_path / "keystore.db"),
-            "fix": "make one with: anonymix keys init",
+            "fix": f"make one with: anonymix keys init --keystore {tmp_path / 'keystore.db'}",
         }
     }
 

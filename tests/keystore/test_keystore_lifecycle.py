@@ -126,6 +126,16 @@ def test_after_a_breach_every_older_key_is_compromised_at_once(store: Keystore) 
     assert store.current("alice") == new
 
 
+@pytest.mark.parametrize("reason", ["Breach", "breach ", "data breach", "breached"])
+def test_a_breach_in_other_words_is_refused_because_old_keys_would_live_on(store: Keystore, reason: str) -> None:
+    key = store.issue("alice")
+    for rotate in (store.rotate_all, lambda **how: store.rotate("alice", **how)):
+        with pytest.raises(InvalidRequestError, match='"breach" alone erases them') as refused:
+            rotate(reason=reason)
+        assert refused.value.where == "reason"
+    assert store.current("alice") == key
+
+
 def test_grace_that_makes_no_sense_is_refused(store: Keystore) -> None:
     key = store.issue("alice")
     with pytest.raises(InvalidRequestError):

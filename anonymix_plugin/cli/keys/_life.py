@@ -121,7 +121,13 @@ def rotate(
         if subject is not None:
             key = store.rotate(subject, scope or "default", reason=reason, grace=grace)
             facts = {"subject": key.subject, "scope": key.scope, "version": key.version}
-            say(as_json, f"{key.subject} now has version {key.version}.", **facts)
+            old = store.history(key.subject, key.scope)[-2]
+            until = f" until {old.until:%Y-%m-%d}" if old.until else ""
+            say(
+                as_json,
+                f"{key.subject} now has version {key.version}; version {old.version} is {old.state}{until}.",
+                **facts,
+            )
             return
         with progress_bar("Rotating keys") as show:
             if resume:

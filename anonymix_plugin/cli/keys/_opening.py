@@ -16,7 +16,6 @@ from anonymix_keystore import (
     KeyringUnlock,
     Keystore,
     OriginalsError,
-    StoreMissingError,
     Unlock,
     UnlockUnavailableError,
 )
@@ -78,10 +77,7 @@ def open_keystore(
         UsageError: The file descriptor can't be read.
     """
     place = place_of(path)
-    try:
-        kind, params = Keystore.locked_by(place)
-    except StoreMissingError as error:
-        raise StoreMissingError(error.what, where=error.where, fix="make one with: anonymix keys init") from None
+    kind, params = Keystore.locked_by(place)
     unlock = unlock_for(kind, params, lambda: passphrase_from(passphrase_fd))
     store = Keystore.open(
         place,
