@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from anonymix_plugin.bulk import (
     Row,
     Summary,
     Work,
+    _spawned,
     protect_in_bulk,
 )
 from anonymix_plugin.images import encode_cancelable
@@ -142,6 +144,15 @@ def drive(
         if summary.finished:
             ledger.export()
         return summary
+
+
+def drive_until_the_first_face(source: Path, store: Path, target: Path) -> None:
+    """A process that enrols, and is killed when it is told of its first photo: no block is complete then."""
+    from forks import FORKS
+
+    _spawned.multiprocessing = SimpleNamespace(get_context=lambda _: FORKS)  # type: ignore[assignment, attr-defined]
+    end: Callable[[Progress], None] = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    drive(source, store, target, workers=1, enrol=True, make=StubWorker, progress=end)
 
 
 def _tell(progress: Progress) -> None:

@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import bulk_stub
 import pytest
 from bulk_stub import PHOTOS, contents
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
-from patience import eventually
+from forks import FORKS
+from patience import PATIENCE, eventually
 
 from anonymix_keystore import KeyFileUnlock, KeyState, Keystore, SubjectKey, UnknownSubjectError
 from anonymix_plugin.bulk import BulkError, Ledger, Progress, Row, Work, protect_in_bulk, rows_of_table
@@ -80,30 +80,22 @@ def test_a_killed_driver_goes_on_and_ends_with_the_same_bytes(
     assert contents(target) == contents(tmp_path / "whole")
 
 
-def _kill_oneself(_: Progress) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.mark.usefixtures("stub")
 def test_a_first_key_of_a_killed_run_is_the_one_that_the_next_run_goes_on_with(tmp_path: Path, source: Path) -> None:
     """The driver ends between issuing keys and writing a face: nobody gets a second key, and no key is left over."""
     (source / "001.jpg").write_bytes(b"bad")  # one photo of the second subject; the others of theirs are sound
     store, target = tmp_path / "empty.db", tmp_path / "out"
     Keystore.create(store, KeyFileUnlock.generate(store.with_suffix(".key"))).close()
-    how: dict[str, Any] = {"workers": 1, "enrol": True}
-    driver = os.fork()
-    if not driver:
-        try:
-            bulk_stub.drive(source, store, target, **how, progress=_kill_oneself)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(driver, 0)[1]) == -signal.SIGKILL
+    driver = FORKS.Process(target=bulk_stub.drive_until_the_first_face, args=(source, store, target))
+    driver.start()
+    driver.join(PATIENCE)
+    assert driver.exitcode == -signal.SIGKILL
     assert not list(target.rglob("*.png"))
     with bulk_stub.open_store(store) as keys:
         first = {info.subject: (info.version, info.alias) for info in keys.list()}
         assert first, "no key was issued before the end"
         materials = {name: keys.current(name).material for name in first}
-    summary = bulk_stub.drive(source, store, target, **how)
+    summary = bulk_stub.drive(source, store, target, workers=1, enrol=True)
     assert (summary.made, summary.failed) == (PHOTOS - 1, 1)
     with bulk_stub.open_store(store) as keys:
         now = {info.subject: (info.version, info.alias) for info in keys.list()}
