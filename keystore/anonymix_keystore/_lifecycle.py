@@ -126,7 +126,7 @@ def open_name(keys: KeyRing, tag: bytes, sealed: bytes, where: str) -> str:
     """Open a sealed name."""
     try:
         return unseal(keys.name, sealed, name_context(keys, tag)).decode()
-    except WrongKeyError:
+    except (TypeError, WrongKeyError):  # a damaged record can hold another type
         raise DamagedError("a sealed name fails authentication", where=where) from None
 
 

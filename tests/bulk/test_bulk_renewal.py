@@ -121,7 +121,9 @@ def children(process: int) -> list[int]:
 
 
 @pytest.mark.usefixtures("stub")
-@pytest.mark.parametrize(("people", "kills"), [(20, 2), pytest.param(1_000, 50, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("people", "kills"), [(20, 2), pytest.param(1_000, 50, marks=(pytest.mark.long, pytest.mark.timeout(3600)))]
+)
 def test_a_renewal_that_is_killed_goes_on_and_nobody_is_lost_or_there_twice(
     tmp_path: Path, people: int, kills: int
 ) -> None:

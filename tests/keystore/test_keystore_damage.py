@@ -75,6 +75,7 @@ def test_flipped_bytes_never_yield_a_wrong_key(sound, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)  # ten minutes on a quiet machine
 @pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
 def test_each_flipped_byte_in_turn(sound, tmp_path: Path, mask: int) -> None:
     outcomes = flipped(sound, tmp_path / "store.db", range(sound[0].stat().st_size), mask)

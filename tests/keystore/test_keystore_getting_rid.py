@@ -434,6 +434,22 @@ def test_one_subjects_damage_hides_nobody_else_and_is_named(full: Keystore, path
         list(full.list())
 
 
+@pytest.mark.parametrize("value", ["7", "NULL", "1.5", "'text'"])
+def test_a_name_that_is_no_bytes_any_more_hides_nobody_else(full: Keystore, path: Path, value: str) -> None:
+    for name in ("bob", "carol"):
+        full.issue(name)
+    allowed = (
+        "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = replace(sql, '{}', '{}') WHERE name = 'heads'"
+    )
+    for old, new in (("name BLOB NOT NULL", "name BLOB"), ("STRICT, ", "")):
+        behind_its_back(path, allowed.format(old, new))
+    behind_its_back(path, f"UPDATE heads SET name = {value} WHERE tag IN (SELECT subject FROM originals)")  # noqa: S608
+    seen: list[str] = []
+    with pytest.raises(DamagedError, match="somebody whose name can't be read"):
+        seen.extend(full.subjects())
+    assert sorted(seen) == ["bob", "carol"]
+
+
 def test_one_subjects_damage_stops_no_other_subjects_changes(
     full: Keystore, path: Path, clock: Clock, reopen: Callable[..., Keystore]
 ) -> None:
