@@ -166,6 +166,7 @@ def fit_subspace(
         raise BadArrayError(
             f"{len(names)} people{others} allow 1 to {min(most, embeddings.shape[1])} directions, not {dims}",
             where="dims",
+            fix="give photos of more people, or ask for fewer directions (--dims)",
         )
     trusted = np.ones(len(embeddings), dtype=bool)
     for name in names:

@@ -11,17 +11,20 @@ import pytest
 import torch
 from stylegan2_checkpoints import Plan, random_weights, rosinality, write
 
+from anonymix_lab.cli.train._pairs import begin_pairs
 from anonymix_lab.training.latent import latent_axes
 from anonymix_lab.training.mapper import SHIPPED_MARKS, MapperRecipe, fit_mapper, marked_children
 from anonymix_lab.training.pairs import mean_style, pair_codes, pair_path, to_pixels, to_w_plus
 from anonymix_plugin.cli import main
 from anonymix_plugin.encoder import load_encoder
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.files import write_bytes
 from anonymix_plugin.generator.stylegan2 import StyleGan2, load_stylegan2
 from anonymix_plugin.mixer.subspace import IdentitySubspace
 from anonymix_plugin.mixer.weights import load_mixer_weights
 
 RANDOM = np.random.Generator(np.random.Philox(21))
+SHIPPED = Path(__file__).parents[2] / "anonymix_plugin" / "weights" / "mixer.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,31 @@ def test_pairs_and_encoder_are_made_for_it_by_command(file: Path, generator: Sty
     assert np.abs(found - expected[::-1]).mean() > 20
     assert main(["train", "encoder", *common, "--epochs", "1", "-o", str(output)]) == 0
     assert load_encoder(output).generator_hash == generator.weights_hash()
+
+
+def test_pairs_of_another_generator_or_too_few_are_refused(
+    file: Path, generator: StyleGan2, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = Plan(width=512, layers=1, channels=(4, 4, 4, 3, 3))
+    other = write(tmp_path / "other.pt", rosinality(random_weights(plan, seed=2)))
+    pairs, output = ["--pairs", str(tmp_path / "pairs")], ["-o", str(tmp_path / "out.safetensors")]
+    begin_pairs(tmp_path / "pairs", generator, seed=1)
+    for number in range(101):
+        write_bytes(pair_path(tmp_path / "pairs", number), b"drawn")
+    begin_pairs(tmp_path / "pairs", generator, seed=1)  # goes on
+    mapper = ["train", "mapper", "--subspace", str(SHIPPED), "--keyed-dims", "32", "--steps", "0", *pairs, *output]
+    for words, told in (
+        (["train", "pairs", "--generator", str(other), "--count", "101", *pairs], "by another generator"),
+        (["train", "pairs", "--generator", str(file), "--seed", "2", "--count", "101", *pairs], "by another seed"),
+        (["train", "encoder", "--generator", str(other), "--count", "100", *pairs, *output], "by another generator"),
+        (["train", "encoder", "--generator", str(file), *pairs, *output], "pair 101 of 3500 is missing"),
+        ([*mapper, "--generator", str(other)], "by another generator"),
+        ([*mapper, "--generator", str(file)], "pair 101 of 3500 is missing"),
+        (["train", "subspace", "--people", str(tmp_path), *pairs, *output], "pair 101 of 3500 is missing"),
+    ):
+        capsys.readouterr()
+        assert main(words) == 2
+        assert told in " ".join(capsys.readouterr().err.split())
 
 
 def test_mixer_weights_are_fitted_to_it(generator: StyleGan2, tmp_path: Path) -> None:

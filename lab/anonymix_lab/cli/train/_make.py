@@ -24,6 +24,7 @@ from anonymix_lab.cli._common import (
     staged,
 )
 from anonymix_lab.cli.train._app import app
+from anonymix_lab.cli.train._pairs import begin_pairs, need_pairs, people_cache
 from anonymix_lab.cli.train._student import Teaching, make_or_read, say
 from anonymix_plugin.cli.options import takes_photos
 
@@ -41,10 +42,11 @@ def pairs(
     from anonymix_plugin.generator import load_generator
     from anonymix_plugin.generator.stylegan2_engines import load_own_generator
 
-    own = None if generator is None else load_own_generator(generator, threads=threads)
+    drawing = load_generator(threads=threads) if generator is None else load_own_generator(generator, threads=threads)
+    begin_pairs(folder, drawing, seed)
     with bars() as bar:
         report = staged(bar)
-        for number in draw_pairs(own or load_generator(threads=threads), folder, range(count), seed=seed):
+        for number in draw_pairs(drawing, folder, range(count), seed=seed):
             report("drawing", number + 1, count)
 
 
@@ -79,7 +81,9 @@ def encoder(
 
         work.mkdir(parents=True, exist_ok=True)
         state = work / "encoder.safetensors"
-        train_encoder(reference_generator(generator), folder, recipe, output, report, state=state)
+        source = reference_generator(generator)
+        need_pairs(folder, count, source)
+        train_encoder(source, folder, recipe, output, report, state=state)
 
 
 @app.command("adapt-encoder")
@@ -210,6 +214,8 @@ def subspace(
 
     began = time.monotonic()
     chosen = parse_folds(folds) if lfw is not None else ()
+    if lfw is None and population:
+        need_pairs(folder, count)
     output.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     with bars() as bar:
@@ -219,7 +225,7 @@ def subspace(
             photos, who, used = street.photos, street.who, street.used
             others = street.others if population else None
         else:
-            photos, who = embed_people(embedder(), people, folder / "people.npy", report)
+            photos, who = embed_people(embedder(), people, people_cache(folder, people), report)
             used = {"people": f"{len(set(who.tolist()))}, with {len(photos)} photos"}
             others = None
             if population:

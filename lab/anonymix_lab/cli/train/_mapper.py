@@ -23,6 +23,7 @@ from anonymix_lab.cli._common import (
     staged,
 )
 from anonymix_lab.cli.train._app import app
+from anonymix_lab.cli.train._pairs import need_pairs
 from anonymix_lab.cli.train._student import Teaching, make_or_read, say, whole_reader
 from anonymix_plugin.errors import UsageError
 
@@ -179,6 +180,7 @@ def mapper(
             weights = _started(start, passed, source)
             card.used = {"a map that was tuned before": f"SHA-256 {weights.sha256}"}
         else:
+            need_pairs(folder, count, source)
             weights, fitted = train_linear_map(
                 source, embedder(), folder, passed, recipe, staged(bar), children or SHIPPED_MARKS
             )
