@@ -15,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 from anonymix_adapters.drawn import DrawnFaces
 from anonymix_adapters.errors import AdapterError, in_words
 from anonymix_adapters.interceptor import recorded_together
 from anonymix_adapters.protocol import BackEnd
 from anonymix_keystore import (
+    AnchorError,
     DamagedError,
     EnrolmentInfo,
     Keystore,
@@ -29,6 +30,7 @@ from anonymix_keystore import (
     NewEnrolment,
     RenewalInfo,
     RenewalState,
+    RolledBackError,
 )
 from anonymix_plugin.bulk import (
     Block,
@@ -46,8 +48,7 @@ from anonymix_plugin.errors import AnonymixError, PhotoError
 from anonymix_plugin.files import whole_file
 from anonymix_plugin.guiding import PutsBack
 from anonymix_plugin.images import PhotoSource
-from anonymix_plugin.keyservice import RemoteKeystore
-from anonymix_plugin.locks import alone, renewal_lock
+from anonymix_plugin.keyservice import LeaseError, RemoteKeystore, ServiceError, renewing_beside
 from anonymix_plugin.options import MixerOptions
 from anonymix_plugin.values import CancelableFace
 
@@ -59,6 +60,8 @@ _MOST_REFUSALS: Final = 100
 _DELETED_TOGETHER: Final = 32
 _TOGETHER: Final = 32  # faces that are decoded at a time
 _BACK_END: Final = "back_end"
+# After these it is not known whether the store wrote something down. The next run looks.
+_UNTOLD: Final = (AnchorError, RolledBackError, ServiceError)
 _NOT_VERIFIED: Final = Fault(
     "not_verified",
     "the back end does not accept the person by the new entry; the old one stays",
@@ -159,6 +162,7 @@ class BulkRenewal:
         self._recorded: dict[tuple[str, str], str] = {}  # subject and scope to the new entry
         self.damage: DamagedError | None = None
         self._mine_alone: Callable[[], bool] = lambda: False
+        self._under: dict[str, Any] = {}  # the lease over a key service, which refuses what is written without it
         self._progress: Callable[[Counts], None] | None = None
         self.counts = Counts()
 
@@ -196,19 +200,23 @@ class BulkRenewal:
         """Keep other renewals of the collection out; what it gives says whether they are out."""
         if isinstance(self._store, RemoteKeystore):
             with self._store.renewing(**self._place) as lease:
+                self._under["lease"] = lease
                 yield lambda: lease.held
         else:
-            with alone(renewal_lock(self._store.path, **self._place)) as first:
+            with renewing_beside(self._store.path, **self._place) as first:
                 yield lambda: first
 
     def _need_turn(self) -> None:
         """Before the back end is asked for anything: see that nobody else may be at work."""
         if not self._mine_alone():
-            raise BulkError(
-                "the key service could not be asked for so long that another renewal may be at work",
-                where=self._place["adapter"],
-                fix="see to the key service; the same command goes on",
-            )
+            raise self._over()
+
+    def _over(self) -> BulkError:
+        return BulkError(
+            "the key service was not asked for so long that another renewal may be at work",
+            where=self._place["adapter"],
+            fix="see to the key service; the same command goes on",
+        )
 
     def _run(self, options: MixerOptions, work: Work, progress: Callable[[Counts], None] | None) -> Counts:
         self._progress = progress
@@ -363,19 +371,20 @@ class BulkRenewal:
     def _exchange(self, drawn: list[tuple[_Due, Result]]) -> None:
         """Enrol, verify, delete; what is known before and after is written down in one step each."""
         begun = [self._outcome(row, RenewalState.BEGUN) for row, result in drawn if result.fault is None]
-        self._store.write_renewals(begun)
+        self._store.write_renewals(begun, **self._under)
         exchanges = [_Exchange(row, result) for row, result in drawn]
         for start in range(0, len(exchanges), _TOGETHER):
             together = exchanges[start : start + _TOGETHER]
             self._need_turn()
             list(self._callers.map(self._enrol, together))
             self._write_down(together)
+            self._need_turn()
             list(self._callers.map(self._finish, together))
             for it in together:
                 it.face = None
         outcomes = [it.outcome for it in exchanges if it.outcome is not None]
         removed = [it.row.item.entry for it in exchanges if it.removed]
-        self._store.write_renewals(outcomes, removed=removed)
+        self._store.write_renewals(outcomes, removed=removed, **self._under)
         for row, _ in drawn:
             self._in_hand.discard((row.item.subject, row.item.scope))
         failed = [it for it in outcomes if it.state is RenewalState.FAILED]
@@ -404,7 +413,7 @@ class BulkRenewal:
 
         if it.result.fault is not None:
             it.outcome = self._failure(it.row, it.result.fault)
-        elif it.row.item.enrol:
+        elif it.row.item.enrol and self._mine_alone():  # if not, what the others made is still written down
             self._try(it, made)
 
     def _write_down(self, exchanges: list[_Exchange]) -> None:
@@ -412,17 +421,26 @@ class BulkRenewal:
         made = [it for it in exchanges if it.records]
         try:
             if made:
-                self._store.record_enrolments([record for it in made for record in it.records])
-        except KeystoreError:
+                records = [record for it in made for record in it.records]
+                self._store.record_enrolments(records, **self._under)
+        except _UNTOLD:
+            raise
+        except KeystoreError as error:
             for it in made:
                 self._try(it, lambda _, it=it: self._write_down_alone(it))  # type: ignore[misc]
+            if isinstance(error, LeaseError):
+                raise self._over() from None
 
     def _write_down_alone(self, it: _Exchange) -> None:
         try:
-            self._store.record_enrolments(it.records)
-        except KeystoreError:  # the key was rotated or revoked since the face was drawn
+            self._store.record_enrolments(it.records, **self._under)
+        except _UNTOLD:
+            raise
+        except KeystoreError:  # the key was rotated or revoked since the face was drawn, or the lease is lost
             for record in it.records:
-                self._back_end.delete(record.external_id)
+                # A back end may give equal ids: then whoever has the lease now may have recorded this entry.
+                if self._store.enrolment(external_id=record.external_id, **self._place) is None:
+                    self._back_end.delete(record.external_id)
             it.entry = ""
             raise
 
@@ -488,7 +506,7 @@ class BulkRenewal:
     def _delete(self, items: list[EnrolmentInfo]) -> None:
         self._need_turn()
         gone = [entry for entry in self._callers.map(self._deleted, items) if entry]
-        self._store.write_renewals([], removed=gone)
+        self._store.write_renewals([], removed=gone, **self._under)
         self._count(deleted=self.counts.deleted + len(gone))
 
     def _deleted(self, item: EnrolmentInfo) -> str:
@@ -537,7 +555,8 @@ class BulkRenewal:
         ended = [it for it in self._open_renewals() if (it.subject, it.scope) not in due]
         done = {"state": RenewalState.DONE, "error": "", "what": "", "fix": ""}
         self._store.write_renewals(
-            [replace(it, entry=self._recorded.get((it.subject, it.scope), it.entry), **done) for it in ended]  # type: ignore[arg-type]
+            [replace(it, entry=self._recorded.get((it.subject, it.scope), it.entry), **done) for it in ended],  # type: ignore[arg-type]
+            **self._under,
         )
 
     def _count(self, **changes: int) -> None:

@@ -16,19 +16,23 @@ from typing import TYPE_CHECKING
 
 from anonymix_plugin.by_need import imported_by_need
 from anonymix_plugin.keyservice.address import service_address
-from anonymix_plugin.keyservice.errors import NotAllowedError, NotOfferedError, ServiceError
+from anonymix_plugin.keyservice.errors import LeaseError, NotAllowedError, NotOfferedError, ServiceError
 
 if TYPE_CHECKING:
+    from anonymix_plugin.keyservice.leases import Lease, renewing_beside
     from anonymix_plugin.keyservice.line import ServiceCredentials
     from anonymix_plugin.keyservice.remote import RemoteKeystore, RemoteReferences
 
 __all__ = [
+    "Lease",
+    "LeaseError",
     "NotAllowedError",
     "NotOfferedError",
     "RemoteKeystore",
     "RemoteReferences",
     "ServiceCredentials",
     "ServiceError",
+    "renewing_beside",
     "service_address",
 ]
 
@@ -36,6 +40,8 @@ __all__ = [
 __getattr__ = imported_by_need(
     __name__,
     {
+        "Lease": "anonymix_plugin.keyservice.leases",
+        "renewing_beside": "anonymix_plugin.keyservice.leases",
         "RemoteKeystore": "anonymix_plugin.keyservice.remote",
         "RemoteReferences": "anonymix_plugin.keyservice.remote",
         "ServiceCredentials": "anonymix_plugin.keyservice.line",

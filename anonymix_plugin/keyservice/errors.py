@@ -27,3 +27,18 @@ class NotOfferedError(KeystoreError, AttributeError):
     """A keystore can do it, and the key service does not offer it."""
 
     code = "not_offered"
+
+
+class LeaseError(KeystoreError):
+    """A renewal had no lease, or lost it, when it wrote something down."""
+
+    code = "lease"
+
+    def __init__(
+        self,
+        what: str = "another renewal of the collection may be at work: this one's lease is over",
+        *,
+        where: str = "",
+        fix: str = "renew again; it goes on",
+    ) -> None:
+        super().__init__(what, where=where, fix=fix)

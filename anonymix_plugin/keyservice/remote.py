@@ -30,7 +30,7 @@ from anonymix_plugin.errors import UsageError
 from anonymix_plugin.keys import as_text
 from anonymix_plugin.keyservice.address import service_address
 from anonymix_plugin.keyservice.errors import NotOfferedError, ServiceError
-from anonymix_plugin.keyservice.leases import Lease
+from anonymix_plugin.keyservice.leases import Lease, Step
 from anonymix_plugin.keyservice.line import Line, ServiceCredentials
 from anonymix_plugin.keyservice.memory import Kept, Memory, Tag, ticking
 from anonymix_plugin.keyservice.seen import Seen
@@ -237,11 +237,20 @@ class RemoteKeystore:
         }
         return str(self._ask("record-enrolment", fields, again=True)[0]["entry"])
 
-    def record_enrolments(self, entries: Iterable[NewEnrolment]) -> tuple[str, ...]:
-        """Write down many entries, by as many in one step as a request holds; see `Keystore.record_enrolments`."""
+    def record_enrolments(self, entries: Iterable[NewEnrolment], *, lease: Lease | None = None) -> tuple[str, ...]:
+        """Write down many entries, by as many in one step as a request holds; see `Keystore.record_enrolments`.
+
+        Args:
+            entries: The entries.
+            lease: Of a renewal, what it got from `renewing`; all entries are of that collection.
+
+        Raises:
+            LeaseError: The lease was lost.
+        """
         names: list[str] = []
         for portion in portions(map(_entry_told, entries)):
-            names += self._ask("record-enrolments", {"entries": portion}, again=True)[0]["entries"]
+            told, _ = self._ask("record-enrolments", {"entries": portion, **_under(lease)}, again=True)
+            names += told["entries"]
         return tuple(names)
 
     def mark_removed(self, entry: str) -> bool:
@@ -291,17 +300,27 @@ class RemoteKeystore:
         known = {"fingerprint": fingerprint, "guided_fingerprint": guided_fingerprint}
         return (item for item in self.enrolments(scope, **known) if item.delete or item.enrol)
 
-    def write_renewals(self, renewals: Iterable[RenewalInfo], *, removed: Iterable[str] = ()) -> None:
+    def write_renewals(
+        self, renewals: Iterable[RenewalInfo], *, removed: Iterable[str] = (), lease: Lease | None = None
+    ) -> None:
         """Write down how far renewals are; see `Keystore.write_renewals`.
 
         What is more than a request holds is written in several steps, what was removed last.
+
+        Args:
+            renewals: How far they are.
+            removed: Records of entries that were deleted.
+            lease: As for `record_enrolments`.
+
+        Raises:
+            LeaseError: The lease was lost.
         """
         steps = [{"renewals": portion} for portion in portions(map(_renewal_asked, renewals))]
         gone = [{"removed": portion} for portion in portions(removed)]
         if len(steps) == len(gone) == 1:
             steps, gone = [steps[0] | gone[0]], []
         for fields in (*steps, *gone):
-            self._ask("write-renewals", fields, again=True)
+            self._ask("write-renewals", fields | _under(lease), again=True)
 
     def renewal(self, subject: str, scope: str = "default", *, adapter: str, collection: str) -> RenewalInfo | None:
         """How far the renewal of one subject is; see `Keystore.renewal`."""
@@ -326,10 +345,10 @@ class RemoteKeystore:
         """
         place = {"adapter": adapter, "collection": str(collection)}
 
-        def ask(holder: str, end: bool) -> bool:
-            return bool(self._ask("lease", {**place, "holder": holder, "end": end}, again=True)[0]["held"])
+        def ask(holder: str, step: Step) -> bool:
+            return bool(self._ask("lease", {**place, "holder": holder, "step": step}, again=True)[0]["held"])
 
-        return Lease(ask)
+        return Lease(ask, place)
 
     @property
     def references(self) -> RemoteReferences:
@@ -414,6 +433,10 @@ def _entry_told(entry: NewEnrolment) -> dict[str, Any]:
 def _renewal_asked(renewal: RenewalInfo) -> dict[str, Any]:
     told = renewal_told(renewal)
     return {name: value for name, value in told.items() if name not in {"changed", "name"}}
+
+
+def _under(lease: Lease | None) -> dict[str, Any]:
+    return {} if lease is None else {**lease.place, "holder": lease.holder}
 
 
 def _seconds(grace: timedelta | None) -> float | None:

@@ -6,9 +6,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
@@ -36,8 +36,8 @@ from anonymix_keystore import (
     UnknownSubjectError,
 )
 from anonymix_plugin.errors import AnonymixError, ConfigurationError
-from anonymix_plugin.keyservice.errors import NotAllowedError, RateError
-from anonymix_plugin.keyservice.leases import Leases
+from anonymix_plugin.keyservice.errors import LeaseError, NotAllowedError, RateError
+from anonymix_plugin.keyservice.leases import Leases, Step
 from anonymix_plugin.keyservice.roles import Peer, Right, Role, Roles
 from anonymix_plugin.keyservice.wire import (
     MEDIA_TYPE,
@@ -119,7 +119,7 @@ class Ask(BaseModel):
     entries: tuple[ToldEntry, ...] = ()
     renewals: tuple[ToldRenewal, ...] = ()
     holder: str = Field(default="", max_length=64)
-    end: bool = False
+    step: Step = "begin"
     removed: tuple[str, ...] = ()
     seen: str = ""
 
@@ -211,7 +211,8 @@ class _Call:
             self.role.need("records", it.scope)
             place = {"adapter": it.adapter, "collection": it.collection, "external_id": it.external_id}
             self._may_touch(self.store.enrolment(**place))
-        return {"entries": self.store.record_enrolments(entries)}, b""
+        with self._in_turn(*((it.adapter, it.collection) for it in entries)):
+            return {"entries": self.store.record_enrolments(entries)}, b""
 
     def _may_touch(self, found: EnrolmentInfo | None) -> None:
         if found is not None and not self.role.covers(found.scope):
@@ -263,7 +264,8 @@ class _Call:
             self.role.need("records", it.scope)
         for entry in self.ask.removed:
             self._may_touch(self.store.enrolment_named(entry))
-        self.store.write_renewals(renewals, removed=self.ask.removed)
+        with self._in_turn(*((it.adapter, it.collection) for it in renewals)):
+            self.store.write_renewals(renewals, removed=self.ask.removed)
         return {}, b""
 
     def renewal(self) -> Told:
@@ -280,11 +282,26 @@ class _Call:
 
     def lease(self) -> Told:
         """Whether the client is the one that renews a collection."""
-        place, holder = (self.ask.adapter, self.ask.collection), f"{self.role.name}\0{self.ask.holder}"
-        if self.ask.end:
-            self.leases.end(place, holder)
+        ask, client = self.ask, self.role.name
+        place = (ask.adapter, ask.collection)
+        if ask.step == "end":
+            self.leases.end(place, client, ask.holder)
             return {"held": False}, b""
-        return {"held": self.leases.hold(place, holder)}, b""
+        return {"held": self.leases.hold(place, client, ask.holder, begin=ask.step == "begin")}, b""
+
+    @contextmanager
+    def _in_turn(self, *places: tuple[str, str]) -> Iterator[None]:
+        """What a renewal writes down counts only while it has the lease, without a gap, whatever it believes."""
+        if not self.ask.holder:
+            yield
+            return
+        place = (self.ask.adapter, self.ask.collection)
+        if any(other != place for other in places):
+            raise InvalidRequestError("a renewal writes down what is of its own collection")
+        with self.leases.holding(place, self.role.name, self.ask.holder) as held:
+            if not held:
+                raise LeaseError()
+            yield
 
     # --- references -------------------------------------------------------------------------------
 

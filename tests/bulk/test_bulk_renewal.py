@@ -34,6 +34,7 @@ from anonymix_plugin.bulk import BulkError, Mixer, Result, Row, Work, photo_stor
 from anonymix_plugin.cli import main
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import PhotoSource
+from anonymix_plugin.keyservice import Lease, LeaseError, RemoteKeystore, ServiceError
 from anonymix_plugin.values import CancelableFace
 
 PLACE = {"adapter": ADAPTER, "collection": COLLECTION}
@@ -488,6 +489,100 @@ def test_a_renewal_whose_turn_may_be_over_asks_the_back_end_for_nothing_more(
     assert len(asked) == 2
     renewed(scene)
     scene.check()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Scene, ServiceRig]]:
+    """A scene whose keystore a service gives out."""
+    (tmp_path / "scene").mkdir()
+    (tmp_path / "service").mkdir()
+    scene, rig = Scene(tmp_path / "scene", 6), ServiceRig(tmp_path / "service")
+    scene.breach()
+    rig.store, rig.environment["ANONYMIX_KEYFILE"] = scene.store, str(scene.store.with_suffix(".key"))
+    rig.start()
+    yield scene, rig
+    rig.close()
+
+
+def renewed_over(rig: ServiceRig, scene: Scene, kind: type[FolderBackEnd] = FolderBackEnd) -> Counts:
+    keys = rig.client()
+    faces = DrawnFaces(keys)
+    return renewal_stub.renew(keys, kind(scene.entries, faces), faces, scene.photos, Work(block=2))
+
+
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize("step", ["enrol", "verify", "delete"])
+def test_a_machine_that_stood_still_beyond_its_lease_leaves_nothing_behind(
+    served: tuple[Scene, ServiceRig], step: str
+) -> None:
+    scene, rig = served
+    leases: list[Lease] = []
+    renewing, slept = RemoteKeystore.renewing, []
+
+    def watched(keys: RemoteKeystore, **place: str) -> Lease:
+        leases.append(renewing(keys, **place))
+        return leases[-1]
+
+    def asleep() -> None:
+        """The lease is over, and another machine renews all meanwhile."""
+        if not slept:
+            slept.append(rig.raw("lease", {**PLACE, "holder": leases[0].holder, "step": "end"}))
+            counts = renewed_over(rig, scene)
+            assert (counts.failed, counts.finished) == (0, True)
+
+    class Sleeping(FolderBackEnd):
+        def send(self, subject: str, face: CancelableFace) -> str:
+            if step == "enrol":
+                asleep()
+            return super().send(subject, face)
+
+        def verify(self, subject: str, photo: PhotoSource) -> Answer:
+            if step == "verify":
+                asleep()
+            return super().verify(subject, photo)
+
+        def delete(self, external_id: str) -> None:
+            if step == "delete":
+                asleep()
+            super().delete(external_id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RemoteKeystore, "renewing", watched)
+        with pytest.raises((BulkError, LeaseError), match="another renewal"):
+            renewed_over(rig, scene, Sleeping)
+    assert slept
+    scene.check()
+
+
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize("answer", ["came", "lost"])
+def test_a_service_that_is_killed_and_started_anew_costs_a_renewal_nothing(
+    served: tuple[Scene, ServiceRig], monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    scene, rig = served
+    record, times = RemoteKeystore.record_enrolments, []
+
+    def killed(keys: RemoteKeystore, entries: list[NewEnrolment], **under: Lease) -> tuple[str, ...]:
+        made = record(keys, entries, **under)
+        times.append(1)
+        if len(times) == 2:
+            rig.stop(signal.SIGKILL)
+            rig.start()
+            if answer == "lost":
+                raise ServiceError("there was no answer")
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteKeystore, "record_enrolments", killed)
+        if answer == "came":
+            assert renewed_over(rig, scene).renewed == 6
+        else:
+            with pytest.raises(ServiceError):
+                renewed_over(rig, scene)
+    counts = renewed_over(rig, scene)
+    assert (counts.failed, counts.strays, counts.finished) == (0, 0, True)
+    scene.check()
+    assert [path.name for path in scene.store.parent.iterdir() if "renewal" in path.name] == []
 
 
 @pytest.mark.usefixtures("stub")
