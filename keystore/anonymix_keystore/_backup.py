@@ -52,6 +52,7 @@ FORMAT = 1
 CHUNK = 1 << 16
 BACKUP = "backup"
 _TAG = 16
+_WRITTEN = "give a file that anonymix keys backup (Keystore.backup) wrote"
 _MOST_HEADER = 1 << 16
 _SQLITE = b"SQLite format 3\x00"
 _APPLICATION_AT = 68  # offset of the application id in an SQLite file
@@ -81,7 +82,7 @@ class BackupInfo:
 def write(core: Core, path: Path, unlock: Unlock) -> BackupInfo:
     """Write a backup of a store to a new file."""
     if os.path.lexists(path):
-        raise StoreExistsError("there is already a file here", where=str(path))
+        raise StoreExistsError("there is already a file here", where=str(path), fix="choose another path")
     check_not_beside(path)
     sweep(path.parent)
     data_key = secrets.token_bytes(KEY_BYTES)
@@ -131,11 +132,11 @@ def _info(header: dict[str, Any]) -> BackupInfo:
 @contextlib.contextmanager
 def _reading(backup: Path) -> Iterator[IO[bytes]]:
     if is_live(backup):  # not even opened
-        raise ForeignFileError("a keystore in use, not a backup of one", where=str(backup))
+        raise ForeignFileError("a keystore in use, not a backup of one", where=str(backup), fix=_WRITTEN)
     try:
         source = backup.open("rb")
     except FileNotFoundError:
-        raise StoreMissingError("there is no backup", where=str(backup)) from None
+        raise StoreMissingError("there is no backup", where=str(backup), fix=_WRITTEN) from None
     except OSError as error:
         raise StorageError(f"can't read the backup: {error.strerror}", where=str(backup)) from None
     with source:
@@ -147,7 +148,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
-        raise StoreExistsError("there is already a file here", where=str(path)) from None
+        raise StoreExistsError("there is already a file here", where=str(path), fix="choose another path") from None
     except PermissionError:
         raise ReadOnlyError("the folder can't be written", where=str(path.parent)) from None
     except OSError as error:
@@ -291,7 +292,7 @@ def _read_header(source: IO[bytes], backup: Path) -> tuple[dict[str, Any], bytes
     where = str(backup)
     start = source.read(len(MAGIC) + 4)
     if not start.startswith(MAGIC[:7]):
-        raise ForeignFileError("not a backup of a keystore", where=where)
+        raise ForeignFileError("not a backup of a keystore", where=where, fix=_WRITTEN)
     if not start.startswith(MAGIC):
         raise NewerSchemaError("written in a later format", where=where, fix="update anonymix-plugin")
     if len(start) < len(MAGIC) + 4:

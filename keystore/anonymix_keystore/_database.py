@@ -214,7 +214,7 @@ def new_private_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:  # made just now by somebody else
-        raise StoreExistsError("there is already a file here", where=str(path)) from None
+        raise StoreExistsError("there is already a file here", where=str(path), fix="choose another path") from None
     except PermissionError:
         raise ReadOnlyError(
             "the folder can't be written", where=str(path.parent), fix="make it writable, or choose another"

@@ -286,7 +286,7 @@ class KeyFileUnlock(SecretUnlock):
         try:
             handle = os.open(made._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
-            raise StoreExistsError("there is already a file here", where=str(path)) from None
+            raise StoreExistsError("there is already a file here", where=str(path), fix="choose another path") from None
         except OSError as error:
             raise UnlockUnavailableError(f"can't write the key file: {error.strerror}", where=str(path)) from None
         with os.fdopen(handle, "w") as file:

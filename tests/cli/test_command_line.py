@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import json
 import os
 import re
 import resource
@@ -149,6 +150,18 @@ def test_a_natural_slip_is_told_with_the_way_out(run, store: Keystore, words: st
 def test_a_wrong_passphrase_is_told_with_what_would_be_right(run, store: Keystore, monkeypatch) -> None:
     monkeypatch.setenv("ANONYMIX_PASSPHRASE", "swordfish and chops")
     assert "What to do: give the one that locks it" in run("keys", "list").err
+
+
+def test_what_is_written_never_replaces_a_file_nor_fails_after_the_deed(run, store: Keystore, tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("mine")
+    for words in ("keys audit -o", "keys backup"):
+        assert "choose another path" in run(*words.split(), tmp_path / "there").err
+    assert "anonymix keys backup" in run("keys", "restore", tmp_path / "there", "--keystore", tmp_path / "new.db").err
+    for place in (tmp_path, tmp_path / "there" / "report.json"):
+        assert run("keys", "rotate", "--all", "--report", place).code != 0
+    assert store.current("alice").version == 1
+    assert run("keys", "rotate", "--all", "--report", tmp_path / "new" / "report.json").code == 0
+    assert json.loads((tmp_path / "new" / "report.json").read_text())["job"]["done"] == 2
 
 
 def test_a_rotation_says_what_became_of_the_old_key(run, store: Keystore) -> None:

@@ -29,7 +29,7 @@ from anonymix_plugin.cli.keys._app import (
 from anonymix_plugin.cli.keys._opening import open_keystore
 from anonymix_plugin.cli.keys._output import confirm, end_with, left_out, progress_bar, say, taken
 from anonymix_plugin.cli.report import print_json
-from anonymix_plugin.errors import UsageError
+from anonymix_plugin.errors import OutputError, UsageError
 
 _MOST_FACTS = 300
 _EXIT_KEYSTORE = 4
@@ -179,8 +179,12 @@ def audit(
     """Show or export the audit trail."""
     with open_keystore(keystore, passphrase_fd) as store:
         if output is not None:
-            with output.open("x") as file:
-                count = store.export_audit(file)
+            try:
+                with output.open("x") as file:
+                    count = store.export_audit(file)
+            except FileExistsError:
+                what = "there is already a file here"
+                raise OutputError(what, where=str(output), fix="choose another path") from None
             say(as_json, f"Exported {count} lines to {output}.", lines=count, output=str(output))
             return
         lines = list(store.audit(after))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anonymix_keystore import Keystore, Progress, RotationReason, RotationReport
+from anonymix_keystore import Keystore, KeystoreError, Progress, RotationReason, RotationReport, SubjectKey
 from anonymix_plugin.cli.keys._app import (
     ClockOption,
     DescriptorOption,
@@ -27,6 +28,7 @@ from anonymix_plugin.cli.keys._app import (
 from anonymix_plugin.cli.keys._opening import open_keystore
 from anonymix_plugin.cli.keys._output import confirm, end_with, left_out, print_keys, progress_bar, say, taken
 from anonymix_plugin.errors import UsageError
+from anonymix_plugin.files import make_folder, require_regular, write_text
 
 
 @app.command("list")
@@ -116,18 +118,15 @@ def rotate(
     if not resume and (reason == RotationReason.BREACH or grace_days == 0):
         whose = "all subjects" if subject is None else subject
         confirm(yes, f"Erase the old keys of {whose} for good?")
+    if report is not None:  # before anything is done
+        make_folder(report.parent)
+        require_regular(report)
     grace, age = days_of(grace_days, "--grace-days"), days_of(older_than_days, "--older-than-days")
     with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         if subject is not None:
             key = store.rotate(subject, scope or "default", reason=reason, grace=grace)
             facts = {"subject": key.subject, "scope": key.scope, "version": key.version}
-            old = store.history(key.subject, key.scope)[-2]
-            until = f" until {old.until:%Y-%m-%d}" if old.until else ""
-            say(
-                as_json,
-                f"{key.subject} now has version {key.version}; version {old.version} is {old.state}{until}.",
-                **facts,
-            )
+            say(as_json, f"{key.subject} now has version {key.version}{_before(store, key)}.", **facts)
             return
         with progress_bar("Rotating keys") as show:
             if resume:
@@ -135,12 +134,20 @@ def rotate(
             else:
                 done = store.rotate_all(scope=scope, older_than=age, reason=reason, grace=grace, progress=show)
         damage = left_out(store, done.job)
-    if report is not None:
-        report.write_text(done.to_json() if report.suffix == ".json" else done.to_text() + "\n")
     if damage is None or not as_json:
         typer.echo(done.to_json() if as_json else done.to_text())
+    if report is not None:
+        write_text(report, done.to_json() if report.suffix == ".json" else done.to_text() + "\n")
     if damage is not None:
         end_with(damage, as_json, json.loads(done.to_json()))
+
+
+def _before(store: Keystore, key: SubjectKey) -> str:
+    """What became of the version before a key, in words; none where its row is damaged."""
+    with suppress(KeystoreError):
+        old = store.history(key.subject, key.scope)[-2]
+        return f"; version {old.version} is {old.state}" + (f" until {old.until:%Y-%m-%d}" if old.until else "")
+    return ""
 
 
 def _resumed(store: Keystore, show: Callable[[Progress], None]) -> RotationReport:
