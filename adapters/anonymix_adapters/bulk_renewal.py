@@ -292,7 +292,12 @@ class BulkRenewal:
         return [*begun, *failed]
 
     def _ledger(self, state: RenewalState | None = None) -> Iterator[RenewalInfo]:
-        return self._store.renewals(adapter=self._place["adapter"], collection=self._place["collection"], only=state)
+        try:
+            yield from self._store.renewals(
+                adapter=self._place["adapter"], collection=self._place["collection"], only=state
+            )
+        except DamagedError as error:  # as below
+            self.damage = self.damage or error
 
     def _due(self) -> Iterator[EnrolmentInfo]:
         faces = self._faces
@@ -315,7 +320,13 @@ class BulkRenewal:
                 continue
             if whose in self._in_hand:
                 self._put_off.add(item.entry)
-            elif self._is_new(item):
+                continue
+            try:
+                new = self._is_new(item)
+            except DamagedError as error:  # what is left of a run that was killed is not known: all stays as it is
+                self.damage = self.damage or error
+                continue
+            if new:
                 self._deletions.append(item)
                 self._delete_old()
             else:

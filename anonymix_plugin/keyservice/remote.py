@@ -276,18 +276,21 @@ class RemoteKeystore:
             DamagedError: At the end: records of the store were passed over, whosesoever.
         """
         fields = {"scope": scope or "", "fingerprint": fingerprint, "guided_fingerprint": guided_fingerprint}
-        told: dict[str, Any] = {"beyond": ""}
-        damaged = False
-        while "beyond" in told:
-            told, _ = self._ask("enrolments", fields | {"beyond": told["beyond"]}, again=True)
+        what = "some enrolment records, or the keys that they were made with, fail authentication"
+        yield from map(enrolment_of, self._pages("enrolments", fields | {"beyond": ""}, what))
+
+    def _pages(self, operation: str, fields: dict[str, Any], what: str) -> Iterator[dict[str, Any]]:
+        """The rows that an operation of that name lists; at the end what is wrong, if some were passed over."""
+        damaged, more = False, True
+        while more:
+            told, _ = self._ask(operation, fields, again=True)
             damaged = damaged or told["damaged"]
-            yield from map(enrolment_of, told["enrolments"])
+            yield from told[operation]
+            more = "beyond" in told
+            fields = fields | {"beyond": told.get("beyond", "")}
         if damaged:
-            raise DamagedError(
-                "some enrolment records, or the keys that they were made with, fail authentication",
-                where=self._line.where,
-                fix="on the machine of the store, `anonymix keys due` names them",
-            )
+            fix = "on the machine of the store, `anonymix keys due` and `anonymix keys verify` say more"
+            raise DamagedError(what, where=self._line.where, fix=fix)
 
     def due(
         self,
@@ -331,12 +334,14 @@ class RemoteKeystore:
     def renewals(
         self, *, adapter: str, collection: str, only: RenewalState | None = None, beyond: str = ""
     ) -> Iterator[RenewalInfo]:
-        """The renewals of the client's scopes in a collection, page by page; see `Keystore.renewals`."""
-        fields = {"adapter": adapter, "collection": str(collection), "state": only or ""}
-        told: dict[str, Any] = {"beyond": beyond}
-        while "beyond" in told:
-            told, _ = self._ask("renewals", fields | {"beyond": told["beyond"]}, again=True)
-            yield from map(renewal_of, told["renewals"])
+        """The renewals of the client's scopes in a collection, page by page; see `Keystore.renewals`.
+
+        Raises:
+            DamagedError: At the end: renewals of the store were passed over, whosesoever.
+        """
+        place = {"adapter": adapter, "collection": str(collection)}
+        what = "what was noted of some renewals fails authentication"
+        yield from map(renewal_of, self._pages("renewals", place | {"state": only or "", "beyond": beyond}, what))
 
     def renewing(self, *, adapter: str, collection: str) -> Lease:
         """A lease for whoever renews a collection: a context manager that asks for it as long as its block lasts.

@@ -276,9 +276,11 @@ class _Call:
     def renewals(self) -> Told:
         """As `enrolments`."""
         ask = self.ask
-        how: dict[str, Any] = {"only": ask.state or None, "beyond": ask.beyond}
+        damaged: list[DamagedError] = []
+        how: dict[str, Any] = {"only": ask.state or None, "beyond": ask.beyond, "damaged": damaged.append}
         rows = self.store.renewals(adapter=ask.adapter, collection=ask.collection, **how)
-        return self._as_many("renewals", ((item.scope, item.name, renewal_told(item)) for item in rows))
+        told, body = self._as_many("renewals", ((item.scope, item.name, renewal_told(item)) for item in rows))
+        return {**told, "damaged": bool(damaged)}, body
 
     def lease(self) -> Told:
         """Whether the client is the one that renews a collection."""

@@ -357,7 +357,13 @@ class Bulk(Base):
         return _renewals.find(self._core, subject, scope, *where)
 
     def renewals(
-        self, *, adapter: str, collection: str, only: RenewalState | None = None, beyond: str = ""
+        self,
+        *,
+        adapter: str,
+        collection: str,
+        only: RenewalState | None = None,
+        beyond: str = "",
+        damaged: Callable[[DamagedError], object] | None = None,
     ) -> Iterator[RenewalInfo]:
         """All renewals in a collection in the order of their names, page by page.
 
@@ -366,13 +372,18 @@ class Bulk(Base):
             collection: The back end's collection.
             only: Those in this state alone.
             beyond: Only renewals after the one of this name: ``RenewalInfo.name``.
+            damaged: As for ``enrolments``.
+
+        Raises:
+            DamagedError: At the end, where ``damaged`` is not given: it names whose renewals were passed over.
         """
         where = _asked.text(adapter, "adapter", empty=False), _asked.identifier(collection, "collection")
         try:
             wanted = None if only is None else RenewalState(only)
         except ValueError:
             raise InvalidRequestError("only is no RenewalState", where="only") from None
-        return _renewals.walk(self._core, *where, wanted, _asked.text(beyond, "beyond"))
+        told = _asked.maybe(_asked.function, damaged, "damaged")
+        return _renewals.walk(self._core, *where, wanted, _asked.text(beyond, "beyond"), told)
 
 
 def _fingerprints(plain: str | None, guided: str | None) -> frozenset[str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,8 +12,9 @@ from typing import Any
 from anonymix_keystore._audit import canonical
 from anonymix_keystore._core import Change, Core
 from anonymix_keystore._crypto import KeyRing, encode, seal, unseal
+from anonymix_keystore._damage import NAMELESS, LeftOut, words
 from anonymix_keystore._database import Database
-from anonymix_keystore._enrolments import tag_named
+from anonymix_keystore._enrolments import RECORDS, tag_named
 from anonymix_keystore._errors import DamagedError, WrongKeyError
 from anonymix_keystore._lifecycle import subject_in
 from anonymix_keystore._rows import PAGE, RENEWALS, Renewal
@@ -70,6 +71,7 @@ class RenewalInfo:
     name: str = field(default="", compare=False)
 
 
+_DAMAGED = "what was noted of the renewal of {} fails authentication"
 _SEALED = ("subject", "scope", "adapter", "collection", "entry", "error", "what", "fix")
 
 
@@ -122,35 +124,78 @@ def find(core: Core, subject: str, scope: str, adapter: str, collection: str) ->
     with core.reading() as (db, keys):
         who, place = subject_in(keys, subject, scope), _place(keys, adapter, collection)
         raw = db.row(f"{RENEWALS.select} WHERE subject = ? AND place = ?", (who.tag, place))
-        return None if raw is None else _info(keys, raw, db.where)
+        try:
+            return None if raw is None else _info(keys, raw, db.where)
+        except DamagedError:
+            raise DamagedError(_DAMAGED.format(words(subject, scope)), where=db.where, fix=RECORDS) from None
 
 
-def walk(core: Core, adapter: str, collection: str, state: RenewalState | None, beyond: str) -> Iterator[RenewalInfo]:
-    """All renewals in a collection, or those in one state, page by page, from one of them on."""
+def walk(
+    core: Core,
+    adapter: str,
+    collection: str,
+    state: RenewalState | None,
+    beyond: str,
+    damaged: Callable[[DamagedError], object] | None = None,
+) -> Iterator[RenewalInfo]:
+    """All renewals in a collection, or those in one state, page by page, from one of them on.
+
+    Raises:
+        DamagedError: At the end: some fail authentication and were passed over, and nobody wanted to be told at once.
+    """
     first = tag_named(beyond, "beyond")
     states = tuple(_NUMBERS.values()) if state is None else (_NUMBERS[state],)
     marks = ", ".join("?" * len(states))
     sql = f"{RENEWALS.select} WHERE place = ? AND state IN ({marks}) AND subject > ? ORDER BY subject LIMIT {PAGE}"
 
-    def page(db: Database, keys: KeyRing, after: RenewalInfo | None) -> list[RenewalInfo]:
-        last = first if after is None else bytes.fromhex(after.name)
-        found = db.rows(sql, (_place(keys, adapter, collection), *states, last))
-        return [_info(keys, raw, db.where) for raw in found]
+    def page(
+        db: Database, keys: KeyRing, after: tuple[bytes, RenewalInfo | None]
+    ) -> list[tuple[bytes, RenewalInfo | None]]:
+        found = db.rows(sql, (_place(keys, adapter, collection), *states, after[0]))
+        return [(raw[0], looked_at(keys, raw, db.where)) for raw in found]
 
-    return core.pages(page, None)
+    def looked_at(keys: KeyRing, raw: Sequence[Any], where: str) -> RenewalInfo | None:
+        try:
+            return _info(keys, raw, where)
+        except DamagedError as error:
+            if damaged is None:
+                left.add(_whose(keys, raw))
+            else:
+                damaged(error)
+            return None
+
+    left = LeftOut()
+    for _, item in core.pages(page, (first, None)):
+        if item is not None:
+            yield item
+    left.tell(_DAMAGED, str(core.path), RECORDS)
+
+
+def _whose(keys: KeyRing, raw: Sequence[Any]) -> str:
+    """Words for whose renewal a row that is damaged is about: only what is sealed is believed."""
+    row = Renewal._make(raw[: len(Renewal._fields)])
+    try:
+        detail = _detail(keys, row, "")
+    except DamagedError:
+        return NAMELESS
+    return words(detail["subject"], detail["scope"])
+
+
+def _detail(keys: KeyRing, row: Renewal, where: str) -> dict[str, str]:
+    try:
+        content: dict[str, str] = json.loads(unseal(keys.name, row.detail, _context(keys, row.subject, row.place)))
+    except (TypeError, WrongKeyError):  # a damaged record can hold another type
+        raise DamagedError("a renewal fails authentication", where=where) from None
+    return content
 
 
 def _info(keys: KeyRing, raw: Sequence[Any], where: str) -> RenewalInfo:
     row, _ = RENEWALS.check(keys, raw, where)
-    try:
-        detail: dict[str, str] = json.loads(unseal(keys.name, row.detail, _context(keys, row.subject, row.place)))
-    except WrongKeyError:
-        raise DamagedError("a renewal fails authentication", where=where) from None
     return RenewalInfo(
         version=row.version,
         fingerprint=row.fingerprint,
         state=_STATES[row.state],
         changed=datetime.fromtimestamp(row.changed, UTC),
         name=row.subject.hex(),
-        **detail,
+        **_detail(keys, row, where),
     )

@@ -6,10 +6,12 @@ import base64
 import json
 import logging
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,36 @@ def test_an_enrolment_is_recorded_once_whatever_is_repeated(api: httpx2.Client, 
     lines = api.get("audit").json()
     assert any(rig.token.id in json.dumps(line) for line in lines)
     assert api.get("audit", params={"after": len(lines) - 1}).json() == lines[-1:]
+
+
+_HERS = "SET created = created + ? WHERE tag = (SELECT subject FROM enrolments WHERE entry = ?)"
+
+
+@pytest.mark.parametrize("table", ["heads", "keys"])
+def test_a_list_that_leaves_a_damaged_subject_out_is_a_refusal_that_holds_all_others(rig: Rig, change: str) -> None:
+    scope = change.split()[1]
+    with rig.client() as api:
+        for name in ("ann", "ben", "cem"):
+            rig.keystore.issue(name, scope)
+            assert api.post("enrol", json=enrolment(f"{name} {scope}", subject=name, scope=scope)).status_code == 200
+            if name != "cem":
+                rig.keystore.rotate(name, scope)
+        before = {name: api.get(name, params={"scope": scope}).json() for name in ("subjects", "due")}
+        with closing(sqlite3.connect(rig.keystore.path)) as db:
+            (entry,) = (it.entry for it in rig.keystore.enrolments(scope) if it.subject == "ben")
+            db.execute(change, (1, bytes.fromhex(entry)))
+            db.commit()
+            time.sleep(0.06)  # after so long a read looks whether the file is still its own
+            for name, rows in before.items():
+                answer = api.get(name, params={"scope": scope})
+                refused(answer, 409, "damaged")
+                assert answer.json()["found"] == [row for row in rows if row["subject"] != "ben"]
+                assert len(answer.json()["found"]) == len(rows) - 1
+                assert "subject 'ben' in scope" in answer.json()["detail"]
+                assert api.get(name).status_code == 200  # other scopes
+            db.execute(change, (-1, bytes.fromhex(entry)))
+            db.commit()
+    assert rig.keystore.verify().ok
 
 
 def test_a_subject_that_has_no_key_is_told_what_to_do(api: httpx2.Client) -> None:

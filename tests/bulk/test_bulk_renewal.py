@@ -35,6 +35,7 @@ from anonymix_plugin.cli import main
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.images import PhotoSource
 from anonymix_plugin.keyservice import Lease, LeaseError, RemoteKeystore, ServiceError
+from anonymix_plugin.options import MixerOptions
 from anonymix_plugin.values import CancelableFace
 
 PLACE = {"adapter": ADAPTER, "collection": COLLECTION}
@@ -283,6 +284,36 @@ def test_a_damaged_subject_stops_nobody_elses_renewal_and_is_told(
         assert len(passed) == 1
         assert keys.renewal("person0", **PLACE).state is RenewalState.BEGUN  # type: ignore[union-attr]
         assert (scene.entries / hers.external_id).exists()
+
+
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize("change", ["UPDATE renewals SET version = 7", "UPDATE renewals SET state = 2"])
+def test_a_damaged_line_of_the_ledger_stops_nobody_elses_renewal_and_is_told(tmp_path: Path, change: str) -> None:
+    scene = Scene(tmp_path, 3)
+    scene.breach()
+    with bulk_stub.open_store(scene.store) as keys:
+        (hers,) = keys.enrolments_of("person0")
+        keys.write_renewals([RenewalInfo("person0", "default", *PLACE.values(), 2, "f" * 32, RenewalState.BEGUN)])
+    with closing(sqlite3.connect(scene.store)) as db:
+        db.execute(change)
+        db.commit()
+    with bulk_stub.open_store(scene.store) as keys:
+        faces = DrawnFaces(keys)
+        store = photo_store(str(scene.photos), "default")
+        with BulkRenewal(
+            keys, faces, FolderBackEnd(scene.entries, faces), lambda it: store(it.subject, it.scope)
+        ) as job:
+            counts = job.run(MixerOptions(), Work(block=1))
+            job.export(tmp_path / "report.csv")
+        assert (counts.renewed, counts.failed, counts.deleted, counts.finished) == (2, 0, 2, False)
+        assert "renewal of subject 'person0' in scope 'default'" in str(job.damage)
+        assert {(it.subject, it.version) for it in keys.enrolments()} == {
+            ("person0", 1),
+            ("person1", 2),
+            ("person2", 2),
+        }
+    assert (scene.entries / hers.external_id).exists()
+    assert (tmp_path / "report.csv").read_text().count("done") == 2
 
 
 @pytest.mark.usefixtures("stub")

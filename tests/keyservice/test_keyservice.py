@@ -304,6 +304,13 @@ def test_many_records_and_renewals_are_written_in_the_scopes_of_the_client(own: 
         with pytest.raises(NotAllowedError):
             call()
     assert remote.enrolment(**place, external_id="secret 0") is not None
+    with closing(sqlite3.connect(own.store)) as db:
+        db.execute("UPDATE renewals SET version = 7 WHERE subject = ?", (bytes.fromhex(mine[60].name),))
+        db.commit()
+    heard = []
+    with pytest.raises(DamagedError, match="some renewals"):
+        heard.extend(clerk.renewals(**place))
+    assert heard == mine[:60] + mine[61:]
 
 
 def test_references_are_made_and_opened_by_whoever_may(own: ServiceRig) -> None:

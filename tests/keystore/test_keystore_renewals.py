@@ -99,14 +99,36 @@ def test_a_forged_renewal_is_noticed(store: Keystore, path: Path, unlock: KeyFil
         exchanged = one._replace(detail=other.detail), other._replace(detail=seal(bytes(32), b"{}", b""))
         change.update_all(renewals.RENEWALS, list(zip(exchanged, (weight, second), strict=True)))
     for name in ("alice", "bob"):
-        with pytest.raises(DamagedError, match=r"a renewal fails|where another belongs"):
+        with pytest.raises(DamagedError, match=rf"renewal of subject '{name}' in scope 'default' fails"):
             store.renewal(name, **PLACE)
     store.close()
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE renewals SET state = 2")
     raw.close()
-    with Keystore.open(path, unlock) as again, pytest.raises(DamagedError, match="renewals"):
+    with Keystore.open(path, unlock) as again, pytest.raises(DamagedError, match="renewal of subject"):
         again.renewal("alice", **PLACE)
+
+
+def test_a_damaged_renewal_hides_no_other_and_is_told_at_the_end(store: Keystore, path: Path) -> None:
+    names = ["alice", "bob", "carol", "dave"]
+    for name in names:
+        store.issue(name)
+        enrolled(store, name, name)
+    store.write_renewals([renewal(name, RenewalState.BEGUN) for name in names])
+    tags = {it.subject: bytes.fromhex(it.name) for it in store.renewals(**PLACE)}
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE renewals SET version = 9 WHERE subject = ?", (tags["bob"],))
+        raw.execute("UPDATE renewals SET detail = x'05' WHERE subject = ?", (tags["carol"],))
+    raw.close()
+    heard = []
+    with pytest.raises(DamagedError, match="renewal of") as told:
+        heard.extend(store.renewals(only=RenewalState.BEGUN, **PLACE))
+    assert {it.subject for it in heard} == {"alice", "dave"}
+    assert "subject 'bob' in scope 'default'" in str(told.value)
+    assert "somebody whose name can't be read" in str(told.value)
+    passed: list[DamagedError] = []
+    assert {it.subject for it in store.renewals(**PLACE, damaged=passed.append)} == {"alice", "dave"}
+    assert len(passed) == 2
 
 
 def test_what_is_no_renewal_is_refused(store: Keystore) -> None:

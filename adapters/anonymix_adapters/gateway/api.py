@@ -1,8 +1,9 @@
 """The mixer as an HTTP API, `/v1`: OpenAPI 3.1, tokens, problem documents, streams."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 from unicodedata import normalize
 
@@ -16,7 +17,14 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from anonymix_adapters.gateway.problems import MEDIA_TYPE, ProblemError, malformed, problem, problem_response
+from anonymix_adapters.gateway.problems import (
+    MEDIA_TYPE,
+    IncompleteError,
+    ProblemError,
+    malformed,
+    problem,
+    problem_response,
+)
 from anonymix_adapters.gateway.proxy import need_gallery_key
 from anonymix_adapters.gateway.reading import strict_json
 from anonymix_adapters.gateway.schema import (
@@ -41,7 +49,7 @@ from anonymix_adapters.gateway.shared import AnotherRequestError
 from anonymix_adapters.gateway.streams import Streaming, Streams
 from anonymix_adapters.gateway.tokens import Token
 from anonymix_adapters.interceptor import FaceMixer, Interceptor, Whose
-from anonymix_keystore import KeystoreError
+from anonymix_keystore import DamagedError, KeystoreError
 from anonymix_plugin.errors import AnonymixError
 from anonymix_plugin.first_keys import attempt
 from anonymix_plugin.values import CancelableFace
@@ -50,6 +58,7 @@ if TYPE_CHECKING:
     from anonymix_adapters.gateway.app import Gateway
 
 T = TypeVar("T")
+Entry = TypeVar("Entry", KeyEntry, Due)
 
 _bearer = HTTPBearer(auto_error=False, description="A token of `anonymix gateway tokens create`.")
 _Shown: TypeAlias = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
@@ -289,9 +298,7 @@ class Api:
         @app.get("/due", summary="Entries that a rotation leaves to delete, and people to enrol anew.")
         async def due(token: Annotated[Token, self._needs("administer")], scope: ScopeQuery = "default") -> list[Due]:
             self._scope(token, scope, "administer")
-            found = lambda: list(keystore.due(scope, fingerprint=self.mixer.fingerprint))  # noqa: E731
-            fields = tuple(Due.model_fields)
-            return [Due(**{name: getattr(each, name) for name in fields}) for each in await self._work(found)]
+            return await self._work(partial(_due, keystore, scope, self.mixer.fingerprint))
 
         @app.get("/audit", summary="Lines of the audit trail, the oldest first.")
         async def audit(
@@ -396,12 +403,31 @@ def _how(asked: RotateRequest, token: Token) -> dict[str, Any]:
 
 
 def _listed(keystore: Any, scope: str, limit: int) -> list[KeyEntry]:
-    found = []
-    for each in keystore.list(scope):
+    def told(each: Any) -> KeyEntry:
         fields = {"subject": each.subject, "scope": each.scope, "version": each.version, "created": each.created}
-        found.append(KeyEntry(state=each.state.value, **fields))
-        if len(found) == limit:
-            break
+        return KeyEntry(state=each.state.value, **fields)
+
+    return _all_or_told(map(told, islice(keystore.list(scope), limit)))
+
+
+def _due(keystore: Any, scope: str, fingerprint: str) -> list[Due]:
+    def told(each: Any) -> Due:
+        return Due(**{name: getattr(each, name) for name in Due.model_fields})
+
+    return _all_or_told(map(told, keystore.due(scope, fingerprint=fingerprint)))
+
+
+def _all_or_told(rows: Iterator[Entry]) -> list[Entry]:
+    """All rows.
+
+    Raises:
+        IncompleteError: The keystore left some out. The others are in the error, so that no list looks whole.
+    """
+    found: list[Entry] = []
+    try:
+        found.extend(rows)
+    except DamagedError as error:
+        raise IncompleteError(error, [each.model_dump(mode="json") for each in found]) from None
     return found
 
 

@@ -8,7 +8,14 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from anonymix_adapters.errors import BackEndError, BypassError, EnrolmentError, SubjectNeededError
-from anonymix_keystore import BusyError, InvalidRequestError, KeystoreError, LockedError, UnknownSubjectError
+from anonymix_keystore import (
+    BusyError,
+    DamagedError,
+    InvalidRequestError,
+    KeystoreError,
+    LockedError,
+    UnknownSubjectError,
+)
 from anonymix_plugin.errors import AnonymixError, ImageTooLargeError, PhotoError, UsageError
 from anonymix_plugin.words import clean, shown
 
@@ -68,6 +75,19 @@ class ProblemError(AnonymixError):
         self.status, self.code, self.retry_after = status, code, retry_after
 
 
+class IncompleteError(ProblemError):
+    """A list that leaves somebody out, whose rows are damaged: a refusal, with all others in the member `found`.
+
+    Args:
+        error: What the keystore said.
+        found: The others, as JSON has them.
+    """
+
+    def __init__(self, error: DamagedError, found: list[dict[str, Any]]) -> None:
+        super().__init__(error.what, status=409, code=error.code, where=error.where, fix=error.fix)
+        self.found = found
+
+
 def refused(what: str, *, where: str = "", fix: str = "", code: str = "refused") -> ProblemError:
     """A request that the gateway understands and does not pass on."""
     return ProblemError(status=403, what=what, where=where, fix=fix, code=code)
@@ -119,6 +139,8 @@ def problem(error: BaseException) -> dict[str, Any]:
         "detail": what,
         "code": code,
     }
+    if isinstance(error, IncompleteError):
+        document["found"] = error.found
     return document | ({"where": where} if where else {}) | ({"fix": fix} if fix else {})
 
 

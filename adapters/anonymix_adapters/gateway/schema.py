@@ -3,7 +3,7 @@
 import base64
 import binascii
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,7 +26,10 @@ class Body(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457, with what was wrong, where, and what to do."""
+    """RFC 9457, with what was wrong, where, and what to do.
+
+    `found` stands in the answer to a list that had to leave somebody out: the others.
+    """
 
     type: str
     title: str
@@ -35,6 +38,7 @@ class Problem(BaseModel):
     code: str
     where: str = ""
     fix: str = ""
+    found: list[dict[str, Any]] | None = None
 
 
 class ProtectRequest(Body):
