@@ -127,8 +127,8 @@ _HERS = "SET created = created + ? WHERE tag = (SELECT subject FROM enrolments W
 
 
 @pytest.mark.parametrize("table", ["heads", "keys"])
-def test_a_list_that_leaves_a_damaged_subject_out_is_a_refusal_that_holds_all_others(rig: Rig, change: str) -> None:
-    scope = change.split()[1]
+def test_a_list_that_leaves_a_damaged_subject_out_is_a_refusal_that_holds_all_others(rig: Rig, table: str) -> None:
+    scope, change = f"damaged {table}", " ".join(("UPDATE", table, _HERS))
     with rig.client() as api:
         for name in ("ann", "ben", "cem"):
             rig.keystore.issue(name, scope)
