@@ -22,6 +22,9 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        what = "it can't be written: a file is in the way of this folder"
+        raise OutputError(what, where=str(folder), fix="name another folder") from None
     except OSError as error:
         raise _refused(folder, error) from error
 

@@ -31,6 +31,7 @@ from anonymix_plugin.cli.options import (
 )
 from anonymix_plugin.cli.report import EXIT_SOME_FAILED, Fault, fault_of, print_json, printable, show_fault
 from anonymix_plugin.errors import AnonymixError, DifferentPeopleError, OutputError, PhotoError, UsageError
+from anonymix_plugin.files import make_folder
 
 if TYPE_CHECKING:
     from anonymix_plugin.anonymixer import Anonymixer
@@ -354,7 +355,7 @@ class _Run:
                 self.rows.append(_Row(job, self._scope, fault=fault_of(error)))
                 continue
             try:
-                _make_folder(target.parent)
+                make_folder(target.parent)
                 save_cancelable(face, target, record=job.source if self._record else None)
             except PhotoError as error:
                 self.rows.append(_Row(job, self._scope, fault=fault_of(error)))
@@ -377,17 +378,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"the folder can't be made: {error.strerror}",
-            where=str(folder),
-            fix="check the path and its permissions",
-        ) from error
 
 
 # --- what people see --------------------------------------------------------------------------------

@@ -138,6 +138,7 @@ def test_an_error_says_what_where_and_what_to_do(run, tmp_path: Path) -> None:
         ("keys rotate --all --reason data-breach", 'say "breach", or a reason without the word'),
         ("keys change-unlock --second", "anonymix keys scope set SCOPE --references sealed"),
         ("keys forget zoe --yes", "look for the id: anonymix keys list"),
+        ("keys rotate --all --report /dev/null/r.json", "a file is in the way of this folder"),
         ("protect lfw.bin --dataset person --enrol -o out", "there is no such file or folder"),
     ],
 )
