@@ -163,7 +163,7 @@ def test_embedding_goes_on_from_the_cache(tmp_path: Path) -> None:
             self.seen += 1
             return None if path.name == "2" else np.full(640, float(path.name), np.float32)
 
-    embedder, cache = Counting(), tmp_path / "cache.npy"
+    embedder, cache = Counting(), tmp_path / "cache.npz"
     paths = [Path(str(i)) for i in range(4)]
     rows, found = embed_files(embedder, paths[:3], cache, lambda *_: None)  # type: ignore[arg-type]
     assert found.tolist() == [True, True, False]
@@ -171,6 +171,21 @@ def test_embedding_goes_on_from_the_cache(tmp_path: Path) -> None:
     assert embedder.seen == 4
     assert rows[3, 0] == 3
     assert found.tolist() == [True, True, False, True]
+    rows, found = embed_files(embedder, paths[::-1], cache, lambda *_: None)  # type: ignore[arg-type]
+    assert embedder.seen == 4
+    assert found.tolist() == [True, False, True, True]
+
+
+def test_another_photo_in_the_place_of_one_is_embedded_anew(tmp_path: Path) -> None:
+    class Measuring:
+        def embed(self, path: Path) -> np.ndarray:
+            return np.full(640, len(path.read_bytes()), np.float32)
+
+    photo, cache = tmp_path / "a.jpg", tmp_path / "cache.npz"
+    for content in (b"1", b"22"):
+        photo.write_bytes(content)
+        rows, _ = embed_files(Measuring(), [photo], cache, lambda *_: None)  # type: ignore[arg-type]
+        assert rows[0, 0] == len(content)
 
 
 def test_people_are_listed_by_folder(tmp_path: Path) -> None:

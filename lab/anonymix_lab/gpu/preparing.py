@@ -85,7 +85,7 @@ def prepare(
         return tell
 
     photos = sorted(london.glob("*.jpg"))
-    joint, found = embed_files(embedder("largest"), photos, work / "london.npy", told("london"))
+    joint, found = embed_files(embedder("largest"), photos, work / "london.npz", told("london"))
     names = [path.stem.partition("_")[0] for path in photos]
     who = np.unique(names, return_inverse=True)[1].astype(np.int64)
 
@@ -93,7 +93,7 @@ def prepare(
     for name, listed in genuine_pairs(lfw).items():
         paths = sorted({path for pair in listed for path in pair})
         number = {path: i for i, path in enumerate(paths)}
-        seen, shown = embed_files(embedder("central"), paths, work / f"{name}.npy", told(name))
+        seen, shown = embed_files(embedder("central"), paths, work / f"{name}.npz", told(name))
         kept = [(number[a], number[b]) for a, b in listed if shown[number[a]] and shown[number[b]]]
         codes = subspace.project(np.where(shown[:, None], seen, 1)).astype(np.float32)
         pairs[name] = codes[np.array(kept).T]

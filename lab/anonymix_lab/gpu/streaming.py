@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from anonymix_plugin.faces import YuNet
 from anonymix_plugin.generator import Engine
 from anonymix_plugin.images import decode_photo
 from anonymix_plugin.models import locate
+from anonymix_plugin.pool import CORES
 from anonymix_plugin.production import PhotoRequest
 
 _STREAMED = 10_000
@@ -37,7 +37,7 @@ def measure_streams(context: Context) -> dict[str, Any]:
 
     rates = {}
     for readers in (1, 2) if settings.rehearsal else (1, 2, 4, 8, 16):
-        count = 4 if settings.rehearsal else 60 * min(readers, os.cpu_count() or 1)
+        count = 4 if settings.rehearsal else 60 * min(readers, CORES)
         with ThreadPoolExecutor(readers) as pool:
             started = time.perf_counter()
             list(pool.map(read, (paths[i % len(paths)] for i in range(count))))
@@ -62,5 +62,5 @@ def measure_streams(context: Context) -> dict[str, Any]:
     return {
         "decoded and searched, photos a second by readers": rates,
         "stream": {"photos": done, "errors": errors, "seconds": seconds, "photos a second": done / seconds},
-        "cores": os.cpu_count(),
+        "cores": CORES,
     }

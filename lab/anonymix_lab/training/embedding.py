@@ -11,6 +11,7 @@ import numpy.typing as npt
 from anonymix_lab.training.pairs import pair_path
 from anonymix_plugin.errors import PhotoError, UsageError
 from anonymix_plugin.faces import Detector, FacePolicy, recogniser_crop, select_faces
+from anonymix_plugin.files import whole_file
 from anonymix_plugin.images import PHOTO_SUFFIXES, decode_photo
 from anonymix_plugin.mixer.subspace import joint_embedding
 from anonymix_plugin.recognisers import Recogniser
@@ -56,32 +57,56 @@ class Embedder:
 
 
 def embed_files(
-    embedder: Embedder, paths: Sequence[Path], cache: Path, progress: Callable[[int, int], None]
+    embedder: Embedder,
+    paths: Sequence[Path],
+    cache: Path,
+    progress: Callable[[int, int], None],
+    *,
+    names: Sequence[str] | None = None,
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Embed many files, going on from a cache that an interrupted run left.
 
     Args:
-        embedder: What embeds.
+        embedder: What embeds; each has a cache of its own.
         paths: The photos.
-        cache: A .npy file, (N, 640) float32; rows not done yet hold NaN, rows without a face infinity.
+        cache: An .npz file. Each row is kept under its photo's name, so that other photos get no row of these.
         progress: Called with done and total.
+        names: What the photos are called in the cache; by default by their path, size and time.
 
     Returns:
         Embeddings (N, 640) float32 and which of them show a face, (N,) bool.
     """
+    names = [_name(path) for path in paths] if names is None else names
     rows = np.full((len(paths), 640), np.nan, np.float32)
     if cache.exists():
-        old = np.load(cache, allow_pickle=False)
-        rows[: len(old)] = old[: len(rows)]
+        with np.load(cache, allow_pickle=False) as kept:
+            known = dict(zip(kept["names"].tolist(), kept["rows"], strict=True))
+        for i, name in enumerate(names):
+            rows[i] = known.get(name, np.nan)
+
+    def keep() -> None:
+        done = ~np.isnan(rows[:, 0])
+        with whole_file(cache) as draft, draft.open("wb") as file:
+            np.savez(file, allow_pickle=False, names=np.array(names, dtype=np.str_)[done], rows=rows[done])
+
     for i, path in enumerate(paths):
         if np.isnan(rows[i, 0]):
             found = embedder.embed(path)
-            rows[i] = np.inf if found is None else found
+            rows[i] = np.inf if found is None else found  # infinity: it shows no face
             if i % 500 == 499:
-                np.save(cache, rows)
+                keep()
         progress(i + 1, len(paths))
-    np.save(cache, rows)
+    keep()
     return rows, np.asarray(np.isfinite(rows[:, 0]))
+
+
+def _name(path: Path) -> str:
+    """What a photo is called in a cache: another one in its place has another name."""
+    try:
+        about = path.stat()
+    except OSError:
+        return str(path.resolve())
+    return f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
 
 
 def people_of(folder: Path) -> tuple[list[Path], npt.NDArray[np.int64]]:
@@ -105,8 +130,9 @@ def embed_pairs(
     return embed_files(
         embedder,
         [pair_path(folder, number) for number in range(count)],
-        folder / "embeddings.npy",
+        folder / "embeddings.npz",
         lambda done, total: progress("pairs", done, total),
+        names=[str(number) for number in range(count)],  # the pictures may be elsewhere
     )
 
 

@@ -99,9 +99,9 @@ def embed_street(
         work: Where the caches go.
         progress: Called with stage, done and total.
     """
-    photos, who = embed_people(reader, people, work / "people.npy", progress)
+    photos, who = embed_people(reader, people, work / "people.npz", progress)
     street = street_people(lfw, folds)
-    cache = work / f"street-{'-'.join(map(str, sorted(folds)))}.npy"
+    cache = work / f"street-{'-'.join(map(str, sorted(folds)))}.npz"
     seen, found = embed_files(central, street.paths, cache, lambda done, total: progress("street", done, total))
     several, single = found & ~street.alone, found & street.alone
     named = ",".join(map(str, sorted(folds)))

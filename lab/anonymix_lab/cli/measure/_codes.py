@@ -290,7 +290,7 @@ def read_codes(
     embeddings, seen = embed_files(
         embedder("central", mirrored=mirrored),
         everybody,
-        folder / f"codes-{'-'.join(map(str, folds))}{'-mirrored' if mirrored else ''}.npy",
+        folder / f"codes-{'-'.join(map(str, folds))}{'-mirrored' if mirrored else ''}.npz",
         lambda done, total: report("photos", done, total),
     )
     read = np.zeros((len(everybody), subspace.dims))

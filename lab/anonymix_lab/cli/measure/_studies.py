@@ -73,7 +73,7 @@ def dimensions(
         judged, seen = embed_files(
             embedder("central"),
             places,
-            folder / f"view1-without-{'-'.join(map(str, chosen))}.npy",
+            folder / f"view1-without-{'-'.join(map(str, chosen))}.npz",
             lambda done, total: report("view 1", done, total),
         )
     number = {path: i for i, path in enumerate(places)}

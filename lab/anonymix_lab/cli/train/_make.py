@@ -24,7 +24,7 @@ from anonymix_lab.cli._common import (
     staged,
 )
 from anonymix_lab.cli.train._app import app
-from anonymix_lab.cli.train._pairs import begin_pairs, need_pairs, people_cache
+from anonymix_lab.cli.train._pairs import begin_pairs, need_pairs
 from anonymix_lab.cli.train._student import Teaching, make_or_read, say
 from anonymix_plugin.cli.options import takes_photos
 
@@ -225,7 +225,7 @@ def subspace(
             photos, who, used = street.photos, street.who, street.used
             others = street.others if population else None
         else:
-            photos, who = embed_people(embedder(), people, people_cache(folder, people), report)
+            photos, who = embed_people(embedder(), people, folder / "people.npz", report)
             used = {"people": f"{len(set(who.tolist()))}, with {len(photos)} photos"}
             others = None
             if population:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +44,7 @@ def need_pairs(folder: Path, count: int, generator: Generator | None = None) -> 
 
     if generator is not None:
         _compare(folder, {"generator": generator.weights_hash()})
-    if (folder / "embeddings.npy").exists():  # the pictures may be elsewhere then
+    if (folder / "embeddings.npz").exists():  # the pictures may be elsewhere then
         return
     for number in range(count):
         if not pair_path(folder, number).exists():
@@ -54,13 +53,6 @@ def need_pairs(folder: Path, count: int, generator: Generator | None = None) -> 
                 where=str(folder),
                 fix="draw them: anonymix train pairs, with the same --pairs and --count; or give a smaller --count",
             )
-
-
-def people_cache(folder: Path, people: Path) -> Path:
-    """Where the embeddings of a folder of people are kept: another folder, or other photos in it, has another place."""
-    photos = sorted(path for path in people.rglob("*") if path.is_file())
-    listed = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in photos]
-    return folder / f"people-{hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]}.npy"
 
 
 def _compare(folder: Path, about: Mapping[str, object]) -> None:
