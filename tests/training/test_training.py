@@ -155,6 +155,23 @@ def test_the_map_finds_the_directions_that_recognisers_see_and_leaves_children_o
     assert np.array_equal(load_mixer_weights(path).person, weights.person)
 
 
+def test_too_few_drawn_faces_for_a_map_are_told() -> None:
+    axes = LatentAxes(np.zeros(512, np.float32), np.eye(512, dtype=np.float32))
+    subspace = IdentitySubspace(np.zeros(640, np.float32), np.eye(640, 4, dtype=np.float32))
+    faces = np.arange(9) < 6
+    with pytest.raises(UsageError, match="6 of 9 drawn pairs show a face"):
+        fit_mapper(
+            axes,
+            subspace,
+            np.ones((9, 512), np.float32),
+            np.ones((9, 640), np.float32),
+            faces,
+            ~faces,
+            MapperRecipe(pairs=9, keyed_dims=6),
+            "toy",
+        )
+
+
 def test_embedding_goes_on_from_the_cache(tmp_path: Path) -> None:
     class Counting:
         seen = 0

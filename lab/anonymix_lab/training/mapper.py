@@ -139,13 +139,20 @@ def fit_mapper(
         generator_hash: Hash of the generator.
 
     Raises:
-        UsageError: There are more numbers of a person than dimensions that keys turn them into.
+        UsageError: There are more numbers of a person than dimensions that keys turn them into, or too few faces.
     """
     if recipe.keyed_dims < subspace.dims:
         raise UsageError(
             f"{subspace.dims} numbers of a person don't fit into {recipe.keyed_dims} keyed dimensions",
             where="--keyed-dims",
             fix=f"use at least {subspace.dims}",
+        )
+    if whole.sum() <= recipe.keyed_dims:
+        raise UsageError(
+            f"{whole.sum()} of {len(whole)} drawn pairs show a face of one style vector, too few for "
+            f"{recipe.keyed_dims} keyed dimensions",
+            where="the drawn pairs",
+            fix="draw more (anonymix train pairs --count), by a generator whose faces a detector finds",
         )
     whitened = axes.whiten(styles).astype(np.float64)
     codes, seen = whitened[whole], embeddings[whole].astype(np.float64)
