@@ -14,7 +14,7 @@ from anonymix_keystore._clock import DAY
 from anonymix_keystore._core import Change, Core, Erased
 from anonymix_keystore._database import Database
 from anonymix_keystore._enrolments import last_info
-from anonymix_keystore._errors import ClockError, KeystoreError, UnknownSubjectError
+from anonymix_keystore._errors import ClockError, DamagedError, KeystoreError, UnknownSubjectError
 from anonymix_keystore._lifecycle import Ending, Who, subject_in
 from anonymix_keystore._names import checked
 from anonymix_keystore._rows import (
@@ -57,13 +57,11 @@ def forget(core: Core, subject: str, scope: str | None, reason: str) -> ForgetRe
     erased: _Erased | None = None
     try:
         with core.change() as change:
-            if scope is None:  # read here, so that no scope can come in between
-                scopes = SCOPES.every(change.db, change.keys)
-                names = tuple(_lifecycle.scope_names(scopes, change.keys, change.db.where).values())
-            else:
-                names = (scope,)
+            names = _all_scopes(change) if scope is None else (scope,)  # read here, so that none comes in between
             erased = _Erased(change, [subject_in(change.keys, subject, name) for name in names])
             if not erased.found:
+                if scope is None and change.db.row(_LOST) is not None:
+                    raise _untold(change, "a scope is missing")
                 raise UnknownSubjectError(
                     "nothing is known about this subject",
                     where=f"subject {subject!r}",
@@ -75,6 +73,25 @@ def forget(core: Core, subject: str, scope: str | None, reason: str) -> ForgetRe
             error.receipt = erased.receipt(core)
         raise
     return erased.receipt(core)
+
+
+_LOST = "SELECT 1 FROM heads WHERE scope NOT IN (SELECT id FROM scopes) LIMIT 1"
+
+
+def _all_scopes(change: Change) -> tuple[str, ...]:
+    try:
+        scopes = SCOPES.every(change.db, change.keys)
+        return tuple(_lifecycle.scope_names(scopes, change.keys, change.db.where).values())
+    except DamagedError as error:
+        raise _untold(change, error.what) from None
+
+
+def _untold(change: Change, what: str) -> DamagedError:
+    return DamagedError(
+        f"{what}, so that it can't be told in which scopes the person is; nothing was erased",
+        where=change.db.where,
+        fix="name the scopes one by one (--scope, scope=), then look for the cause: anonymix keys verify",
+    )
 
 
 class _Erased:

@@ -112,10 +112,22 @@ def _load(db: Database, keys: KeyRing, condition: str, *values: int) -> list[tup
 
 
 def unfinished(core: Core) -> Job | None:
-    """The job that waits to be resumed, if any."""
+    """The job that waits to be resumed, if any.
+
+    Raises:
+        DamagedError: There is none but one that is damaged.
+    """
     with core.lock:
-        found = _load(core.db, core.keys, "finished = 0")
-    return found[0][0] if found else None
+        return _waiting(core.db, core.keys, strict=True)
+
+
+def _waiting(db: Database, keys: KeyRing, *, strict: bool) -> Job | None:
+    """The first job without an end; one that is damaged is passed over, unless there is no other and it counts."""
+    records = db.rows(f"{JOBS.select} WHERE finished = 0 ORDER BY id")
+    waiting, damaged = JOBS.sift(keys, records)
+    if damaged and strict and not waiting:
+        JOBS.check(keys, damaged[0], db.where)
+    return waiting[0][0] if waiting else None
 
 
 def describe(keys: KeyRing, job: Job) -> JobInfo:
@@ -135,15 +147,28 @@ def describe(keys: KeyRing, job: Job) -> JobInfo:
     )
 
 
+def info(core: Core, number: int) -> JobInfo:
+    """One job, whatever the rows of others are like.
+
+    Raises:
+        InvalidRequestError: No such job.
+    """
+    with core.reading() as (db, keys):
+        found = _load(db, keys, "id = ?", number)
+        if not found:
+            raise InvalidRequestError(f"there is no job {number}")
+        return describe(keys, found[0][0])
+
+
 def infos(core: Core) -> list[JobInfo]:
     """All jobs, the first one first."""
     return [describe(core.keys, job) for job, _ in core.pages(JOBS.page, None)]
 
 
 def _begin(change: Change, kind: str, params: dict[str, Any]) -> Job:
-    waiting = _load(change.db, change.keys, "finished = 0")
-    if waiting:
-        job = waiting[0][0]
+    # Nothing that is damaged keeps a store from ending keys for good.
+    job = _waiting(change.db, change.keys, strict=not _breach(params))
+    if job is not None:
         raise UnfinishedJobError(
             f"job {job.id} ({job.kind}) was interrupted", where=change.db.where, fix="resume it first"
         )

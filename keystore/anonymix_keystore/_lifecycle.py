@@ -122,6 +122,20 @@ def all_scopes(core: Core) -> dict[int, str]:
     return scope_names(core.pages(SCOPES.page, None), core.keys, str(core.path))
 
 
+def _scopes_to_list(core: Core) -> tuple[dict[int, str], list[str]]:
+    """Scopes whose rows are sound, id to name; and of the others the names that are sealed for their tags, or ""."""
+    with core.lock:
+        rows, damaged = SCOPES.sift(core.keys, core.db.rows(f"{SCOPES.select} ORDER BY id"))
+        names = scope_names(rows, core.keys, core.db.where)
+    doubtful = []
+    for record in damaged:
+        try:
+            doubtful.append(open_name(core.keys, record[1], record[2], ""))
+        except DamagedError:
+            doubtful.append("")
+    return names, doubtful
+
+
 def open_name(keys: KeyRing, tag: bytes, sealed: bytes, where: str) -> str:
     """Open a sealed name."""
     try:
@@ -318,7 +332,8 @@ def everybody(core: Core, scope: str | None) -> Iterator[tuple[str, str, Head, K
     Raises:
         DamagedError: At the end: some rows fail authentication, and were passed over.
     """
-    names = all_scopes(core)
+    names, doubtful = _scopes_to_list(core)
+    missing: set[int] = set()
     with core.lock:
         wanted = None if scope is None else find_scope(core.db, core.keys, checked(scope, "scope"))
     if scope is not None and wanted is None:
@@ -330,17 +345,22 @@ def everybody(core: Core, scope: str | None) -> Iterator[tuple[str, str, Head, K
         return db.rows(f"{_LATEST} WHERE h.tag > ?{condition} ORDER BY h.tag LIMIT ?", (tag, PAGE))
 
     left = LeftOut()
+    if scope is None and doubtful:
+        left.add("a scope")
     for record in core.pages(page, None):
         try:
             head, _ = HEADS.check(core.keys, record[:_HEAD_WIDTH], str(core.path))
             key, _ = KEYS.check(core.keys, record[_HEAD_WIDTH:], str(core.path))
         except DamagedError:  # one subject's damage hides nobody else
-            left.add(whose_head(core.keys, record, names.values() if scope is None else [scope]))
+            left.add(whose_head(core.keys, record, [*names.values(), *doubtful] if scope is None else [scope]))
             continue
+        if head.scope not in names and head.scope not in missing:
+            names, doubtful = _scopes_to_list(core)  # a new one, committed together with the head
         if head.scope not in names:
-            names = all_scopes(core)  # a new one, committed together with the head
-        if head.scope not in names:
-            raise DamagedError("a subject's scope is missing", where=str(core.path), fix=RESTORE)
+            missing.add(head.scope)
+            whose = whose_head(core.keys, record, doubtful)
+            left.add(f"{NAMELESS}, in a scope that is missing" if whose == NAMELESS else whose)
+            continue
         gallery = head.purpose == Purpose.GALLERY
         subject = "" if gallery else open_name(core.keys, head.tag, head.name, str(core.path))
         yield subject, names[head.scope], head, key

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from anonymix_keystore import _enrolments, _jobs
 from anonymix_keystore._core import Core
-from anonymix_keystore._errors import DamagedError, InvalidRequestError
+from anonymix_keystore._errors import DamagedError
 from anonymix_keystore._jobs import JobInfo
 
 
@@ -91,20 +91,18 @@ class RotationReport:
 
 def report(core: Core, number: int, fingerprints: Container[str] | None) -> RotationReport:
     """Report on a job."""
-    found = [info for info in _jobs.infos(core) if info.job == number]
-    if not found:
-        raise InvalidRequestError(f"there is no job {number}")
+    job = _jobs.info(core, number)
     delete: Counter[tuple[str, str]] = Counter()
     enrol: Counter[tuple[str, str]] = Counter()
     damaged: list[DamagedError] = []
-    work = _enrolments.walk(core, scope=found[0].scope, fingerprints=fingerprints, due=True, damaged=damaged.append)
+    work = _enrolments.walk(core, scope=job.scope, fingerprints=fingerprints, due=True, damaged=damaged.append)
     for item in work:
         place = (item.adapter, item.collection)
         delete[place] += item.delete
         enrol[place] += item.enrol
     header = core.header()
     return RotationReport(
-        found[0],
+        job,
         core.keys.store_id.hex(),
         header.epoch,
         header.head.hex(),

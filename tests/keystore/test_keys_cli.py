@@ -654,6 +654,20 @@ TELL_OF_OTHERS = {
 }
 
 
+def test_a_damaged_job_hides_no_work_and_stops_no_rotation(run, home: Path) -> None:
+    run("init")
+    run("issue", "bob")
+    with open_keystore() as store:
+        store.record_enrolment("bob", adapter="d", collection="c", external_id="b1", version=1, fingerprint="f")
+    run("rotate", "--all")
+    with contextlib.closing(sqlite3.connect(home / "keystore.db")) as db:
+        db.execute("UPDATE jobs SET done = 7")
+        db.commit()
+    assert "b1" in run("due", fails=DamagedError).stdout
+    for words in ((), ("--reason", "breach", "--yes")):
+        assert "keys done        1" in run("rotate", "--all", *words)
+
+
 @pytest.mark.usefixtures("with_a_damaged_row")
 @pytest.mark.parametrize("command", TELL_OF_OTHERS)
 def test_a_damaged_row_stops_nobody_else_and_is_named(run, command: str) -> None:

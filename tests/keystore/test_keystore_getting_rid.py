@@ -14,14 +14,17 @@ from keystore_clock import Clock
 from anonymix_keystore import (
     AnchorFile,
     DamagedError,
+    InvalidRequestError,
     KeyFileUnlock,
     KeyInfo,
     KeyRevokedError,
     Keystore,
     RolledBackError,
+    UnfinishedJobError,
     UnknownSubjectError,
 )
-from anonymix_keystore._lifecycle import find_keys, need_head
+from anonymix_keystore import _jobs as jobs
+from anonymix_keystore._lifecycle import Ending, find_keys, need_head
 from anonymix_keystore._rows import HEADS, KEYS, State
 
 MIXER = {"fingerprint": "mixer", "subspace": "space"}
@@ -480,6 +483,58 @@ def test_a_job_that_is_damaged_keeps_nobody_from_being_forgotten(full: Keystore,
     assert full.forget("alice").clean
 
 
+@pytest.mark.parametrize("finished", [0, 5])
+def test_a_job_that_is_damaged_stops_no_rotation_after_a_breach(full: Keystore, path: Path, finished: int) -> None:
+    full.rotate_all()
+    behind_its_back(path, f"UPDATE jobs SET finished = {finished}")  # noqa: S608
+    if finished:
+        assert full.rotate_all().job.done == 1  # it ended, and is nobody's business any more
+    else:
+        for routine in (full.rotate_all, full.rewrap_all, full.resume):
+            with pytest.raises(DamagedError, match="a row of jobs"):
+                routine()
+    stopped = jobs.begin_rotation(full._core, jobs.Selection(), lambda _: Ending(State.COMPROMISED), "breach")
+    with pytest.raises(UnfinishedJobError):
+        full.rotate_all(reason="breach")
+    job = full.resume()
+    assert job is not None
+    assert (job.job, job.done) == (stopped, 1)
+    report = full.rotate_all(reason="breach")
+    assert (report.job.done, report.job.old_state) == (1, "compromised")
+    assert {info.state.value for info in full.history("alice")[:-1]} <= {"compromised", "destroyed"}
+    with pytest.raises(InvalidRequestError, match="no job 99"):
+        full.report(99)
+
+
+SCOPES_LOST = {
+    "a row": ("UPDATE scopes SET mac = zeroblob(32) WHERE id = 1", "subject 'alice' in scope 'default'"),
+    "a name": ("UPDATE scopes SET name = zeroblob(60) WHERE id = 1", "somebody whose name can't be read"),
+    "gone": ("DELETE FROM scopes WHERE id = 1", "in a scope that is missing"),
+}
+
+
+@pytest.mark.parametrize("what", SCOPES_LOST)
+def test_a_scope_that_is_damaged_hides_no_other_and_nobody_is_said_to_be_unknown(
+    full: Keystore, path: Path, what: str
+) -> None:
+    full.issue("bob", "other")
+    full.issue("carol", "other")
+    statements, named = SCOPES_LOST[what]
+    behind_its_back(path, statements)
+    heard: list[tuple[str, str]] = []
+    with pytest.raises(DamagedError, match="rows of") as told:
+        heard.extend((info.subject, info.scope) for info in full.list())
+    assert sorted(heard) == [("bob", "other"), ("carol", "other")]
+    assert named in str(told.value)
+    assert [info.subject for info in _as_far(full.list("other"))] == [it for it, _ in heard]
+    with pytest.raises(DamagedError, match="nothing was erased") as told:
+        full.forget("alice", scope=None)
+    assert "--scope" in told.value.fix
+    assert full.forget("alice", scope="default").clean
+    assert full.forget("bob", scope="other").clean
+    assert full.current("carol", "other").version == 1
+
+
 def test_a_version_whose_row_was_taken_away_stays_revoked_in_an_older_file(
     tmp_path: Path, unlock: KeyFileUnlock, clock: Clock
 ) -> None:
@@ -569,7 +624,7 @@ def test_rows_that_are_genuine_and_do_not_fit_together_are_told(full: Keystore) 
         change.delete_all(HEADS, [(head, weight)])
         change.insert(HEADS, head._replace(scope=99))
     assert [what.partition(": ")[2] for what in told(full)] == ["a subject's scope is missing"]
-    with pytest.raises(DamagedError, match="scope is missing"):
+    with pytest.raises(DamagedError, match="in a scope that is missing"):
         list(full.list())
     full.issue("bob", scope="elsewhere")
     elsewhere, _ = need_head(core.db, core.keys, full._who("bob", "elsewhere"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from anonymix_keystore import RETENTION, ForgetReceipt, KeystoreError, Verification
+from anonymix_keystore import RETENTION, ForgetReceipt, JobInfo, Keystore, KeystoreError, Verification
 from anonymix_plugin.cli.keys._app import (
     ClockOption,
     DescriptorOption,
@@ -102,6 +102,10 @@ def _print_receipts(receipts: Sequence[ForgetReceipt], as_json: bool) -> None:
         typer.echo("Nobody is due.")
 
 
+def _to_resume(store: Keystore) -> Iterator[JobInfo]:
+    yield from (job for job in store.jobs() if job.finished is None)
+
+
 @app.command("due")
 def due(
     scope: ScopeFilter = None,
@@ -123,8 +127,8 @@ def due(
     with open_keystore(keystore, passphrase_fd, accept_clock=accept_clock) as store:
         work, damaged = taken(store.due(scope, fingerprint=fingerprint, guided_fingerprint=guided_fingerprint))
         unused, hidden = taken(store.unused_since(days_of(unused_days, "--unused-days"), scope))
-        jobs = [job for job in store.jobs() if job.finished is None]
-    damage = damaged or hidden  # the first one tells of entries as well
+        jobs, doubtful = taken(_to_resume(store))
+    damage = damaged or hidden or doubtful  # the first one tells of entries as well
     if as_json:
         facts = {
             "work": [asdict(item) for item in work],
