@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from anonymix_plugin.errors import UsageError
 from anonymix_plugin.pool import CORES
 
 
@@ -24,6 +25,27 @@ def machine() -> dict[str, str | int]:
         "processor": named[0] if named else platform.processor(),
         "cores": CORES,
     }
+
+
+def require_gpu(device: str) -> None:
+    """Refuse a GPU that is not there.
+
+    Raises:
+        UsageError: Torch finds none of that name.
+    """
+    import torch
+
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        wanted = torch.device("cpu")
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted.type != "cuda" or (wanted.index or 0) >= here:
+        raise UsageError(
+            "torch finds no such GPU",
+            where=f"--device {device}",
+            fix="use cpu, or install torch for your GPU",
+        )
 
 
 def peak_memory() -> int:

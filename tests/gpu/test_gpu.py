@@ -21,8 +21,8 @@ from anonymix_lab.gpu import (
 )
 from anonymix_lab.gpu.engine import _beside
 from anonymix_lab.gpu.faces import in_parts, mixed_codes
-from anonymix_plugin.cli import app
-from anonymix_plugin.errors import UsageError
+from anonymix_plugin.cli import app, main
+from anonymix_plugin.errors import AnonymixError, UsageError
 from anonymix_plugin.generator import load_generator
 from anonymix_plugin.mixer.weights import load_mixer_weights
 
@@ -114,6 +114,34 @@ def test_an_unknown_name_is_refused_before_anything_is_done(tmp_path: Path, sett
     with pytest.raises(UsageError, match=f"polish.*known: {known}"):
         run_steps(settings, carried(), tmp_path / "out", lambda _: None)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (GpuSettings(), "no such GPU"),
+        (GpuSettings(device="cuda:99"), "no such GPU"),
+        (GpuSettings(device="tpu"), "no such GPU"),
+        (GpuSettings(device="cpu", start=Path("nowhere.safetensors")), "nowhere"),
+        (GpuSettings(device="cpu", photos=Path("nowhere")), "nowhere: there are no photos"),
+        (GpuSettings(device="cpu", variants=("third teacher",)), "make teacher"),
+    ],
+)
+def test_what_a_later_step_would_miss_is_told_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: GpuSettings, told: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("anonymix_lab.training.teachers.FACERES", tmp_path / "faceres.json")
+    with pytest.raises(AnonymixError, match=told):
+        run_steps(settings, carried(), tmp_path / "out", lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("steps", ["engine:abc", "engine:nan", "engine:-5", "engine:", "engine:inf"])
+def test_a_limit_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], steps: str) -> None:
+    carried().save(tmp_path / "carried.npz")
+    assert main(["measure", "gpu", "--carried", str(tmp_path / "carried.npz"), "--steps", steps]) == 2
+    assert "--steps" in capsys.readouterr().err
 
 
 def test_decisions_that_differ_are_kept_with_their_cosines() -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 import anonymix_lab.training.teachers as module
 from anonymix_lab.training.teachers import FACERES, FACERES_FILES, FaceRes, load_teacher, read_faceres
+from anonymix_plugin.cli import main
 from anonymix_plugin.errors import DamagedModelError, MissingModelError, UsageError
 from anonymix_plugin.faces import YuNet, recogniser_crop
 from anonymix_plugin.images import decode_photo
@@ -134,6 +135,18 @@ def test_missing_and_altered_files_are_named_with_the_command_that_fetches_them(
     (tmp_path / "faceres.json").write_text("{}")
     with pytest.raises(DamagedModelError, match=r"faceres\.json.*make teacher"):
         read_faceres(tmp_path / "faceres.json")
+
+
+@pytest.mark.parametrize("teachers", ["", "sface,", "facenet", "sface,arcface", "sface,faceres"])
+def test_a_teacher_that_is_none_is_told_before_anything_is_drawn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], teachers: str
+) -> None:
+    monkeypatch.setattr(module, "FACERES", tmp_path / "faceres.json")
+    small = ("--generator", "small", "--start", str(tmp_path / "nowhere"))
+    command = ["train", "mapper", "-o", str(tmp_path / "out.safetensors"), "--subspace", str(tmp_path / "nowhere")]
+    assert main([*command, *small, "--teachers", teachers]) == (5 if "faceres" in teachers else 2)
+    told = capsys.readouterr().err
+    assert "make teacher" in told if "faceres" in teachers else "known: arcface-mbf, sface, faceres" in told
 
 
 def test_teachers_are_loaded_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

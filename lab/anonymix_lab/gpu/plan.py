@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from anonymix_lab.gpu.carried import Carried
 from anonymix_lab.gpu.context import Context, GpuSettings, Progress
-from anonymix_lab.machine import machine, versions
+from anonymix_lab.machine import machine, require_gpu, versions
 from anonymix_plugin.errors import UsageError
 from anonymix_plugin.files import write_text
 
@@ -96,9 +96,11 @@ def run_steps(settings: GpuSettings, carried: Carried, folder: Path, say: Progre
         What became of each step. A step that fails does not stop the others.
 
     Raises:
-        UsageError: There is no such step, variant or preset.
+        UsageError: There is no such step, variant, preset, GPU or folder of photos.
+        ModelError: What a step is to start from can't be read, or a teacher is missing.
     """
     _require_known(settings)
+    _require_there(settings)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "machine.json", json.dumps({**machine(), **versions(["torch", "numpy"])}, indent=1))
     end = time.monotonic() + 60 * settings.minutes
@@ -120,6 +122,28 @@ def _require_known(settings: GpuSettings) -> None:
     ):
         if unknown := [name for name in named if name not in known]:
             raise UsageError(f"no such {kind}: {unknown[0]}", where=where, fix="known: " + ", ".join(known))
+
+
+def _require_there(settings: GpuSettings) -> None:
+    """What a later step would miss is told before the first one takes minutes."""
+    from anonymix_lab.gpu.learning import VARIANTS
+    from anonymix_lab.training.teachers import check_teachers
+    from anonymix_plugin.mixer.weights import load_mixer_weights
+
+    if settings.device != "cpu":
+        require_gpu(settings.device)
+    if "tune" in settings.steps:
+        if settings.start is not None:
+            load_mixer_weights(settings.start)
+        for name in settings.variants:
+            check_teachers(VARIANTS[name].teachers)
+    photos = settings.photos or Path("tests/people")
+    if {"refine", "stream"} & set(settings.steps) and not any(photos.glob("*.jpg")):
+        raise UsageError(
+            "there are no photos for the steps refine and stream",
+            where=str(photos),
+            fix="name a folder of photos PERSON_NUMBER.jpg by --photos, or leave the two out of --steps",
+        )
 
 
 def _run(

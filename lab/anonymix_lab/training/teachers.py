@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -92,7 +93,20 @@ def read_faceres(listing: Path) -> FaceRes:
         MissingModelError: One of them is not there.
         DamagedModelError: One of them is another.
     """
-    content = {}
+    content = _content(listing)
+    weights, start = {}, 0
+    for tensor in json.loads(content[".json"])["weightsManifest"][0]["weights"]:
+        stored = tensor.get("quantization", tensor)["dtype"]
+        kind = np.dtype({"float16": "<f2", "int32": "<i4"}[stored])
+        count = math.prod(tensor["shape"])
+        values = np.frombuffer(content[".bin"], kind, count, start)
+        weights[tensor["name"]] = values.astype(np.float32).reshape(tensor["shape"])
+        start += count * kind.itemsize
+    return FaceRes(weights)
+
+
+def _content(listing: Path) -> dict[str, bytes]:
+    content: dict[str, bytes] = {}
     for suffix, expected in _HASHES.items():
         path = listing.with_suffix(suffix)
         try:
@@ -107,15 +121,27 @@ def read_faceres(listing: Path) -> FaceRes:
                 where=str(path),
                 fix="remove it, and make teacher",
             )
-    weights, start = {}, 0
-    for tensor in json.loads(content[".json"])["weightsManifest"][0]["weights"]:
-        stored = tensor.get("quantization", tensor)["dtype"]
-        kind = np.dtype({"float16": "<f2", "int32": "<i4"}[stored])
-        count = math.prod(tensor["shape"])
-        values = np.frombuffer(content[".bin"], kind, count, start)
-        weights[tensor["name"]] = values.astype(np.float32).reshape(tensor["shape"])
-        start += count * kind.itemsize
-    return FaceRes(weights)
+    return content
+
+
+def check_teachers(names: Sequence[str]) -> None:
+    """See that recognisers can be learned from, before anything is done.
+
+    Args:
+        names: As for `load_teacher`.
+
+    Raises:
+        UsageError: There is none, or no such one.
+        MissingModelError: FaceRes's files are not on this machine.
+        DamagedModelError: They are, but altered.
+    """
+    known = (*TEACHERS, "faceres")
+    if not names or set(names) - set(known):
+        unknown = next((name for name in names if name not in known), "")
+        what = f"there is no teacher {unknown!r}" if unknown else "no recogniser is named to learn from"
+        raise UsageError(what, where="--teachers", fix="known: " + ", ".join(known))
+    if "faceres" in names:
+        _content(FACERES)
 
 
 def load_teacher(name: str) -> nn.Module:

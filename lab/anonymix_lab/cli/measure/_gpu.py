@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -84,12 +85,12 @@ def gpu(
 
     if generator not in get_args(GeneratorName):
         raise UsageError(f"there is no generator {generator!r}", where="--generator", fix="mobilestylegan or small")
-    named = [part.partition(":") for part in steps.split(",")]
+    named = [part.strip().partition(":") for part in steps.split(",")]
     settings = steps_.GpuSettings(
         device=device,
         minutes=minutes,
         steps=tuple(name for name, _, _ in named),
-        limits={name: float(seconds) for name, _, seconds in named if seconds},
+        limits={name: _seconds(name, text) for name, colon, text in named if colon},
         rehearsal=rehearsal,
         start=start,
         photos=photos,
@@ -103,3 +104,13 @@ def gpu(
         typer.echo(f"{result.name}: {result.state}, {result.seconds:.0f} s")
     if any(result.state == "failed" for result in results):
         raise typer.Exit(1)
+
+
+def _seconds(step: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"{text!r} is no limit of the step {step} in seconds", where="--steps", fix="as engine:90")
+    return seconds

@@ -172,6 +172,7 @@ def mapper(
         )
     recipe = MapperRecipe(pairs=count, keyed_dims=keyed_dims, reach=reach)
     passed = IdentitySubspace.read(subspace)
+    codes = None if street is None else _street_codes(street)
     output.parent.mkdir(parents=True, exist_ok=True)
     settings: dict[str, object] = {"linear map": recipe}
     card = RunCard("Identity map and subspace", command_line(), settings)
@@ -212,7 +213,6 @@ def mapper(
             )
             settings |= {"tuning": tuning, "keyed dimensions": keyed_dims, "teachers": teachers}
             through = Teaching(names, work, threads, device)
-            codes = None if street is None else _street_codes(street)
             weights = _tuned(bar, source, weights, student, tuning, disturbance, keyed_dims, through, card, codes, half)
     weights.save(output, {"settings": json.dumps({k: repr(v) for k, v in settings.items()}), **card.used})
     typer.echo(f"{output} and {card.write(output, time.monotonic() - began)}")
@@ -296,8 +296,12 @@ def _check(
     whole: bool,
 ) -> None:
     """Refuse options that don't go together, before anything is loaded."""
+    from anonymix_lab.machine import require_gpu
+    from anonymix_lab.training.teachers import check_teachers
+
     if device != "cpu":
-        _require_gpu(device)
+        require_gpu(device)
+    check_teachers(teachers)
     if whole and start is None:
         raise UsageError(
             "through whole faces a map that was tuned before is tuned on",
@@ -312,18 +316,6 @@ def _check(
         )
     if street_share and street is None:
         raise UsageError("there are no codes of photos", where="--street-share", fix="name them: --street FILE")
-
-
-def _require_gpu(device: str) -> None:
-    """Refuse a device that is not there."""
-    import torch
-
-    if not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise UsageError(
-            "torch finds no such GPU",
-            where=f"--device {device}",
-            fix="use cpu, or install torch for your GPU",
-        )
 
 
 def _street_codes(path: Path) -> StreetCodes:
