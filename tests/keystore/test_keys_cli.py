@@ -654,6 +654,20 @@ TELL_OF_OTHERS = {
 }
 
 
+def test_status_counts_keys_though_a_scope_is_damaged(run, home: Path) -> None:
+    run("init")
+    run("issue", "bob", "--scope", "other")
+    run("issue", "alice")
+    with contextlib.closing(sqlite3.connect(home / "keystore.db")) as db:
+        db.execute("UPDATE scopes SET mac = zeroblob(32) WHERE id = 1")
+        db.commit()
+    told = run("status", fails=DamagedError).stdout
+    assert "1 active" in told
+    assert "can't be told: rows are damaged" in told
+    facts = json.loads(run("status", "--json", fails=SystemExit).stdout)
+    assert (facts["keys"], facts["scopes"], facts["error"]["code"]) == ({"active": 1}, None, "damaged")
+
+
 def test_a_damaged_job_hides_no_work_and_stops_no_rotation(run, home: Path) -> None:
     run("init")
     run("issue", "bob")

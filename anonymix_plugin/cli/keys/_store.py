@@ -108,11 +108,16 @@ def status(
             "keystore": str(store.path),
             "unlock": kind,
             "epoch": store.epoch,
-            "scopes": list(store.scopes()),
-            "references_in": list(store.references.scopes()),
+            "scopes": None,
+            "references_in": None,
             "keys": states,
             "erased_bytes_in_log": store.unscrubbed,
         }
+        for name, named in (("scopes", store.scopes), ("references_in", store.references.scopes)):
+            try:
+                facts[name] = list(named())
+            except DamagedError as error:
+                damage = damage or error
     if as_json:
         if damage is not None:
             end_with(damage, as_json, facts)
@@ -127,6 +132,8 @@ def status(
             shown = "yes, until whoever reads the store lets go of it" if value else "no"
         elif isinstance(value, list):
             shown = ", ".join(value) or "none"
+        elif value is None:
+            shown = "can't be told: rows are damaged"
         table.add_row(name.replace("_", " "), escape(str(shown)))
     Console().print(table)
     if damage is not None:

@@ -74,7 +74,7 @@ def mapper(
         int,
         typer.Option(help="Dimensions that keys turn people into. A map to go on from is cut down to so many.", min=2),
     ] = 64,
-    reach: Annotated[float, typer.Option(help="Length of a person's part of a style vector.")] = 7.0,
+    reach: Annotated[float, typer.Option(help="Length of a person's part of a style vector.", min=0.1)] = 7.0,
     steps: Annotated[
         int, typer.Option(help="Steps of tuning through the generator; 0 leaves the linear map.", min=0)
     ] = 700,
@@ -301,7 +301,6 @@ def _check(
 
     if device != "cpu":
         require_gpu(device)
-    check_teachers(teachers)
     if whole and start is None:
         raise UsageError(
             "through whole faces a map that was tuned before is tuned on",
@@ -316,6 +315,7 @@ def _check(
         )
     if street_share and street is None:
         raise UsageError("there are no codes of photos", where="--street-share", fix="name them: --street FILE")
+    check_teachers(teachers)
 
 
 def _street_codes(path: Path) -> StreetCodes:
