@@ -27,6 +27,16 @@ def test_a_text_comes_back_as_it_was_and_begins_no_cell_as_a_formula(text: str) 
         assert not part.lstrip(' "').startswith(("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20"))
 
 
+@given(st.lists(st.lists(TEXTS, min_size=1, max_size=3), max_size=3))
+@example([["\0=", "\ufeff=", "\u00a0=", "'\n\"="], [""]])
+def test_a_table_that_is_written_and_read_again_has_every_text(rows: list[list[str]]) -> None:
+    rows = [[text.encode("utf-8", "replace").decode() for text in row] for row in rows]  # no half of a pair
+    stream = io.StringIO(newline="")
+    csv.writer(stream).writerows(map(as_cells, rows))
+    stream.seek(0)
+    assert [[as_text(cell) for cell in row] for row in csv.reader(stream)] == rows
+
+
 @pytest.mark.parametrize("text", ["alice", "O'Neil", "'s-Gravenhage", "a=b", "mail@host", "", "1-2"])
 def test_an_ordinary_text_stays_as_it_is(text: str) -> None:
     assert as_cells([text, 0.5, -1, None]) == [text, 0.5, -1, None]
