@@ -29,7 +29,7 @@ HERS = Origin(Whose("alice", "default", gallery=False), 1, "f" * 32)
 
 @pytest.fixture
 def interceptor(adapter_store: Keystore) -> Interceptor:
-    return Interceptor(SimpleNamespace(keystore=adapter_store, fingerprint="f" * 32), "deepface")  # type: ignore[arg-type]
+    return Interceptor(SimpleNamespace(keystore=adapter_store, fingerprint="f" * 32, protect=print), "deepface")  # type: ignore[arg-type]
 
 
 def picture(seed: int, side: int = 160) -> np.ndarray:
