@@ -38,7 +38,7 @@ class GpuSettings:
     start: Path | None = None
     photos: Path | None = None
     presets: tuple[str, ...] = ("fast", "quick", "paper", "anchored")
-    variants: tuple[str, ...] = ("as before", "street, hard and wider")
+    variants: tuple[str, ...] = ("layers to 128 px", "as before")
     generator: GeneratorName = "mobilestylegan"
 
 
