@@ -19,7 +19,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anonymix_adapters.gateway.problems import (
     MEDIA_TYPE,
-    IncompleteError,
     ProblemError,
     malformed,
     problem,
@@ -421,13 +420,16 @@ def _all_or_told(rows: Iterator[Entry]) -> list[Entry]:
     """All rows.
 
     Raises:
-        IncompleteError: The keystore left some out. The others are in the error, so that no list looks whole.
+        ProblemError: The keystore left some out. The others are in the error, so that no list looks whole.
     """
     found: list[Entry] = []
     try:
         found.extend(rows)
     except DamagedError as error:
-        raise IncompleteError(error, [each.model_dump(mode="json") for each in found]) from None
+        told = [each.model_dump(mode="json") for each in found]
+        raise ProblemError(
+            error.what, status=409, code=error.code, where=error.where, fix=error.fix, found=told
+        ) from None
     return found
 
 

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from anonymix_adapters.errors import BackEndError, BypassError, EnrolmentError, SubjectNeededError
 from anonymix_keystore import (
     BusyError,
-    DamagedError,
     InvalidRequestError,
     KeystoreError,
     LockedError,
@@ -57,6 +56,8 @@ class ProblemError(AnonymixError):
         where: The field or route concerned.
         fix: What to do.
         retry_after: Seconds after which it may be tried again; None where that is no help.
+        found: Of a list that leaves somebody out, all others, as JSON has them: whoever ignores the refusal can't
+            take them for all.
     """
 
     code = "request"
@@ -70,22 +71,10 @@ class ProblemError(AnonymixError):
         where: str = "",
         fix: str = "",
         retry_after: int | None = None,
+        found: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(what, where=where, fix=fix)
-        self.status, self.code, self.retry_after = status, code, retry_after
-
-
-class IncompleteError(ProblemError):
-    """A list that leaves somebody out, whose rows are damaged: a refusal, with all others in the member `found`.
-
-    Args:
-        error: What the keystore said.
-        found: The others, as JSON has them.
-    """
-
-    def __init__(self, error: DamagedError, found: list[dict[str, Any]]) -> None:
-        super().__init__(error.what, status=409, code=error.code, where=error.where, fix=error.fix)
-        self.found = found
+        self.status, self.code, self.retry_after, self.found = status, code, retry_after, found
 
 
 def refused(what: str, *, where: str = "", fix: str = "", code: str = "refused") -> ProblemError:
@@ -139,7 +128,7 @@ def problem(error: BaseException) -> dict[str, Any]:
         "detail": what,
         "code": code,
     }
-    if isinstance(error, IncompleteError):
+    if isinstance(error, ProblemError) and error.found is not None:
         document["found"] = error.found
     return document | ({"where": where} if where else {}) | ({"fix": fix} if fix else {})
 
