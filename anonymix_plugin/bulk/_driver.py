@@ -26,10 +26,10 @@ from anonymix_plugin.keys import KeyChoice, KeySource
 from anonymix_plugin.keyservice import RemoteKeystore
 from anonymix_plugin.options import MixerOptions
 
-_MOST_TRIES: Final = 2
+_MOST_TRIES: Final = 3  # one that was killed together with another may have been handed the photo when it was dead
 _DEADLY: Final = Fault(
     "worker_died",
-    "two workers ended, or were silent for too long, while they worked on this photo",
+    "three workers ended, or were silent for too long, while they worked on this photo",
     fix="look at the file with another program; if many photos fail so, take fewer workers: memory may be short",
 )
 PATIENCE: Final = 600.0
@@ -358,13 +358,14 @@ class _Job:
                 self._again.extend(self._references.freed(event.task))
             self._close(block)
             return
+        # Ahead of all others: rows may lie there already that come after these in the source, and waited for them.
         if not event.alone:  # one of several photos may have done it: each is tried by itself
-            self._again.extend(Task(block, [place]) for place in event.task.places)
+            self._again.extendleft(Task(block, [place]) for place in reversed(event.task.places))
         elif event.task.tries + 1 < _MOST_TRIES:
-            self._again.append(Task(block, event.task.places, event.task.tries + 1))
+            self._again.appendleft(Task(block, event.task.places, event.task.tries + 1))
         else:
             self._put(block, event.task.places[0], Result(fault=_DEADLY))
-        self._again.extend(self._references.freed(event.task))  # behind those that come before them in the source
+        self._again.extend(self._references.freed(event.task))
         self._close(block)
 
     def _stays(self, event: Said) -> bool:
